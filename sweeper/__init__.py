@@ -1,0 +1,3 @@
+"""sweeper: hyperparameter search and experiment management for LLM fine-tuning."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,46 @@
+"""Where the examples come from and how they are split."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from sweeper.config.base import Frozen
+
+DataFormat = Literal["auto", "messages", "prompt_completion", "alpaca", "text"]
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Files = Annotated[tuple[str, ...], BeforeValidator(_as_list), Field(min_length=1)]
+
+
+class DataConfig(Frozen):
+    """Training, validation and test examples.
+
+    A source is a JSONL, JSON, CSV or Parquet file, a folder written by ``datasets``, or a Hub data set
+    (``owner/name`` or ``owner/name:split``). Relative paths start at the study file's folder. Splits that are
+    not named are cut from ``train``, by a hash of each row, so that they stay the same when rows are added.
+    """
+
+    train: Files
+    validation: Files | None = None
+    test: Files | None = None
+    format: DataFormat = "auto"
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="Renames: what sweeper looks for to what the file calls it."
+    )
+    validation_fraction: float = Field(default=0.1, gt=0, lt=0.9)
+    test_fraction: float = Field(default=0.1, gt=0, lt=0.9)
+    train_rows: int | None = Field(default=None, ge=1, description="Use at most this many training rows.")
+    validation_rows: int | None = Field(default=None, ge=1, description="Use at most this many validation rows.")
+    test_rows: int | None = Field(default=None, ge=1, description="Use at most this many test rows.")
+
+    @model_validator(mode="after")
+    def _fractions_leave_some(self) -> DataConfig:
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise ValueError("validation_fraction and test_fraction must leave something to train on")
+        return self

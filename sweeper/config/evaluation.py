@@ -1,0 +1,67 @@
+"""What decides: the metric of the search, and how the best trials are scored at the end."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from sweeper.config.base import Frozen
+
+Objective = Literal["adapter_size", "training_time", "latency"]
+
+LOSSES = ("eval_loss", "perplexity")
+"""Metrics that need no generated text; both are better when smaller."""
+
+TASK_METRICS = (
+    "exact_match",
+    "token_f1",
+    "accuracy",
+    "rouge1",
+    "rouge2",
+    "rougeL",
+    "bleu",
+    "chrf",
+    "json_validity",
+    "field_match",
+)
+"""Metrics on generated text; all are better when larger."""
+
+
+class EvaluationConfig(Frozen):
+    """How trials are compared and how the winner is found.
+
+    Attributes:
+        metric: Decides the search; measured on the validation split.
+        objectives: Further aims, all to be small; with any, the result is a Pareto front and nothing is pruned.
+        points: Evaluations per trial, evenly spread over its training.
+        metrics: Scores of the final comparison on the test split; the first decides it.
+        candidates: How many of the best configurations are scored on the test split.
+        max_new_tokens: Longest generated answer, in tokens.
+        examples: Generated texts shown side by side in the report.
+    """
+
+    metric: str = "eval_loss"
+    objectives: tuple[Objective, ...] = ()
+    points: int = Field(default=6, ge=1, le=1000)
+    metrics: tuple[str, ...] = Field(default=("exact_match", "token_f1"), min_length=1)
+    candidates: int = Field(default=3, ge=1)
+    max_new_tokens: int = Field(default=128, ge=1)
+    examples: int = Field(default=5, ge=0)
+
+    @model_validator(mode="after")
+    def _known_metrics(self) -> EvaluationConfig:
+        for name in (self.metric, *self.metrics):
+            if name not in LOSSES + TASK_METRICS:
+                raise ValueError(f"unknown metric {name!r}; known are {', '.join(LOSSES + TASK_METRICS)}")
+        return self
+
+    @property
+    def direction(self) -> Literal["minimize", "maximize"]:
+        """Which way the deciding metric is better."""
+        return direction(self.metric)
+
+
+def direction(metric: str) -> Literal["minimize", "maximize"]:
+    """Return which way a metric is better."""
+    return "minimize" if metric in LOSSES else "maximize"

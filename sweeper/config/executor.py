@@ -1,0 +1,30 @@
+"""Where trials run: one class a kind, tagged by ``kind``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from sweeper.config.base import Frozen
+
+
+class InlineExecutor(Frozen):
+    """One trial after the other in this process, on a base model that stays loaded."""
+
+    kind: Literal["inline"] = "inline"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    micro_batch: int | Literal["auto"] = Field(
+        default="auto", description="Rows per forward pass; auto is the most that fits memory."
+    )
+
+
+Executor = InlineExecutor
+"""The next executor is one more class here."""
+
+
+class StorageConfig(Frozen):
+    """The database; by default ``sweeper.db`` in ``SWEEPER_HOME``."""
+
+    kind: Literal["sqlite"] = "sqlite"
+    path: str | None = None

@@ -1,0 +1,32 @@
+"""The base model to fine-tune."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from sweeper.config.base import Frozen
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
+
+
+class ModelConfig(Frozen):
+    """A base model by catalogue name, Hub name or local folder.
+
+    ``dtype`` is what the model computes in: ``auto`` is bfloat16 where the device has it, else float32.
+    ``attention: auto`` is Flash Attention 2 where it is installed and the device runs it, else PyTorch's SDPA.
+    """
+
+    name: str = Field(min_length=1)
+    revision: str | None = None
+    dtype: Dtype = "auto"
+    attention: Attention = "auto"
+    trust_remote_code: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: Any) -> Any:
+        """``model: smollm2-135m`` means ``model: {name: smollm2-135m}``."""
+        return {"name": value} if isinstance(value, str) else value

@@ -1,0 +1,124 @@
+"""The hyperparameters sweeper knows by name: their type, what values make sense, and what they are called in TRL and PEFT.
+
+Any other field of the technique's TRL config can be searched by its own name (see ``training.techniques``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+Scalar = bool | int | float | str
+ParameterValue = Scalar | tuple[str, ...] | None
+ParameterType = Literal["float", "int", "text", "alpha", "modules"]
+
+ALPHA = re.compile(r"^(\d+(?:\.\d+)?)?r$")
+"""``r`` or ``2r`` or ``0.5r``: a multiple of the rank."""
+
+SCHEDULERS = (
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+    "cosine_with_min_lr",
+    "warmup_stable_decay",
+)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A hyperparameter: its type, its bounds, and its value where neither preset nor study names one.
+
+    Attributes:
+        name: The name in study files, databases and reports.
+        type: ``alpha`` is a number or a multiple of the rank; ``modules`` is ``all-linear`` or a list of names.
+        default: Used where the space leaves the parameter out.
+        low: Smallest allowed value; None for text.
+        high: Largest allowed value; None for no bound.
+        low_open: Whether ``low`` itself is refused.
+        allowed: The allowed words of a text parameter.
+    """
+
+    name: str
+    type: ParameterType
+    default: ParameterValue
+    low: float | None = None
+    high: float | None = None
+    low_open: bool = False
+    allowed: tuple[str, ...] = ()
+
+    def fault(self, value: object) -> str | None:
+        """Return why ``value`` is not allowed, or None where it is."""
+        if self.type == "text":
+            if not isinstance(value, str) or (self.allowed and value not in self.allowed):
+                return f"must be one of {', '.join(self.allowed)}; found {value!r}"
+            return None
+        if self.type == "modules":
+            words = (value,) if isinstance(value, str) else value
+            if not isinstance(words, tuple | list) or not words or not all(isinstance(w, str) and w for w in words):
+                return f"must be all-linear or a list of module names; found {value!r}"
+            return None
+        if self.type == "alpha" and isinstance(value, str):
+            factor = ALPHA.match(value)
+            if factor is None or (factor[1] is not None and float(factor[1]) <= 0):
+                return f"must be a positive number or a multiple of the rank such as r or 2r; found {value!r}"
+            return None
+        return self._number_fault(value)
+
+    def _number_fault(self, value: object) -> str | None:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return f"must be {'an integer' if self.type == 'int' else 'a number'}; found {value!r}"
+        if self.type == "int" and value != int(value):
+            return f"must be an integer; found {value!r}"
+        below = self.low is not None and (value < self.low or (self.low_open and value == self.low))
+        above = self.high is not None and value > self.high
+        if below or above:
+            lower = f"{'above' if self.low_open else 'at least'} {self.low:g}" if self.low is not None else ""
+            upper = f"at most {self.high:g}" if self.high is not None else ""
+            return f"must be {' and '.join(filter(None, (lower, upper)))}; found {value!r}"
+        return None
+
+
+def _table(parameters: Iterable[Parameter]) -> dict[str, Parameter]:
+    return {parameter.name: parameter for parameter in parameters}
+
+
+PARAMETERS = _table(
+    (
+        Parameter("learning_rate", "float", 2e-4, low=0, high=10, low_open=True),
+        Parameter("batch_size", "int", 16, low=1, high=65536),
+        Parameter("epochs", "float", 1, low=0, high=1000, low_open=True),
+        Parameter("warmup_steps", "int", None, low=0),
+        Parameter("warmup_ratio", "float", 0.05, low=0, high=0.9),
+        Parameter("lr_scheduler", "text", "linear", allowed=SCHEDULERS),
+        Parameter("weight_decay", "float", 0.0, low=0, high=10),
+        Parameter("max_grad_norm", "float", 1.0, low=0, low_open=True),
+        Parameter("lora_rank", "int", 16, low=1, high=65536),
+        Parameter("lora_alpha", "alpha", "2r", low=0, low_open=True),
+        Parameter("lora_dropout", "float", 0.0, low=0, high=0.95),
+        Parameter("target_modules", "modules", "all-linear"),
+    )
+)
+"""Every hyperparameter that sweeper itself gives a meaning to, by name."""
+
+EXCLUSIVE = (("warmup_steps", "warmup_ratio"),)
+"""Pairs of which a space may name one only: each says the same thing in another unit."""
+
+
+def alpha_value(alpha: float | str, rank: int) -> float:
+    """Return LoRA's alpha as a number: ``2r`` with rank 8 is 16.
+
+    Raises:
+        ValueError: If ``alpha`` is neither a number nor a multiple of the rank.
+    """
+    if not isinstance(alpha, str):
+        return float(alpha)
+    factor = ALPHA.match(alpha)
+    if factor is None:
+        raise ValueError(f"lora_alpha must be a number or a multiple of the rank such as 2r; found {alpha!r}")
+    return float(factor[1] or 1) * rank

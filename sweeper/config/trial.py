@@ -1,0 +1,146 @@
+"""What crosses the seam between search and training: a ``TrialSpec`` goes in, a ``TrialResult`` comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import Field
+
+from sweeper.config.adapter import Adapter
+from sweeper.config.base import Frozen
+from sweeper.config.evaluation import EvaluationConfig
+from sweeper.config.model import ModelConfig
+from sweeper.config.parameters import ParameterValue
+from sweeper.config.technique import Technique
+
+
+class Hyperparameters(Frozen):
+    """A trial's configuration with every choice made: no ranges, no multiples, no ratios left out.
+
+    ``trl`` holds further fields of the technique's TRL config by name.
+    """
+
+    learning_rate: float
+    batch_size: int
+    epochs: float
+    warmup_steps: int | None = None
+    warmup_ratio: float | None = None
+    lr_scheduler: str = "linear"
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    lora_rank: int = 16
+    lora_alpha: float = 32.0
+    lora_dropout: float = 0.0
+    target_modules: str | tuple[str, ...] = "all-linear"
+    trl: dict[str, Any] = Field(default_factory=dict)
+
+
+class TrialSpec(Frozen):
+    """All that one trial needs, as plain data.
+
+    Attributes:
+        study: Name of the study.
+        number: Number of the trial in its study, from 0.
+        seed: Seeds adapter weights, data order and dropout.
+        model_folder: Local folder of the base model, already resolved.
+        train: Prepared training rows, JSONL with ``prompt`` and ``completion`` or ``text`` or ``messages``.
+        validation: Prepared validation rows.
+        hyperparameters: The configuration.
+        device: ``cpu``, ``cuda`` or ``cuda:0``, already resolved.
+        micro_batch: Rows per forward pass; None for the most that fits.
+    """
+
+    study: str
+    number: int
+    seed: int
+    model: ModelConfig
+    model_folder: Path
+    technique: Technique
+    adapter: Adapter
+    train: Path
+    validation: Path
+    hyperparameters: Hyperparameters
+    evaluation: EvaluationConfig
+    device: str
+    micro_batch: int | None = None
+    folder: Path
+
+
+class Decision(StrEnum):
+    """What a trial is told when it reports."""
+
+    CONTINUE = "continue"
+    PRUNE = "prune"
+    INTERRUPT = "interrupt"
+
+
+class Outcome(StrEnum):
+    """How a trial ended."""
+
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    DIVERGED = "diverged"
+    INFEASIBLE = "infeasible"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+class Report(Protocol):
+    """The pruning seam: all that a trial knows of the search.
+
+    Called after every optimizer step with ``loss``, ``learning_rate``, ``grad_norm`` and ``progress`` (0 to 1), and
+    after every evaluation with the evaluation's metrics and ``progress``. Called from the thread that trains.
+    """
+
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> Decision:
+        """Take the metrics of ``step`` (optimizer steps, from 1) and say whether to go on."""
+        ...
+
+
+class TrialResult(Frozen):
+    """How a trial ended, and what it cost.
+
+    Attributes:
+        value: The deciding metric at the best evaluation; None unless complete.
+        metrics: All metrics of the best evaluation.
+        best_step: Optimizer step of the best evaluation.
+        steps: Optimizer steps taken.
+        total_steps: Optimizer steps planned.
+        epochs_trained: Passes over the training split, fractions counted.
+        train_seconds: Wall-clock seconds of training, evaluations included.
+        latency_ms: Milliseconds per generated token, one row at a time; None unless asked for.
+        tokens: Training tokens seen, padding left out.
+        peak_memory_bytes: Peak device memory on CUDA, peak resident memory of the process on the CPU.
+        micro_batch: Rows per forward pass at the end.
+        adapter_bytes: Size of the saved adapter.
+        reason: Why it ended where it did; None for a complete trial.
+    """
+
+    number: int
+    outcome: Outcome
+    reason: str | None = None
+    value: float | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
+    best_step: int | None = None
+    steps: int = 0
+    total_steps: int = 0
+    epochs_trained: float = 0.0
+    device: str = "cpu"
+    dtype: str | None = None
+    attention: str | None = None
+    started_at: str
+    finished_at: str
+    train_seconds: float = 0.0
+    latency_ms: float | None = None
+    tokens: int = 0
+    peak_memory_bytes: int | None = None
+    micro_batch: int | None = None
+    adapter_bytes: int | None = None
+    adapter_sha256: str | None = None
+
+
+HyperparameterValues = dict[str, ParameterValue]
+"""Parameters by name as the sampler chose them, before they become ``Hyperparameters``."""

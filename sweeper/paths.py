@@ -1,0 +1,106 @@
+"""Where sweeper keeps things: one owner for every path of a home, a study and a trial."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TrialPaths:
+    """Every path of one trial."""
+
+    folder: Path
+
+    @property
+    def spec(self) -> Path:
+        """What the trial was asked to do (``TrialSpec`` as JSON)."""
+        return self.folder / "spec.json"
+
+    @property
+    def result(self) -> Path:
+        """How it ended (``TrialResult`` as JSON), written atomically; absent until it has ended."""
+        return self.folder / "result.json"
+
+    @property
+    def adapter(self) -> Path:
+        """The PEFT adapter of the best evaluation; absent for a pruned or failed trial."""
+        return self.folder / "adapter"
+
+
+@dataclass(frozen=True)
+class StudyPaths:
+    """Every path of one study."""
+
+    folder: Path
+
+    @property
+    def data(self) -> Path:
+        """The prepared splits as JSONL."""
+        return self.folder / "data"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that runs the study."""
+        return self.folder / "lock"
+
+    @property
+    def report(self) -> Path:
+        """The final report as Markdown."""
+        return self.folder / "report.md"
+
+    def trial(self, number: int) -> TrialPaths:
+        """Return the paths of trial ``number``."""
+        return TrialPaths(self.folder / "trials" / f"{number:05d}")
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder that holds the database, the studies and the registered adapters."""
+
+    folder: Path
+
+    @classmethod
+    def current(cls) -> Home:
+        """Return the home named by ``SWEEPER_HOME``, else ``.sweeper`` in the current folder."""
+        return cls(Path(os.environ.get("SWEEPER_HOME") or ".sweeper").absolute())
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.folder / "sweeper.db"
+
+    def study(self, name: str) -> StudyPaths:
+        """Return the paths of study ``name`` (a validated name: no separators)."""
+        return StudyPaths(self.folder / "studies" / name)
+
+    def adapter(self, name: str, version: int) -> Path:
+        """Return the folder of a registered adapter version."""
+        return self.folder / "adapters" / name / f"v{version}"
+
+
+def cache_folder() -> Path:
+    """Return the per-user cache of converted models and probed sizes (``SWEEPER_CACHE``, else XDG's)."""
+    explicit = os.environ.get("SWEEPER_CACHE")
+    if explicit:
+        return Path(explicit).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sweeper"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` so that a crash leaves the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically."""
+    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
