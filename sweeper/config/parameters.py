@@ -1,4 +1,4 @@
-"""The hyperparameters sweeper knows by name: their type, what values make sense, and what they are called in TRL and PEFT.
+"""The hyperparameters sweeper knows by name: their type, which values make sense, and their default.
 
 Any other field of the technique's TRL config can be searched by its own name (see ``training.techniques``).
 """
