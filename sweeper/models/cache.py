@@ -1,0 +1,111 @@
+"""Models that sweeper converted: one folder each in the user's cache, whole or not there at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from sweeper.errors import ModelNotFoundError
+from sweeper.models.catalogue import lookup
+from sweeper.paths import cache_folder
+
+Progress = Callable[[str, float | None], None]
+"""Told what is being done and how far it is (0 to 1; None where that is not known)."""
+
+_ORIGIN = "sweeper.json"
+
+
+@dataclass(frozen=True)
+class InstalledModel:
+    """A converted model in the cache.
+
+    Attributes:
+        name: Short name.
+        path: Its folder.
+        bytes: Size on disk.
+        origin: Where it came from, as written when it was converted.
+    """
+
+    name: str
+    path: Path
+    bytes: int
+    origin: dict[str, str]
+
+
+def models_folder() -> Path:
+    """Return the folder that holds the converted models."""
+    return cache_folder() / "models"
+
+
+def cached_path(name: str) -> Path:
+    """Return where the converted model of a catalogue name is, or would be."""
+    return models_folder() / name
+
+
+def installed() -> list[InstalledModel]:
+    """Return the converted models in the cache, by name."""
+    folders = sorted(path for path in models_folder().glob("*") if (path / _ORIGIN).is_file())
+    return [
+        InstalledModel(
+            name=path.name,
+            path=path,
+            bytes=sum(file.stat().st_size for file in path.iterdir() if file.is_file()),
+            origin=json.loads((path / _ORIGIN).read_text(encoding="utf-8")),
+        )
+        for path in folders
+    ]
+
+
+def remove(name: str) -> InstalledModel:
+    """Delete a converted model from the cache, and nothing anywhere else.
+
+    Raises:
+        ModelNotFoundError: If the cache holds no model of this name.
+    """
+    models = {model.name: model for model in installed()}
+    entry = lookup(name)
+    model = models.get(entry.name if entry is not None else name)
+    if model is None:
+        held = ", ".join(models) or "nothing"
+        raise ModelNotFoundError(f"no model {name!r} in {models_folder()}; it holds {held}")
+    with _lock(model.name):
+        grave = Path(tempfile.mkdtemp(prefix=f".{model.name}.", suffix=".tmp", dir=models_folder()))
+        model.path.replace(grave / "removed")
+        shutil.rmtree(grave)
+    return model
+
+
+@contextmanager
+def installation(name: str, origin: dict[str, str]) -> Iterator[Path | None]:
+    """Give an empty folder to build model ``name`` in, and put it in place when the block ends well.
+
+    Yields None where another process finished the same model in the meantime. If the block raises, or the process
+    dies, nothing is left in place: what an earlier process left half is deleted here.
+    """
+    target = cached_path(name)
+    with _lock(name):
+        for stale in target.parent.glob(f".{name}.*.tmp"):
+            shutil.rmtree(stale, ignore_errors=True)
+        if target.exists():
+            yield None
+            return
+        building = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".tmp", dir=target.parent))
+        try:
+            yield building
+            (building / _ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+            building.chmod(0o755)
+            building.replace(target)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+
+
+def _lock(name: str) -> FileLock:
+    models_folder().mkdir(parents=True, exist_ok=True)
+    return FileLock(models_folder() / f".{name}.lock")

