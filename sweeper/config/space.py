@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
@@ -176,3 +177,64 @@ Range = Annotated[
 
 Space = dict[str, Range]
 """Ranges by parameter name."""
+
+
+def in_order(space: Mapping[str, Range]) -> tuple[str, ...]:
+    """Return the names of ``space``, every parameter after those that its ``when`` looks at.
+
+    Raises:
+        ValueError: If a ``when`` looks at a parameter that is not in the space, or parameters wait for each other.
+    """
+    faults = space_faults(space)
+    if faults:
+        raise ValueError("; ".join(f"{name}: {message}" for name, message in faults))
+    return tuple(TopologicalSorter({name: range_.when for name, range_ in space.items()}).static_order())
+
+
+def is_active(range_: Range, values: Mapping[str, Any]) -> bool:
+    """Tell whether a parameter has a value at all, given the values of those before it."""
+    return all(name in values and values[name] in allowed for name, allowed in range_.when.items())
+
+
+def space_faults(space: Mapping[str, Range]) -> list[tuple[str, str]]:
+    """Return what is wrong with the conditions of a space, as pairs of parameter and message."""
+    faults = [(name, message) for name, range_ in space.items() for message in _when_faults(range_.when, space)]
+    known = {name: [parent for parent in range_.when if parent in space] for name, range_ in space.items()}
+    try:
+        TopologicalSorter(known).prepare()
+    except CycleError as error:
+        circle = list(reversed(error.args[1]))
+        faults.append((circle[0], f"waits for itself: {' -> '.join(circle)}; drop one of these when"))
+    return faults
+
+
+def _when_faults(when: When, space: Mapping[str, Range]) -> Iterator[str]:
+    for parent, allowed in when.items():
+        if parent not in space:
+            yield f"when looks at {parent}, which is not in the space; it has {', '.join(sorted(space))}"
+            continue
+        for value in allowed:
+            if not space[parent].contains(value):
+                yield f"when waits for {parent} to be {value!r}, which it cannot be"
+
+
+def enqueue_faults(space: Mapping[str, Range], enqueue: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return what is wrong with configurations to run first, as pairs of ``index.parameter`` and message."""
+    faults = []
+    for index, configuration in enumerate(enqueue):
+        for name, value in configuration.items():
+            if name not in space:
+                faults.append((f"{index}.{name}", f"is not in the space; it has {', '.join(sorted(space))}"))
+            elif not space[name].contains(value):
+                faults.append((f"{index}.{name}", f"{value!r} is outside the space: {describe(space[name])}"))
+    return faults
+
+
+def describe(range_: Range) -> str:
+    """Return a range in words: ``1e-05 to 0.001, log`` or ``one of 8, 16``."""
+    if isinstance(range_, Choice):
+        return f"one of {', '.join(map(str, range_.choice))}"
+    if isinstance(range_, Fixed):
+        return f"always {range_.value}"
+    step = f", in steps of {range_.step}" if isinstance(range_, IntRange) and range_.step > 1 else ""
+    return f"{range_.low:g} to {range_.high:g}{step}{', log' if range_.log else ''}"
