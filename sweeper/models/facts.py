@@ -1,0 +1,205 @@
+"""What a base model is, read from its files without loading it; imports no torch."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sweeper.errors import ModelError
+from sweeper.models.catalogue import lookup
+from sweeper.models.folder import read_object, read_tensors, weight_files
+from sweeper.models.headers import TensorHeader
+from sweeper.paths import cache_folder, write_json
+
+_NOT_LINEAR = re.compile(r"(^|[._])(embed\w*|embeddings?|wte|wpe|lm_head|embed_out|output_layer|norm|ln_\w+)$")
+_HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output_layer)\.weight$")
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
+_VOLATILE = ("transformers_version", "_name_or_path", "_model_name_or_path")
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """A base model in numbers.
+
+    Attributes:
+        architecture: Class name, for example ``LlamaForCausalLM``.
+        model_type: Family, for example ``llama``.
+        hidden_size: Width of the residual stream.
+        layers: Number of blocks.
+        heads: Number of attention heads.
+        kv_heads: Number of key and value heads.
+        head_dim: Width of one head.
+        vocab_size: Number of tokens.
+        max_positions: Longest sequence, in tokens; None where the model names none.
+        parameters: Number of weights, tied embeddings counted once.
+        linear: Linear layers that adapters can sit on, by full name, as (in_features, out_features); neither
+            embeddings nor the output head.
+        tied_embeddings: Whether the output head is the embedding matrix.
+        license: Licence, where it is known.
+    """
+
+    architecture: str
+    model_type: str
+    hidden_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab_size: int
+    max_positions: int | None
+    parameters: int
+    linear: Mapping[str, tuple[int, int]]
+    tied_embeddings: bool
+    license: str | None = None
+
+    @property
+    def linear_parameters(self) -> int:
+        """Number of weights in the linear layers, which is what quantisation makes smaller."""
+        return sum(inputs * outputs for inputs, outputs in self.linear.values())
+
+    def targets(self, target_modules: str | tuple[str, ...] = "all-linear") -> dict[str, tuple[int, int]]:
+        """Return the linear layers that ``target_modules`` names: all, or those whose name ends in one of them.
+
+        Raises:
+            ModelError: If a name matches no layer.
+        """
+        if target_modules == "all-linear":
+            return dict(self.linear)
+        names = (target_modules,) if isinstance(target_modules, str) else target_modules
+        found = {wanted: [full for full in self.linear if _matches(full, wanted)] for wanted in names}
+        for wanted, matches in found.items():
+            if not matches:
+                raise ModelError(self._no_such_module(wanted))
+        return {full: self.linear[full] for matches in found.values() for full in matches}
+
+    def largest_rank(self, target_modules: str | tuple[str, ...] = "all-linear") -> int:
+        """Return the largest LoRA rank that makes sense: the smallest side of any targeted layer.
+
+        Beyond it the two factors hold more numbers than the layer itself and their product gains nothing.
+
+        Raises:
+            ModelError: If a name matches no layer.
+        """
+        return min(min(shape) for shape in self.targets(target_modules).values())
+
+    def lora_parameters(self, rank: int, target_modules: str | tuple[str, ...] = "all-linear") -> int:
+        """Return how many weights LoRA trains: ``rank * (in + out)`` a layer (Hu et al. 2021, section 4.1).
+
+        Raises:
+            ModelError: If a name matches no layer.
+        """
+        return sum(rank * (inputs + outputs) for inputs, outputs in self.targets(target_modules).values())
+
+    def _no_such_module(self, wanted: str) -> str:
+        known = sorted({name.rsplit(".", 1)[-1] for name in self.linear})
+        close = difflib.get_close_matches(wanted, known, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return f"target module {wanted!r} is not in {self.architecture}; {hint}it has {', '.join(known)}"
+
+
+def read_facts(folder: Path) -> ModelFacts:
+    """Return what the configuration and the safetensors headers of a model folder say.
+
+    Raises:
+        ModelError: If the folder is not a usable model, or its configuration lacks a size.
+    """
+    config = read_object(folder / "config.json")
+    if isinstance(config.get("text_config"), dict):
+        config = {**config, **config["text_config"], "architectures": config.get("architectures")}
+    tensors = read_tensors(folder)
+    hidden = _size(config, folder, "hidden_size", "n_embd", "d_model")
+    heads = _size(config, folder, "num_attention_heads", "n_head")
+    tied = not any(_HEAD.search(name) for name in tensors)
+    origin = folder / "sweeper.json"
+    architectures = config.get("architectures") or ["unknown"]
+    return ModelFacts(
+        architecture=str(architectures[0]),
+        model_type=str(config.get("model_type", "unknown")),
+        hidden_size=hidden,
+        layers=_size(config, folder, "num_hidden_layers", "n_layer"),
+        heads=heads,
+        kv_heads=_optional(config, "num_key_value_heads") or heads,
+        head_dim=_optional(config, "head_dim") or hidden // heads,
+        vocab_size=_size(config, folder, "vocab_size"),
+        max_positions=_optional(config, "max_position_embeddings", "n_positions"),
+        parameters=sum(tensor.size for tensor in tensors.values()),
+        linear=_linear_layers(tensors),
+        tied_embeddings=tied,
+        license=read_object(origin).get("license") if origin.is_file() else _license(folder),
+    )
+
+
+def fingerprint(folder: Path) -> str:
+    """Return a SHA-256 over the configuration and the weights of a model folder.
+
+    Two folders with the same fingerprint are the same base; the version of the library that wrote the configuration
+    does not count. Digests are remembered by path, size and time of change, so that only new files are read.
+
+    Raises:
+        ModelError: If the folder is not a usable model.
+    """
+    config = read_object(folder / "config.json")
+    stable = {key: value for key, value in config.items() if key not in _VOLATILE}
+    digest = hashlib.sha256(json.dumps(stable, sort_keys=True).encode())
+    for file in weight_files(folder):
+        digest.update(f"\n{file.name} {_file_digest(file)}".encode())
+    return digest.hexdigest()
+
+
+def _file_digest(file: Path) -> str:
+    store = cache_folder() / "fingerprints.json"
+    stat = file.stat()
+    key, state = str(file.resolve()), [stat.st_size, stat.st_mtime_ns]
+    known = _known_digests(store)
+    entry = known.get(key)
+    if isinstance(entry, dict) and entry.get("state") == state and isinstance(entry.get("sha256"), str):
+        return str(entry["sha256"])
+    with file.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    kept = {path: entry for path, entry in known.items() if Path(path).exists()}
+    write_json(store, {**kept, key: {"state": state, "sha256": found}})
+    return found
+
+
+def _known_digests(store: Path) -> dict[str, Any]:
+    try:
+        return read_object(store)
+    except ModelError:  # absent or damaged: it is only a memory, and is written anew
+        return {}
+
+
+def _linear_layers(tensors: Mapping[str, TensorHeader]) -> dict[str, tuple[int, int]]:
+    layers = {}
+    for name, tensor in tensors.items():
+        module, _, kind = name.rpartition(".")
+        if kind == "weight" and len(tensor.shape) == 2 and not _NOT_LINEAR.search(module):
+            layers[module] = (tensor.shape[1], tensor.shape[0])
+    return layers
+
+
+def _matches(full: str, wanted: str) -> bool:
+    return full == wanted or full.endswith(f".{wanted}")
+
+
+def _size(config: dict[str, Any], folder: Path, *names: str) -> int:
+    value = _optional(config, *names)
+    if value is None:
+        raise ModelError(f"{folder / 'config.json'} names no {names[0]}; is it a causal language model?")
+    return value
+
+
+def _optional(config: dict[str, Any], *names: str) -> int | None:
+    return next((config[name] for name in names if type(config.get(name)) is int and config[name] > 0), None)
+
+
+def _license(folder: Path) -> str | None:
+    """Return the licence of a model in the Hub's cache, whose folder names it: ``models--owner--name``."""
+    repo = next((part for part in folder.parts if part.startswith("models--")), "")
+    entry = lookup(repo.removeprefix("models--").replace("--", "/")) if repo else None
+    return entry.license if entry is not None else None

@@ -1,0 +1,103 @@
+"""A folder that holds a base model: what must be in it, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePath
+from typing import Any
+
+from sweeper.errors import ModelError
+from sweeper.models.headers import TensorHeader, read_headers
+
+_LARGEST_JSON = 64 << 20  # bytes; the largest index in use is well below 10 MB
+_INDEX = "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_CONVERT = (
+    "load it where you trust its source and save it again with "
+    "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)"
+)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object of a file.
+
+    Raises:
+        ModelError: If the file is missing, too large, not JSON, or not an object.
+    """
+    try:
+        if path.stat().st_size > _LARGEST_JSON:
+            raise ModelError(f"{path} is too large to be what its name says")
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ModelError(f"{path.parent} has no {path.name}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} must hold a JSON object; found {type(value).__name__}")
+    return value
+
+
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """Return the safetensors files of a model folder, one or several shards.
+
+    Raises:
+        ModelError: If there are none, a shard is missing, or the weights are pickles.
+    """
+    if (folder / _SINGLE).is_file():
+        return (folder / _SINGLE,)
+    if not (folder / _INDEX).is_file():
+        raise ModelError(_no_weights(folder))
+    shards = read_object(folder / _INDEX).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+        raise ModelError(f"{folder / _INDEX} has no usable weight_map")
+    names = sorted(set(shards.values()))
+    for name in names:
+        if PurePath(name).name != name or "\\" in name:
+            raise ModelError(f"{folder / _INDEX} names a file outside its folder: {name!r}")
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder} has no {name}, which its index names; complete the download")
+    return tuple(folder / name for name in names)
+
+
+def read_tensors(folder: Path) -> dict[str, TensorHeader]:
+    """Return every tensor of a model folder by name, from the headers alone.
+
+    Raises:
+        ModelError: If the weights are missing or not sound safetensors.
+    """
+    tensors: dict[str, TensorHeader] = {}
+    for file in weight_files(folder):
+        tensors.update(read_headers(file))
+    return tensors
+
+
+def check_folder(folder: Path, *, trust_remote_code: bool = False) -> None:
+    """Check that a folder holds a base model that is safe and complete enough to load.
+
+    Raises:
+        ModelError: Naming the first fault found: no configuration, code of its own that the study does not trust,
+            pickled or missing or broken weights, no tokenizer.
+    """
+    if not (folder / "config.json").is_file() and (folder / "adapter_config.json").is_file():
+        raise ModelError(f"{folder} holds an adapter, not a base model; name the base model it was trained on")
+    read_object(folder / "config.json")
+    for name in ("config.json", "tokenizer_config.json"):
+        if not trust_remote_code and (folder / name).is_file() and "auto_map" in read_object(folder / name):
+            raise ModelError(
+                f"{folder / name} asks to run Python code that comes with the model (auto_map); if you trust it, "
+                "set model.trust_remote_code: true in the study"
+            )
+    read_tensors(folder)
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        raise ModelError(f"{folder} has no tokenizer; copy the model's {_TOKENIZERS[0]} into it")
+
+
+def _no_weights(folder: Path) -> str:
+    if (folder / "adapter_model.safetensors").is_file():
+        return f"{folder} holds an adapter, not a base model; name the base model it was trained on"
+    pickles = [path.name for pattern in _PICKLES for path in folder.glob(pattern)]
+    if pickles:
+        return f"{folder} has only pickled weights ({pickles[0]}), which can run code when loaded: refused; {_CONVERT}"
+    return f"{folder} has no weights: neither {_SINGLE} nor {_INDEX}"

