@@ -1,0 +1,128 @@
+"""Which candidate wins, and whether it beats the base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from sweeper.config.evaluation import direction
+from sweeper.errors import DataError
+from sweeper.evaluation.intervals import Interval, paired_interval
+from sweeper.evaluation.metrics import load_metric
+from sweeper.evaluation.scores import Scores
+
+Verdict = Literal["better", "worse", "undecided"]
+
+FEWEST_EXAMPLES = 6
+"""With fewer pairs not even a difference on all of them is significant at 5 % (two-sided sign test: 2 * 0.5**5 > 0.05),
+while the bootstrap, which only knows what it saw, would be certain."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The paired difference of two systems on one metric.
+
+    Attributes:
+        value: First minus second, in the metric's own units.
+        interval: Its bootstrap interval.
+        verdict: Whether the first is better, worse, or neither can be said.
+    """
+
+    value: float
+    interval: Interval
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """One step to the winner: a candidate measured against the best before it.
+
+    Attributes:
+        holder: The best so far.
+        challenger: A candidate that was worse on the validation split.
+        difference: Challenger minus holder on the deciding metric.
+    """
+
+    holder: str
+    challenger: str
+    difference: Difference
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the test split says.
+
+    Attributes:
+        metric: The one that decides.
+        winner: The best candidate.
+        beats_base: Whether the winner is better than the base on the deciding metric, its interval beyond zero.
+        to_base: For each candidate and metric, candidate minus base.
+        challenges: How the winner was found, in order.
+    """
+
+    metric: str
+    winner: str
+    beats_base: bool
+    to_base: dict[str, dict[str, Difference]]
+    challenges: tuple[Challenge, ...]
+
+
+def compare(candidates: Mapping[str, Scores], base: Scores, metric: str) -> Comparison:
+    """Find the winner among candidates, and whether it beats the base.
+
+    Candidates come in their validation order, best first. A later one overturns the best so far only where its paired
+    difference on the deciding metric is beyond zero with its whole interval; else the validation order stands, so
+    that the noise of the test split chooses nothing.
+
+    Args:
+        candidates: Scores by the candidate's name.
+        base: Scores of the base model without adapter, on the same examples.
+        metric: The one that decides.
+
+    Raises:
+        DataError: If the deciding metric was not measured, or the examples are not the same.
+        ValueError: If there is no candidate.
+    """
+    if not candidates:
+        raise ValueError("a comparison needs at least one candidate")
+    for name, scores in candidates.items():
+        _require_comparable(name, scores, base, metric)
+    winner, challenges = _winner(candidates, metric)
+    to_base = {
+        name: {each: difference(scores, base, each) for each in base.metrics} for name, scores in candidates.items()
+    }
+    return Comparison(metric, winner, to_base[winner][metric].verdict == "better", to_base, challenges)
+
+
+def difference(first: Scores, second: Scores, metric: str) -> Difference:
+    """Return the paired difference of two systems, first minus second, on one metric."""
+    one, other = first.metrics[metric], second.metrics[metric]
+    interval = paired_interval(one.statistics_NK, other.statistics_NK, load_metric(metric).aggregate)
+    value = one.value - other.value
+    return Difference(value, interval, _verdict(interval, len(one.statistics), metric))
+
+
+def _winner(candidates: Mapping[str, Scores], metric: str) -> tuple[str, tuple[Challenge, ...]]:
+    holder, *others = candidates
+    challenges = []
+    for challenger in others:
+        challenge = Challenge(holder, challenger, difference(candidates[challenger], candidates[holder], metric))
+        challenges.append(challenge)
+        if challenge.difference.verdict == "better":
+            holder = challenger
+    return holder, tuple(challenges)
+
+
+def _verdict(interval: Interval, count: int, metric: str) -> Verdict:
+    if count < FEWEST_EXAMPLES or not interval.excludes_zero():
+        return "undecided"
+    return "better" if (interval.low > 0) == (direction(metric) == "maximize") else "worse"
+
+
+def _require_comparable(name: str, scores: Scores, base: Scores, metric: str) -> None:
+    missing = [each for each in {metric: None, **base.metrics} if each not in scores.metrics]
+    if missing or metric not in base.metrics:
+        raise DataError(f"{name}: {', '.join(missing) or metric} was not measured on the candidate and on the base")
+    if (scores.prompts, scores.references) != (base.prompts, base.references):
+        raise DataError(f"{name} and the base were scored on different examples, so they cannot be compared in pairs")

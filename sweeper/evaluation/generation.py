@@ -1,0 +1,207 @@
+"""Greedy answers to prompts, in batches: the same texts whatever the batch size."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import GenerationConfig
+
+from sweeper.errors import DataError
+from sweeper.evaluation.batching import Progress, run_in_batches
+
+logger = logging.getLogger(__name__)
+
+Message = Mapping[str, Any]
+"""One turn of a conversation: ``role`` and ``content``."""
+
+Prompt = str | Sequence[Message]
+"""Text to go on from, or the turns before the answer."""
+
+CPU_BATCH = 64
+ACCELERATOR_BATCH = 256
+
+
+def generate(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    batch_size: int | None = None,
+    on_progress: Progress | None = None,
+) -> list[str]:
+    """Return the model's greedy answer to each prompt, in the order of the prompts.
+
+    Text is continued as it stands, with the tokenizer's own special tokens in front; conversations go through the
+    chat template with the generation prompt. An answer ends at an end-of-sequence token (the tokenizer's, and those
+    of the model's generation config) or after ``max_new_tokens``; special tokens are left out of it. Whatever else
+    the model's generation config asks for (sampling, penalties) does not count. Prompts longer than the model's
+    context lose their beginning.
+
+    Batches are padded on the left by hand, so the tokenizer is not touched; the model's mode and generation config
+    are put back as they were found, also after an error.
+
+    Args:
+        model: A causal language model of transformers, or one wrapped by PEFT.
+        tokenizer: Its tokenizer.
+        prompts: Texts or conversations.
+        max_new_tokens: Longest answer, in tokens.
+        batch_size: Prompts per batch; None for what suits the device. Halved where memory runs out.
+        on_progress: Told after every batch.
+
+    Raises:
+        DataError: If a prompt is a conversation and the tokenizer has no chat template, or a prompt has no token.
+        OutOfMemoryError: If a single prompt does not fit in memory.
+    """
+    room = _prompt_room(model, max_new_tokens)
+    items = [_last(prompt_ids(tokenizer, prompt), room) for prompt in prompts]
+    for number, ids in enumerate(items, start=1):
+        if not ids:
+            raise DataError(f"prompt {number} is empty, so there is nothing to generate from")
+    settings = _greedy(model, tokenizer, max_new_tokens)
+
+    def answer(batch: list[list[int]]) -> list[str]:
+        return _answer(model, tokenizer, batch, settings)
+
+    with as_found(model), _contiguous_head(model), torch.inference_mode():
+        size = batch_size or default_batch_size(model)
+        return run_in_batches(items, len, size, answer, on_progress)
+
+
+def prompt_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
+    """Return a prompt's tokens, up to where the answer begins.
+
+    Raises:
+        DataError: If it is a conversation and the tokenizer has no chat template.
+    """
+    if isinstance(prompt, str):
+        return list(tokenizer(prompt)["input_ids"])
+    return chat_ids(tokenizer, prompt, add_generation_prompt=True)
+
+
+def chat_ids(tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt: bool) -> list[int]:
+    """Return a conversation's tokens through the chat template.
+
+    Raises:
+        DataError: If the tokenizer has no chat template.
+    """
+    if not tokenizer.chat_template:
+        raise DataError(
+            "the rows are conversations and the model's tokenizer has no chat template; use an instruction-tuned "
+            "model, or give the data as prompt and completion text"
+        )
+    turns = [dict(message) for message in messages]
+    encoded = tokenizer.apply_chat_template(
+        turns, add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=True
+    )
+    return list(encoded["input_ids"])
+
+
+def context_length(model: Any) -> int | None:
+    """Return the most tokens the model takes, or None where its config does not say."""
+    config = model.config.get_text_config()
+    return getattr(config, "max_position_embeddings", None)
+
+
+def default_batch_size(model: Any) -> int:
+    """Return how many rows a batch begins with on the model's device."""
+    return CPU_BATCH if input_device(model).type == "cpu" else ACCELERATOR_BATCH
+
+
+def input_device(model: Any) -> torch.device:
+    """Return the device that takes the model's input."""
+    device: torch.device = model.get_input_embeddings().weight.device
+    return device
+
+
+@contextmanager
+def as_found(model: Any) -> Iterator[None]:
+    """Put the model in evaluation mode, and every module's mode and generation config back at the end."""
+    modes = [(module, module.training) for module in model.modules()]
+    configs = [(module, module.generation_config) for module in model.modules() if "generation_config" in vars(module)]
+    try:
+        model.eval()
+        for module, _ in configs:
+            # generate() fills what its own argument leaves open from here: penalties would be applied silently
+            module.generation_config = GenerationConfig()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for module, config in configs:
+            module.generation_config = config
+
+
+@contextmanager
+def _contiguous_head(model: Any) -> Iterator[None]:
+    """Hand the language-model head contiguous hidden states.
+
+    Of the prompt only the last position goes through the head; that slice is not contiguous, and in bfloat16 on the
+    CPU PyTorch then copies the vocabulary matrix once for every row of the batch: gigabytes, and minutes.
+    """
+    head = model.get_output_embeddings()
+    if head is None:
+        yield
+        return
+    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _greedy(model: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfig:
+    found = getattr(model, "generation_config", None)
+    ends = set(_as_list(getattr(found, "eos_token_id", None))) | set(_as_list(tokenizer.eos_token_id))
+    return GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=max_new_tokens,
+        use_cache=True,
+        eos_token_id=sorted(ends) or None,
+        pad_token_id=_pad_id(tokenizer, ends),
+        bos_token_id=tokenizer.bos_token_id,
+    )
+
+
+def _pad_id(tokenizer: Any, ends: set[int]) -> int:
+    """Return a filler for masked places; any token will do, as nothing attends to it."""
+    if tokenizer.pad_token_id is not None:
+        return int(tokenizer.pad_token_id)
+    return min(ends, default=0)
+
+
+def _as_list(ids: Any) -> list[int]:
+    if ids is None:
+        return []
+    return [int(ids)] if isinstance(ids, int) else [int(i) for i in ids]
+
+
+def _prompt_room(model: Any, max_new_tokens: int) -> int | None:
+    """Return the most prompt tokens that leave room for the answer; never less than half the context."""
+    context = context_length(model)
+    return None if context is None else max(context - max_new_tokens, context // 2)
+
+
+def _last(ids: list[int], room: int | None) -> list[int]:
+    if room is None or len(ids) <= room:
+        return ids
+    logger.warning("a prompt of %d tokens is cut to its last %d, to fit the model's context", len(ids), room)
+    return ids[-room:]
+
+
+def _answer(model: Any, tokenizer: Any, batch: list[list[int]], settings: GenerationConfig) -> list[str]:
+    device = input_device(model)
+    rows = [torch.tensor(ids) for ids in batch]
+    input_ids = pad_sequence(rows, batch_first=True, padding_value=settings.pad_token_id, padding_side="left")
+    ones = [torch.ones_like(row) for row in rows]
+    attention_mask = pad_sequence(ones, batch_first=True, padding_value=0, padding_side="left")
+    output = model.generate(
+        input_ids=input_ids.to(device), attention_mask=attention_mask.to(device), generation_config=settings
+    )
+    answers: list[str] = tokenizer.batch_decode(output[:, input_ids.shape[1] :], skip_special_tokens=True)
+    return answers
