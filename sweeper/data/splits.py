@@ -1,0 +1,174 @@
+"""The three splits of a study: read, converted, cut by content, limited, and kept as JSONL."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sweeper.config.data import DataConfig
+from sweeper.data.files import Row, read_file
+from sweeper.data.formats import RowKind, convert, kind_of
+from sweeper.data.read import read_rows
+from sweeper.errors import DataError
+from sweeper.paths import write_atomically
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Converted rows by split, and what is worth knowing about them.
+
+    Attributes:
+        notes: Findings that do not stop a study: duplicates, rows shared between splits, prompts that touch
+            their completions.
+    """
+
+    train: tuple[Row, ...]
+    validation: tuple[Row, ...]
+    test: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> RowKind:
+        """What the rows hold; the same in all splits."""
+        return kind_of(self.train[0])
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Splits as JSONL files, with the SHA-256 of each by split name."""
+
+    train: Path
+    validation: Path
+    test: Path
+    sha256: dict[str, str]
+
+
+def load_splits(config: DataConfig, base: Path) -> Splits:
+    """Read and convert the splits of a study; those that are not named are cut from ``train``.
+
+    A row goes to a split by the hash of its content alone, so it stays there when rows are added or moved, and
+    identical rows are never apart. Row limits choose by the same hash, which mixes all parts of a file, and a larger
+    limit only adds rows.
+
+    Args:
+        config: Sources, format and limits.
+        base: The folder where relative paths start.
+
+    Raises:
+        DataError: If a source cannot be read or converted, layouts differ, or a split is empty.
+    """
+    rows = {
+        "train": _load(config.train, config, base),
+        "validation": _load(config.validation or (), config, base),
+        "test": _load(config.test or (), config, base),
+    }
+    _refuse_mixed_kinds(rows)
+    _cut(rows, config)
+    limits = {"train": config.train_rows, "validation": config.validation_rows, "test": config.test_rows}
+    limited = {name: tuple(_limit(rows[name], limits[name])) for name in SPLITS}
+    return Splits(**limited, notes=tuple(_notes(limited)))
+
+
+def write_splits(splits: Splits, folder: Path) -> PreparedData:
+    """Write the splits to ``folder`` as JSONL, each file atomically."""
+    paths = {name: folder / f"{name}.jsonl" for name in SPLITS}
+    sha256 = {}
+    for name, path in paths.items():
+        text = "".join(_canonical(row) + "\n" for row in getattr(splits, name))
+        write_atomically(path, text)
+        sha256[name] = hashlib.sha256(text.encode()).hexdigest()
+    return PreparedData(**paths, sha256=sha256)
+
+
+def read_prepared(path: Path) -> list[dict[str, Any]]:
+    """Read a split that ``write_splits`` wrote.
+
+    Raises:
+        DataError: If the file is missing or broken.
+    """
+    return read_file(path)
+
+
+def _load(sources: Sequence[str], config: DataConfig, base: Path) -> list[Row]:
+    return [row for source in sources for row in convert(read_rows(source, base), config, source)]
+
+
+def _refuse_mixed_kinds(rows: dict[str, list[Row]]) -> None:
+    kinds = {(name, kind_of(row)) for name, split in rows.items() for row in split}
+    if len({kind for _, kind in kinds}) > 1:
+        found = ", ".join(f"{name} is {kind}" for name, kind in sorted(kinds))
+        raise DataError(f"data: all files must have the same layout; {found}")
+
+
+def _cut(rows: dict[str, list[Row]], config: DataConfig) -> None:
+    """Move rows from train to the splits that are not named: test from the low hashes, validation from the high.
+
+    Each end moves alone, so that changing one fraction leaves the other split as it was.
+    """
+    low = 0.0 if config.test else config.test_fraction
+    high = 1.0 if config.validation else 1.0 - config.validation_fraction
+    whole, rows["train"] = rows["train"], []
+    for row in whole:
+        position = _position(row)
+        rows["test" if position < low else "validation" if position >= high else "train"].append(row)
+    for name in SPLITS:
+        if not rows[name]:
+            raise DataError(
+                f"data: the {name} split is empty: {len(whole)} rows are too few to cut it from train by hash; "
+                f"add rows, or name a file for it"
+                + (f", or raise data.{name}_fraction" if name != "train" else ", or lower the fractions")
+            )
+
+
+def _limit(rows: list[Row], most: int | None) -> list[Row]:
+    """Return at most ``most`` rows, those of the lowest hashes in a second, independent hash, in file order."""
+    if most is None or len(rows) <= most:
+        return rows
+    chosen = sorted(range(len(rows)), key=lambda index: _position(rows[index], salt=b"limit"))[:most]
+    return [rows[index] for index in sorted(chosen)]
+
+
+def _canonical(row: Row) -> str:
+    return json.dumps(row, ensure_ascii=False, sort_keys=True)
+
+
+def _position(row: Row, salt: bytes = b"split") -> float:
+    """Return where the content of a row falls between 0 (included) and 1 (not)."""
+    digest = hashlib.blake2b(_canonical(row).encode(), digest_size=8, key=salt).digest()
+    return (int.from_bytes(digest) >> 11) / 2**53
+
+
+def _notes(splits: dict[str, tuple[Row, ...]]) -> list[str]:
+    distinct = {name: {_canonical(row) for row in rows} for name, rows in splits.items()}
+    notes = []
+    repeated = len(splits["train"]) - len(distinct["train"])
+    if repeated:
+        notes.append(f"train: {repeated:,} of {len(splits['train']):,} rows repeat an earlier row")
+    for held_out, other in (("validation", "train"), ("test", "train"), ("test", "validation")):
+        shared = sum(_canonical(row) in distinct[other] for row in splits[held_out])
+        if shared:
+            notes.append(
+                f"{held_out}: {shared:,} of {len(splits[held_out]):,} rows are also in {other}; "
+                "scores on them are flattered"
+            )
+    touching = sum(_touches(row) for row in splits["train"])
+    if touching:
+        notes.append(
+            f"train: in {touching:,} of {len(splits['train']):,} rows the completion follows the prompt without a "
+            "space or line break; they are joined as they are"
+        )
+    return notes
+
+
+def _touches(row: Row) -> bool:
+    """Tell whether a prompt and its completion run into one word or sentence when joined."""
+    prompt, completion = row.get("prompt"), row.get("completion")
+    if not isinstance(prompt, str) or not isinstance(completion, str):
+        return False
+    return completion[0].isalnum() and (prompt[-1].isalnum() or prompt[-1] in ".,:;?!")
