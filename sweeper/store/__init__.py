@@ -1,0 +1,37 @@
+"""The store: sweeper's memory in one SQLite file, beside Optuna's tables. The only folder that knows SQL."""
+
+from sweeper.store.connection import tune_sqlite
+from sweeper.store.database import Database
+from sweeper.store.records import (
+    AdapterRecord,
+    Evaluation,
+    Event,
+    Example,
+    MetricPoint,
+    Score,
+    Stage,
+    StudyRecord,
+    StudyState,
+    TrialKind,
+    TrialRecord,
+)
+from sweeper.store.redact import redact
+from sweeper.store.schema import creation_lock
+
+__all__ = [
+    "AdapterRecord",
+    "Database",
+    "Evaluation",
+    "Event",
+    "Example",
+    "MetricPoint",
+    "Score",
+    "Stage",
+    "StudyRecord",
+    "StudyState",
+    "TrialKind",
+    "TrialRecord",
+    "creation_lock",
+    "redact",
+    "tune_sqlite",
+]

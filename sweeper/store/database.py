@@ -1,0 +1,70 @@
+"""The database: one SQLite file that holds sweeper's tables beside Optuna's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+from sweeper.store.adapters import Adapters
+from sweeper.store.connection import BUSY_TIMEOUT_S, Sessions, sqlite_engine
+from sweeper.store.evaluations import Evaluations
+from sweeper.store.events import Events
+from sweeper.store.metrics import Metrics
+from sweeper.store.schema import prepare
+from sweeper.store.studies import Studies
+from sweeper.store.trials import Trials
+
+
+class Database:
+    """An open database; a context manager that closes it. Threads may share it; processes open their own.
+
+    Every call of its parts is one transaction, stored in full or not at all. Any call raises ``DatabaseError`` where
+    the file is locked for too long, full, read-only, damaged, or gone.
+
+    Attributes:
+        path: The file.
+        studies: Questions about studies.
+        trials: Questions about trials.
+        metrics: Questions about what trials reported.
+        evaluations: Questions about final scores.
+        adapters: Questions about registered adapters.
+        events: Questions about what happened.
+    """
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self.path = sessions.path
+        self.studies = Studies(sessions)
+        self.trials = Trials(sessions)
+        self.metrics = Metrics(sessions)
+        self.evaluations = Evaluations(sessions)
+        self.adapters = Adapters(sessions)
+        self.events = Events(sessions)
+
+    @classmethod
+    def open(cls, path: Path, *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Database:
+        """Open the database at ``path`` and bring it to the current schema.
+
+        Args:
+            path: The SQLite file.
+            create: Whether to make the file where there is none.
+            busy_timeout_s: How long to wait for other processes' writes.
+
+        Raises:
+            DatabaseError: If it is no database of ours, is from a newer sweeper, or cannot be used; nothing changed.
+        """
+        path = path.absolute()
+        prepare(path, create=create, busy_timeout_s=busy_timeout_s)
+        return cls(Sessions(path, sqlite_engine(path, busy_timeout_s=busy_timeout_s)))
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._sessions.engine.dispose()
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

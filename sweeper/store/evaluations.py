@@ -1,0 +1,71 @@
+"""Questions about the final scores: of the base model and of trials, with their examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from itertools import groupby
+
+from sqlalchemy import ColumnElement, delete, select
+
+from sweeper.store.connection import Sessions
+from sweeper.store.records import Evaluation, Example, Score
+from sweeper.store.rows import columns, study_id, trial_row
+from sweeper.store.tables import EvaluationRow, ExampleRow
+
+
+class Evaluations:
+    """The evaluations of a database, by study, subject (a trial's number, or None for the base model) and split."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def add(self, study: str, evaluation: Evaluation, examples: Iterable[Example] = ()) -> None:
+        """Store all scores of one subject on one split, with examples; those of an earlier time are replaced.
+
+        Raises:
+            StudyStateError: If study or trial do not exist.
+        """
+        number, split = evaluation.number, evaluation.split
+        with self._sessions.writing() as session:
+            study_key = study_id(session, study)
+            if number is not None:
+                trial_row(session, study, number)
+            for table in (EvaluationRow, ExampleRow):
+                session.execute(delete(table).where(*_subject(table, study_key, number, split)))
+            whose = {"study_id": study_key, "number": number, "split": split}
+            session.add_all(EvaluationRow(**whose, **asdict(score)) for score in evaluation.scores)
+            session.add_all(ExampleRow(**whose, **asdict(example)) for example in examples)
+
+    def all(self, study: str) -> tuple[Evaluation, ...]:
+        """Return the evaluations of a study in the order they were stored.
+
+        Raises:
+            StudyStateError: If there is no such study.
+        """
+        with self._sessions.reading() as session:
+            whose = EvaluationRow.number, EvaluationRow.split
+            query = select(*whose, *columns(EvaluationRow, Score))
+            query = query.where(EvaluationRow.study_id == study_id(session, study)).order_by(EvaluationRow.id)
+            rows = session.execute(query).all()
+        return tuple(
+            Evaluation(number, split, tuple(Score(*row[2:]) for row in group))
+            for (number, split), group in groupby(rows, key=lambda row: (row.number, row.split))
+        )
+
+    def examples(self, study: str, number: int | None, split: str) -> tuple[Example, ...]:
+        """Return the stored examples of one subject on one split, by index.
+
+        Raises:
+            StudyStateError: If there is no such study.
+        """
+        with self._sessions.reading() as session:
+            query = select(*columns(ExampleRow, Example))
+            query = query.where(*_subject(ExampleRow, study_id(session, study), number, split))
+            return tuple(Example(*row) for row in session.execute(query.order_by(ExampleRow.index)))
+
+
+def _subject(
+    table: type[EvaluationRow] | type[ExampleRow], study_key: int, number: int | None, split: str
+) -> tuple[ColumnElement[bool], ...]:
+    return table.study_id == study_key, table.number.is_not_distinct_from(number), table.split == split

@@ -1,0 +1,47 @@
+"""Questions about what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import select
+
+from sweeper.store.connection import Sessions
+from sweeper.store.records import Event
+from sweeper.store.rows import columns, now, study_id
+from sweeper.store.tables import EventRow
+
+
+class Events:
+    """The events of a database."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def add(
+        self, study: str, kind: str, message: str, *, number: int | None = None, data: Mapping[str, Any] | None = None
+    ) -> None:
+        """Store that something happened now, in a study or in its trial ``number``.
+
+        Long messages are cut; data above 16 KB keep their size only.
+
+        Raises:
+            StudyStateError: If there is no such study.
+        """
+        with self._sessions.writing() as session:
+            event = EventRow(study_id=study_id(session, study), number=number, at=now(), kind=kind, message=message)
+            event.data = None if data is None else dict(data)
+            session.add(event)
+
+    def all(self, study: str, *, number: int | None = None) -> tuple[Event, ...]:
+        """Return the events of a study, or of one of its trials, oldest first.
+
+        Raises:
+            StudyStateError: If there is no such study.
+        """
+        with self._sessions.reading() as session:
+            query = select(*columns(EventRow, Event)).where(EventRow.study_id == study_id(session, study))
+            if number is not None:
+                query = query.where(EventRow.number == number)
+            return tuple(Event(*row) for row in session.execute(query.order_by(EventRow.id)))

@@ -1,0 +1,48 @@
+"""What SQLite's faults mean to a person, and what to do about each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy.exc import DBAPIError
+
+from sweeper.errors import DatabaseError
+
+_NOT_OURS = "sweeper was given the wrong file, or something overwrote it; give another path"
+
+_MEANINGS = (
+    ("SQLITE_NOTADB", "is not an SQLite database", _NOT_OURS),
+    (
+        "SQLITE_CORRUPT",
+        "is damaged or cut short",
+        "restore a copy, or save what is left with sqlite3's .recover command",
+    ),
+    ("SQLITE_BUSY", "is locked by another process", "wait for that process or stop it, then try again"),
+    ("SQLITE_LOCKED", "is locked by another connection", "wait for it, then try again"),
+    ("SQLITE_FULL", "cannot grow: the disk is full", "free some space, then try again; what was stored is intact"),
+    ("SQLITE_READONLY", "cannot be written", "give yourself permission to write the file and its folder"),
+    ("SQLITE_CANTOPEN", "cannot be opened", "check that file and folder exist and that you may write both"),
+    ("SQLITE_PERM", "may not be accessed", "give yourself permission to read and write the file and its folder"),
+    ("SQLITE_IOERR", "cannot be read or written", "check the disk: its space, its quota and its health"),
+)
+"""(Beginning of SQLite's error name, what it means, what to do); the first that fits counts."""
+
+
+def explain(error: DBAPIError, path: Path) -> DatabaseError:
+    """Return a database driver's error as one that names the file, the fault and the way out."""
+    name = getattr(error.orig, "sqlite_errorname", "")
+    for beginning, meaning, remedy in _MEANINGS:
+        if name.startswith(beginning):
+            return DatabaseError(f"database {path} {meaning} ({error.orig}): {remedy}")
+    return DatabaseError(f"database {path}: {error.orig}; if it was changed by hand, restore a copy")
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn any database error of the block into a ``DatabaseError`` about ``path``."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise explain(error, path) from error

@@ -1,0 +1,75 @@
+"""Questions about the metrics that trials report while they train."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from numbers import Real
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.dialects.sqlite import insert
+
+from sweeper.errors import DatabaseError, StudyStateError
+from sweeper.store.connection import Sessions
+from sweeper.store.records import MetricPoint
+from sweeper.store.rows import study_id
+from sweeper.store.tables import MetricRow, TrialRow
+
+LARGEST_STEP = 2**63 - 1
+LONGEST_NAME = 100
+
+
+class Metrics:
+    """The metrics of a database, by study, trial and optimizer step."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def add(self, study: str, batch: Iterable[tuple[int, int, Mapping[str, float]]]) -> None:
+        """Store many (trial number, step, {name: value}) in one transaction; a step told again replaces the former.
+
+        Raises:
+            StudyStateError: If the study or one of the trials does not exist.
+            DatabaseError: If a step, name or value cannot be stored; then nothing of the batch is.
+        """
+        points = [_checked(number, step, name, value) for number, step, of in batch for name, value in of.items()]
+        if not points:
+            return
+        with self._sessions.writing() as session:
+            where = TrialRow.study_id == study_id(session, study), TrialRow.number.in_({p.number for p in points})
+            keys = {row.number: row.id for row in session.execute(select(TrialRow.number, TrialRow.id).where(*where))}
+            missing = {point.number for point in points} - set(keys)
+            if missing:
+                raise StudyStateError(f"study {study!r} has no trial {min(missing)}")
+            statement = insert(MetricRow)
+            session.execute(
+                statement.on_conflict_do_update(set_={"value": statement.excluded.value}),
+                [{"trial_id": keys[p.number], "step": p.step, "name": p.name, "value": p.value} for p in points],
+            )
+
+    def get(self, study: str, *, number: int | None = None, name: str | None = None) -> tuple[MetricPoint, ...]:
+        """Return the metrics of a study by trial and step, all or those of one trial or one name.
+
+        Raises:
+            StudyStateError: If there is no such study.
+        """
+        with self._sessions.reading() as session:
+            query = select(TrialRow.number, MetricRow.step, MetricRow.name, MetricRow.value).join(TrialRow)
+            query = query.where(TrialRow.study_id == study_id(session, study))
+            if number is not None:
+                query = query.where(TrialRow.number == number)
+            if name is not None:
+                query = query.where(MetricRow.name == name)
+            rows = session.execute(query.order_by(TrialRow.number, MetricRow.step, MetricRow.name))
+            return tuple(MetricPoint(*row) for row in rows)
+
+
+def _checked(number: int, step: int, name: str, value: Any) -> MetricPoint:
+    subject = f"metric {name!r:.120} of trial {number}"
+    if not 0 <= step <= LARGEST_STEP:
+        raise DatabaseError(f"{subject}: step {step} is not between 0 and {LARGEST_STEP}")
+    if not 0 < len(name) <= LONGEST_NAME:
+        raise DatabaseError(f"{subject}: a name has 1 to {LONGEST_NAME} characters")
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise DatabaseError(f"{subject} at step {step} is not a number: {value!r:.120}")
+    return MetricPoint(number, step, name, float(value))

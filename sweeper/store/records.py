@@ -1,0 +1,196 @@
+"""What the store answers with: frozen plain values, so that no database object leaves the room."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sweeper.config.trial import Outcome
+
+
+class StudyState(StrEnum):
+    """Where a study stands."""
+
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    FINISHED = "finished"
+
+
+class TrialKind(StrEnum):
+    """Why a trial was run: a known-good start, the sampler's choice, or a re-run of a good one with a fresh seed."""
+
+    ENQUEUED = "enqueued"
+    SAMPLED = "sampled"
+    CONFIRMATION = "confirmation"
+
+
+class Stage(StrEnum):
+    """Where an adapter version stands; the moves between stages are the registry's."""
+
+    CANDIDATE = "candidate"
+    STAGING = "staging"
+    PRODUCTION = "production"
+    ARCHIVED = "archived"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A study: its file as written, its configuration as resolved, and what it was run with.
+
+    Attributes:
+        name: Unique name.
+        state: Running, interrupted or finished.
+        created_at: When it was first run (UTC).
+        started_at: When it was last started or resumed (UTC).
+        ended_at: When it was last interrupted or finished (UTC); None while running.
+        file_name: Name of the study file.
+        file_text: The study file, character by character (secrets removed).
+        config: The whole study with every default, as JSON.
+        space: The resolved space: the preset that was picked, why, and every range.
+        seed: Seeds sampling and trials.
+        sweeper_version: Version that created the study.
+        packages: Versions of the packages that matter, and of the code.
+        data_sha256: SHA-256 of every split by name.
+        base_model: Name of the base model.
+        base_model_fingerprint: Hash of the base model's weights and config.
+    """
+
+    name: str
+    state: StudyState
+    created_at: datetime
+    started_at: datetime
+    ended_at: datetime | None
+    file_name: str
+    file_text: str
+    config: dict[str, Any]
+    space: dict[str, Any]
+    seed: int
+    sweeper_version: str
+    packages: dict[str, str]
+    data_sha256: dict[str, str]
+    base_model: str
+    base_model_fingerprint: str
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial: what was asked, and, once it ended, all of its ``TrialResult``.
+
+    Attributes:
+        confirms: Number of the trial that this one re-runs with a fresh seed; None for others.
+        restarts: Number of the interrupted trial that this one takes up again; None for others.
+        parameters: The resolved hyperparameters.
+        outcome: None while the trial runs.
+    """
+
+    number: int
+    kind: TrialKind
+    confirms: int | None
+    restarts: int | None
+    seed: int
+    parameters: dict[str, Any]
+    outcome: Outcome | None
+    reason: str | None
+    value: float | None
+    metrics: dict[str, float]
+    best_step: int | None
+    steps: int
+    total_steps: int
+    epochs_trained: float
+    device: str
+    dtype: str | None
+    attention: str | None
+    started_at: datetime
+    finished_at: datetime | None
+    train_seconds: float
+    latency_ms: float | None
+    tokens: int
+    peak_memory_bytes: int | None
+    micro_batch: int | None
+    adapter_bytes: int | None
+    adapter_sha256: str | None
+
+
+@dataclass(frozen=True)
+class MetricPoint:
+    """One metric of one trial at one optimizer step; ``value`` may be NaN or infinite."""
+
+    number: int
+    step: int
+    name: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric on a split, with its confidence interval and its paired difference to the base model's."""
+
+    metric: str
+    score: float
+    low: float | None = None
+    high: float | None = None
+    diff_to_base: float | None = None
+    diff_low: float | None = None
+    diff_high: float | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All scores of one subject on one split; the subject is trial ``number``, or the base model where None."""
+
+    number: int | None
+    split: str
+    scores: tuple[Score, ...]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One scored example: what went in, what was due, what came out. ``scores`` by metric."""
+
+    index: int
+    prompt: str
+    reference: str
+    generated: str
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened in a study, or in its trial ``number``."""
+
+    number: int | None
+    at: datetime
+    kind: str
+    message: str
+    data: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class AdapterRecord:
+    """A registered adapter version.
+
+    Attributes:
+        path: Its folder, relative to the home, with forward slashes.
+        sha256: SHA-256 of ``adapter_model.safetensors``.
+        bytes: Size of all its files.
+        files: SHA-256 of every file by name.
+        scores: Its scores by split and metric.
+        lineage: Where it came from: study, trial, configuration, base model, data, seeds, packages, parent version.
+    """
+
+    name: str
+    version: int
+    study: str
+    number: int
+    stage: Stage
+    path: str
+    sha256: str
+    bytes: int
+    files: dict[str, str]
+    scores: dict[str, Any]
+    lineage: dict[str, Any]
+    created_at: datetime

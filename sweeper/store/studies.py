@@ -1,0 +1,105 @@
+"""Questions about studies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import select
+
+from sweeper import __version__
+from sweeper.errors import StudyStateError
+from sweeper.store.connection import Sessions
+from sweeper.store.records import StudyRecord, StudyState
+from sweeper.store.rows import columns, now, study_id
+from sweeper.store.tables import EventRow, StudyRow
+
+
+class Studies:
+    """The studies of a database."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def create(
+        self,
+        name: str,
+        *,
+        file_name: str,
+        file_text: str,
+        config: Mapping[str, Any],
+        space: Mapping[str, Any],
+        seed: int,
+        packages: Mapping[str, str],
+        data_sha256: Mapping[str, str],
+        base_model: str,
+        base_model_fingerprint: str,
+    ) -> StudyRecord:
+        """Store a new study, running from now on, and return it. The arguments are ``StudyRecord``'s.
+
+        Raises:
+            StudyStateError: If the name is taken.
+        """
+        with self._sessions.writing() as session:
+            if session.scalar(select(StudyRow.id).where(StudyRow.name == name)) is not None:
+                raise StudyStateError(f"study {name!r} exists already: resume it, or give the new one another name")
+            at = now()
+            session.add(
+                StudyRow(
+                    name=name,
+                    state=StudyState.RUNNING,
+                    created_at=at,
+                    started_at=at,
+                    file_name=file_name,
+                    file_text=file_text,
+                    config=config,
+                    space=space,
+                    seed=seed,
+                    sweeper_version=__version__,
+                    packages=packages,
+                    data_sha256=data_sha256,
+                    base_model=base_model,
+                    base_model_fingerprint=base_model_fingerprint,
+                )
+            )
+        return self.get(name)
+
+    def get(self, name: str) -> StudyRecord:
+        """Return study ``name``.
+
+        Raises:
+            StudyStateError: If there is none; names the nearest.
+        """
+        with self._sessions.reading() as session:
+            where = StudyRow.id == study_id(session, name)
+            return StudyRecord(**session.execute(select(*columns(StudyRow, StudyRecord)).where(where)).one()._mapping)
+
+    def find(self, name: str) -> StudyRecord | None:
+        """Return study ``name``, or None where there is none."""
+        with self._sessions.reading() as session:
+            query = select(*columns(StudyRow, StudyRecord)).where(StudyRow.name == name)
+            row = session.execute(query).one_or_none()
+        return None if row is None else StudyRecord(**row._mapping)
+
+    def all(self) -> tuple[StudyRecord, ...]:
+        """Return every study, oldest first."""
+        with self._sessions.reading() as session:
+            rows = session.execute(select(*columns(StudyRow, StudyRecord)).order_by(StudyRow.id))
+            return tuple(StudyRecord(**row._mapping) for row in rows)
+
+    def set_state(self, name: str, state: StudyState) -> None:
+        """Say that a study runs again, was interrupted or has finished; the change is kept as an event too.
+
+        Raises:
+            StudyStateError: If there is no such study.
+        """
+        with self._sessions.writing() as session:
+            row = session.get_one(StudyRow, study_id(session, name))
+            at = now()
+            message = f"{row.state} -> {state}"
+            row.state = state
+            if state is StudyState.RUNNING:
+                row.started_at, row.ended_at = at, None
+            else:
+                row.ended_at = at
+            session.add(EventRow(study_id=row.id, at=at, kind="state", message=message))

@@ -1,0 +1,233 @@
+"""The tables, all prefixed ``sweeper_``: they share one SQLite file with Optuna's own.
+
+A change here needs a migration in ``migrations/versions``; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Enum,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from sweeper.config.trial import Outcome
+from sweeper.store.records import Stage, StudyState, TrialKind
+from sweeper.store.types import FreeText, Json, Number, UtcDateTime
+
+PREFIX = "sweeper_"
+"""Begins the name of every table of ours, the migrations' own included."""
+
+REASON_LIMIT = 2_000
+MESSAGE_LIMIT = 2_000
+EVENT_DATA_LIMIT = 16_384
+EXAMPLE_LIMIT = 20_000
+
+
+def _word(kind: type[StrEnum]) -> Enum:
+    """Return the type of a column of words: text in every database, the enumeration in Python."""
+    return Enum(kind, native_enum=False, length=20, values_callable=lambda members: [m.value for m in members])
+
+
+class Base(DeclarativeBase):
+    """What all tables share."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - the name and form are SQLAlchemy's
+        datetime: UtcDateTime(),
+        dict[str, Any]: Json(),
+        float: Float(),
+        int: BigInteger(),
+        Outcome: _word(Outcome),
+        StudyState: _word(StudyState),
+        TrialKind: _word(TrialKind),
+        Stage: _word(Stage),
+    }
+
+
+class InfoRow(Base):
+    """Facts about the database itself, such as the sweeper version that last migrated it."""
+
+    __tablename__ = f"{PREFIX}info"
+
+    key: Mapped[str] = mapped_column(String(100), primary_key=True)
+    value: Mapped[str] = mapped_column(FreeText(1_000))
+
+
+class StudyRow(Base):
+    """One study file that was run."""
+
+    __tablename__ = f"{PREFIX}studies"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), unique=True)
+    state: Mapped[StudyState]
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    file_name: Mapped[str] = mapped_column(FreeText(1_000))
+    file_text: Mapped[str] = mapped_column(FreeText())
+    config: Mapped[dict[str, Any]] = mapped_column("config_json")
+    space: Mapped[dict[str, Any]] = mapped_column("space_json")
+    seed: Mapped[int]
+    sweeper_version: Mapped[str] = mapped_column(String(100))
+    packages: Mapped[dict[str, Any]] = mapped_column("packages_json")
+    data_sha256: Mapped[dict[str, Any]] = mapped_column("data_sha256_json")
+    base_model: Mapped[str] = mapped_column(FreeText(1_000))
+    base_model_fingerprint: Mapped[str] = mapped_column(String(200))
+
+
+class TrialRow(Base):
+    """One trial: what was asked and, once ended, its ``TrialResult``."""
+
+    __tablename__ = f"{PREFIX}trials"
+    __table_args__ = (UniqueConstraint("study_id", "number"),)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    study_id: Mapped[int] = mapped_column(Integer, ForeignKey(StudyRow.id))
+    number: Mapped[int]
+    kind: Mapped[TrialKind]
+    confirms: Mapped[int | None]
+    restarts: Mapped[int | None]
+    seed: Mapped[int]
+    parameters: Mapped[dict[str, Any]] = mapped_column("parameters_json")
+    outcome: Mapped[Outcome | None]
+    reason: Mapped[str | None] = mapped_column(FreeText(REASON_LIMIT))
+    value: Mapped[float | None]
+    metrics: Mapped[dict[str, Any]] = mapped_column("metrics_json", default=dict)
+    best_step: Mapped[int | None]
+    steps: Mapped[int] = mapped_column(default=0)
+    total_steps: Mapped[int] = mapped_column(default=0)
+    epochs_trained: Mapped[float] = mapped_column(default=0.0)
+    device: Mapped[str] = mapped_column(String(100))
+    dtype: Mapped[str | None] = mapped_column(String(100))
+    attention: Mapped[str | None] = mapped_column(String(100))
+    started_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    train_seconds: Mapped[float] = mapped_column(default=0.0)
+    latency_ms: Mapped[float | None]
+    tokens: Mapped[int] = mapped_column(default=0)
+    peak_memory_bytes: Mapped[int | None]
+    micro_batch: Mapped[int | None]
+    adapter_bytes: Mapped[int | None]
+    adapter_sha256: Mapped[str | None] = mapped_column(String(64))
+
+
+class MetricRow(Base):
+    """One metric at one step. No row id: the primary key is the table, which halves its size."""
+
+    __tablename__ = f"{PREFIX}metrics"
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012
+
+    trial_id: Mapped[int] = mapped_column(Integer, ForeignKey(TrialRow.id), primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    value: Mapped[float] = mapped_column(Number, nullable=True)
+
+
+class EvaluationRow(Base):
+    """One score of the base model (``number`` absent) or of a trial on a split."""
+
+    __tablename__ = f"{PREFIX}evaluations"
+    __table_args__ = (
+        ForeignKeyConstraint(["study_id", "number"], [TrialRow.study_id, TrialRow.number]),
+        UniqueConstraint("study_id", "number", "split", "metric"),
+    )
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    study_id: Mapped[int] = mapped_column(Integer, ForeignKey(StudyRow.id))
+    number: Mapped[int | None]
+    split: Mapped[str] = mapped_column(String(100))
+    metric: Mapped[str] = mapped_column(String(100))
+    score: Mapped[float] = mapped_column(Number, nullable=True)
+    low: Mapped[float | None]
+    high: Mapped[float | None]
+    diff_to_base: Mapped[float | None]
+    diff_low: Mapped[float | None]
+    diff_high: Mapped[float | None]
+
+
+class ExampleRow(Base):
+    """One scored example of an evaluation."""
+
+    __tablename__ = f"{PREFIX}examples"
+    __table_args__ = (
+        ForeignKeyConstraint(["study_id", "number"], [TrialRow.study_id, TrialRow.number]),
+        UniqueConstraint("study_id", "number", "split", "index"),
+    )
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    study_id: Mapped[int] = mapped_column(Integer, ForeignKey(StudyRow.id))
+    number: Mapped[int | None]
+    split: Mapped[str] = mapped_column(String(100))
+    index: Mapped[int]
+    prompt: Mapped[str] = mapped_column(FreeText(EXAMPLE_LIMIT))
+    reference: Mapped[str] = mapped_column(FreeText(EXAMPLE_LIMIT))
+    generated: Mapped[str] = mapped_column(FreeText(EXAMPLE_LIMIT))
+    scores: Mapped[dict[str, Any]] = mapped_column("scores_json")
+
+
+class AdapterRow(Base):
+    """One registered adapter version. Deleted ones keep their row, so that a version number never comes back."""
+
+    __tablename__ = f"{PREFIX}adapters"
+    __table_args__ = (
+        ForeignKeyConstraint(["study_id", "number"], [TrialRow.study_id, TrialRow.number]),
+        UniqueConstraint("name", "version"),
+        Index(
+            f"uq_{PREFIX}adapters_production",
+            "name",
+            unique=True,
+            sqlite_where=text("stage = 'production'"),
+            postgresql_where=text("stage = 'production'"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    name: Mapped[str] = mapped_column(String(100))
+    version: Mapped[int]
+    study_id: Mapped[int] = mapped_column(Integer, ForeignKey(StudyRow.id))
+    number: Mapped[int]
+    stage: Mapped[Stage]
+    path: Mapped[str] = mapped_column(String(1_000))
+    sha256: Mapped[str] = mapped_column(String(64))
+    bytes: Mapped[int]
+    files: Mapped[dict[str, Any]] = mapped_column("files_json")
+    scores: Mapped[dict[str, Any]] = mapped_column("scores_json")
+    lineage: Mapped[dict[str, Any]] = mapped_column("lineage_json")
+    created_at: Mapped[datetime]
+
+
+class EventRow(Base):
+    """Something that happened."""
+
+    __tablename__ = f"{PREFIX}events"
+    __table_args__ = (Index(None, "study_id", "id"),)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    study_id: Mapped[int] = mapped_column(Integer, ForeignKey(StudyRow.id))
+    number: Mapped[int | None]
+    at: Mapped[datetime]
+    kind: Mapped[str] = mapped_column(FreeText(100))
+    message: Mapped[str] = mapped_column(FreeText(MESSAGE_LIMIT))
+    data: Mapped[dict[str, Any] | None] = mapped_column("data_json", Json(EVENT_DATA_LIMIT))

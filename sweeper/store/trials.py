@@ -1,0 +1,101 @@
+"""Questions about trials."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import select, update
+
+from sweeper.config.trial import Outcome, TrialResult, TrialSpec
+from sweeper.errors import StudyStateError
+from sweeper.store.connection import Sessions
+from sweeper.store.records import TrialKind, TrialRecord
+from sweeper.store.rows import columns, now, study_id, trial_row
+from sweeper.store.tables import TrialRow
+
+_FROM_RESULT = sorted(set(TrialResult.model_fields) - {"number", "started_at", "finished_at"})
+
+
+class Trials:
+    """The trials of a database."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def start(
+        self, spec: TrialSpec, kind: TrialKind, *, confirms: int | None = None, restarts: int | None = None
+    ) -> None:
+        """Store that a trial begins.
+
+        Args:
+            spec: What is asked of it.
+            kind: Why it is run.
+            confirms: The trial that it re-runs with a fresh seed.
+            restarts: The interrupted trial that it takes up again.
+
+        Raises:
+            StudyStateError: If the study does not exist, or has a trial of that number.
+        """
+        with self._sessions.writing() as session:
+            study = study_id(session, spec.study)
+            taken = select(TrialRow.id).where(TrialRow.study_id == study, TrialRow.number == spec.number)
+            if session.scalar(taken) is not None:
+                raise StudyStateError(f"trial {spec.number} of study {spec.study!r} was started before")
+            session.add(
+                TrialRow(
+                    study_id=study,
+                    number=spec.number,
+                    kind=kind,
+                    confirms=confirms,
+                    restarts=restarts,
+                    seed=spec.seed,
+                    parameters=spec.hyperparameters.model_dump(mode="json"),
+                    device=spec.device,
+                    started_at=now(),
+                )
+            )
+
+    def finish(self, study: str, result: TrialResult) -> None:
+        """Store how a trial ended.
+
+        Raises:
+            StudyStateError: If it was never started, or has ended before: no trial is finished twice.
+        """
+        with self._sessions.writing() as session:
+            row = trial_row(session, study, result.number)
+            if row.outcome is not None:
+                raise StudyStateError(f"trial {result.number} of study {study!r} has already ended: {row.outcome}")
+            for name in _FROM_RESULT:
+                setattr(row, name, getattr(result, name))
+            row.started_at = datetime.fromisoformat(result.started_at)
+            row.finished_at = datetime.fromisoformat(result.finished_at)
+
+    def interrupt_unfinished(self, study: str, reason: str) -> tuple[int, ...]:
+        """End every trial that a killed process left running as interrupted, and return their numbers."""
+        with self._sessions.writing() as session:
+            unfinished = TrialRow.study_id == study_id(session, study), TrialRow.outcome.is_(None)
+            numbers = session.scalars(select(TrialRow.number).where(*unfinished).order_by(TrialRow.number)).all()
+            ending = {"outcome": Outcome.INTERRUPTED, "reason": reason, "finished_at": now()}
+            session.execute(update(TrialRow).where(*unfinished).values(ending))
+            return tuple(numbers)
+
+    def get(self, study: str, number: int) -> TrialRecord:
+        """Return one trial.
+
+        Raises:
+            StudyStateError: If study or trial do not exist.
+        """
+        with self._sessions.reading() as session:
+            where = TrialRow.id == trial_row(session, study, number).id
+            return TrialRecord(**session.execute(select(*columns(TrialRow, TrialRecord)).where(where)).one()._mapping)
+
+    def all(self, study: str) -> tuple[TrialRecord, ...]:
+        """Return all trials of a study by number.
+
+        Raises:
+            StudyStateError: If there is no such study.
+        """
+        with self._sessions.reading() as session:
+            query = select(*columns(TrialRow, TrialRecord)).where(TrialRow.study_id == study_id(session, study))
+            rows = session.execute(query.order_by(TrialRow.number))
+            return tuple(TrialRecord(**row._mapping) for row in rows)
