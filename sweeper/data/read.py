@@ -72,7 +72,7 @@ def _missing(path: Path) -> str:
 
 
 def _from_folder(path: Path, split: str | None) -> list[Row]:
-    if not any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
+    if _mode(path / "state.json") is None and _mode(path / "dataset_dict.json") is None:
         raise DataError(f"{path}: is a folder, but not one that datasets.save_to_disk wrote; name a file in it")
     import datasets  # slow to import, and most data are plain files
 

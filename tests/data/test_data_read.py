@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -147,11 +148,27 @@ def test_what_is_not_a_regular_file(tmp_path: Path) -> None:
     assert "cannot be read: embedded null byte" in fault("a\0b.jsonl", tmp_path)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_unreadable_file(tmp_path: Path) -> None:
-    write(tmp_path, "a.jsonl", jsonl(ROWS))
-    (tmp_path / "a.jsonl").chmod(0)
-    assert "cannot be read: Permission denied" in fault("a.jsonl", tmp_path)
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux's /proc")
+def test_a_file_whose_reading_fails(tmp_path: Path) -> None:
+    # Permissions do not bind root; this regular file fails to read for everyone.
+    (tmp_path / "a.jsonl").symlink_to("/proc/self/mem")
+    assert fault("a.jsonl", tmp_path) == f"{tmp_path}/a.jsonl: cannot be read: Input/output error"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
+def test_files_and_folders_without_permission() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write(folder, "a.jsonl", jsonl(ROWS))
+        (folder / "closed").mkdir(mode=0)
+        (folder / "a.jsonl").chmod(0)
+        folder.chmod(0o755)
+        os.seteuid(65534)
+        try:
+            for source in ("a.jsonl", "closed", "closed/a.jsonl"):
+                assert "cannot be read: Permission denied" in fault(source, folder)
+        finally:
+            os.seteuid(0)
 
 
 def test_hub_name_where_no_hub_can_be_reached(tmp_path: Path) -> None:
