@@ -1,0 +1,164 @@
+"""From a study's search section to the space that is searched: preset, data, model and file put together."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sweeper.config.adapter import Adapter, LoRA, QLoRA
+from sweeper.config.parameters import EXCLUSIVE
+from sweeper.config.search import SearchConfig
+from sweeper.config.space import Fixed, Range, Space
+from sweeper.config.technique import Technique
+from sweeper.presets import rules
+from sweeper.presets.presets import RECOMMENDED, KnownGood, Preset, Rule, load, recommend
+
+_LORA_ONLY = ("lora_rank", "lora_alpha", "lora_dropout", "target_modules")
+
+
+@dataclass(frozen=True)
+class ResolvedSpace:
+    """What is searched, and why.
+
+    Attributes:
+        space: Range of every parameter that is not left at its default.
+        known_good: Configurations to try first, inside the space; a searched parameter that a source
+            does not name is left to the sampler.
+        preset: Name of the data file the ranges come from.
+        reasons: What was picked and why, one line each, for the user.
+    """
+
+    space: Space
+    known_good: tuple[dict[str, Any], ...]
+    preset: str
+    reasons: tuple[str, ...]
+
+
+def resolve_space(
+    search: SearchConfig,
+    technique: Technique,
+    adapter: Adapter,
+    train_rows: int,
+    hidden_size: int | None = None,
+    architecture: str | None = None,
+    max_rank: int | None = None,
+) -> ResolvedSpace:
+    """Return the space of a study: the preset's ranges, fitted to data and model, then the file's own over them.
+
+    Args:
+        search: The study's search section.
+        technique: How the model is tuned.
+        adapter: What is trained.
+        train_rows: Rows of the training split, at least 1.
+        hidden_size: Width of the model, for known-good learning rates; None where it is not known yet.
+        architecture: Class or family name of the model.
+        max_rank: The largest rank the model allows; larger ones leave the preset, never the file.
+
+    Raises:
+        UserError: If the study names a preset that does not exist.
+    """
+    automatic = search.preset == RECOMMENDED
+    preset = recommend(technique.kind, adapter.kind) if automatic else load(search.preset)
+    reasons = [_picked(preset, technique, adapter, automatic)]
+    space = _overridden(_ranges(preset, adapter), search.space, reasons)
+    # The rules see what the file says, and touch only what it leaves to the preset.
+    own = search.space.keys()
+    if max_rank is not None and "lora_rank" not in own:
+        _apply(space, "lora_rank", rules.allowed_ranks(space, max_rank), reasons)
+    if automatic:
+        space = _fitted(space, own, train_rows, reasons)
+    reasons += _warnings(space, own, train_rows)
+    known_good = _known_good(preset.known_good, space, hidden_size, architecture) if search.known_good else ()
+    if known_good:
+        reasons.append(f"{len(known_good)} known-good configuration{'s' * (len(known_good) > 1)} tried first")
+    return ResolvedSpace(space, known_good, preset.name, tuple(reasons))
+
+
+def _picked(preset: Preset, technique: Technique, adapter: Adapter, automatic: bool) -> str:
+    why = f"picked for {technique.kind} with {adapter.kind}" if automatic else "named in the study"
+    return f"preset {preset.name}, {why}: {preset.title}"
+
+
+def _ranges(preset: Preset, adapter: Adapter) -> Space:
+    has_lora = isinstance(adapter, LoRA | QLoRA)
+    return {name: p.range for name, p in preset.parameters.items() if has_lora or name not in _LORA_ONLY}
+
+
+def _overridden(ranges: Space, own: Mapping[str, Range], reasons: list[str]) -> Space:
+    """Put the file's ranges over the preset's; of two parameters that say the same, the file's stays."""
+    dropped = {a for pair in EXCLUSIVE for a, b in (pair, pair[::-1]) if a not in own and b in own}
+    if own:
+        reasons.append(f"from the study file: {', '.join(own)}")
+    return {**{name: spec for name, spec in ranges.items() if name not in dropped}, **own}
+
+
+def _fitted(space: Space, own: Collection[str], train_rows: int, reasons: list[str]) -> Space:
+    if "epochs" not in own:
+        _apply(space, "epochs", rules.fixed_epochs(space, train_rows), reasons)
+    if "batch_size" not in own:
+        _apply(space, "batch_size", rules.enough_steps(space, train_rows), reasons)
+    beyond = rules.warmup_beyond(space, train_rows)
+    if beyond is not None and "warmup_steps" not in own:
+        reasons.append(f"{beyond}: a ratio is searched instead")
+        return rules.ratio_instead(space)
+    return space
+
+
+def _apply(space: Space, name: str, change: tuple[Range, str] | None, reasons: list[str]) -> None:
+    if change is not None:
+        space[name], reason = change
+        reasons.append(reason)
+
+
+def _warnings(space: Space, own: Collection[str], train_rows: int) -> list[str]:
+    beyond = rules.warmup_beyond(space, train_rows)
+    found = [] if beyond is None else [f"warning: {beyond}; warmup_ratio fits any length"]
+    epochs = space.get("epochs")
+    if epochs is not None and not isinstance(epochs, Fixed):
+        fix = "fix it in the study" if "epochs" in own else f"preset {RECOMMENDED} fixes it"
+        found.append(f"warning: epochs is searched, which made pruned searches worse wherever measured; {fix}")
+    shortest, batch, count = rules.shortest_run(space, train_rows)
+    if shortest < rules.FEWEST_STEPS:
+        found.append(f"warning: only {shortest} optimizer steps at batch size {batch} and epochs {count:g}")
+    return found
+
+
+def _known_good(
+    known: tuple[KnownGood, ...], space: Space, hidden_size: int | None, architecture: str | None
+) -> tuple[dict[str, Any], ...]:
+    """Return the known-good configurations moved into the space, without repetitions."""
+    found: list[dict[str, Any]] = []
+    for configuration in known:
+        values = _values(configuration, hidden_size, architecture)
+        if values is None:
+            continue
+        inside = _inside(values, space)
+        if inside and inside not in found:
+            found.append(inside)
+    return tuple(found)
+
+
+def _values(configuration: KnownGood, hidden_size: int | None, architecture: str | None) -> dict[str, Any] | None:
+    """Return the values with rules computed; None where a rule needs a model that is not known."""
+    values: dict[str, Any] = dict(configuration.values)
+    for name, value in values.items():
+        if isinstance(value, Rule):
+            if hidden_size is None:
+                return None
+            values[name] = rules.tinker_learning_rate(hidden_size, architecture)
+    return values
+
+
+def _inside(values: Mapping[str, Any], space: Space) -> dict[str, Any]:
+    """Return a value for each searched parameter that is active, the nearest its range has to the known one.
+
+    A parameter the configuration does not name is left to the sampler.
+    """
+    everything = {name: spec.clip(values.get(name)) for name, spec in space.items() if _known(name, spec, values)}
+    active = {n for n in everything if all(everything.get(k) in allowed for k, allowed in space[n].when.items())}
+    return {n: v for n, v in everything.items() if n in active and not isinstance(space[n], Fixed)}
+
+
+def _known(name: str, spec: Range, values: Mapping[str, Any]) -> bool:
+    return name in values or isinstance(spec, Fixed)
