@@ -1,0 +1,1 @@
+"""The search: which configuration runs next, what is pruned, what is best; the only room that imports Optuna."""

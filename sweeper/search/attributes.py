@@ -1,0 +1,36 @@
+"""The names under which the search keeps what it knows of a trial in Optuna's user attributes."""
+
+from __future__ import annotations
+
+KIND = "kind"
+"""Enqueued, sampled or confirmation."""
+
+ORDINAL = "ordinal"
+"""Place among the trials of the same kind, from 0; a restarted trial keeps it."""
+
+SEED = "seed"
+"""The trial's own seed."""
+
+CONFIRMS = "confirms"
+"""Number of the trial that a confirmation repeats."""
+
+RESTARTS = "restarts"
+"""Number of the interrupted trial that this one starts again."""
+
+LENGTH = "length"
+"""Epochs the trial trains for."""
+
+WARMUP_END_PERCENT = "warmup_end_percent"
+"""Where the learning-rate warmup ends, in per cent of the trial's training."""
+
+OUTCOME = "outcome"
+"""How it ended, in sweeper's terms."""
+
+REASON = "reason"
+"""Why it ended where it did."""
+
+EPOCHS = "epochs_trained"
+"""Passes over the training split, fractions counted."""
+
+INTERRUPTED = "interrupted"
+"""The reason of a trial that a dead process left behind."""

@@ -1,0 +1,99 @@
+"""What is best: trials of equal parameters are one configuration, and its value is their mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal
+
+from optuna.trial import FrozenTrial, TrialState
+
+from sweeper.config.parameters import ParameterValue
+from sweeper.config.space import Range
+from sweeper.config.trial import Outcome
+from sweeper.search.attributes import KIND, OUTCOME
+from sweeper.search.space import canonical, read_back
+from sweeper.store.records import TrialKind
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A configuration that was trained to its end, with all of its trials.
+
+    Attributes:
+        parameters: Values by name, fixed ones included.
+        value: Mean of ``values``.
+        values: The deciding metric of every complete trial of the configuration, in order of their numbers.
+        numbers: Numbers of those trials.
+        confirmations: How many of them are confirmations.
+        diverged: How many further trials of the configuration diverged.
+    """
+
+    parameters: Mapping[str, ParameterValue]
+    value: float
+    values: tuple[float, ...]
+    numbers: tuple[int, ...]
+    confirmations: int
+    diverged: int
+
+
+@dataclass(frozen=True)
+class FrontPoint:
+    """A trial that no other is better than in every objective."""
+
+    number: int
+    parameters: Mapping[str, ParameterValue]
+    values: tuple[float, ...]
+
+
+def configurations(
+    trials: Iterable[FrozenTrial], space: Mapping[str, Range], *, confirmed: bool = True
+) -> list[Configuration]:
+    """Return every configuration that has a complete trial; ``confirmed`` says whether confirmations count."""
+    groups: dict[str, list[FrozenTrial]] = {}
+    for trial in trials:
+        if not confirmed and trial.user_attrs.get(KIND) == TrialKind.CONFIRMATION:
+            continue
+        groups.setdefault(canonical(trial.params), []).append(trial)
+    complete = (
+        (group, done) for group in groups.values() if (done := [t for t in group if t.state == TrialState.COMPLETE])
+    )
+    return [_configuration(group, done, space) for group, done in complete]
+
+
+def _configuration(group: list[FrozenTrial], done: list[FrozenTrial], space: Mapping[str, Range]) -> Configuration:
+    values = tuple(trial.values[0] for trial in done)
+    return Configuration(
+        parameters=read_back(done[0].params, space),
+        value=fmean(values),
+        values=values,
+        numbers=tuple(trial.number for trial in done),
+        confirmations=sum(trial.user_attrs.get(KIND) == TrialKind.CONFIRMATION for trial in done),
+        diverged=sum(trial.user_attrs.get(OUTCOME) == Outcome.DIVERGED for trial in group),
+    )
+
+
+def ranked(found: Iterable[Configuration], direction: Literal["minimize", "maximize"]) -> list[Configuration]:
+    """Return configurations, best first.
+
+    Confirmed ones come before those that were only seen once, because the best of many single values is lucky; and
+    stable ones before any that diverged with another seed. Ties go to the configuration that was found first.
+    """
+    sign = 1.0 if direction == "minimize" else -1.0
+    return sorted(found, key=lambda c: (c.diverged > 0, c.confirmations == 0, sign * c.value, c.numbers[0]))
+
+
+def pareto_front(
+    trials: Iterable[FrozenTrial], space: Mapping[str, Range], signs: tuple[float, ...]
+) -> list[FrontPoint]:
+    """Return the complete trials that no other dominates, by their first objective; ``signs`` is -1 to maximise."""
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    losses = {t.number: tuple(s * v for s, v in zip(signs, t.values, strict=True)) for t in complete}
+    front = [t for t in complete if not any(_dominates(other, losses[t.number]) for other in losses.values())]
+    front.sort(key=lambda trial: (losses[trial.number], trial.number))
+    return [FrontPoint(t.number, read_back(t.params, space), tuple(t.values)) for t in front]
+
+
+def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))

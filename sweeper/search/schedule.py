@@ -1,0 +1,126 @@
+"""What runs next: starts, then sampled trials, then confirmations of the best; decided from the trials alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from sweeper.config.evaluation import EvaluationConfig
+from sweeper.config.search import GridSampler, SearchConfig
+from sweeper.config.space import Range
+from sweeper.search import attributes as attribute
+from sweeper.search.plans import grid
+from sweeper.search.ranking import Configuration, configurations, ranked
+from sweeper.search.seeds import derive_seed
+from sweeper.search.starts import confirmations
+from sweeper.store.records import TrialKind
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A trial that waits to run.
+
+    Attributes:
+        kind: Why it is run.
+        ordinal: Its place among the trials of its kind; its seeds follow from both.
+        params: Values as Optuna holds them; what is left out is sampled.
+        confirms: The trial it repeats, where it is a confirmation.
+        restarts: The interrupted trial it starts again, if any.
+        system_attrs: What Optuna's sampler keeps with a trial.
+    """
+
+    kind: TrialKind
+    ordinal: int
+    params: Mapping[str, Any] = field(default_factory=dict)
+    confirms: int | None = None
+    restarts: int | None = None
+    system_attrs: Mapping[str, Any] = field(default_factory=dict)
+
+    def put(self, study: optuna.Study, seed: int) -> None:
+        """Append the entry to the queue of ``study``; ``seed`` is the study's."""
+        known = {
+            attribute.KIND: self.kind.value,
+            attribute.ORDINAL: self.ordinal,
+            attribute.SEED: derive_seed(seed, "trial", self.kind.value, self.ordinal),
+            attribute.CONFIRMS: self.confirms,
+            attribute.RESTARTS: self.restarts,
+        }
+        fixed = {"fixed_params": dict(self.params)} if self.params else {}
+        study.add_trial(
+            create_trial(
+                state=TrialState.WAITING,
+                user_attrs={name: value for name, value in known.items() if value is not None},
+                system_attrs={**fixed, **self.system_attrs},
+            )
+        )
+
+
+def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the trials that count against the budget: all but those that were interrupted."""
+    return [
+        trial
+        for trial in trials
+        if attribute.KIND in trial.user_attrs and trial.user_attrs.get(attribute.REASON) != attribute.INTERRUPTED
+    ]
+
+
+class Schedule:
+    """The order and the bounds of a search."""
+
+    def __init__(
+        self, config: SearchConfig, space: Mapping[str, Range], evaluation: EvaluationConfig, seed: int
+    ) -> None:
+        self._n_trials = config.n_trials
+        self._top = config.confirm_top
+        self._space = space
+        self._direction = evaluation.direction
+        self._confirmations = 0 if evaluation.objectives else confirmations(config)
+        self._most_samples = math.inf
+        if isinstance(config.sampler, GridSampler):
+            self._most_samples = len(grid(space, config.sampler.points, seed))
+
+    def is_over(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Tell whether as many trials have started as there are to be."""
+        return len(_started(trials)) >= self._n_trials
+
+    def remaining(self, trials: Sequence[FrozenTrial]) -> int:
+        """Return how many trials are still to start, at most."""
+        started = _started(trials)
+        waiting = len(trials) - len(started)
+        left = self._n_trials - len(started)
+        samples_left = self._most_samples - _count(started, TrialKind.SAMPLED)
+        confirmations_left = self._confirmations - _count(started, TrialKind.CONFIRMATION)
+        return int(max(0, min(left, waiting + samples_left + confirmations_left)))
+
+    def next(self, trials: Sequence[FrozenTrial]) -> Entry | None:
+        """Return what to queue after ``trials``, none of them waiting; None where the search has ended."""
+        sampled, confirmed = _count(trials, TrialKind.SAMPLED), _count(trials, TrialKind.CONFIRMATION)
+        sample = Entry(TrialKind.SAMPLED, sampled) if sampled < self._most_samples else None
+        if sample and len(trials) - confirmed < self._n_trials - self._confirmations:
+            return sample
+        chosen = self._to_confirm(trials) if self._confirmations else None
+        if chosen is None:
+            return sample  # nothing to confirm: the rest of the budget searches on
+        if confirmed >= self._confirmations:
+            return None
+        original = next(trial for trial in trials if trial.number == chosen.numbers[0])
+        return Entry(TrialKind.CONFIRMATION, confirmed, original.params, confirms=original.number)
+
+    def _to_confirm(self, trials: Sequence[FrozenTrial]) -> Configuration | None:
+        """Return which of the best configurations has the fewest confirmations: round-robin from the best."""
+        seen = ranked(configurations(trials, self._space, confirmed=False), self._direction)
+        repeated = [trial.user_attrs.get(attribute.CONFIRMS) for trial in trials]
+        return min(seen[: self._top], key=lambda found: repeated.count(found.numbers[0]), default=None)
+
+
+def _started(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    return [trial for trial in trials if trial.state != TrialState.WAITING]
+
+
+def _count(trials: Sequence[FrozenTrial], kind: TrialKind) -> int:
+    return sum(trial.user_attrs[attribute.KIND] == kind for trial in trials)

@@ -1,0 +1,343 @@
+"""The seam between the executor and Optuna: ask for a configuration, report its progress, tell how it ended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.exceptions import DuplicatedStudyError
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from sweeper.config.evaluation import EvaluationConfig
+from sweeper.config.parameters import ParameterValue
+from sweeper.config.search import SearchConfig
+from sweeper.config.space import Range
+from sweeper.config.trial import Outcome, TrialResult
+from sweeper.errors import StudyStateError, UserError
+from sweeper.search import attributes as attribute
+from sweeper.search.cmaes import GENERATION
+from sweeper.search.curves import percent
+from sweeper.search.experimental import accept_experimental
+from sweeper.search.judged import MEMORY
+from sweeper.search.pruners import build_pruner
+from sweeper.search.ranking import Configuration, FrontPoint, configurations, pareto_front, ranked
+from sweeper.search.samplers import build_sampler
+from sweeper.search.schedule import Entry, Schedule, counted
+from sweeper.search.space import read_back, suggest
+from sweeper.search.starts import starting_points
+from sweeper.store.records import TrialKind
+
+# To a sampler, a failed trial is forgotten and a pruned one is a bad one; so diverged and infeasible ones are pruned.
+_STATES = {
+    Outcome.COMPLETE: TrialState.COMPLETE,
+    Outcome.PRUNED: TrialState.PRUNED,
+    Outcome.DIVERGED: TrialState.PRUNED,
+    Outcome.INFEASIBLE: TrialState.PRUNED,
+    Outcome.FAILED: TrialState.FAIL,
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trial to run next.
+
+    Attributes:
+        number: Its number in the study.
+        parameters: Values by name, fixed ones included; a parameter whose condition does not hold is absent.
+        seed: The trial's own seed.
+        kind: Why it is run.
+        confirms: The trial that it repeats, where it is a confirmation.
+        restarts: The interrupted trial that it starts again, if any.
+    """
+
+    number: int
+    parameters: dict[str, ParameterValue]
+    seed: int
+    kind: TrialKind
+    confirms: int | None = None
+    restarts: int | None = None
+
+
+class Search:
+    """One study's search in Optuna's storage.
+
+    The storage holds all state, so any process can take the search up again. One process at a time asks and tells;
+    any number may read. Made by ``create`` or ``open``.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        config: SearchConfig,
+        space: Mapping[str, Range],
+        evaluation: EvaluationConfig,
+        seed: int,
+    ) -> None:
+        self.study = study
+        self._schedule = Schedule(config, space, evaluation, seed)
+        self._space = space
+        self._evaluation = evaluation
+        self._seed = seed
+        self._live: dict[int, optuna.Trial] = {}
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        storage: BaseStorage,
+        *,
+        config: SearchConfig,
+        space: Mapping[str, Range],
+        evaluation: EvaluationConfig,
+        seed: int,
+        known_good: Iterable[Mapping[str, Any]] = (),
+    ) -> Search:
+        """Create a study, with its known-good configurations waiting to run first.
+
+        Args:
+            name: The study's name.
+            storage: Optuna's storage, see ``open_storage``.
+            config: How to search.
+            space: The resolved space.
+            evaluation: The deciding metric and further objectives.
+            seed: Seeds sampling and trials.
+            known_good: The preset's proven configurations; clipped into the space.
+
+        Raises:
+            StudyStateError: If the storage has a study of that name already.
+            UserError: If the user's ``enqueue``, sampler or pruner does not fit.
+        """
+        starts = starting_points(config, space, known_good)
+        parts = _parts(config, space, evaluation, seed)
+        try:
+            study = optuna.create_study(study_name=name, storage=storage, directions=_directions(evaluation), **parts)
+        except DuplicatedStudyError as error:
+            raise StudyStateError(f"the database has a study named {name} already; resume it, or rename") from error
+        with accept_experimental():
+            study.set_metric_names([evaluation.metric, *evaluation.objectives])
+        for ordinal, params in enumerate(starts):
+            Entry(TrialKind.ENQUEUED, ordinal, params).put(study, seed)
+        return cls(study, config, space, evaluation, seed)
+
+    @classmethod
+    def open(
+        cls,
+        name: str,
+        storage: BaseStorage,
+        *,
+        config: SearchConfig,
+        space: Mapping[str, Range],
+        evaluation: EvaluationConfig,
+        seed: int,
+    ) -> Search:
+        """Take up a study again, with what it was created with.
+
+        Raises:
+            StudyStateError: If the storage has no study of that name.
+            UserError: If the sampler or pruner does not fit.
+        """
+        try:
+            study = optuna.load_study(study_name=name, storage=storage, **_parts(config, space, evaluation, seed))
+        except KeyError as error:
+            raise StudyStateError(f"the database has no search of a study named {name}; run it first") from error
+        return cls(study, config, space, evaluation, seed)
+
+    def ask(self) -> Candidate | None:
+        """Return the trial to run next, or None where the search has ended."""
+        trials = self._counted()
+        if self._schedule.is_over(trials):
+            return None
+        if not any(trial.state == TrialState.WAITING for trial in trials):
+            entry = self._schedule.next(trials)
+            if entry is None:
+                return None
+            entry.put(self.study, self._seed)
+        trial = self.study.ask()
+        parameters = suggest(trial, self._space)
+        self._live[trial.number] = trial
+        epochs, ratio = parameters.get("epochs"), parameters.get("warmup_ratio")
+        self.plan(
+            trial.number,
+            length=epochs if isinstance(epochs, int | float) else 1.0,
+            warmup_end_percent=100 * ratio if isinstance(ratio, int | float) else 0.0,
+        )
+        return _candidate(trial, parameters)
+
+    def plan(self, number: int, *, length: float, warmup_end_percent: float) -> None:
+        """Say how long a trial trains (epochs) and where its warmup ends, once its number of steps is known.
+
+        Only trials of equal length are compared, and none is pruned before its warmup has ended.
+
+        Raises:
+            StudyStateError: If the trial is not running in this process.
+        """
+        trial = self._running(number)
+        trial.set_user_attr(attribute.LENGTH, float(length))
+        trial.set_user_attr(attribute.WARMUP_END_PERCENT, float(warmup_end_percent))
+
+    def report(self, number: int, progress: float, value: float) -> bool:
+        """Take the deciding metric at ``progress`` (0 to 1) and return whether to prune the trial.
+
+        Confirmations are never pruned, and with several objectives nothing is. A value that is not finite is not
+        kept: the trial has diverged, which is for the trainer to say.
+
+        Raises:
+            StudyStateError: If the trial is not running in this process.
+        """
+        trial = self._running(number)
+        if self._evaluation.objectives or not math.isfinite(value):
+            return False
+        step = percent(progress)
+        if step not in self._frozen(number).intermediate_values:
+            trial.report(value, step)
+        if trial.user_attrs[attribute.KIND] == TrialKind.CONFIRMATION:
+            return False
+        return bool(trial.should_prune())
+
+    def tell(self, number: int, result: TrialResult) -> None:
+        """Take how a trial ended. An interrupted one stays open until it is requeued.
+
+        A complete trial without its deciding metric, or without a further objective, counts as failed.
+
+        Raises:
+            StudyStateError: If the trial is not running in this process.
+        """
+        trial = self._running(number)
+        outcome, reason = result.outcome, result.reason
+        values = None
+        if outcome == Outcome.COMPLETE:
+            values = _values(result, self._evaluation)
+            missing = [name for name, value in values.items() if value is None or not math.isfinite(value)]
+            if missing:
+                outcome, reason = Outcome.FAILED, f"the evaluation gave no {' and no '.join(missing)}"
+        trial.set_user_attr(attribute.EPOCHS, result.epochs_trained)
+        if outcome == Outcome.INTERRUPTED:
+            del self._live[number]
+            return
+        trial.set_user_attr(attribute.OUTCOME, outcome.value)
+        if reason:
+            trial.set_user_attr(attribute.REASON, reason[:2000])
+        if outcome == Outcome.INFEASIBLE:
+            trial.set_constraint(MEMORY, 1.0)
+        told = list(values.values()) if values and outcome == Outcome.COMPLETE else None
+        self.study.tell(number, told, state=_STATES[outcome])
+        del self._live[number]
+
+    def interrupted(self) -> list[int]:
+        """Return the numbers of the trials that are open in the storage but not running in this process."""
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [trial.number for trial in running if trial.number not in self._live]
+
+    def requeue(self, number: int) -> None:
+        """Close an interrupted trial and queue it again: same parameters, seed and kind under a new number.
+
+        Raises:
+            StudyStateError: If the trial is not open, or is running in this process.
+        """
+        if number not in self.interrupted():
+            raise StudyStateError(f"trial {number} of study {self.study.study_name} was not interrupted")
+        old = self._frozen(number)
+        again = self._again(old)
+        # The new one first: a crash in between leaves both, and the next requeue sees that it is there.
+        if again is not None and not any(
+            trial.user_attrs.get(attribute.RESTARTS) == number for trial in self.study.get_trials(deepcopy=False)
+        ):
+            again.put(self.study, self._seed)
+        trial = optuna.Trial(self.study, old._trial_id)
+        trial.set_user_attr(attribute.OUTCOME, Outcome.INTERRUPTED.value)
+        trial.set_user_attr(attribute.REASON, attribute.INTERRUPTED)
+        self.study.tell(number, state=TrialState.FAIL)
+
+    def _again(self, old: FrozenTrial) -> Entry | None:
+        """Return the queue entry that starts a trial again; None for one that is not sweeper's."""
+        known = old.user_attrs
+        if attribute.KIND not in known:
+            return None
+        try:
+            read_back(old.params, self._space)
+            params = old.params
+        except KeyError:  # its process died while sampling; the same ordinal samples the same again
+            params = old.system_attrs.get("fixed_params", {})
+        return Entry(
+            TrialKind(known[attribute.KIND]),
+            known[attribute.ORDINAL],
+            params,
+            confirms=known.get(attribute.CONFIRMS),
+            restarts=old.number,
+            system_attrs={name: value for name, value in old.system_attrs.items() if name == GENERATION},
+        )
+
+    def remaining(self) -> int:
+        """Return how many trials are still to start, at most."""
+        return self._schedule.remaining(self._counted())
+
+    def best(self, k: int = 1) -> list[Configuration]:
+        """Return the best ``k`` configurations by the deciding metric, best first, each with all of its trials."""
+        return ranked(configurations(self._counted(), self._space), self._evaluation.direction)[:k]
+
+    def front(self) -> list[FrontPoint]:
+        """Return the trials that no other is better than in every objective."""
+        signs = tuple(-1.0 if direction == "maximize" else 1.0 for direction in _directions(self._evaluation))
+        return pareto_front(self._counted(), self._space, signs)
+
+    @property
+    def epochs_spent(self) -> float:
+        """Epochs trained so far by all trials, pruned and interrupted ones included."""
+        trials = self.study.get_trials(deepcopy=False)
+        return math.fsum(float(trial.user_attrs.get(attribute.EPOCHS, 0.0)) for trial in trials)
+
+    def _counted(self) -> list[FrozenTrial]:
+        return counted(self.study.get_trials(deepcopy=False))
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return self.study.get_trials(deepcopy=False)[number]
+
+    def _running(self, number: int) -> optuna.Trial:
+        if number not in self._live:
+            raise StudyStateError(f"trial {number} of study {self.study.study_name} is not running in this process")
+        return self._live[number]
+
+
+def _candidate(trial: optuna.Trial, parameters: dict[str, ParameterValue]) -> Candidate:
+    known = trial.user_attrs
+    return Candidate(
+        number=trial.number,
+        parameters=parameters,
+        seed=known[attribute.SEED],
+        kind=TrialKind(known[attribute.KIND]),
+        confirms=known.get(attribute.CONFIRMS),
+        restarts=known.get(attribute.RESTARTS),
+    )
+
+
+def _values(result: TrialResult, evaluation: EvaluationConfig) -> dict[str, float | None]:
+    """Return the values of a complete trial by objective; None for what it lacks."""
+    further: dict[str, float | None] = {
+        "adapter_size": result.adapter_bytes,
+        "training_time": result.train_seconds,
+        "latency": result.latency_ms,
+    }
+    return {evaluation.metric: result.value} | {name: further[name] for name in evaluation.objectives}
+
+
+def _directions(evaluation: EvaluationConfig) -> list[str]:
+    return [evaluation.direction, *("minimize" for _ in evaluation.objectives)]
+
+
+def _parts(config: SearchConfig, space: Mapping[str, Range], evaluation: EvaluationConfig, seed: int) -> dict[str, Any]:
+    """Return the sampler and the pruner of a study, as Optuna's arguments.
+
+    Raises:
+        UserError: If one of them does not fit the space or the objectives.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    objectives = 1 + len(evaluation.objectives)
+    try:
+        sampler = build_sampler(config.sampler, space, n_trials=config.n_trials, objectives=objectives, seed=seed)
+        return {"sampler": sampler, "pruner": build_pruner(config.pruner)}
+    except ValueError as error:
+        raise UserError(f"search: {error}") from error
