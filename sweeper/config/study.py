@@ -25,7 +25,7 @@ def valid_name(name: str) -> str:
     Raises:
         ValueError: If it is empty, longer than 100, or has anything but letters, digits, ``.``, ``_`` and ``-``.
     """
-    if not _NAME.match(name) or ".." in name or name.endswith("."):
+    if not _NAME.fullmatch(name) or ".." in name or name.endswith("."):
         raise ValueError(
             "a name has 1 to 100 letters, digits, '.', '_' or '-', and begins with a letter or digit; "
             f"found {name[:120]!r}"

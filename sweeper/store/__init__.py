@@ -16,6 +16,7 @@ from sweeper.store.records import (
     TrialRecord,
 )
 from sweeper.store.redact import redact
+from sweeper.store.rows import did_you_mean
 from sweeper.store.schema import creation_lock
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "TrialKind",
     "TrialRecord",
     "creation_lock",
+    "did_you_mean",
     "redact",
     "tune_sqlite",
 ]

@@ -1,0 +1,142 @@
+"""The files of an adapter version: which are taken, how they are copied, and whether they are still the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from sweeper.errors import RegistryError
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+OPTIONAL = (
+    "README.md",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+)
+"""Taken where they are there; anything else in the folder (checkpoints, optimizer state) stays behind."""
+
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+"""Formats that run code when they are loaded."""
+
+_CHUNK_BYTES = 1024 * 1024
+
+
+def check_source(folder: Path) -> tuple[str, ...]:
+    """Return the names of the files to take from an adapter folder.
+
+    Raises:
+        RegistryError: If it is no adapter folder, or holds pickles, links or broken files.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        raise RegistryError(f"adapter folder {folder} is missing or is not a plain folder")
+    names = sorted(os.listdir(folder))
+    for name in names:
+        if name.lower().endswith(PICKLES):
+            raise RegistryError(f"adapter folder {folder} holds the pickle {name!r}: save it as safetensors")
+        mode = (folder / name).lstat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise RegistryError(f"adapter folder {folder} holds {name!r}, a link or special file: put the file there")
+    missing = {WEIGHTS, CONFIG} - {name for name in names if (folder / name).is_file()}
+    if missing:
+        raise RegistryError(f"adapter folder {folder} lacks {' and '.join(sorted(missing))}")
+    _check_content(folder)
+    return tuple(name for name in names if name in (WEIGHTS, CONFIG, *OPTIONAL) and (folder / name).is_file())
+
+
+def _check_content(folder: Path) -> None:
+    """Read both headers: a broken adapter is better refused now than when it is served."""
+    try:
+        with safe_open(folder / WEIGHTS, framework="numpy") as weights:
+            empty = not list(weights.keys())
+    except SafetensorError as error:
+        raise RegistryError(f"{folder / WEIGHTS} is not a valid safetensors file: {error}") from error
+    if empty:
+        raise RegistryError(f"{folder / WEIGHTS} holds no tensors")
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise RegistryError(f"{folder / CONFIG} is not valid JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise RegistryError(f"{folder / CONFIG} must hold a JSON object, as PEFT writes it")
+
+
+def copy(source: Path, names: tuple[str, ...], target: Path) -> dict[str, str]:
+    """Copy files to the new folder ``target`` and return the SHA-256 of each.
+
+    All appear at once: they are written to a temporary folder beside, which is then renamed.
+    """
+    temporary = temporary_folder(target)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    hashes = {name: _copy_file(source / name, temporary / name) for name in names}
+    temporary.rename(target)
+    _sync_folder(target.parent)
+    return hashes
+
+
+def temporary_folder(target: Path) -> Path:
+    """Return where ``target`` is built before it gets its name."""
+    return target.with_name(f".{target.name}.tmp")
+
+
+def _copy_file(source: Path, target: Path) -> str:
+    digest = hashlib.sha256()
+    # O_NOFOLLOW: no link that appeared after the check is followed.
+    reader = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+    with os.fdopen(reader, "rb") as reading, target.open("xb") as writing:
+        while chunk := reading.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            writing.write(chunk)
+        writing.flush()
+        os.fsync(writing.fileno())
+    return digest.hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def size_bytes(folder: Path) -> int:
+    """Return the size of all files in ``folder``."""
+    return sum(file.stat().st_size for file in folder.iterdir())
+
+
+def differences(folder: Path, hashes: Mapping[str, str]) -> list[str]:
+    """Return what is not as registered, one line a file; an empty list where all is well."""
+    if folder.is_symlink() or not folder.is_dir():
+        return [f"the folder {folder} is missing"]
+    found = sorted(os.listdir(folder))
+    extra = [f"{name} was not registered" for name in found if name not in hashes]
+    return [line for name, sha256 in sorted(hashes.items()) if (line := _difference(folder / name, sha256))] + extra
+
+
+def _difference(file: Path, sha256: str) -> str | None:
+    try:
+        if not stat.S_ISREG(file.lstat().st_mode):
+            return f"{file.name} is not a regular file any more"
+        with file.open("rb") as content:
+            found = hashlib.file_digest(content, "sha256").hexdigest()
+    except FileNotFoundError:
+        return f"{file.name} is missing"
+    except OSError as error:
+        return f"{file.name} cannot be read ({error.strerror})"
+    return None if found == sha256 else f"{file.name} has changed (SHA-256 {found[:12]}, registered as {sha256[:12]})"

@@ -1,0 +1,73 @@
+"""Where an adapter version came from, as far back as it goes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sweeper.store import Database
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Everything needed to make an adapter again.
+
+    Attributes:
+        study: The study that found it.
+        trial: Number of the trial that trained it.
+        config_sha256: Hash of the study's resolved configuration.
+        base_model: Name of the base model.
+        base_model_fingerprint: Hash of the base model's weights and config.
+        data_sha256: Hash of each split.
+        hyperparameters: The trial's resolved hyperparameters.
+        seeds: The study's and the trial's seed.
+        sweeper_version: Version that ran the study.
+        packages: Versions of the packages that matter.
+        parent: The version of the same name that it was made to replace; None for a first one.
+    """
+
+    study: str
+    trial: int
+    config_sha256: str
+    base_model: str
+    base_model_fingerprint: str
+    data_sha256: dict[str, str]
+    hyperparameters: dict[str, Any]
+    seeds: dict[str, int]
+    sweeper_version: str
+    packages: dict[str, str]
+    parent: int | None
+
+
+def trace(database: Database, study: str, trial: int, parent: int | None) -> Lineage:
+    """Return the lineage of a trial's adapter, from what the database holds of its study and trial.
+
+    Raises:
+        StudyStateError: If study or trial do not exist.
+    """
+    of = database.studies.get(study)
+    which = database.trials.get(study, trial)
+    return Lineage(
+        study=study,
+        trial=trial,
+        config_sha256=hashlib.sha256(json.dumps(of.config, sort_keys=True).encode()).hexdigest(),
+        base_model=of.base_model,
+        base_model_fingerprint=of.base_model_fingerprint,
+        data_sha256=of.data_sha256,
+        hyperparameters=which.parameters,
+        seeds={"study": of.seed, "trial": which.seed},
+        sweeper_version=of.sweeper_version,
+        packages=of.packages,
+        parent=parent,
+    )
+
+
+def scores(database: Database, study: str, trial: int) -> dict[str, Any]:
+    """Return the stored scores of a trial as {split: {metric: score, interval and difference to the base}}."""
+    return {
+        evaluation.split: {score.metric: asdict(score) for score in evaluation.scores}
+        for evaluation in database.evaluations.all(study)
+        if evaluation.number == trial
+    }
