@@ -42,6 +42,13 @@ def check_source(folder: Path) -> tuple[str, ...]:
     Raises:
         RegistryError: If it is no adapter folder, or holds pickles, links or broken files.
     """
+    try:
+        return _checked_names(folder)
+    except OSError as error:
+        raise RegistryError(f"adapter folder {folder} cannot be read ({error.strerror})") from error
+
+
+def _checked_names(folder: Path) -> tuple[str, ...]:
     if folder.is_symlink() or not folder.is_dir():
         raise RegistryError(f"adapter folder {folder} is missing or is not a plain folder")
     names = sorted(os.listdir(folder))
@@ -80,18 +87,28 @@ def copy(source: Path, names: tuple[str, ...], target: Path) -> dict[str, str]:
 
     All appear at once: they are written to a temporary folder beside, which is then renamed.
     """
-    temporary = temporary_folder(target)
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    hashes = {name: _copy_file(source / name, temporary / name) for name in names}
-    temporary.rename(target)
+    temporary = target.with_name(f".{target.name}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        hashes = {name: _copy_file(source / name, temporary / name) for name in names}
+        _make_way(target, hashes)
+        temporary.rename(target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     _sync_folder(target.parent)
     return hashes
 
 
-def temporary_folder(target: Path) -> Path:
-    """Return where ``target`` is built before it gets its name."""
-    return target.with_name(f".{target.name}.tmp")
+def _make_way(target: Path, hashes: Mapping[str, str]) -> None:
+    """Remove what a crash left at ``target`` where it is the same, else set it aside: it may be the only copy."""
+    if not target.exists():
+        return
+    if not differences(target, hashes):
+        shutil.rmtree(target)
+        return
+    taken = len(list(target.parent.glob(f"unregistered-{target.name}-*")))
+    target.rename(target.with_name(f"unregistered-{target.name}-{taken + 1}"))
 
 
 def _copy_file(source: Path, target: Path) -> str:

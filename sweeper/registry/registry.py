@@ -67,7 +67,7 @@ class Registry:
         """Copy a trial's adapter into the registry as the next version of ``name``, a candidate.
 
         The lineage and the scores are those that the database holds of study and trial. A crash leaves no half
-        version: what it left behind is cleaned by the next call.
+        version: the next call removes what it left behind.
 
         Args:
             name: The adapter's name; a study's name is usual.
@@ -183,12 +183,12 @@ class Registry:
             )
 
     def _clean(self, name: str) -> None:
-        """Remove folders that a crash left without a row, and those of deleted versions."""
-        parent = self._home.adapter(name, 1).parent
-        kept = {record.version for record in self._database.adapters.all(name)}
-        for folder in parent.iterdir():
+        """Remove what crashes left behind: temporary folders, and folders of deleted versions."""
+        given = self._database.adapters.last_version(name)
+        deleted = set(range(1, given + 1)) - {record.version for record in self._database.adapters.all(name)}
+        for folder in self._home.adapter(name, 1).parent.iterdir():
             match = _VERSION_FOLDER.fullmatch(folder.name)
-            if match and not folder.is_symlink() and (match[2] or int(match[1]) not in kept):
+            if match and not folder.is_symlink() and (match[2] or int(match[1]) in deleted):
                 shutil.rmtree(folder)
 
     @contextmanager
@@ -201,7 +201,8 @@ class Registry:
                 yield
         except OSError as error:
             raise RegistryError(
-                f"the registry cannot write {folder} ({error.strerror}): check its permissions and the disk's space"
+                f"the registry cannot write {error.filename or folder} ({error.strerror}): "
+                "check its permissions and the disk's space"
             ) from error
 
     def _version(self, record: AdapterRecord) -> AdapterVersion:

@@ -113,7 +113,7 @@ def test_opening_again_keeps_everything(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_not_made_unless_asked(tmp_path: Path) -> None:
-    with pytest.raises(DatabaseError, match="no database at .*: run a study first"):
+    with pytest.raises(DatabaseError, match=r"no database at .*: run a study first"):
         Database.open(tmp_path / "gone" / "x.db", create=False)
     assert list(tmp_path.iterdir()) == []
 
@@ -167,11 +167,13 @@ def test_a_newer_schema_names_who_wrote_it(tmp_path: Path, create: bool) -> None
     newer = f"UPDATE {VERSION_TABLE} SET version_num = '9999'"
     execute(path, newer, f"UPDATE {PREFIX}info SET value = '9.1.0'")
     before = path.read_bytes()
-    with pytest.raises(DatabaseError, match=rf"written by sweeper 9\.1\.0 \(schema 9999\); this is sweeper {__version__}"):
+    with pytest.raises(
+        DatabaseError, match=rf"written by sweeper 9\.1\.0 \(schema 9999\); this is sweeper {__version__}"
+    ):
         Database.open(path, create=create)
     assert path.read_bytes() == before
     execute(path, f"DROP TABLE {PREFIX}info")
-    with pytest.raises(DatabaseError, match="written by a newer sweeper.*upgrade sweeper"):
+    with pytest.raises(DatabaseError, match=r"written by a newer sweeper.*upgrade sweeper"):
         Database.open(path, create=create)
 
 
