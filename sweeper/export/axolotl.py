@@ -1,0 +1,147 @@
+"""A YAML file for ``axolotl train``, by the schema of Axolotl 0.19.
+
+Checked with Axolotl's own ``validate_config`` (``tests/export/check_peers.py`` repeats it). The data is of its
+``input_output`` type: finished text in segments, each with or without loss, so that no template comes in between.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sweeper.export.recipe import (
+    carry,
+    compare,
+    heading,
+    quantisation,
+    read_yaml,
+    whole_number,
+    write_yaml,
+)
+from sweeper.export.rendered import Renderer
+from sweeper.export.rows import Row, check_row_counts, copy_splits, shape_of
+from sweeper.export.source import ExportSource
+
+FILE = "axolotl.yaml"
+DATA = "data"
+CHECKED_WITH = "0.19.0"
+
+CARRIED = {
+    "adam_beta1": "adam_beta1",
+    "adam_beta2": "adam_beta2",
+    "adam_epsilon": "adam_epsilon",
+    "lr_scheduler_kwargs": "lr_scheduler_kwargs",
+    "neftune_noise_alpha": "neftune_noise_alpha",
+    "optim": "optimizer",
+    "optim_args": "optim_args",
+}
+"""TRL's name of a field, and Axolotl's."""
+
+
+def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
+    """Write ``axolotl.yaml`` and its data."""
+    carried, notes = carry(source, CARRIED, "Axolotl")
+    values = {**_model(source), **_data(source, out), **_training(source), **carried, **_bookkeeping(source, out)}
+    renderer = Renderer(source)
+
+    def segments(row: Row) -> Row:
+        text = renderer(row)
+        parts = [{"label": False, "text": text.prompt}] if text.prompt else []
+        return {"segments": [*parts, {"label": True, "text": text.completion}]}
+
+    copy_splits(source, folder / DATA, segments)
+    command = f"axolotl train {out / FILE}"
+    write_yaml(folder / FILE, heading(source, f"Axolotl {CHECKED_WITH}", command) + notes, values)
+    return [f"train it again: {command}", *notes]
+
+
+def verify(source: ExportSource, folder: Path) -> list[str]:
+    """Read the file and its data back, and compare them with the source."""
+    check_row_counts(source, folder / DATA)
+    compare({**_model(source), **_training(source)}, read_yaml(folder / FILE), FILE)
+    return []
+
+
+def _model(source: ExportSource) -> dict[str, Any]:
+    hyperparameters, quantised = source.hyperparameters, quantisation(source)
+    four_bit = quantised is not None and quantised.quantization != "int8"
+    modules = hyperparameters.target_modules
+    return {
+        "base_model": str(source.base.folder),
+        "trust_remote_code": source.spec.model.trust_remote_code,
+        "attn_implementation": source.attention,
+        # Axolotl calls only the 4-bit kind qlora; 8-bit is lora with load_in_8bit.
+        "adapter": "qlora" if four_bit else "lora",
+        "load_in_4bit": four_bit,
+        "load_in_8bit": quantised is not None and not four_bit,
+        **(
+            {
+                "bnb_config_kwargs": {
+                    "bnb_4bit_quant_type": quantised.quantization,
+                    "bnb_4bit_use_double_quant": quantised.double_quantization,
+                }
+            }
+            if quantised is not None and four_bit
+            else {}
+        ),
+        "lora_r": hyperparameters.lora_rank,
+        "lora_alpha": whole_number(hyperparameters.lora_alpha, "lora_alpha", "Axolotl"),
+        "lora_dropout": hyperparameters.lora_dropout,
+        **({"lora_target_linear": True} if modules == "all-linear" else {"lora_target_modules": _names(modules)}),
+        "peft_use_rslora": source.spec.adapter.rslora,
+    }
+
+
+def _names(modules: str | tuple[str, ...]) -> str | list[str]:
+    return modules if isinstance(modules, str) else list(modules)
+
+
+def _data(source: ExportSource, out: Path) -> dict[str, Any]:
+    def entry(split: str) -> dict[str, str]:
+        return {"path": str(out / DATA / f"{split}.jsonl"), "ds_type": "json", "split": "train", "type": "input_output"}
+
+    return {
+        "datasets": [entry("train")],
+        "test_datasets": [entry("validation")],
+        "dataset_prepared_path": str(out / "prepared"),
+    }
+
+
+def _training(source: ExportSource) -> dict[str, Any]:
+    hyperparameters, technique = source.hyperparameters, source.spec.technique
+    only_completion = technique.completion_only or not shape_of(source.train.path).startswith("prompt_completion")
+    return {
+        "sequence_len": technique.max_length,
+        "excess_length_strategy": "truncate",
+        "sample_packing": technique.packing,
+        "eval_sample_packing": technique.packing,
+        "train_on_inputs": not only_completion,
+        "learning_rate": hyperparameters.learning_rate,
+        "micro_batch_size": source.micro_batch,
+        "gradient_accumulation_steps": source.accumulation,
+        "num_epochs": hyperparameters.epochs,
+        "warmup_steps": source.warmup_steps,
+        "lr_scheduler": hyperparameters.lr_scheduler,
+        "weight_decay": hyperparameters.weight_decay,
+        "max_grad_norm": hyperparameters.max_grad_norm,
+        "optimizer": hyperparameters.trl.get("optim", "adamw_torch_fused"),
+        "bf16": source.dtype == "bfloat16",
+        "fp16": source.dtype == "float16",
+        "gradient_checkpointing": source.checkpointing,
+        "seed": source.spec.seed,
+    }
+
+
+def _bookkeeping(source: ExportSource, out: Path) -> dict[str, Any]:
+    return {
+        "eval_batch_size": source.micro_batch,
+        "eval_steps": source.evaluation_steps,
+        "save_steps": source.evaluation_steps,
+        "save_total_limit": 1,
+        "save_only_model": True,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+        "logging_steps": 1,
+        "output_dir": str(out / "trained"),
+    }

@@ -1,0 +1,174 @@
+"""The model card: Hub-style front matter, then everything that says what the weights are and how they came about.
+
+A card is published: it names no path of the machine it was written on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from sweeper.errors import ExportError
+from sweeper.export.recipe import number, quantisation
+from sweeper.export.source import ExportSource
+
+CARD = "README.md"
+Kind = Literal["adapter", "merged"]
+
+
+def model_card(source: ExportSource, kind: Kind, loading: str, remarks: Sequence[str] = ()) -> str:
+    """Return the card as Markdown.
+
+    Args:
+        source: The adapter and what led to it.
+        kind: Whether the card stands beside an adapter or beside merged weights.
+        loading: Python that loads what the card stands beside.
+        remarks: Paragraphs on the weights themselves.
+    """
+    front = yaml.safe_dump(_front_matter(source, kind), sort_keys=False, allow_unicode=True)
+    sections = [
+        f"---\n{front}---\n\n# {source.adapter_name} version {source.version}",
+        _summary(source, kind),
+        *remarks,
+        f"## Scores\n\n{_scores(source)}",
+        f"## How to load\n\n```python\n{loading}```",
+        f"## Hyperparameters\n\n{_table(('parameter', 'value'), _hyperparameters(source))}",
+        f"## Data\n\n{_table(('split', 'rows', 'SHA-256 of the prepared rows'), _data(source))}",
+        f"## Base\n\n{_table(('', ''), _base(source))}",
+        f"## Made with\n\n{_table(('package', 'version'), _versions(source))}",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def write_card(source: ExportSource, folder: Path, text: str) -> None:
+    """Write the card."""
+    (folder / CARD).write_text(text, encoding="utf-8")
+
+
+def check_private(source: ExportSource, folder: Path) -> None:
+    """Search the text files for paths of this machine.
+
+    Raises:
+        ExportError: If one names the base's, the adapter's, the data's or the user's folder.
+    """
+    private = {str(path) for path in (source.base.folder, source.adapter_folder, source.train.path.parent, Path.home())}
+    private = {path for path in private if len(Path(path).parts) > 2 or path == str(Path.home())} - {"/"}
+    for file in sorted(folder.glob("*")):
+        if file.suffix not in (".md", ".json", ".jinja") or file.name == "tokenizer.json":
+            continue
+        text = file.read_text(encoding="utf-8")
+        for path in private:
+            if path in text:
+                raise ExportError(f"the export does not verify: {file.name} names {path}, a folder of this machine")
+
+
+def _front_matter(source: ExportSource, kind: Kind) -> dict[str, Any]:
+    base = source.base
+    front: dict[str, Any] = {"base_model": base.public_name}
+    if kind == "merged":
+        front["base_model_relation"] = "finetune"
+    front["library_name"] = "peft" if kind == "adapter" else "transformers"
+    if base.licence:
+        front["license"] = base.licence
+    front["pipeline_tag"] = "text-generation"
+    front["tags"] = [
+        "sft",
+        source.spec.adapter.kind,
+        "sweeper",
+        *(["lora"] if source.spec.adapter.kind == "qlora" else []),
+    ]
+    return front
+
+
+def _summary(source: ExportSource, kind: Kind) -> str:
+    what = "A LoRA adapter for" if kind == "adapter" else "A LoRA adapter merged into"
+    licence = f"licence {source.base.licence}" if source.base.licence else "licence not known: ask its publisher"
+    kept = f" The adapter of step {source.best_step} of {source.steps} was kept." if source.best_step else ""
+    return (
+        f"{what} **{source.base.public_name}** ({licence}), tuned on instructions. It is the {source.search}, found by "
+        f"sweeper {source.sweeper_version} in the study `{source.study}`, trial {source.spec.number}.{kept}"
+    )
+
+
+def _scores(source: ExportSource) -> str:
+    if not source.scores:
+        return "It was registered without final scores."
+    header = ("metric", "split", "with the adapter (95 % interval)", "base alone", "difference, paired (95 % interval)")
+    rows = [
+        (
+            score.metric,
+            score.split,
+            f"{score.score:.4g} ({score.low:.4g} to {score.high:.4g})",
+            f"{score.base_score:.4g}",
+            f"{score.score - score.base_score:+.4g} ({score.difference_low:+.4g} to {score.difference_high:+.4g})",
+        )
+        for score in source.scores
+    ]
+    return _table(header, rows)
+
+
+def _hyperparameters(source: ExportSource) -> list[tuple[str, str]]:
+    hyperparameters, quantised = source.hyperparameters, quantisation(source)
+    modules = hyperparameters.target_modules
+    warmup = hyperparameters.warmup_steps
+    rows = {
+        "learning rate": hyperparameters.learning_rate,
+        "effective batch": f"{hyperparameters.batch_size} ({source.accumulation} x {source.micro_batch})",
+        "epochs": number(hyperparameters.epochs),
+        "optimizer steps": source.steps,
+        "warmup": f"{warmup} steps" if warmup is not None else f"{hyperparameters.warmup_ratio or 0:g} of the steps",
+        "scheduler": hyperparameters.lr_scheduler,
+        "weight decay": hyperparameters.weight_decay,
+        "gradient norm at most": hyperparameters.max_grad_norm,
+        "LoRA rank, alpha, dropout": (
+            f"{hyperparameters.lora_rank}, {hyperparameters.lora_alpha:g}, {hyperparameters.lora_dropout:g}"
+        ),
+        "rank-stabilised": source.spec.adapter.rslora,
+        "target modules": modules if isinstance(modules, str) else ", ".join(modules),
+        "base in training": _precision(source) if quantised else source.dtype,
+        "length at most": f"{source.spec.technique.max_length} tokens",
+        "seed": source.spec.seed,
+        **hyperparameters.trl,
+    }
+    return [(name, str(value)) for name, value in rows.items()]
+
+
+def _precision(source: ExportSource) -> str:
+    quantised = quantisation(source)
+    if quantised is None:
+        return source.dtype
+    double = " with double quantisation" if quantised.double_quantization and quantised.quantization != "int8" else ""
+    return f"{quantised.quantization}{double} (bitsandbytes), computing in {source.dtype}"
+
+
+def _data(source: ExportSource) -> list[tuple[str, ...]]:
+    named = (("train", source.train), ("validation", source.validation), ("test", source.test))
+    return [(name, str(split.rows), f"`{split.sha256}`") for name, split in named if split is not None]
+
+
+def _base(source: ExportSource) -> list[tuple[str, str]]:
+    base = source.base
+    rows = [("name", base.public_name), ("fingerprint (SHA-256 of its weights)", f"`{base.fingerprint}`")]
+    rows += [("revision", base.revision)] if base.revision else []
+    rows += (
+        []
+        if base.hub_id
+        else [("where", "a local folder of its author; the fingerprint tells whether yours is the same")]
+    )
+    return rows
+
+
+def _versions(source: ExportSource) -> list[tuple[str, str]]:
+    return [("sweeper", source.sweeper_version), *sorted(source.versions.items())]
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")

@@ -1,0 +1,158 @@
+"""A YAML file and ``dataset_info.json`` for ``llamafactory-cli train``, by the arguments of LLaMA-Factory 0.9.5.
+
+Checked with LLaMA-Factory's own ``get_train_args`` (``tests/export/check_peers.py`` repeats it). The data is finished
+text under its ``empty`` template, which adds nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sweeper.errors import ExportError
+from sweeper.export.recipe import (
+    carry,
+    compare,
+    heading,
+    quantisation,
+    read_yaml,
+    whole_number,
+    write_yaml,
+)
+from sweeper.export.rendered import Renderer
+from sweeper.export.rows import Row, check_row_counts, copy_splits, shape_of
+from sweeper.export.source import ExportSource
+from sweeper.paths import write_json
+
+FILE = "llama_factory.yaml"
+DATA = "data"
+INFO = "dataset_info.json"
+CHECKED_WITH = "0.9.5"
+
+CARRIED = {
+    name: name
+    for name in (
+        "adam_beta1",
+        "adam_beta2",
+        "adam_epsilon",
+        "label_smoothing_factor",
+        "lr_scheduler_kwargs",
+        "neftune_noise_alpha",
+        "optim",
+        "optim_args",
+    )
+}
+"""TRL's fields that are transformers' own, which LLaMA-Factory inherits."""
+
+ATTENTION = {"sdpa": "sdpa", "eager": "disabled", "flash_attention_2": "fa2"}
+
+
+def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
+    """Write ``llama_factory.yaml``, ``dataset_info.json`` and the data."""
+    carried, notes = carry(source, CARRIED, "LLaMA-Factory")
+    values = {**_model(source), **_data(source, out), **_training(source), **carried, **_bookkeeping(source, out)}
+    renderer = Renderer(source)
+
+    def pair(row: Row) -> Row:
+        text = renderer(row)
+        return {"prompt": text.prompt, "completion": text.completion}
+
+    copy_splits(source, folder / DATA, pair)
+    write_json(folder / DATA / INFO, {split: _entry(split) for split in ("train", "validation")})
+    command = f"llamafactory-cli train {out / FILE}"
+    write_yaml(folder / FILE, heading(source, f"LLaMA-Factory {CHECKED_WITH}", command) + notes, values)
+    return [f"train it again: {command}", *notes]
+
+
+def verify(source: ExportSource, folder: Path) -> list[str]:
+    """Read the files back, and compare them with the source."""
+    check_row_counts(source, folder / DATA)
+    compare({**_model(source), **_training(source)}, read_yaml(folder / FILE), FILE)
+    info = json.loads((folder / DATA / INFO).read_text(encoding="utf-8"))
+    for split in ("train", "validation"):
+        if not (folder / DATA / info[split]["file_name"]).is_file():
+            raise ExportError(
+                f"the export does not verify: {INFO} names {info[split]['file_name']}, which is not there"
+            )
+    return []
+
+
+def _entry(split: str) -> dict[str, Any]:
+    columns = {"prompt": "prompt", "response": "completion"}
+    return {"file_name": f"{split}.jsonl", "formatting": "alpaca", "columns": columns}
+
+
+def _model(source: ExportSource) -> dict[str, Any]:
+    hyperparameters, quantised = source.hyperparameters, quantisation(source)
+    modules = hyperparameters.target_modules
+    bits = {"nf4": 4, "fp4": 4, "int8": 8}
+    values: dict[str, Any] = {
+        "model_name_or_path": str(source.base.folder),
+        "trust_remote_code": source.spec.model.trust_remote_code,
+        "flash_attn": ATTENTION[source.attention],
+        "stage": "sft",
+        "finetuning_type": "lora",
+        "lora_rank": hyperparameters.lora_rank,
+        "lora_alpha": whole_number(hyperparameters.lora_alpha, "lora_alpha", "LLaMA-Factory"),
+        "lora_dropout": hyperparameters.lora_dropout,
+        "lora_target": "all" if modules == "all-linear" else modules if isinstance(modules, str) else ",".join(modules),
+        "use_rslora": source.spec.adapter.rslora,
+    }
+    if quantised is None:
+        return values
+    values |= {"quantization_method": "bnb", "quantization_bit": bits[quantised.quantization]}
+    if quantised.quantization != "int8":
+        values |= {
+            "quantization_type": quantised.quantization,
+            "double_quantization": quantised.double_quantization,
+        }
+    return values
+
+
+def _data(source: ExportSource, out: Path) -> dict[str, Any]:
+    return {"dataset_dir": str(out / DATA), "dataset": "train", "eval_dataset": "validation", "template": "empty"}
+
+
+def _training(source: ExportSource) -> dict[str, Any]:
+    hyperparameters, technique = source.hyperparameters, source.spec.technique
+    only_completion = technique.completion_only or not shape_of(source.train.path).startswith("prompt_completion")
+    return {
+        "cutoff_len": technique.max_length,
+        "packing": technique.packing,
+        "neat_packing": technique.packing,
+        "train_on_prompt": not only_completion,
+        "do_train": True,
+        "learning_rate": hyperparameters.learning_rate,
+        "per_device_train_batch_size": source.micro_batch,
+        "gradient_accumulation_steps": source.accumulation,
+        "num_train_epochs": hyperparameters.epochs,
+        "warmup_steps": source.warmup_steps,
+        "lr_scheduler_type": hyperparameters.lr_scheduler,
+        "weight_decay": hyperparameters.weight_decay,
+        "max_grad_norm": hyperparameters.max_grad_norm,
+        "bf16": source.dtype == "bfloat16",
+        "fp16": source.dtype == "float16",
+        "disable_gradient_checkpointing": not source.checkpointing,
+        "seed": source.spec.seed,
+    }
+
+
+def _bookkeeping(source: ExportSource, out: Path) -> dict[str, Any]:
+    return {
+        "use_cpu": source.on_cpu,
+        "per_device_eval_batch_size": source.micro_batch,
+        "do_eval": True,
+        "eval_strategy": "steps",
+        "eval_steps": source.evaluation_steps,
+        "save_strategy": "steps",
+        "save_steps": source.evaluation_steps,
+        "save_total_limit": 1,
+        "save_only_model": True,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+        "logging_steps": 1,
+        "report_to": "none",
+        "output_dir": str(out / "trained"),
+    }

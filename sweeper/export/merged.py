@@ -1,0 +1,234 @@
+"""Dense weights whose outputs match base plus adapter.
+
+An adapter trained on a quantised base fits that base, so it is merged into the *dequantised* base: merging into the
+quantised one would round the result again, and the original dense weights are not what the adapter was trained on.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sweeper.config.adapter import QLoRA
+from sweeper.errors import ExportError
+from sweeper.export.card import check_private, model_card, write_card
+from sweeper.export.recipe import quantisation
+from sweeper.export.rendered import Renderer, load_tokenizer
+from sweeper.export.rows import read_rows
+from sweeper.export.source import ExportSource
+
+PROMPTS = 4
+PROMPT_TOKENS = 128
+TOLERANCE = 0.05
+"""Largest error allowed in a logit, as a part of the adapter's own largest effect on one."""
+
+FLOOR = 1e-4
+"""Errors below this part of the largest logit are arithmetic, whatever the adapter's effect."""
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How close the merged weights are; all in logits, over a few validation prompts, computed in float32.
+
+    Attributes:
+        error: Largest absolute difference to base plus adapter.
+        effect: Largest absolute difference that the adapter makes.
+        scale: Largest absolute logit.
+        agreement: Part of the positions where the most likely token is the same.
+    """
+
+    error: float
+    effect: float
+    scale: float
+    agreement: float
+
+    @property
+    def allowed(self) -> float:
+        """The largest error that passes."""
+        return max(TOLERANCE * self.effect, FLOOR * self.scale)
+
+    @property
+    def good(self) -> bool:
+        """Whether the error passes; not when anything is not finite."""
+        return self.error <= self.allowed
+
+
+def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
+    """Merge in float32; save in bfloat16 where rounding to it passes the check, else in float32."""
+    tokenizer = load_tokenizer(source)
+    batches = _prompts(source, tokenizer)
+    for dtype in ("float32",) if source.dtype == "float32" else ("bfloat16", "float32"):
+        plain, reference = _merge(source, folder, dtype, batches)
+        fidelity = _compare(plain, reference, _logits(_reload(folder), batches))
+        if fidelity.good:
+            break
+    else:
+        raise ExportError(f"the export does not verify: the merged weights differ from base plus adapter: {fidelity}")
+    tokenizer.save_pretrained(folder)
+    remarks = [_which_base(source), f"The weights are saved in {dtype}. {_measured(fidelity)}"]
+    write_card(source, folder, model_card(source, "merged", _loading(source, dtype), remarks))
+    return [f"load it with transformers from {out}, saved in {dtype}", _which_base(source), _measured(fidelity)]
+
+
+def verify(source: ExportSource, folder: Path) -> list[str]:
+    """Look through what was saved: dense, finite, the base's tokens and template. The outputs were measured above."""
+    from safetensors.torch import load_file
+
+    check_private(source, folder)
+    if "quantization_config" in json.loads((folder / "config.json").read_text(encoding="utf-8")):
+        raise ExportError("the export does not verify: config.json still names a quantisation")
+    for file in sorted(folder.glob("*.safetensors")):
+        for name, tensor in load_file(file).items():
+            if not tensor.is_floating_point() or not tensor.isfinite().all():
+                raise ExportError(f"the export does not verify: {name} in {file.name} is not dense and finite")
+    ours, theirs = _tokenizer(folder), load_tokenizer(source)
+    if ours.chat_template != theirs.chat_template or ours.get_vocab() != theirs.get_vocab():
+        raise ExportError("the export does not verify: its tokenizer or chat template is not the base's")
+    return []
+
+
+def _merge(source: ExportSource, folder: Path, dtype: str, batches: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Save merged weights in ``dtype``; return the logits of the base, and of base plus adapter."""
+    import torch
+
+    quantised = quantisation(source)
+    base = _load_base(source)
+    if quantised is None or quantised.quantization == "int8":
+        # LLM.int8 rounds the activations too, so no dense weights give its outputs: compare on its dequantised base.
+        base = _dense(base, quantised)
+    else:
+        _compute_in_float32(base)
+    plain = _logits(base, batches)
+    model = _attach(source, base)
+    reference = _logits(model, batches)
+    if quantised is not None and quantised.quantization != "int8":
+        model = _attach(source, _dense(model.unload(), quantised))
+    try:
+        merged = model.merge_and_unload(safe_merge=True).to(getattr(torch, dtype))
+    except ValueError as error:
+        raise ExportError(f"the adapter cannot be merged: {error}") from error
+    merged.config.dtype = getattr(torch, dtype)
+    merged.save_pretrained(folder)
+    return plain, reference
+
+
+def _load_base(source: ExportSource) -> Any:
+    """Return the base as the trial had it: same dtype, same quantisation."""
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    quantised, dtype = quantisation(source), getattr(torch, source.dtype)
+    options: dict[str, Any] = {}
+    if quantised is not None and quantised.quantization == "int8":
+        options["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)
+    elif quantised is not None:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=quantised.quantization,
+            bnb_4bit_use_double_quant=quantised.double_quantization,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    return AutoModelForCausalLM.from_pretrained(
+        source.base.folder,
+        dtype=dtype,
+        device_map={"": source.spec.device if torch.cuda.is_available() else "cpu"},
+        trust_remote_code=source.spec.model.trust_remote_code,
+        **options,
+    ).eval()
+
+
+def _dense(base: Any, quantised: QLoRA | None) -> Any:
+    return (base.dequantize() if quantised is not None else base).float()
+
+
+def _compute_in_float32(model: Any) -> None:
+    """Let a 4-bit model compute in float32 on the same weights, so that the comparison sees no rounding of its own."""
+    import torch
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.compute_dtype = torch.float32
+            # On CPUs with AVX512-BF16 bitsandbytes 0.50 repacks the weights in place on the first forward pass without
+            # gradients; dequantising repacked weights gives noise.
+            module.support_avx512bf16_for_cpu = False
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            if tensor.dtype in (torch.bfloat16, torch.float16):
+                tensor.data = tensor.data.float()
+
+
+def _attach(source: ExportSource, base: Any) -> Any:
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(base, str(source.adapter_folder)).eval()
+
+
+def _reload(folder: Path) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def _prompts(source: ExportSource, tokenizer: Any) -> list[Any]:
+    """Return the token ids of a few validation rows, each of shape (1, at most ``PROMPT_TOKENS``)."""
+    renderer = Renderer(source, tokenizer)
+    texts = (renderer(row) for row in islice(read_rows(source.validation.path), PROMPTS))
+    options = {"add_special_tokens": False, "return_tensors": "pt", "truncation": True, "max_length": PROMPT_TOKENS}
+    return [tokenizer(text.prompt + text.completion, **options)["input_ids"] for text in texts]
+
+
+def _logits(model: Any, batches: list[Any]) -> list[Any]:
+    """Return the logits of each prompt on the CPU, each of shape (tokens, vocabulary)."""
+    import torch
+
+    with torch.no_grad():
+        return [model(input_ids=ids.to(model.device)).logits[0].float().cpu() for ids in batches]
+
+
+def _compare(plain: list[Any], reference: list[Any], merged: list[Any]) -> Fidelity:
+    def largest(left: list[Any], right: list[Any]) -> float:
+        return max(float((a - b).abs().max()) for a, b in zip(left, right, strict=True))
+
+    same = [(a.argmax(-1) == b.argmax(-1)).float() for a, b in zip(merged, reference, strict=True)]
+    return Fidelity(
+        error=largest(merged, reference),
+        effect=largest(reference, plain),
+        scale=max(float(logits.abs().max()) for logits in reference),
+        agreement=float(sum(part.sum() for part in same) / sum(len(part) for part in same)),
+    )
+
+
+def _which_base(source: ExportSource) -> str:
+    quantised = quantisation(source)
+    if quantised is None:
+        return "The adapter is merged into the base's own dense weights, which it was trained on."
+    return (
+        f"The adapter was trained on the base quantised to {quantised.quantization}, and is merged into that base "
+        "dequantised, not into the original dense weights: this keeps the outputs that were scored."
+    )
+
+
+def _measured(fidelity: Fidelity) -> str:
+    return (
+        f"Checked by loading them again and comparing logits with base plus adapter on validation rows, in float32: "
+        f"largest difference {fidelity.error:.2g}, where the adapter itself changes logits by up to "
+        f"{fidelity.effect:.2g}; the most likely token is the same at {fidelity.agreement:.1%} of the positions."
+    )
+
+
+def _loading(source: ExportSource, dtype: str) -> str:
+    return (
+        "import torch\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f'model = AutoModelForCausalLM.from_pretrained("{source.adapter_name}", dtype=torch.{dtype})  # this folder\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{source.adapter_name}")\n'
+    )

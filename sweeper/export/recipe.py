@@ -1,0 +1,104 @@
+"""What the training files of all tools share: how they are written, checked and commented."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sweeper.config.adapter import QLoRA
+from sweeper.errors import ExportError
+from sweeper.export.source import ExportSource
+
+
+def write_yaml(path: Path, comments: list[str], values: Mapping[str, Any]) -> None:
+    """Write ``values`` in their order, below ``comments``; what is None is left out (the tool's default)."""
+    head = "".join(f"# {line}\n" if line else "#\n" for text in comments for line in text.split("\n"))
+    body = yaml.safe_dump(
+        {key: value for key, value in values.items() if value is not None}, sort_keys=False, allow_unicode=True
+    )
+    path.write_text(f"{head}\n{body}", encoding="utf-8")
+
+
+def heading(source: ExportSource, tool: str, command: str) -> list[str]:
+    """Return the comments on top of a training file."""
+    return [
+        f"Trains {source.adapter_name} version {source.version} again with {tool}.",
+        f"Found by sweeper {source.sweeper_version} in the study {source.study}: trial {source.spec.number}, "
+        f"{source.search}.",
+        "",
+        f"    {command}",
+        "",
+        f"{source.steps} optimizer steps of {source.accumulation} x {source.micro_batch} rows.",
+        "Paths are absolute, so the command works from any folder; after moving this folder or the base model to",
+        "another place or machine, change them.",
+    ]
+
+
+def whole_number(value: float, name: str, tool: str) -> int:
+    """Return ``value`` as an int.
+
+    Raises:
+        ExportError: If it is not whole; ``tool`` takes only whole numbers there.
+    """
+    if value != int(value):
+        raise ExportError(
+            f"{tool} takes a whole number for {name}, and the winner's is {value:g}; export to trl instead"
+        )
+    return int(value)
+
+
+def number(value: float) -> int | float:
+    """Return a whole number as int, for files that people read."""
+    return int(value) if value == int(value) else value
+
+
+def quantisation(source: ExportSource) -> QLoRA | None:
+    """Return the winner's quantisation, or None on a dense base."""
+    return source.spec.adapter if isinstance(source.spec.adapter, QLoRA) else None
+
+
+def carry(source: ExportSource, names: Mapping[str, str], tool: str) -> tuple[dict[str, Any], list[str]]:
+    """Translate the further TRL fields of the winner.
+
+    Args:
+        source: The winner.
+        names: The tool's name of each TRL field it has too.
+        tool: For the note.
+
+    Returns:
+        The fields under the tool's names, and a note for each that the tool does not have.
+    """
+    further = source.hyperparameters.trl
+    carried = {names[name]: value for name, value in further.items() if name in names}
+    left = sorted(set(further) - set(names))
+    return carried, [f"{tool} has no field for {name} = {further[name]!r}; it is left out" for name in left]
+
+
+def compare(expected: Mapping[str, Any], found: Mapping[str, Any], file: str) -> None:
+    """Compare what a parser read with what the source says.
+
+    Raises:
+        ExportError: If anything differs; names each field.
+    """
+    wrong = [
+        f"{key} is {found.get(key)!r}, should be {value!r}"
+        for key, value in expected.items()
+        if found.get(key) != value
+    ]
+    if wrong:
+        raise ExportError(f"the export does not verify: in {file}, {'; '.join(wrong)}")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file that was just written.
+
+    Raises:
+        ExportError: If it is not a mapping.
+    """
+    value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ExportError(f"the export does not verify: {path.name} is not a mapping")
+    return value

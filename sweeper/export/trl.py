@@ -1,0 +1,148 @@
+"""A YAML file that ``trl sft --config`` runs as it is (TRL 1.16).
+
+Its keys are the fields of TRL's ``ScriptArguments``, ``SFTConfig`` and ``ModelConfig``. The data is named as a folder
+with one file a split, not under ``datasets:``, because TRL takes an evaluation split only from the former.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sweeper.errors import ExportError
+from sweeper.export.recipe import compare, heading, number, quantisation, write_yaml
+from sweeper.export.rows import check_row_counts, copy_splits, shape_of
+from sweeper.export.source import ExportSource
+
+FILE = "trl.yaml"
+DATA = "data"
+
+
+def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
+    """Write ``trl.yaml`` and its data."""
+    copy_splits(source, folder / DATA)
+    command = f"trl sft --config {out / FILE}"
+    write_yaml(folder / FILE, heading(source, "TRL 1.16", command) + _remarks(source), _values(source, out))
+    return [f"train it again: {command}"]
+
+
+def verify(source: ExportSource, folder: Path) -> list[str]:
+    """Read the file with TRL's own parser, as ``trl sft`` does, and compare what it means."""
+    check_row_counts(source, folder / DATA)
+    script, training, model = _parse(folder / FILE)
+    wanted = {**_hyperparameters(source), **_model(source), "dataset_train_split": "train"}
+    found = {**vars(script), **vars(training), **vars(model)}
+    compare(wanted, {key: _plain(found.get(key)) for key in wanted}, FILE)
+    return []
+
+
+def _values(source: ExportSource, out: Path) -> dict[str, Any]:
+    return {
+        **_model(source),
+        "dataset_name": str(out / DATA),
+        "dataset_train_split": "train",
+        "dataset_test_split": "validation",
+        **_hyperparameters(source),
+        **_bookkeeping(source, out),
+    }
+
+
+def _model(source: ExportSource) -> dict[str, Any]:
+    """Return the fields of TRL's ``ModelConfig``."""
+    hyperparameters, quantised = source.hyperparameters, quantisation(source)
+    four_bit = quantised is not None and quantised.quantization != "int8"
+    modules = hyperparameters.target_modules
+    return {
+        "model_name_or_path": str(source.base.folder),
+        "dtype": source.dtype,
+        "attn_implementation": source.attention,
+        "use_peft": True,
+        "lora_r": hyperparameters.lora_rank,
+        "lora_alpha": number(hyperparameters.lora_alpha),
+        "lora_dropout": hyperparameters.lora_dropout,
+        # TRL makes a name of a list of one, which PEFT would read as a pattern over the whole path.
+        "lora_target_modules": modules if isinstance(modules, str) else list(modules),
+        "use_rslora": source.spec.adapter.rslora,
+        "load_in_8bit": quantised is not None and not four_bit,
+        "load_in_4bit": four_bit,
+        **(
+            {"bnb_4bit_quant_type": quantised.quantization, "use_bnb_nested_quant": quantised.double_quantization}
+            if quantised is not None and four_bit
+            else {}
+        ),
+    }
+
+
+def _hyperparameters(source: ExportSource) -> dict[str, Any]:
+    """Return the fields of TRL's ``SFTConfig`` that decide what is learned."""
+    hyperparameters, technique = source.hyperparameters, source.spec.technique
+    warmup = hyperparameters.warmup_steps
+    return {
+        "learning_rate": hyperparameters.learning_rate,
+        "per_device_train_batch_size": source.micro_batch,
+        "gradient_accumulation_steps": source.accumulation,
+        "num_train_epochs": hyperparameters.epochs,
+        "warmup_steps": warmup if warmup is not None else (hyperparameters.warmup_ratio or 0),
+        "lr_scheduler_type": hyperparameters.lr_scheduler,
+        "weight_decay": hyperparameters.weight_decay,
+        "max_grad_norm": hyperparameters.max_grad_norm,
+        "max_length": technique.max_length,
+        "packing": technique.packing,
+        "completion_only_loss": _completion_only(source),
+        "activation_checkpointing": source.checkpointing,
+        "bf16": source.dtype == "bfloat16",
+        "fp16": source.dtype == "float16",
+        "seed": source.spec.seed,
+        "trust_remote_code": source.spec.model.trust_remote_code,
+        **source.hyperparameters.trl,
+    }
+
+
+def _completion_only(source: ExportSource) -> bool | None:
+    """Return None where there is no completion: TRL ignores the field there, or refuses it."""
+    has_completion = shape_of(source.train.path).startswith("prompt_completion")
+    return source.spec.technique.completion_only if has_completion else None
+
+
+def _bookkeeping(source: ExportSource, out: Path) -> dict[str, Any]:
+    return {
+        "use_cpu": source.on_cpu,
+        "per_device_eval_batch_size": source.micro_batch,
+        "eval_strategy": "steps",
+        "eval_steps": source.evaluation_steps,
+        "save_strategy": "steps",
+        "save_steps": source.evaluation_steps,
+        "save_total_limit": 1,
+        "save_only_model": True,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+        "logging_steps": 1,
+        "report_to": "none",
+        "output_dir": str(out / "trained"),
+    }
+
+
+def _remarks(source: ExportSource) -> list[str]:
+    metric = source.spec.evaluation.metric
+    remarks = [f"The adapter of the best evaluation is kept in {'trained'}/ at the end."]
+    if metric not in ("eval_loss", "perplexity"):
+        remarks.append(f"TRL picks it by eval_loss; the study picked by {metric}, which TRL cannot measure.")
+    return remarks
+
+
+def _parse(file: Path) -> tuple[Any, Any, Any]:
+    """Parse as ``trl sft`` does; on the CPU, because the machine that exports need not be the one that trains."""
+    from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, SFTConfig, TrlParser
+
+    parser = TrlParser((ScriptArguments, SFTConfig, ModelConfig, DatasetMixtureConfig), prog="trl sft")
+    try:
+        script, training, model, _ = parser.parse_args_and_config(["--config", str(file), "--use_cpu", "true"])
+    except (SystemExit, ValueError, TypeError) as error:
+        raise ExportError(f"the export does not verify: TRL refuses {file.name}: {error}") from error
+    return script, training, model
+
+
+def _plain(value: Any) -> Any:
+    """Return an enumeration's value, and anything else as it is."""
+    return getattr(value, "value", value)
