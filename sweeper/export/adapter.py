@@ -10,7 +10,6 @@ from typing import Any
 
 from sweeper.errors import ExportError
 from sweeper.export.card import check_private, model_card, write_card
-from sweeper.export.recipe import quantisation
 from sweeper.export.source import ExportSource
 from sweeper.paths import write_json
 
@@ -88,7 +87,7 @@ def _remarks(source: ExportSource) -> list[str]:
 
 
 def _loading(source: ExportSource) -> str:
-    quantised = quantisation(source)
+    quantised = source.quantised
     name = source.base.public_name
     imports, extra = "AutoModelForCausalLM, AutoTokenizer", ""
     lines = []
@@ -111,7 +110,7 @@ def _loading(source: ExportSource) -> str:
 
 
 def _quantization_code(source: ExportSource) -> str:
-    quantised = quantisation(source)
+    quantised = source.quantised
     if quantised is None or quantised.quantization == "int8":
         return "BitsAndBytesConfig(load_in_8bit=True)"
     return (

@@ -13,13 +13,12 @@ from sweeper.export.recipe import (
     carry,
     compare,
     heading,
-    quantisation,
     read_yaml,
     whole_number,
     write_yaml,
 )
 from sweeper.export.rendered import Renderer
-from sweeper.export.rows import Row, check_row_counts, copy_splits, shape_of
+from sweeper.export.rows import Row, check_row_counts, copy_splits, has_completions
 from sweeper.export.source import ExportSource
 
 FILE = "axolotl.yaml"
@@ -63,17 +62,16 @@ def verify(source: ExportSource, folder: Path) -> list[str]:
 
 
 def _model(source: ExportSource) -> dict[str, Any]:
-    hyperparameters, quantised = source.hyperparameters, quantisation(source)
-    four_bit = quantised is not None and quantised.quantization != "int8"
+    hyperparameters, quantised = source.hyperparameters, source.quantised
     modules = hyperparameters.target_modules
     return {
         "base_model": str(source.base.folder),
         "trust_remote_code": source.spec.model.trust_remote_code,
         "attn_implementation": source.attention,
         # Axolotl calls only the 4-bit kind qlora; 8-bit is lora with load_in_8bit.
-        "adapter": "qlora" if four_bit else "lora",
-        "load_in_4bit": four_bit,
-        "load_in_8bit": quantised is not None and not four_bit,
+        "adapter": "qlora" if source.four_bit else "lora",
+        "load_in_4bit": source.four_bit,
+        "load_in_8bit": quantised is not None and not source.four_bit,
         **(
             {
                 "bnb_config_kwargs": {
@@ -81,7 +79,7 @@ def _model(source: ExportSource) -> dict[str, Any]:
                     "bnb_4bit_use_double_quant": quantised.double_quantization,
                 }
             }
-            if quantised is not None and four_bit
+            if quantised is not None and source.four_bit
             else {}
         ),
         "lora_r": hyperparameters.lora_rank,
@@ -109,15 +107,14 @@ def _data(source: ExportSource, out: Path) -> dict[str, Any]:
 
 def _training(source: ExportSource) -> dict[str, Any]:
     hyperparameters, technique = source.hyperparameters, source.spec.technique
-    only_completion = technique.completion_only or not shape_of(source.train.path).startswith("prompt_completion")
     return {
         "sequence_len": technique.max_length,
         "excess_length_strategy": "truncate",
         "sample_packing": technique.packing,
         "eval_sample_packing": technique.packing,
-        "train_on_inputs": not only_completion,
+        "train_on_inputs": not technique.completion_only and has_completions(source),
         "learning_rate": hyperparameters.learning_rate,
-        "micro_batch_size": source.micro_batch,
+        "micro_batch_size": source.rows_per_pass,
         "gradient_accumulation_steps": source.accumulation,
         "num_epochs": hyperparameters.epochs,
         "warmup_steps": source.warmup_steps,
@@ -134,7 +131,7 @@ def _training(source: ExportSource) -> dict[str, Any]:
 
 def _bookkeeping(source: ExportSource, out: Path) -> dict[str, Any]:
     return {
-        "eval_batch_size": source.micro_batch,
+        "eval_batch_size": source.rows_per_pass,
         "eval_steps": source.evaluation_steps,
         "save_steps": source.evaluation_steps,
         "save_total_limit": 1,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from sweeper.errors import ExportError
-from sweeper.export.recipe import number, quantisation
+from sweeper.export.recipe import number
 from sweeper.export.source import ExportSource
 
 CARD = "README.md"
@@ -111,12 +111,12 @@ def _scores(source: ExportSource) -> str:
 
 
 def _hyperparameters(source: ExportSource) -> list[tuple[str, str]]:
-    hyperparameters, quantised = source.hyperparameters, quantisation(source)
+    hyperparameters, quantised = source.hyperparameters, source.quantised
     modules = hyperparameters.target_modules
     warmup = hyperparameters.warmup_steps
     rows = {
         "learning rate": hyperparameters.learning_rate,
-        "effective batch": f"{hyperparameters.batch_size} ({source.accumulation} x {source.micro_batch})",
+        "effective batch": f"{hyperparameters.batch_size} ({source.accumulation} x {source.rows_per_pass})",
         "epochs": number(hyperparameters.epochs),
         "optimizer steps": source.steps,
         "warmup": f"{warmup} steps" if warmup is not None else f"{hyperparameters.warmup_ratio or 0:g} of the steps",
@@ -137,7 +137,7 @@ def _hyperparameters(source: ExportSource) -> list[tuple[str, str]]:
 
 
 def _precision(source: ExportSource) -> str:
-    quantised = quantisation(source)
+    quantised = source.quantised
     if quantised is None:
         return source.dtype
     double = " with double quantisation" if quantised.double_quantization and quantised.quantization != "int8" else ""

@@ -15,13 +15,12 @@ from sweeper.export.recipe import (
     carry,
     compare,
     heading,
-    quantisation,
     read_yaml,
     whole_number,
     write_yaml,
 )
 from sweeper.export.rendered import Renderer
-from sweeper.export.rows import Row, check_row_counts, copy_splits, shape_of
+from sweeper.export.rows import Row, check_row_counts, copy_splits, has_completions
 from sweeper.export.source import ExportSource
 from sweeper.paths import write_json
 
@@ -84,7 +83,7 @@ def _entry(split: str) -> dict[str, Any]:
 
 
 def _model(source: ExportSource) -> dict[str, Any]:
-    hyperparameters, quantised = source.hyperparameters, quantisation(source)
+    hyperparameters, quantised = source.hyperparameters, source.quantised
     modules = hyperparameters.target_modules
     bits = {"nf4": 4, "fp4": 4, "int8": 8}
     values: dict[str, Any] = {
@@ -116,15 +115,14 @@ def _data(source: ExportSource, out: Path) -> dict[str, Any]:
 
 def _training(source: ExportSource) -> dict[str, Any]:
     hyperparameters, technique = source.hyperparameters, source.spec.technique
-    only_completion = technique.completion_only or not shape_of(source.train.path).startswith("prompt_completion")
     return {
         "cutoff_len": technique.max_length,
         "packing": technique.packing,
         "neat_packing": technique.packing,
-        "train_on_prompt": not only_completion,
+        "train_on_prompt": not technique.completion_only and has_completions(source),
         "do_train": True,
         "learning_rate": hyperparameters.learning_rate,
-        "per_device_train_batch_size": source.micro_batch,
+        "per_device_train_batch_size": source.rows_per_pass,
         "gradient_accumulation_steps": source.accumulation,
         "num_train_epochs": hyperparameters.epochs,
         "warmup_steps": source.warmup_steps,
@@ -141,7 +139,7 @@ def _training(source: ExportSource) -> dict[str, Any]:
 def _bookkeeping(source: ExportSource, out: Path) -> dict[str, Any]:
     return {
         "use_cpu": source.on_cpu,
-        "per_device_eval_batch_size": source.micro_batch,
+        "per_device_eval_batch_size": source.rows_per_pass,
         "do_eval": True,
         "eval_strategy": "steps",
         "eval_steps": source.evaluation_steps,

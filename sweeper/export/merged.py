@@ -15,7 +15,6 @@ from typing import Any
 from sweeper.config.adapter import QLoRA
 from sweeper.errors import ExportError
 from sweeper.export.card import check_private, model_card, write_card
-from sweeper.export.recipe import quantisation
 from sweeper.export.rendered import Renderer, load_tokenizer
 from sweeper.export.rows import read_rows
 from sweeper.export.source import ExportSource
@@ -94,7 +93,7 @@ def _merge(source: ExportSource, folder: Path, dtype: str, batches: list[Any]) -
     """Save merged weights in ``dtype``; return the logits of the base, and of base plus adapter."""
     import torch
 
-    quantised = quantisation(source)
+    quantised = source.quantised
     base = _load_base(source)
     if quantised is None or quantised.quantization == "int8":
         # LLM.int8 rounds the activations too, so no dense weights give its outputs: compare on its dequantised base.
@@ -116,28 +115,16 @@ def _merge(source: ExportSource, folder: Path, dtype: str, batches: list[Any]) -
 
 
 def _load_base(source: ExportSource) -> Any:
-    """Return the base as the trial had it: same dtype, same quantisation."""
+    """Return the base as the trial had it: same dtype, same quantisation; on the CPU where there is no GPU."""
     import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    quantised, dtype = quantisation(source), getattr(torch, source.dtype)
-    options: dict[str, Any] = {}
-    if quantised is not None and quantised.quantization == "int8":
-        options["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)
-    elif quantised is not None:
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type=quantised.quantization,
-            bnb_4bit_use_double_quant=quantised.double_quantization,
-            bnb_4bit_compute_dtype=dtype,
-        )
-    return AutoModelForCausalLM.from_pretrained(
-        source.base.folder,
-        dtype=dtype,
-        device_map={"": source.spec.device if torch.cuda.is_available() else "cpu"},
-        trust_remote_code=source.spec.model.trust_remote_code,
-        **options,
-    ).eval()
+    from sweeper.training.base_model import load_base
+
+    config = source.spec.model.model_copy(update={"dtype": source.dtype, "attention": "auto"})
+    device = source.spec.device if torch.cuda.is_available() else "cpu"
+    if device == "cpu" and source.dtype == "float16":
+        raise ExportError("the trial computed in float16 on a GPU; merge it on a machine with a GPU")
+    return load_base(source.base.folder, config, source.spec.adapter, device).model
 
 
 def _dense(base: Any, quantised: QLoRA | None) -> Any:
@@ -152,9 +139,6 @@ def _compute_in_float32(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.compute_dtype = torch.float32
-            # On CPUs with AVX512-BF16 bitsandbytes 0.50 repacks the weights in place on the first forward pass without
-            # gradients; dequantising repacked weights gives noise.
-            module.support_avx512bf16_for_cpu = False
         for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
             if tensor.dtype in (torch.bfloat16, torch.float16):
                 tensor.data = tensor.data.float()
@@ -209,7 +193,7 @@ def _compare(plain: list[Any], reference: list[Any], merged: list[Any]) -> Fidel
 
 
 def _which_base(source: ExportSource) -> str:
-    quantised = quantisation(source)
+    quantised = source.quantised
     if quantised is None:
         return "The adapter is merged into the base's own dense weights, which it was trained on."
     return (

@@ -8,7 +8,6 @@ from typing import Any
 
 import yaml
 
-from sweeper.config.adapter import QLoRA
 from sweeper.errors import ExportError
 from sweeper.export.source import ExportSource
 
@@ -31,7 +30,7 @@ def heading(source: ExportSource, tool: str, command: str) -> list[str]:
         "",
         f"    {command}",
         "",
-        f"{source.steps} optimizer steps of {source.accumulation} x {source.micro_batch} rows.",
+        f"{source.steps} optimizer steps of {source.accumulation} x {source.rows_per_pass} rows.",
         "Paths are absolute, so the command works from any folder; after moving this folder or the base model to",
         "another place or machine, change them.",
     ]
@@ -53,11 +52,6 @@ def whole_number(value: float, name: str, tool: str) -> int:
 def number(value: float) -> int | float:
     """Return a whole number as int, for files that people read."""
     return int(value) if value == int(value) else value
-
-
-def quantisation(source: ExportSource) -> QLoRA | None:
-    """Return the winner's quantisation, or None on a dense base."""
-    return source.spec.adapter if isinstance(source.spec.adapter, QLoRA) else None
 
 
 def carry(source: ExportSource, names: Mapping[str, str], tool: str) -> tuple[dict[str, Any], list[str]]:

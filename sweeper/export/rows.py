@@ -59,8 +59,21 @@ def shape_of(path: Path) -> Shape:
     raise ExportError(f"{path}: expected messages, prompt and completion, or text; found {', '.join(sorted(row))}")
 
 
+def as_trained(source: ExportSource, row: Row) -> Row:
+    """Return the row as the trainer took it: where only completions are learned, a conversation's last turn is one."""
+    if "messages" in row and source.spec.technique.completion_only:
+        return {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
+    return row
+
+
+def has_completions(source: ExportSource) -> bool:
+    """Tell whether the trainer saw prompts and completions, rather than text that is learned as a whole."""
+    shape = shape_of(source.train.path)
+    return shape.startswith("prompt_completion") or (shape == "messages" and source.spec.technique.completion_only)
+
+
 def copy_splits(source: ExportSource, folder: Path, convert: Callable[[Row], Row] | None = None) -> None:
-    """Put ``train.jsonl`` and ``validation.jsonl`` into ``folder``, as they are or row by row converted.
+    """Put ``train.jsonl`` and ``validation.jsonl`` into ``folder``, byte by byte or each row as trained and converted.
 
     Raises:
         ExportError: If a split changed since the study prepared it.
@@ -71,7 +84,7 @@ def copy_splits(source: ExportSource, folder: Path, convert: Callable[[Row], Row
         if convert is None:
             shutil.copyfile(split.path, folder / name)
         else:
-            write_rows(folder / name, map(convert, read_rows(split.path)))
+            write_rows(folder / name, (convert(as_trained(source, row)) for row in read_rows(split.path)))
 
 
 def splits(source: ExportSource) -> tuple[tuple[str, SplitSource], ...]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sweeper.config.adapter import QLoRA
 from sweeper.config.trial import Hyperparameters, TrialSpec
 
 
@@ -117,14 +118,36 @@ class ExportSource:
         return self.spec.hyperparameters
 
     @property
+    def rows_per_pass(self) -> int:
+        """The most rows up to ``micro_batch`` that divide the effective batch: other tools take only whole parts."""
+        batch = self.hyperparameters.batch_size
+        return next(rows for rows in range(min(self.micro_batch, batch), 0, -1) if batch % rows == 0)
+
+    @property
     def accumulation(self) -> int:
-        """Forward passes per optimizer step, so that the effective batch is that of the trial."""
-        return max(1, math.ceil(self.hyperparameters.batch_size / self.micro_batch))
+        """Forward passes per optimizer step."""
+        return self.hyperparameters.batch_size // self.rows_per_pass
 
     @property
     def evaluation_steps(self) -> int:
-        """Optimizer steps between two evaluations of the trial."""
+        """Optimizer steps between two evaluations; as many evaluations as the trial had, where they do no harm.
+
+        On CPUs with AVX512-BF16 bitsandbytes 0.50 repacks 4-bit weights on the first evaluation, and later training
+        steps lose gradients. sweeper forbids that; the other tools cannot be told to, so they evaluate at the end only.
+        """
+        if self.on_cpu and self.four_bit:
+            return self.steps
         return max(1, math.ceil(self.steps / self.spec.evaluation.points))
+
+    @property
+    def quantised(self) -> QLoRA | None:
+        """The quantisation of the base; None on a dense one."""
+        return self.spec.adapter if isinstance(self.spec.adapter, QLoRA) else None
+
+    @property
+    def four_bit(self) -> bool:
+        """Whether the base is quantised to 4 bits."""
+        return self.quantised is not None and self.quantised.quantization != "int8"
 
     @property
     def on_cpu(self) -> bool:

@@ -6,12 +6,13 @@ with one file a split, not under ``datasets:``, because TRL takes an evaluation 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from sweeper.errors import ExportError
-from sweeper.export.recipe import compare, heading, number, quantisation, write_yaml
-from sweeper.export.rows import check_row_counts, copy_splits, shape_of
+from sweeper.export.recipe import compare, heading, number, write_yaml
+from sweeper.export.rows import check_row_counts, copy_splits, has_completions, shape_of
 from sweeper.export.source import ExportSource
 
 FILE = "trl.yaml"
@@ -20,7 +21,8 @@ DATA = "data"
 
 def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
     """Write ``trl.yaml`` and its data."""
-    copy_splits(source, folder / DATA)
+    reshaped = shape_of(source.train.path) == "messages" and has_completions(source)
+    copy_splits(source, folder / DATA, dict if reshaped else None)
     command = f"trl sft --config {out / FILE}"
     write_yaml(folder / FILE, heading(source, "TRL 1.16", command) + _remarks(source), _values(source, out))
     return [f"train it again: {command}"]
@@ -49,8 +51,7 @@ def _values(source: ExportSource, out: Path) -> dict[str, Any]:
 
 def _model(source: ExportSource) -> dict[str, Any]:
     """Return the fields of TRL's ``ModelConfig``."""
-    hyperparameters, quantised = source.hyperparameters, quantisation(source)
-    four_bit = quantised is not None and quantised.quantization != "int8"
+    hyperparameters, quantised = source.hyperparameters, source.quantised
     modules = hyperparameters.target_modules
     return {
         "model_name_or_path": str(source.base.folder),
@@ -60,17 +61,23 @@ def _model(source: ExportSource) -> dict[str, Any]:
         "lora_r": hyperparameters.lora_rank,
         "lora_alpha": number(hyperparameters.lora_alpha),
         "lora_dropout": hyperparameters.lora_dropout,
-        # TRL makes a name of a list of one, which PEFT would read as a pattern over the whole path.
-        "lora_target_modules": modules if isinstance(modules, str) else list(modules),
+        "lora_target_modules": _target_modules(modules),
         "use_rslora": source.spec.adapter.rslora,
-        "load_in_8bit": quantised is not None and not four_bit,
-        "load_in_4bit": four_bit,
+        "load_in_8bit": quantised is not None and not source.four_bit,
+        "load_in_4bit": source.four_bit,
         **(
             {"bnb_4bit_quant_type": quantised.quantization, "use_bnb_nested_quant": quantised.double_quantization}
-            if quantised is not None and four_bit
+            if quantised is not None and source.four_bit
             else {}
         ),
     }
+
+
+def _target_modules(modules: str | tuple[str, ...]) -> str | list[str]:
+    """Return a list, or a pattern: TRL makes a string of a list of one, which PEFT matches with the whole path."""
+    if isinstance(modules, str):
+        return modules
+    return list(modules) if len(modules) > 1 else rf"(.*\.)?{re.escape(modules[0])}"
 
 
 def _hyperparameters(source: ExportSource) -> dict[str, Any]:
@@ -79,7 +86,7 @@ def _hyperparameters(source: ExportSource) -> dict[str, Any]:
     warmup = hyperparameters.warmup_steps
     return {
         "learning_rate": hyperparameters.learning_rate,
-        "per_device_train_batch_size": source.micro_batch,
+        "per_device_train_batch_size": source.rows_per_pass,
         "gradient_accumulation_steps": source.accumulation,
         "num_train_epochs": hyperparameters.epochs,
         "warmup_steps": warmup if warmup is not None else (hyperparameters.warmup_ratio or 0),
@@ -88,6 +95,7 @@ def _hyperparameters(source: ExportSource) -> dict[str, Any]:
         "max_grad_norm": hyperparameters.max_grad_norm,
         "max_length": technique.max_length,
         "packing": technique.packing,
+        "eval_packing": False,
         "completion_only_loss": _completion_only(source),
         "activation_checkpointing": source.checkpointing,
         "bf16": source.dtype == "bfloat16",
@@ -100,14 +108,13 @@ def _hyperparameters(source: ExportSource) -> dict[str, Any]:
 
 def _completion_only(source: ExportSource) -> bool | None:
     """Return None where there is no completion: TRL ignores the field there, or refuses it."""
-    has_completion = shape_of(source.train.path).startswith("prompt_completion")
-    return source.spec.technique.completion_only if has_completion else None
+    return source.spec.technique.completion_only if has_completions(source) else None
 
 
 def _bookkeeping(source: ExportSource, out: Path) -> dict[str, Any]:
     return {
         "use_cpu": source.on_cpu,
-        "per_device_eval_batch_size": source.micro_batch,
+        "per_device_eval_batch_size": source.rows_per_pass,
         "eval_strategy": "steps",
         "eval_steps": source.evaluation_steps,
         "save_strategy": "steps",
@@ -125,9 +132,15 @@ def _bookkeeping(source: ExportSource, out: Path) -> dict[str, Any]:
 
 def _remarks(source: ExportSource) -> list[str]:
     metric = source.spec.evaluation.metric
-    remarks = [f"The adapter of the best evaluation is kept in {'trained'}/ at the end."]
+    remarks = ["The adapter of the best evaluation is kept in trained/ at the end."]
     if metric not in ("eval_loss", "perplexity"):
         remarks.append(f"TRL picks it by eval_loss; the study picked by {metric}, which TRL cannot measure.")
+    if source.on_cpu and source.four_bit:
+        remarks.append(
+            "It evaluates at the end only: bitsandbytes 0.50 spoils 4-bit training on some CPUs by evaluating."
+        )
+    if source.quantised is not None and source.dtype == "float32":
+        remarks.append("TRL keeps the adapter of a quantised base in bfloat16, where the study kept float32.")
     return remarks
 
 
