@@ -25,6 +25,8 @@ Prompt = str | Sequence[Message]
 CPU_BATCH = 64
 ACCELERATOR_BATCH = 256
 
+_CPU_PACKING = "support_avx512bf16_for_cpu"
+
 
 def generate(
     model: Any,
@@ -67,7 +69,7 @@ def generate(
     def answer(batch: list[list[int]]) -> list[str]:
         return _answer(model, tokenizer, batch, settings)
 
-    with as_found(model), _contiguous_head(model), torch.inference_mode():
+    with as_found(model), _contiguous_head(model), torch.no_grad():
         size = batch_size or default_batch_size(model)
         return run_in_batches(items, len, size, answer, on_progress)
 
@@ -120,7 +122,13 @@ def input_device(model: Any) -> torch.device:
 
 @contextmanager
 def as_found(model: Any) -> Iterator[None]:
-    """Put the model in evaluation mode, and every module's mode and generation config back at the end."""
+    """Put the model in evaluation mode, and everything that changes for it back at the end.
+
+    That is every module's mode and generation config, and one switch of bitsandbytes: in evaluation mode its 4-bit
+    layers repack their weights for the CPU, for good. The packed layers have no backward, hold rounded scales, and are
+    several times slower on batches, so the switch is off meanwhile.
+    """
+    packing = [(module, vars(module)[_CPU_PACKING]) for module in model.modules() if _CPU_PACKING in vars(module)]
     modes = [(module, module.training) for module in model.modules()]
     configs = [(module, module.generation_config) for module in model.modules() if "generation_config" in vars(module)]
     try:
@@ -128,8 +136,12 @@ def as_found(model: Any) -> Iterator[None]:
         for module, _ in configs:
             # generate() fills what its own argument leaves open from here: penalties would be applied silently
             module.generation_config = GenerationConfig()
+        for module, _ in packing:
+            setattr(module, _CPU_PACKING, False)
         yield
     finally:
+        for module, found in packing:
+            setattr(module, _CPU_PACKING, found)
         for module, training in modes:
             module.training = training
         for module, config in configs:

@@ -51,7 +51,7 @@ def answer_losses(
     for number, row in enumerate(rows, start=1):
         if row.start >= len(row.ids):
             raise DataError(f"row {number}: there is no token to predict; the row is empty, or the template drops it")
-    with as_found(model), torch.inference_mode():
+    with as_found(model), torch.no_grad():
         results = run_in_batches(
             rows,
             lambda row: len(row.ids),

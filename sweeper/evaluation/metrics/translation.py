@@ -58,4 +58,4 @@ class ChrF(_SacreMetric):
 
 def _scores(metric: Any, sums_RK: FloatArray) -> FloatArray:
     percent = [metric._compute_score_from_stats(sums).score for sums in sums_RK.tolist()]
-    return np.array(percent, dtype=np.float64) / 100
+    return np.minimum(np.array(percent, dtype=np.float64) / 100, 1.0)  # rounding may pass 1
