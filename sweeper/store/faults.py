@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,13 +31,13 @@ _MEANINGS = (
 """(Beginning of SQLite's error name, what it means, what to do); the first that fits counts."""
 
 
-def explain(error: DBAPIError, path: Path) -> DatabaseError:
+def explain(error: BaseException, path: Path) -> DatabaseError:
     """Return a database driver's error as one that names the file, the fault and the way out."""
-    name = getattr(error.orig, "sqlite_errorname", "")
+    name = getattr(error, "sqlite_errorname", "")
     for beginning, meaning, remedy in _MEANINGS:
         if name.startswith(beginning):
-            return DatabaseError(f"database {path} {meaning} ({error.orig}): {remedy}")
-    return DatabaseError(f"database {path}: {error.orig}; if it was changed by hand, restore a copy")
+            return DatabaseError(f"database {path} {meaning} ({error}): {remedy}")
+    return DatabaseError(f"database {path}: {error}; if it was changed by hand, restore a copy")
 
 
 @contextmanager
@@ -45,4 +46,6 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
+        raise explain(error.orig or error, path) from error
+    except sqlite3.Error as error:  # from a connection used without SQLAlchemy
         raise explain(error, path) from error

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -7,6 +9,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from test_store_database import create_study, tables
 
+from sweeper.errors import DatabaseError
 from sweeper.store import Database, tune_sqlite
 from sweeper.store.schema import OPTUNA_TABLES
 from sweeper.store.tables import Base
@@ -53,6 +56,19 @@ def test_ours_first(tmp_path: Path) -> None:
         assert [study.name for study in database.studies.all()] == ["itn"]
     with Database.open(path, create=False) as database:
         assert [study.name for study in database.studies.all()] == ["itn"]
+    assert reload(path, "itn") == values
+
+
+def test_optunas_database_in_use_says_so_and_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    values = search(path, "itn")
+    before = tables(path)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM studies").fetchone()
+        with pytest.raises(DatabaseError, match="is locked by another process"):
+            Database.open(path, create=True, busy_timeout_s=0.1)
+    assert tables(path) == before
     assert reload(path, "itn") == values
 
 
