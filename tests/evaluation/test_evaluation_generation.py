@@ -52,7 +52,9 @@ def test_conversations_go_through_the_chat_template(tiny):
     ids = prompt_ids(tiny.tokenizer, turns)
     assert tiny.tokenizer.decode(ids) == "<|system|>the cat</s><|user|>hello</s><|assistant|>"
     text = tiny.tokenizer.decode(ids)
-    assert generate(tiny.model, tiny.tokenizer, [turns, text], 6)[0] == generate(tiny.model, tiny.tokenizer, [text], 6)[0]
+    assert (
+        generate(tiny.model, tiny.tokenizer, [turns, text], 6)[0] == generate(tiny.model, tiny.tokenizer, [text], 6)[0]
+    )
 
 
 def test_a_conversation_without_chat_template_is_a_data_error(tiny, monkeypatch):
