@@ -13,7 +13,8 @@ class SFT(Frozen):
     """Supervised fine-tuning (instruction tuning) with TRL's ``SFTTrainer``.
 
     ``max_length`` is in tokens, prompt and completion together; longer rows are cut at the end.
-    ``completion_only`` takes the loss on the completion only; it has no meaning for plain text.
+    ``completion_only`` takes the loss on the completion only (of a conversation: on its last turn); it has no meaning
+    for plain text.
     ``gradient_checkpointing: auto`` is on for CUDA and off for the CPU, where it only costs time.
     """
 

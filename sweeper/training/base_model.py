@@ -1,0 +1,152 @@
+"""The frozen base model: loaded and quantised once per process, reused by every trial after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, set_seed
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from sweeper.config.adapter import Adapter, QLoRA
+from sweeper.config.model import ModelConfig
+from sweeper.errors import ModelError
+from sweeper.training.device import resolve_attention, resolve_dtype
+from sweeper.training.quiet import quieten
+
+
+@dataclass
+class BaseModel:
+    """A base model in memory, without any adapter between trials.
+
+    Attributes:
+        model: Frozen weights, quantised for QLoRA.
+        tokenizer: With a pad token.
+        device: ``cpu`` or ``cuda:N``.
+        dtype: What it computes in.
+        attention: Attention implementation in transformers' words.
+        tokenised: Training data already tokenised for this model, by what it was made from.
+    """
+
+    model: PreTrainedModel
+    tokenizer: Tokenizer
+    device: str
+    dtype: torch.dtype
+    attention: str
+    tokenised: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+
+    @contextmanager
+    def adapted(self, config: PeftConfig, seed: int) -> Iterator[PeftModel]:
+        """Attach a new adapter, seeded, for the length of a ``with`` block, and leave the base as it was found.
+
+        The trainer patches the model it trains (the forward of TRL's fused head, checkpointing, input gradients);
+        all of that is undone, so that the tenth trial sees the same base as the first.
+        """
+        forward = self.model.__dict__.get("forward")
+        settings = (dict(self.model.config.__dict__), dict(self.model.generation_config.__dict__))
+        set_seed(seed)
+        adapted = get_peft_model(self.model, config)
+        try:
+            yield adapted
+        finally:
+            self._detach(adapted, forward, settings)
+
+    def _detach(self, adapted: PeftModel, forward: Any, settings: tuple[dict[str, Any], dict[str, Any]]) -> None:
+        adapted.unload()
+        self.model.__dict__.pop("forward", None)
+        if forward is not None:
+            self.model.__dict__["forward"] = forward
+        if getattr(self.model, "is_gradient_checkpointing", False):
+            self.model.gradient_checkpointing_disable()
+        if getattr(self.model, "_require_grads_hooks", None):
+            self.model.disable_input_require_grads()
+        for target, saved in zip((self.model.config, self.model.generation_config), settings, strict=True):
+            target.__dict__.clear()
+            target.__dict__.update(saved)
+        self.model.zero_grad(set_to_none=True)
+        self.model.eval()
+        if self.device != "cpu":
+            torch.cuda.empty_cache()
+
+    @contextmanager
+    def with_adapter(self, folder: Path) -> Iterator[PeftModel]:
+        """Load a saved adapter onto the base for the length of a ``with`` block (safetensors only).
+
+        Raises:
+            ModelError: If the folder holds no safetensors adapter.
+        """
+        if not (folder / "adapter_model.safetensors").is_file():
+            raise ModelError(f"{folder} holds no adapter_model.safetensors; sweeper does not load pickled adapters")
+        forward = self.model.__dict__.get("forward")
+        settings = (dict(self.model.config.__dict__), dict(self.model.generation_config.__dict__))
+        adapted = PeftModel.from_pretrained(self.model, folder, use_safetensors=True)
+        adapted.eval()
+        try:
+            yield adapted
+        finally:
+            self._detach(adapted, forward, settings)
+
+
+def load_base(folder: Path, config: ModelConfig, adapter: Adapter, device: str) -> BaseModel:
+    """Load a base model from a local folder, quantised as the adapter asks.
+
+    Raises:
+        ModelError: If the folder cannot be loaded.
+        HardwareError: If the device lacks what the configuration asks for.
+    """
+    quieten()
+    dtype = resolve_dtype(config.dtype, device)
+    attention = resolve_attention(config.attention, device, dtype)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            attn_implementation=attention,
+            quantization_config=_quantization(adapter, dtype),
+            device_map={"": device},
+            trust_remote_code=config.trust_remote_code,
+            use_safetensors=True,
+            local_files_only=True,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=config.trust_remote_code, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"the base model in {folder} cannot be loaded: {error}") from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.requires_grad_(False)
+    model.eval()
+    if device == "cpu":
+        _keep_gradients(model)
+    return BaseModel(model, tokenizer, device, dtype, attention)
+
+
+def _quantization(adapter: Adapter, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    if not isinstance(adapter, QLoRA):
+        return None
+    if adapter.quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=adapter.quantization,
+        bnb_4bit_use_double_quant=adapter.double_quantization,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def _keep_gradients(model: PreTrainedModel) -> None:
+    """Forbid bitsandbytes to repack 4-bit weights for CPU inference.
+
+    On a CPU with AVX512-BF16, the first forward pass in evaluation mode repacks the weights in place for a kernel
+    without a backward: every training step after that silently loses the gradient through the frozen layers
+    (bitsandbytes 0.50.2, ``Linear4bit.forward``).
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False

@@ -1,0 +1,77 @@
+"""The micro-batch: how many rows pass through the model at once. Not a hyperparameter: it never changes the result.
+
+The effective batch arrives whole, is split into micro-batches that fit, and steps the optimizer once. Where memory
+runs out the micro-batch is halved and the whole step repeated, so the effective batch stays what the trial asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from sweeper.errors import OutOfMemoryError
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error means that the device or the host has no memory left."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+class MicroBatch:
+    """The number of rows per forward pass, lowered when memory runs out and never raised within a trial."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+
+    def halve(self, cause: BaseException) -> None:
+        """Lower it.
+
+        Raises:
+            OutOfMemoryError: If it is 1 already.
+        """
+        if self.rows == 1:
+            raise OutOfMemoryError(f"a single row does not fit in memory: {cause}") from cause
+        self.rows //= 2
+
+
+class WholeBatch:
+    """The rows of one optimizer step, not yet collated. Opaque to accelerate, which would walk through the tokens."""
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        self.rows = sorted(rows, key=lambda row: len(row["input_ids"]), reverse=True)
+
+    def parts(self, size: int) -> list[list[dict[str, Any]]]:
+        """Return the rows in parts of at most ``size``, longest first: like lengths together waste little padding."""
+        return [self.rows[start : start + size] for start in range(0, len(self.rows), size)]
+
+    @property
+    def loss_tokens(self) -> int:
+        """How many tokens carry a loss; the first of a row has nothing before it and carries none."""
+        return sum(sum(label != -100 for label in row["labels"][1:]) for row in self.rows)
+
+
+def until_it_fits(micro_batch: MicroBatch, attempt: Callable[[], Any], undo: Callable[[], None]) -> Any:
+    """Run ``attempt``; where memory runs out, ``undo`` what it left, halve the micro-batch and run it again.
+
+    Raises:
+        OutOfMemoryError: If a single row does not fit.
+    """
+    state = torch.get_rng_state()
+    cuda_state = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+    while True:
+        try:
+            return attempt()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            cause = error.with_traceback(None)  # the traceback holds the tensors that did not fit
+        undo()
+        torch.set_rng_state(state)
+        if cuda_state is not None:
+            torch.cuda.empty_cache()
+            torch.cuda.set_rng_state_all(cuda_state)
+        micro_batch.halve(cause)

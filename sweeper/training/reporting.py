@@ -1,0 +1,119 @@
+"""Between the trainer and ``report``: what a trial tells, when it evaluates, and which adapter it keeps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from sweeper.config.trial import Decision, Report
+from sweeper.errors import DivergedError, TrialError
+
+_REPORTED = {"loss": "loss", "grad_norm": "grad_norm", "learning_rate": "learning_rate"}
+
+
+def evaluation_steps(total_steps: int, points: int) -> tuple[int, ...]:
+    """Return the optimizer steps after which to evaluate: evenly spread, the last step always among them."""
+    return tuple(sorted({math.ceil(total_steps * point / points) for point in range(1, points + 1)}))
+
+
+class Best:
+    """The adapter of the best evaluation so far, on the host."""
+
+    def __init__(self, metric: str, *, maximize: bool) -> None:
+        self.metric = metric
+        self.sign = -1.0 if maximize else 1.0
+        self.value: float | None = None
+        self.step: int | None = None
+        self.metrics: dict[str, float] = {}
+        self.weights: dict[str, torch.Tensor] = {}
+
+    def offer(self, step: int, metrics: Mapping[str, float], model: PeftModel) -> None:
+        """Keep the adapter's weights if this evaluation is the best.
+
+        Raises:
+            TrialError: If the deciding metric is not among the metrics.
+            DivergedError: If it is not a finite number.
+        """
+        if self.metric not in metrics:
+            raise TrialError(f"the evaluation gave no {self.metric}; it gave {', '.join(sorted(metrics)) or 'nothing'}")
+        value = metrics[self.metric]
+        if not math.isfinite(value):
+            raise DivergedError(f"{self.metric} is {value} at step {step}")
+        if self.value is None or self.sign * value < self.sign * self.value:
+            self.value, self.step, self.metrics = value, step, dict(metrics)
+            weights = get_peft_model_state_dict(model)
+            self.weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in weights.items()}
+
+
+class ReportingCallback(TrainerCallback):
+    """Reports every step and every evaluation, and ends the training when told to."""
+
+    def __init__(
+        self, report: Report, best: Best, points: int, evaluate: Callable[[PeftModel], dict[str, float]] | None
+    ) -> None:
+        self.report = report
+        self.best = best
+        self.points = points
+        self.evaluate = evaluate
+        self.decision = Decision.CONTINUE
+        self.at: tuple[int, ...] = ()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Plan the evaluations once the number of steps is known."""
+        self.at = evaluation_steps(state.max_steps, self.points)
+        return control
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Ask for an evaluation where one is due."""
+        control.should_evaluate = state.global_step in self.at
+        return control
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> TrainerControl:
+        """Report the loss of a step; evaluations are reported by ``on_evaluate``."""
+        if logs is None or "loss" not in logs:
+            return control
+        metrics = {name: float(logs[key]) for key, name in _REPORTED.items() if key in logs}
+        if not math.isfinite(metrics["loss"]):
+            raise DivergedError(f"the loss is {metrics['loss']} at step {state.global_step}")
+        self._tell(state, control, metrics)
+        return control
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        model: PeftModel | None = None,
+        **_: Any,
+    ) -> TrainerControl:
+        """Add the task's own metrics, keep the adapter if it is the best, and report."""
+        assert model is not None
+        measured = dict(metrics or {})
+        if self.evaluate is not None and self.decision is Decision.CONTINUE:
+            measured |= self.evaluate(model)
+        self.best.offer(state.global_step, measured, model)
+        self._tell(state, control, measured)
+        return control
+
+    def _tell(self, state: TrainerState, control: TrainerControl, metrics: dict[str, float]) -> None:
+        decision = self.report(state.global_step, {**metrics, "progress": state.global_step / state.max_steps})
+        if decision is not Decision.CONTINUE and self.decision is Decision.CONTINUE:
+            self.decision = decision
+            control.should_training_stop = True

@@ -1,0 +1,1 @@
+"""One file a technique: the TRL trainer that does the training."""

@@ -1,0 +1,187 @@
+"""Supervised fine-tuning with TRL's ``SFTTrainer``."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from transformers import PrinterCallback, ProgressCallback
+from trl import SFTConfig, SFTTrainer
+
+from sweeper.config.trial import Hyperparameters, TrialSpec
+from sweeper.data.splits import read_prepared
+from sweeper.errors import DataError
+from sweeper.training.base_model import BaseModel
+from sweeper.training.micro_batch import MicroBatch, WholeBatch, until_it_fits
+from sweeper.training.reporting import ReportingCallback
+
+
+class FittingSFTTrainer(SFTTrainer):
+    """TRL's trainer, taking a step in as many parts as memory asks for."""
+
+    control: Any
+    data_collator: Any
+
+    def __init__(self, micro_batch: MicroBatch, **arguments: Any) -> None:
+        self.micro_batch = micro_batch
+        super().__init__(**arguments)
+        self._collate = self.data_collator
+        self.data_collator = lambda rows: {"whole": WholeBatch(rows)}
+        # The collator needs every column of the tokenised rows; the model sees only what it returns.
+        self.args.remove_unused_columns = False
+
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
+        """Sum the gradients of all micro-batches; the loss is the mean over all tokens of the effective batch."""
+        whole: WholeBatch = inputs["whole"]
+        tokens = torch.tensor(whole.loss_tokens, device=self.args.device)
+
+        def attempt() -> torch.Tensor:
+            parts = [self._collate(part) for part in whole.parts(self.micro_batch.rows)]
+            return torch.stack(
+                [super(FittingSFTTrainer, self).training_step(model, part, tokens) for part in parts]
+            ).sum()
+
+        return until_it_fits(self.micro_batch, attempt, undo=model.zero_grad)
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Return the mean loss per token over the validation split: the same whatever the size of the parts."""
+        self.model.eval()
+        whole = WholeBatch(list(self.eval_dataset))
+        total = until_it_fits(self.micro_batch, lambda: self._loss_sum(whole), undo=lambda: None)
+        self._metrics["eval"].clear()
+        loss = total / max(1, whole.loss_tokens)
+        perplexity = math.exp(min(loss, 700.0))  # beyond that a float has no room
+        metrics = {f"{metric_key_prefix}_loss": loss, "perplexity": perplexity}
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _loss_sum(self, whole: WholeBatch) -> float:
+        total = 0.0
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for part in whole.parts(self.micro_batch.rows):
+                inputs = self._prepare_inputs(self._collate(part))
+                total += float(self.compute_loss(self.model, inputs, num_items_in_batch=torch.tensor(1)))
+        return total
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not counted: the batch is not collated yet, and nothing reads the count."""
+        return 0
+
+    @property
+    def tokens_seen(self) -> int:
+        """Training tokens so far, padding left out."""
+        return int(self._total_train_tokens)
+
+
+def build_sft(
+    spec: TrialSpec, base: BaseModel, model: PeftModel, micro_batch: MicroBatch, callback: ReportingCallback
+) -> FittingSFTTrainer:
+    """Return a trainer ready to train.
+
+    Raises:
+        DataError: If nothing with a loss is left after truncation.
+    """
+    train, validation = _datasets(spec, base, model)
+    trainer = FittingSFTTrainer(
+        micro_batch,
+        model=model,
+        args=_arguments(spec, base, skip_prepare=True),
+        train_dataset=train,
+        eval_dataset=validation,
+        processing_class=base.tokenizer,
+        callbacks=[callback],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    if base.dtype is torch.float32:
+        # TRL keeps adapters of a quantised base in bfloat16; beside float32 compute that only loses small updates.
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+    return trainer
+
+
+def _datasets(spec: TrialSpec, base: BaseModel, model: PeftModel) -> tuple[Dataset, Dataset]:
+    """Tokenise both splits with TRL's own preparation, once for all trials of the same data and technique."""
+    key = (spec.train, spec.validation, spec.technique)
+    if key not in base.tokenised:
+        trainer = SFTTrainer(
+            model=model,
+            args=_arguments(spec, base, skip_prepare=False),
+            train_dataset=_rows(spec.train, completion_only=spec.technique.completion_only),
+            eval_dataset=_rows(spec.validation, completion_only=spec.technique.completion_only),
+            processing_class=base.tokenizer,
+        )
+        for split, dataset in (("train", trainer.train_dataset), ("validation", trainer.eval_dataset)):
+            if len(dataset) == 0:
+                raise DataError(
+                    f"no {split} row has anything to learn after cutting at technique.max_length "
+                    f"{spec.technique.max_length}; raise it, or shorten the prompts"
+                )
+        columns = [
+            name for name in ("input_ids", "labels", "seq_lengths") if name in trainer.train_dataset.column_names
+        ]
+        base.tokenised[key] = tuple(d.select_columns(columns) for d in (trainer.train_dataset, trainer.eval_dataset))
+    train, validation = base.tokenised[key]
+    return train, validation
+
+
+def _rows(path: Path, *, completion_only: bool) -> Dataset:
+    """Return the rows as TRL takes them; where only completions are learned, a conversation's last turn is one."""
+    rows = read_prepared(path)
+    if completion_only and "messages" in rows[0]:
+        rows = [{"prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in rows]
+    return Dataset.from_list(rows)
+
+
+def _arguments(spec: TrialSpec, base: BaseModel, *, skip_prepare: bool) -> SFTConfig:
+    """Translate a trial's configuration into TRL's words."""
+    parameters, technique = spec.hyperparameters, spec.technique
+    checkpointing = technique.gradient_checkpointing
+    return SFTConfig(
+        output_dir=str(spec.folder),
+        per_device_train_batch_size=parameters.batch_size,  # the whole effective batch; see micro_batch.py
+        gradient_accumulation_steps=1,
+        num_train_epochs=parameters.epochs,
+        learning_rate=parameters.learning_rate,
+        lr_scheduler_type=parameters.lr_scheduler,
+        warmup_steps=warmup_argument(parameters),
+        weight_decay=parameters.weight_decay,
+        max_grad_norm=parameters.max_grad_norm,
+        max_length=technique.max_length,
+        packing=technique.packing,
+        eval_packing=False,
+        completion_only_loss=technique.completion_only if _has_completions(spec) else None,
+        activation_checkpointing=base.device != "cpu" if checkpointing == "auto" else checkpointing,
+        bf16=base.dtype is torch.bfloat16,
+        fp16=base.dtype is torch.float16,
+        use_cpu=base.device == "cpu",
+        seed=spec.seed,
+        dataset_kwargs={"skip_prepare_dataset": True} if skip_prepare else None,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        **parameters.trl,
+    )
+
+
+def warmup_argument(parameters: Hyperparameters) -> float:
+    """Return TRL's ``warmup_steps``: a whole number is steps, a part of 1 is a ratio."""
+    if parameters.warmup_steps is not None:
+        return parameters.warmup_steps
+    return parameters.warmup_ratio or 0
+
+
+def _has_completions(spec: TrialSpec) -> bool:
+    """Tell whether the rows have a completion; TRL refuses to mask the prompt of a plain text."""
+    with spec.train.open(encoding="utf-8") as file:
+        return "text" not in json.loads(file.readline())
