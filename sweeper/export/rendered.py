@@ -6,6 +6,7 @@ templates and rules of their own, so they get the finished text: the same tokens
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,12 +37,21 @@ class Renderer:
         if "text" in row:
             return Rendered("", self._begin + self._ended(row["text"]))
         if isinstance(row["prompt"], str):
-            return Rendered(self._begin + row["prompt"], self._ended(row["completion"]))
+            prompt = self._begin + row["prompt"]
+            return self._split(prompt, prompt + self._ended(row["completion"]))
         prompt = self._chat(row["prompt"], begin_answer=True)
-        whole = self._chat([*row["prompt"], *row["completion"]], begin_answer=False)
-        # As TRL: the completion begins where the two renderings part, which is not always after the prompt.
-        shared = next((i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(prompt))
-        return Rendered(whole[:shared], whole[shared:])
+        return self._split(prompt, self._chat([*row["prompt"], *row["completion"]], begin_answer=False))
+
+    def _split(self, prompt: str, whole: str) -> Rendered:
+        """Split where TRL does: at the token where prompt and whole part, which is not always after the prompt."""
+        ids = self._ids(whole)
+        begin = str(self._tokenizer.decode(ids[: _shared(self._ids(prompt), ids)]))
+        if not whole.startswith(begin):  # a tokenizer that does not give its text back: split the text itself
+            begin = whole[: _shared(prompt, whole)]
+        return Rendered(begin, whole[len(begin) :])
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _ended(self, text: str) -> str:
         return text if text.endswith(self._end) else text + self._end
@@ -49,6 +59,11 @@ class Renderer:
     def _chat(self, turns: list[dict[str, Any]], *, begin_answer: bool) -> str:
         text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=begin_answer)
         return str(text)
+
+
+def _shared(left: Sequence[object], right: Sequence[object]) -> int:
+    """Return the length of the longest common beginning."""
+    return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
 
 
 def load_tokenizer(source: ExportSource) -> Any:

@@ -57,12 +57,15 @@ def split(path: Path, shape: str, numbers: range) -> SplitSource:
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_base(tmp_path_factory.mktemp("models") / "tiny-llama")
+
+
+def build_base(folder: Path) -> Path:
     """A Llama of two layers, with a BPE tokenizer, trained on nothing."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    folder = tmp_path_factory.mktemp("models") / "tiny-llama"
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -98,13 +101,16 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_adapter(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_adapter(tiny_base, tmp_path_factory.mktemp("registry") / "v1")
+
+
+def build_adapter(base_folder: Path, folder: Path) -> Path:
     """A LoRA adapter of it whose effect is large, with files beside it that an export must leave out."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    folder = tmp_path_factory.mktemp("registry") / "v1"
-    base = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32)
     config = LoraConfig(r=4, lora_alpha=8, lora_dropout=0.05, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(base, config)
     generator = torch.Generator().manual_seed(1)
@@ -120,65 +126,72 @@ def tiny_adapter(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def make_source(tiny_base: Path, tiny_adapter: Path, tmp_path: Path) -> Callable[..., ExportSource]:
     """Return a maker of sources; keyword arguments replace fields of the source or, by name, the data's shape."""
 
-    def make(
-        shape: str = "prompt_completion",
-        adapter: LoRA | QLoRA | None = None,
-        technique: SFT | None = None,
-        dtype: str = "float32",
-        hyperparameters: dict[str, Any] | None = None,
-        **changes: Any,
-    ) -> ExportSource:
-        train = split(tmp_path / "data" / f"{shape}-train.jsonl", shape, range(100, 120))
-        validation = split(tmp_path / "data" / f"{shape}-validation.jsonl", shape, range(200, 206))
-        values: dict[str, Any] = {
-            "learning_rate": 2e-3,
-            "batch_size": 8,
-            "epochs": 2.0,
-            "warmup_ratio": 0.1,
-            "lr_scheduler": "cosine",
-            "weight_decay": 0.01,
-            "lora_rank": 4,
-            "lora_alpha": 8.0,
-            "lora_dropout": 0.05,
-        }
-        spec = TrialSpec(
-            study="numbers",
-            number=7,
-            seed=1234,
-            model=ModelConfig(name="tiny-llama"),
-            model_folder=tiny_base,
-            technique=technique or SFT(max_length=64),
-            adapter=adapter or LoRA(),
-            train=train.path,
-            validation=validation.path,
-            hyperparameters=Hyperparameters(**{**values, **(hyperparameters or {})}),
-            evaluation=EvaluationConfig(points=3),
-            device="cpu",
-            micro_batch=4,
-            folder=tmp_path / "trial",
-        )
-        source = ExportSource(
-            study="numbers",
-            adapter_name="numbers",
-            version=1,
-            adapter_folder=tiny_adapter,
-            base=BaseModelSource(
-                tiny_base, "tiny-llama", "f" * 64, hub_id="someone/tiny-llama", revision="abc123", licence="apache-2.0"
-            ),
-            spec=spec,
-            dtype=dtype,
-            attention="sdpa",
-            micro_batch=4,
-            steps=6,
-            best_step=4,
-            train=train,
-            validation=validation,
-            test=SplitSource(tmp_path / "data" / "test.jsonl", "e" * 64, 30),
-            scores=(Score("exact_match", "test", 0.9, 0.85, 0.94, 0.0, 0.85, 0.94),),
-            search="best of 12 trials (GP, halving)",
-            versions={"torch": "2.13.0", "peft": "0.21.2"},
-            sweeper_version="0.1.0",
-        )
-        return replace(source, **changes)
+    def make(shape: str = "prompt_completion", adapter: LoRA | QLoRA | None = None, **changes: Any) -> ExportSource:
+        return build_source(tiny_base, tiny_adapter, tmp_path, shape, adapter or LoRA(), **changes)
 
     return make
+
+
+def build_source(
+    base: Path,
+    adapter_folder: Path,
+    folder: Path,
+    shape: str,
+    adapter: LoRA | QLoRA,
+    technique: SFT | None = None,
+    dtype: str = "float32",
+    hyperparameters: dict[str, Any] | None = None,
+    **changes: Any,
+) -> ExportSource:
+    train = split(folder / "data" / f"{shape}-train.jsonl", shape, range(100, 120))
+    validation = split(folder / "data" / f"{shape}-validation.jsonl", shape, range(200, 206))
+    values: dict[str, Any] = {
+        "learning_rate": 2e-3,
+        "batch_size": 8,
+        "epochs": 2.0,
+        "warmup_ratio": None if hyperparameters and "warmup_steps" in hyperparameters else 0.1,
+        "lr_scheduler": "cosine",
+        "weight_decay": 0.01,
+        "lora_rank": 4,
+        "lora_alpha": 8.0,
+        "lora_dropout": 0.05,
+    }
+    spec = TrialSpec(
+        study="numbers",
+        number=7,
+        seed=1234,
+        model=ModelConfig(name="tiny-llama"),
+        model_folder=base,
+        technique=technique or SFT(max_length=64),
+        adapter=adapter,
+        train=train.path,
+        validation=validation.path,
+        hyperparameters=Hyperparameters(**{**values, **(hyperparameters or {})}),
+        evaluation=EvaluationConfig(points=3),
+        device="cpu",
+        micro_batch=4,
+        folder=folder / "trial",
+    )
+    source = ExportSource(
+        study="numbers",
+        adapter_name="numbers",
+        version=1,
+        adapter_folder=adapter_folder,
+        base=BaseModelSource(
+            base, "tiny-llama", "f" * 64, hub_id="someone/tiny-llama", revision="abc123", licence="apache-2.0"
+        ),
+        spec=spec,
+        dtype=dtype,
+        attention="sdpa",
+        micro_batch=4,
+        steps=6,
+        best_step=4,
+        train=train,
+        validation=validation,
+        test=SplitSource(folder / "data" / "test.jsonl", "e" * 64, 30),
+        scores=(Score("exact_match", "test", 0.9, 0.85, 0.94, 0.0, 0.85, 0.94),),
+        search="best of 12 trials (GP, halving)",
+        versions={"torch": "2.13.0", "peft": "0.21.2"},
+        sweeper_version="0.1.0",
+    )
+    return replace(source, **changes)
