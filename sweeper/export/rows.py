@@ -47,6 +47,7 @@ def shape_of(path: Path) -> Shape:
     Raises:
         ExportError: If the file is empty or has none of the shapes.
     """
+    _check_present(path)
     row = next(read_rows(path), None)
     if row is None:
         raise ExportError(f"{path} has no rows; prepare the data again")
@@ -98,14 +99,18 @@ def check_unchanged(split: SplitSource) -> None:
     Raises:
         ExportError: If it is missing or differs.
     """
-    if not split.path.is_file():
-        raise ExportError(f"the prepared data {split.path} is missing; run the study again, or restore the file")
+    _check_present(split.path)
     with split.path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != split.sha256:
         raise ExportError(
             f"{split.path} is not the file the study trained on: SHA-256 is {found[:12]}..., was {split.sha256[:12]}..."
         )
+
+
+def _check_present(path: Path) -> None:
+    if not path.is_file():
+        raise ExportError(f"the prepared data {path} is missing; run the study again, or restore the file")
 
 
 def check_row_counts(source: ExportSource, folder: Path) -> None:
