@@ -1,0 +1,143 @@
+"""What every command prints with: consoles, tables, JSON, and errors as one clear message."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import re
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any, NoReturn
+
+import typer
+from pydantic import BaseModel
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from typer.exceptions import TyperException
+
+from sweeper.errors import SweeperError
+
+DEBUG = "SWEEPER_DEBUG"
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+_PIPED_WIDTH = 200
+_ANSI = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-_])")
+# Controls but for tab and line feed, and the marks that turn the direction of text around.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console on the present standard output (or error): plain and wide when piped; ``NO_COLOR`` is obeyed."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else _PIPED_WIDTH
+    return Console(file=stream, highlight=False, width=width)
+
+
+def say(text: str = "", *, stderr: bool = False) -> None:
+    """Print a line of markup; put ``safe`` around whatever a user, a model or a database wrote."""
+    console(stderr=stderr).print(text, soft_wrap=True)
+
+
+def clean(text: object) -> str:
+    """Return text without terminal escapes, control characters and direction marks."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", _ANSI.sub("", str(text)))
+
+
+def safe(text: object) -> str:
+    """Return text that can stand in rich markup: cleaned, its brackets taken literally."""
+    return escape(clean(text))
+
+
+def table(columns: Iterable[str], rows: Iterable[Iterable[object]], *, title: str | None = None) -> Table:
+    """Return a table of plain values, all made safe; columns whose name ends in ``>`` are set to the right."""
+    found = Table(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for column in columns:
+        found.add_column(column.rstrip(">"), justify="right" if column.endswith(">") else "left", overflow="fold")
+    for row in rows:
+        found.add_row(*("" if value is None else safe(value) for value in row))
+    return found
+
+
+def emit_json(value: object) -> None:
+    """Print a value as JSON: NaN and infinity are null, times are ISO 8601, dataclasses and models are objects."""
+    sys.stdout.write(json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def plain(value: object) -> Any:
+    """Return a value as what JSON knows."""
+    if isinstance(value, BaseModel):
+        return plain(value.model_dump())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def fail(error: SweeperError) -> NoReturn:
+    """Print what an error says on standard error, and leave with its exit code."""
+    say(f"[bold red]error:[/] {safe(error)}", stderr=True)
+    raise typer.Exit(error.exit_code)
+
+
+@contextmanager
+def handled() -> Iterator[None]:
+    """Turn whatever the block raises into one message and an exit code."""
+    try:
+        yield
+    except (typer.Exit, typer.Abort, TyperException):
+        raise
+    except SweeperError as error:
+        if os.environ.get(DEBUG):
+            traceback.print_exc()
+        fail(error)
+    except KeyboardInterrupt as error:
+        say("stopped", stderr=True)
+        raise typer.Exit(INTERRUPTED) from error
+    except BrokenPipeError as error:
+        # Nobody reads on, as with `| head`; the interpreter flushes once more at its end, into nothing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(1) from error
+    except Exception as error:
+        _bug(error)
+
+
+def _bug(error: Exception) -> NoReturn:
+    """Say that sweeper itself is at fault, and where the traceback is."""
+    name = safe(f"{type(error).__name__}: {error}"[:500])
+    if os.environ.get(DEBUG):
+        traceback.print_exc()
+        where = "the traceback is above"
+    else:
+        where = f"the traceback is in {safe(_keep_traceback())}; with --debug it is shown"
+    say(f"[bold red]this is a bug in sweeper:[/] {name}\n{where}", stderr=True)
+    raise typer.Exit(1) from error
+
+
+def _keep_traceback() -> Path:
+    # Imported here: the store is slow to import and good runs need no redaction.
+    from sweeper.store.redact import redact
+
+    handle, name = tempfile.mkstemp(prefix="sweeper-", suffix=".txt")
+    with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
+        file.write(redact(traceback.format_exc()))
+    return Path(name)
