@@ -17,7 +17,7 @@ GENERATION = "cma:generation"
 """Where Optuna keeps the generation of a trial, among its system attributes."""
 
 
-class ReplayedCmaEs(optuna.samplers.CmaEsSampler):  # type: ignore[misc]
+class ReplayedCmaEs(optuna.samplers.CmaEsSampler):
     """Optuna's CMA-ES, its optimizer rebuilt for every trial instead of unpickled from the database.
 
     A pickle in a database runs whatever it holds, so none is written and none is read. Parameters that are no

@@ -22,8 +22,10 @@ MEMORY = "memory"
 
 
 def with_pruned_judged(trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> list[FrozenTrial]:
-    """Return ``trials`` with every pruned one made complete; the others as they are."""
+    """Return ``trials`` with every pruned one made complete, once one truly is; the others as they are."""
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    if not complete:
+        return list(trials)  # nothing to compare with, so a sampler goes on as at the start
     constrained = any(is_infeasible(trial) for trial in trials)
     judged = []
     for trial in trials:
@@ -42,7 +44,7 @@ def is_infeasible(trial: FrozenTrial) -> bool:
 
 def _judge(trial: FrozenTrial, complete: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> list[float]:
     """Return the values a trial counts with that has none of its own, one per objective."""
-    columns = [[other.values[i] for other in complete] or [0.0] for i in range(len(directions))]
+    columns = [[other.values[i] for other in complete] for i in range(len(directions))]
     if is_infeasible(trial):
         return [median(column) for column in columns]
     worst = [

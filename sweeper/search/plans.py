@@ -24,7 +24,7 @@ LARGEST_GRID = 100_000
 """Combinations; a larger grid is a mistake."""
 
 
-class PlannedSampler(BaseSampler):  # type: ignore[misc]
+class PlannedSampler(BaseSampler):
     """Gives a trial the values of ``plan``, as Optuna holds them."""
 
     def __init__(self, plan: Mapping[str, Any]) -> None:
@@ -67,7 +67,7 @@ def grid(space: Mapping[str, Range], points: int, seed: int) -> list[dict[str, A
     combinations: dict[str, dict[str, Any]] = {}
     for combination in product(*axes.values()):
         chosen = dict(zip(axes, combination, strict=True))
-        active = assemble(space, lambda name, _, chosen=chosen: chosen[name])  # type: ignore[misc]
+        active = assemble(space, lambda name, _, chosen=chosen: chosen[name])
         plan = {name: encode(value) for name, value in active.items() if name in axes}
         combinations[json.dumps(plan, sort_keys=True)] = plan
     plans = list(combinations.values())

@@ -28,7 +28,7 @@ from sweeper.search.view import StudyView
 COMPARED = (TrialState.RUNNING, TrialState.PRUNED, TrialState.COMPLETE)
 
 
-class EqualProgressHalving(BasePruner):  # type: ignore[misc]
+class EqualProgressHalving(BasePruner):
     """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934) at equal progress.
 
     A trial that reaches a rung goes on if its value is among the best 1/eta of all trials of its length that have
@@ -64,7 +64,7 @@ class EqualProgressHalving(BasePruner):  # type: ignore[misc]
         return sum(rival < value for rival in rivals) >= goes_on
 
 
-class EqualProgressHyperband(BasePruner):  # type: ignore[misc]
+class EqualProgressHyperband(BasePruner):
     """Hyperband (Li et al. 2018, arXiv:1603.06560) over brackets of ``EqualProgressHalving``.
 
     A bracket's first rung is at 1/eta, 1/eta**2, ... of the training, but not before a tenth of it; the last bracket
@@ -94,7 +94,7 @@ class EqualProgressHyperband(BasePruner):  # type: ignore[misc]
         raise AssertionError("the shares add up to their sum")
 
 
-class FairPruner(BasePruner):  # type: ignore[misc]
+class FairPruner(BasePruner):
     """Shows one of Optuna's pruners only trials of the same length, and asks it only after warmup."""
 
     def __init__(self, inner: BasePruner) -> None:

@@ -42,7 +42,7 @@ Build = Callable[[int, int], BaseSampler]
 """Makes Optuna's sampler for one trial from a seed and the trial's ordinal."""
 
 
-class RepeatableSampler(BaseSampler):  # type: ignore[misc]
+class RepeatableSampler(BaseSampler):
     """Samples every trial with a sampler of its own, seeded by the trial's kind and ordinal.
 
     Args:

@@ -232,6 +232,16 @@ class Search:
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return [trial.number for trial in running if trial.number not in self._live]
 
+    def take_up(self, number: int) -> None:
+        """Take over an interrupted trial whose result is known after all, so that it can be told.
+
+        Raises:
+            StudyStateError: If the trial is not open, or is running in this process.
+        """
+        if number not in self.interrupted():
+            raise StudyStateError(f"trial {number} of study {self.study.study_name} was not interrupted")
+        self._live[number] = optuna.Trial(self.study, self._frozen(number)._trial_id)
+
     def requeue(self, number: int) -> None:
         """Close an interrupted trial and queue it again: same parameters, seed and kind under a new number.
 
