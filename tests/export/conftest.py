@@ -134,7 +134,7 @@ def make_source(tiny_base: Path, tiny_adapter: Path, tmp_path: Path) -> Callable
 
 def build_source(
     base: Path,
-    adapter_folder: Path,
+    adapter_path: Path,
     folder: Path,
     shape: str,
     adapter: LoRA | QLoRA,
@@ -176,7 +176,7 @@ def build_source(
         study="numbers",
         adapter_name="numbers",
         version=1,
-        adapter_folder=adapter_folder,
+        adapter_folder=adapter_path,
         base=BaseModelSource(
             base, "tiny-llama", "f" * 64, hub_id="someone/tiny-llama", revision="abc123", licence="apache-2.0"
         ),
