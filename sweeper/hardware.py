@@ -1,0 +1,149 @@
+"""What this machine has, found without importing torch: processors, memory, and GPUs as their driver lists them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from sweeper.errors import HardwareError
+
+_FIELDS = "uuid,name,memory.total,memory.free,compute_cap"
+_TIMEOUT_S = 10.0
+_MIB = 1 << 20
+_DEVICE_NODES = ("/dev/nvidia0", "/dev/dxg", "/dev/kfd")  # NVIDIA's driver, the same under WSL, AMD's ROCm
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A graphics processor that training can use.
+
+    Attributes:
+        name: As its driver names it.
+        total_bytes: Its memory; None where the driver does not tell.
+        free_bytes: What is free of it now; None where the driver does not tell.
+        capability: CUDA compute capability, for example 9.0; None where the driver does not tell.
+    """
+
+    name: str
+    total_bytes: int | None = None
+    free_bytes: int | None = None
+    capability: float | None = None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is to train on.
+
+    Attributes:
+        cpus: Processors that this process may use.
+        total_bytes: Main memory that this process may use, limits of its container included.
+        free_bytes: What is free of it now.
+        gpus: Graphics processors, in CUDA's order.
+    """
+
+    cpus: int
+    total_bytes: int
+    free_bytes: int
+    gpus: tuple[Gpu, ...]
+
+
+def machine() -> Machine:
+    """Return what this machine has now."""
+    memory = psutil.virtual_memory()
+    limit, used = _cgroup("memory.max"), _cgroup("memory.current")
+    total, free = memory.total, memory.available
+    if limit is not None and limit < total:
+        total, free = limit, min(free, max(0, limit - (used or 0)))
+    return Machine(cpus=_cpus(), total_bytes=total, free_bytes=free, gpus=gpus())
+
+
+def gpus() -> tuple[Gpu, ...]:
+    """Return the graphics processors that CUDA would see, ``CUDA_VISIBLE_DEVICES`` obeyed."""
+    listed = _from_driver()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return tuple(gpu for _, gpu in listed)
+    chosen: list[Gpu] = []
+    for word in (part.strip() for part in visible.split(",")):
+        found = [gpu for index, (uuid, gpu) in enumerate(listed) if word == str(index) or (word and uuid == word)]
+        if not found:
+            break  # as CUDA does: whatever comes after a device that does not exist is not seen either
+        chosen += found
+    return tuple(chosen)
+
+
+def pick_device(wanted: str, present: tuple[Gpu, ...]) -> str:
+    """Return ``cpu`` or ``cuda:N`` for what a study asks for, by what the driver lists.
+
+    Raises:
+        HardwareError: If a GPU is asked for that is not there.
+    """
+    if wanted == "cpu" or (wanted == "auto" and not present):
+        return "cpu"
+    index = int(wanted.partition(":")[2] or 0)
+    if not present:
+        raise HardwareError(
+            f"executor.device is {wanted!r}, but this machine shows no GPU{_hidden()}; use `device: cpu` or `auto`, "
+            "or see `sweeper doctor`"
+        )
+    if index >= len(present):
+        raise HardwareError(
+            f"executor.device is {wanted!r}, but there {'is' if len(present) == 1 else 'are'} only {len(present)} "
+            f"GPU{'s' * (len(present) > 1)}: cuda:0{f' to cuda:{len(present) - 1}' * (len(present) > 1)}"
+        )
+    return f"cuda:{index}"
+
+
+def _hidden() -> str:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return "" if visible is None else f" (CUDA_VISIBLE_DEVICES is {visible!r})"
+
+
+def _from_driver() -> list[tuple[str, Gpu]]:
+    """Return (UUID, GPU) of each, from ``nvidia-smi``; where it is missing, what the device nodes show."""
+    command = shutil.which("nvidia-smi")
+    if command is not None:
+        try:
+            query = [command, f"--query-gpu={_FIELDS}", "--format=csv,noheader,nounits"]
+            answer = subprocess.run(query, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return []  # installed without a working driver: as good as no GPU
+        return [_gpu(line) for line in answer.stdout.splitlines() if line.count(",") >= 4]
+    return [("", Gpu("a GPU without nvidia-smi"))] if any(Path(node).exists() for node in _DEVICE_NODES) else []
+
+
+def _gpu(line: str) -> tuple[str, Gpu]:
+    uuid, name, total, free, capability = (part.strip() for part in line.split(",", 4))
+    return uuid, Gpu(name, _mebibytes(total), _mebibytes(free), _number(capability))
+
+
+def _mebibytes(text: str) -> int | None:
+    number = _number(text)
+    return None if number is None else int(number * _MIB)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:  # "[N/A]"
+        return None
+
+
+def _cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cgroup(name: str) -> int | None:
+    """Return a number of the control group that this process runs in, as a container sees it; None without one."""
+    try:
+        return int((_CGROUP / name).read_text())
+    except (OSError, ValueError):  # ValueError: "max", which is no limit
+        return None
