@@ -11,6 +11,7 @@
     │   ├── StudyStateError         a study that does not exist, exists already, or is running elsewhere
     │   ├── RegistryError           an adapter name, version or move that is not allowed
     │   └── ExportError             an export that cannot be written or does not verify
+    ├── StudyInterrupted            the user asked to stop; `sweeper resume` goes on; exit code 130
     └── TrialError                  one trial went wrong; the search goes on
         ├── OutOfMemoryError        it does not fit, even at micro-batch 1
         └── DivergedError           its loss is no longer a finite number
@@ -100,6 +101,12 @@ class RegistryError(UserError):
 
 class ExportError(UserError):
     """An export that cannot be written, or that does not verify after writing."""
+
+
+class StudyInterrupted(SweeperError):
+    """The user asked to stop; everything finished is kept and `sweeper resume` goes on."""
+
+    exit_code = 130
 
 
 class TrialError(SweeperError):

@@ -43,6 +43,11 @@ class StudyPaths:
         return self.folder / "data"
 
     @property
+    def resolved(self) -> Path:
+        """What the study was resolved to on this machine: model folder, rows, lengths."""
+        return self.folder / "resolved.json"
+
+    @property
     def lock(self) -> Path:
         """Held by the process that runs the study."""
         return self.folder / "lock"

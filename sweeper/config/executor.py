@@ -24,7 +24,6 @@ Executor = InlineExecutor
 
 
 class StorageConfig(Frozen):
-    """The database; by default ``sweeper.db`` in ``SWEEPER_HOME``."""
+    """The database: the SQLite file ``sweeper.db`` in ``SWEEPER_HOME``."""
 
     kind: Literal["sqlite"] = "sqlite"
-    path: str | None = None

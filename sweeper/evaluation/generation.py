@@ -125,8 +125,8 @@ def as_found(model: Any) -> Iterator[None]:
     """Put the model in evaluation mode, and everything that changes for it back at the end.
 
     That is every module's mode and generation config, and one switch of bitsandbytes: in evaluation mode its 4-bit
-    layers repack their weights for the CPU, for good. The packed layers have no backward, hold rounded scales, and are
-    several times slower on batches, so the switch is off meanwhile.
+    layers repack their weights for the CPU, for good. The packed layers have no backward and hold
+    rounded scales, so the switch is off meanwhile.
     """
     packing = [(module, vars(module)[_CPU_PACKING]) for module in model.modules() if _CPU_PACKING in vars(module)]
     modes = [(module, module.training) for module in model.modules()]

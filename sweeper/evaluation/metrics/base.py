@@ -15,7 +15,7 @@ FloatArray = npt.NDArray[np.float64]
 """Shapes are in the names: N examples, K statistics of each, R resamples or sets of examples."""
 
 
-class Metric(evaluate.Metric):  # type: ignore[misc]
+class Metric(evaluate.Metric):
     """An ``evaluate`` module whose score on any set of examples follows from sums over them.
 
     That makes corpus metrics such as BLEU as easy to bootstrap as means: draw examples, add up, score. ``compute``

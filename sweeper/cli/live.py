@@ -1,0 +1,280 @@
+"""What a person sees while a study runs: a live view on a terminal, plain lines where output is piped."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from sweeper.cli.output import clean
+from sweeper.config.study import StudyConfig
+from sweeper.config.trial import Outcome, TrialResult, TrialSpec
+from sweeper.search.study import Candidate
+
+_LEADERS = 5
+_NOTES = 6
+
+
+class View(Protocol):
+    """A listener that is entered for the length of a study."""
+
+    def __enter__(self) -> View: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def stage(self, text: str, fraction: float | None = None) -> None: ...
+
+    def trial_started(self, candidate: Candidate, spec: TrialSpec, total_steps: int) -> None: ...
+
+    def trial_reported(self, number: int, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def trial_ended(self, result: TrialResult) -> None: ...
+
+    def warning(self, text: str) -> None: ...
+
+
+@dataclass
+class _Running:
+    """The trial under way."""
+
+    candidate: Candidate
+    spec: TrialSpec
+    total_steps: int
+    begun: float = field(default_factory=time.monotonic)
+    step: int = 0
+    latest: dict[str, float] = field(default_factory=dict)
+
+
+class _Progress:
+    """What has been seen of a study so far, and how long the rest will take."""
+
+    def __init__(self, config: StudyConfig, done: int) -> None:
+        self.config = config
+        self.done = done
+        self.begun = time.monotonic()
+        self.here = 0
+        self.running: _Running | None = None
+        self.leaders: list[tuple[float, int, str]] = []
+        self.notes: deque[str] = deque(maxlen=_NOTES)
+        self.stage_text = ""
+        self.stage_fraction: float | None = None
+
+    @property
+    def total(self) -> int:
+        return max(self.config.search.n_trials, self.done)
+
+    def eta_s(self) -> float | None:
+        """Return the seconds until the last trial ends, by the mean of those that ended here; None before the first."""
+        if self.here == 0:
+            return None
+        elapsed = time.monotonic() - self.begun
+        part = self.running.step / max(1, self.running.total_steps) if self.running else 0.0
+        return max(0.0, elapsed / (self.here + part) * (self.total - self.done - part))
+
+    def ended(self, result: TrialResult) -> str:
+        """Take a result and return it as one line."""
+        seconds = result.train_seconds
+        parameters = shown_parameters(self.running.candidate.parameters) if self.running else ""
+        self.running = None
+        if result.outcome is not Outcome.INTERRUPTED:
+            self.done += 1
+            self.here += 1
+        if result.value is None:
+            at = f" at step {result.steps} of {result.total_steps}" if result.total_steps else ""
+            return f"trial {result.number} {result.outcome}{at}: {result.reason} ({seconds:.0f} s)"
+        sign = 1 if self.config.evaluation.direction == "minimize" else -1
+        self.leaders = sorted([*self.leaders, (sign * result.value, result.number, parameters)])[:_LEADERS]
+        return (
+            f"trial {result.number} complete: {self.config.evaluation.metric} {result.value:.4g} "
+            f"at step {result.best_step} of {result.total_steps} ({seconds:.0f} s)"
+        )
+
+
+class PlainLines:
+    """One line an event; nothing that needs a terminal."""
+
+    def __init__(self, console: Console, config: StudyConfig, done: int = 0) -> None:
+        self._console = console
+        self._progress = _Progress(config, done)
+        self._stage = ""
+
+    def __enter__(self) -> PlainLines:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def stage(self, text: str, fraction: float | None = None) -> None:
+        """Print a stage once, not its every step."""
+        if text != self._stage:
+            self._stage = text
+            self._line(text)
+
+    def trial_started(self, candidate: Candidate, spec: TrialSpec, total_steps: int) -> None:
+        """Print what is tried."""
+        self._progress.running = _Running(candidate, spec, total_steps)
+        self._line(
+            f"trial {candidate.number} ({_why(candidate)}; {total_steps} steps): {shown_parameters(candidate.parameters)}"
+        )
+
+    def trial_reported(self, number: int, step: int, metrics: Mapping[str, float]) -> None:
+        """Print evaluations; the loss of every step is in the database."""
+        running = self._progress.running
+        if running is not None:
+            running.step = step
+        metric = self._progress.config.evaluation.metric
+        if metric in metrics and running is not None:
+            self._line(f"trial {number} step {step}/{running.total_steps}: {metric} {metrics[metric]:.4g}")
+
+    def trial_ended(self, result: TrialResult) -> None:
+        """Print how it ended and how far the study is."""
+        line = self._progress.ended(result)
+        eta = self._progress.eta_s()
+        rest = f", about {duration(eta)} left" if eta else ""
+        self._line(f"{line} [{self._progress.done}/{self._progress.total}{rest}]")
+
+    def warning(self, text: str) -> None:
+        """Print it."""
+        self._line(f"note: {text}")
+
+    def _line(self, text: str) -> None:
+        self._console.print(Text(clean(text)), soft_wrap=True)
+
+
+class LiveView:
+    """Budget, the running trial, a leaderboard, and what was pruned and why, refreshed in place."""
+
+    def __init__(self, console: Console, config: StudyConfig, done: int = 0) -> None:
+        self._progress = _Progress(config, done)
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=False)
+
+    def __enter__(self) -> LiveView:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.__exit__(kind, error, trace)
+
+    def stage(self, text: str, fraction: float | None = None) -> None:
+        """Show a stage with its bar."""
+        self._progress.stage_text, self._progress.stage_fraction = text, fraction
+
+    def trial_started(self, candidate: Candidate, spec: TrialSpec, total_steps: int) -> None:
+        """Show the trial."""
+        self._progress.stage_text = ""
+        self._progress.running = _Running(candidate, spec, total_steps)
+
+    def trial_reported(self, number: int, step: int, metrics: Mapping[str, float]) -> None:
+        """Show its latest numbers."""
+        if self._progress.running is not None:
+            self._progress.running.step = step
+            self._progress.running.latest |= metrics
+
+    def trial_ended(self, result: TrialResult) -> None:
+        """Move it to the leaderboard or the notes."""
+        self._progress.notes.append(self._progress.ended(result))
+
+    def warning(self, text: str) -> None:
+        """Show it among the notes."""
+        self._progress.notes.append(text)
+
+    def _render(self) -> RenderableType:
+        progress = self._progress
+        parts: list[RenderableType] = [_budget(progress)]
+        if progress.stage_text:
+            parts.append(_stage(progress))
+        if progress.running is not None:
+            parts.append(_running(progress.running, progress.config.evaluation.metric))
+        if progress.leaders:
+            parts.append(_leaderboard(progress))
+        parts += [Text(clean(note), style="dim", overflow="ellipsis", no_wrap=True) for note in progress.notes]
+        return Panel(Group(*parts), title=f"sweeper: {clean(progress.config.name)}", title_align="left")
+
+
+def _budget(progress: _Progress) -> RenderableType:
+    grid = Table.grid(padding=(0, 1))
+    eta = progress.eta_s()
+    elapsed = duration(time.monotonic() - progress.begun)
+    rest = f"about {duration(eta)} left" if eta is not None else "time left: after the first trial"
+    grid.add_row(
+        f"trials {progress.done}/{progress.total}",
+        ProgressBar(total=progress.total, completed=progress.done, width=30),
+        f"{elapsed} gone, {rest}",
+    )
+    return grid
+
+
+def _stage(progress: _Progress) -> RenderableType:
+    grid = Table.grid(padding=(0, 1))
+    fraction = progress.stage_fraction
+    bar = ProgressBar(total=1.0, completed=fraction or 0.0, width=30, pulse=fraction is None)
+    grid.add_row(Text(clean(progress.stage_text)), bar)
+    return grid
+
+
+def _running(running: _Running, metric: str) -> RenderableType:
+    grid = Table.grid(padding=(0, 1))
+    seconds = time.monotonic() - running.begun
+    left = seconds / running.step * (running.total_steps - running.step) if running.step else None
+    numbers = [f"step {running.step}/{running.total_steps}"]
+    numbers += [
+        f"{name} {running.latest[name]:.4g}" for name in ("loss", "learning_rate", metric) if name in running.latest
+    ]
+    grid.add_row(
+        f"trial {running.candidate.number}",
+        ProgressBar(total=running.total_steps, completed=running.step, width=30),
+        "  ".join(numbers) + (f"  {duration(left)} left" if left is not None else ""),
+    )
+    return Group(
+        grid, Text(f"  {_why(running.candidate)}: {shown_parameters(running.candidate.parameters)}", style="cyan")
+    )
+
+
+def _leaderboard(progress: _Progress) -> RenderableType:
+    sign = 1 if progress.config.evaluation.direction == "minimize" else -1
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("trial", justify="right")
+    table.add_column(progress.config.evaluation.metric, justify="right")
+    table.add_column("configuration", overflow="ellipsis", no_wrap=True)
+    for value, number, parameters in progress.leaders:
+        table.add_row(str(number), f"{sign * value:.4g}", parameters)
+    return table
+
+
+def _why(candidate: Candidate) -> str:
+    if candidate.confirms is not None:
+        return f"again as trial {candidate.confirms}, with another seed"
+    return {"enqueued": "known to be good", "sampled": "sampled"}.get(candidate.kind, str(candidate.kind))
+
+
+def shown_parameters(parameters: Mapping[str, object]) -> str:
+    """Return hyperparameters as one line."""
+    shown = (
+        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in parameters.items()
+    )
+    return clean("  ".join(shown))
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as a person says them."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

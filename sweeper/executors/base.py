@@ -1,0 +1,120 @@
+"""What an executor is given, and what it promises."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from sweeper.config.study import StudyConfig
+from sweeper.config.trial import TrialResult, TrialSpec
+from sweeper.data.splits import PreparedData
+from sweeper.models.facts import ModelFacts
+from sweeper.paths import StudyPaths
+from sweeper.search.study import Candidate, Search
+from sweeper.store import Database
+
+
+class Listener(Protocol):
+    """Whoever watches a study: the live view, plain lines, or nobody. Called from the thread that runs the study."""
+
+    def stage(self, text: str, fraction: float | None = None) -> None:
+        """A long step began or moved on; ``fraction`` is 0 to 1, None where it is not known."""
+
+    def trial_started(self, candidate: Candidate, spec: TrialSpec, total_steps: int) -> None:
+        """A trial begins, planned to take ``total_steps`` optimizer steps."""
+
+    def trial_reported(self, number: int, step: int, metrics: Mapping[str, float]) -> None:
+        """A trial took a step or was evaluated."""
+
+    def trial_ended(self, result: TrialResult) -> None:
+        """A trial ended, and its result is in the database."""
+
+    def warning(self, text: str) -> None:
+        """Something the user should know."""
+
+
+class Silent:
+    """Nobody watches."""
+
+    def stage(self, text: str, fraction: float | None = None) -> None:
+        """Ignore it."""
+
+    def trial_started(self, candidate: Candidate, spec: TrialSpec, total_steps: int) -> None:
+        """Ignore it."""
+
+    def trial_reported(self, number: int, step: int, metrics: Mapping[str, float]) -> None:
+        """Ignore it."""
+
+    def trial_ended(self, result: TrialResult) -> None:
+        """Ignore it."""
+
+    def warning(self, text: str) -> None:
+        """Ignore it."""
+
+
+class StopRequest:
+    """Set when the user asks to stop: the step under way ends, then the trial, then the study."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        """Ask to stop; safe in a signal handler."""
+        self._event.set()
+
+    def __bool__(self) -> bool:
+        return self._event.is_set()
+
+
+@dataclass(frozen=True)
+class StudyContext:
+    """All that running a study's trials needs.
+
+    Attributes:
+        config: The study.
+        paths: Its folder.
+        database: Where everything is recorded.
+        search: The ask/tell seam.
+        data: The prepared splits.
+        train_rows: Rows of the training split.
+        tokens_per_row: Length of the longest training row, in tokens, cut at ``max_length``.
+        model_folder: The base model.
+        fingerprint: Its SHA-256.
+        facts: Its sizes.
+        device: ``cpu`` or ``cuda:N``.
+        listener: Whoever watches.
+        stop: Set when the user asks to stop.
+    """
+
+    config: StudyConfig
+    paths: StudyPaths
+    database: Database
+    search: Search
+    data: PreparedData
+    train_rows: int
+    tokens_per_row: int
+    model_folder: Path
+    fingerprint: str
+    facts: ModelFacts
+    device: str
+    listener: Listener
+    stop: StopRequest
+
+
+class Executor(Protocol):
+    """Runs the trials of a study until the search or its budget ends, or the user asks to stop.
+
+    An implementation promises:
+
+    - Every trial that it starts is in the database before its first step, and its result is on disk, then in the
+      database, then told to the search, in this order: after a crash at any instant ``recover`` finds the rest.
+    - A trial's own result depends on its specification alone, not on what ran before it or beside it.
+    - A failed trial ends itself and nothing else; faults of the user's making (``UserError``) end the study.
+    - When ``stop`` is set it ends the step under way and returns soon after.
+    """
+
+    def run(self, context: StudyContext) -> None:
+        """Run trials until there is none left to run."""

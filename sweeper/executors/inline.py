@@ -1,0 +1,90 @@
+"""One trial after the other in this process, on a base model that stays loaded."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+from sweeper.config.evaluation import LOSSES
+from sweeper.config.trial import Outcome, TrialResult, TrialSpec
+from sweeper.data.splits import read_prepared
+from sweeper.evaluation.scoring import score
+from sweeper.executors.base import StudyContext
+from sweeper.executors.micro_batches import MicroBatches
+from sweeper.executors.recorder import Recorder
+from sweeper.executors.specification import specification
+from sweeper.paths import write_atomically
+from sweeper.search.study import Candidate
+from sweeper.training.base_model import BaseModel, load_base
+from sweeper.training.trial import Evaluate, train_trial
+
+
+class InlineExecutor:
+    """Runs trials one by one; the base model is loaded at the first and kept for the final scoring."""
+
+    def __init__(self) -> None:
+        self._base: BaseModel | None = None
+
+    def base(self, context: StudyContext) -> BaseModel:
+        """Return the base model, loading it the first time."""
+        if self._base is None:
+            config = context.config
+            context.listener.stage(f"loading {config.model.name}")
+            self._base = load_base(context.model_folder, config.model, config.adapter, context.device)
+        return self._base
+
+    def run(self, context: StudyContext) -> None:
+        """Run trials until the search or the budget ends, or the user asks to stop."""
+        deadline = None if context.config.search.timeout is None else time.monotonic() + context.config.search.timeout
+        while not context.stop and not _budget_spent(context, deadline):
+            candidate = context.search.ask()
+            if candidate is None:
+                return
+            self._run_trial(context, candidate)
+
+    def _run_trial(self, context: StudyContext, candidate: Candidate) -> None:
+        spec = specification(context, candidate)
+        base = self.base(context)
+        recorder = Recorder(context, candidate, spec)
+        recorder.start()
+        planner = MicroBatches(context, base)
+        rows = planner.plan(spec)
+        if rows == 0:
+            recorder.end(_infeasible(spec))
+            return
+        result = train_trial(spec, base, recorder, rows, _task_metric(context, base))
+        planner.learn(spec, rows, result)
+        recorder.end(result)
+
+
+def _budget_spent(context: StudyContext, deadline: float | None) -> bool:
+    most = context.config.search.max_epochs_total
+    if most is not None and context.search.epochs_spent >= most:
+        return True
+    return deadline is not None and time.monotonic() >= deadline
+
+
+def _task_metric(context: StudyContext, base: BaseModel) -> Evaluate | None:
+    """Return how to measure the deciding metric on generated text; None where the loss decides."""
+    config = context.config.evaluation
+    if config.metric in LOSSES:
+        return None
+    rows = read_prepared(context.data.validation)
+    deciding = config.model_copy(update={"metrics": (config.metric,)})
+    return lambda model: {config.metric: score(model, base.tokenizer, rows, deciding).metrics[config.metric].value}
+
+
+def _infeasible(spec: TrialSpec) -> TrialResult:
+    """A trial that is not begun, because by the estimate not even one row at a time fits."""
+    now = datetime.now(UTC).isoformat()
+    reason = "by the estimate a single row does not fit in the free memory"
+    result = TrialResult(
+        number=spec.number,
+        outcome=Outcome.INFEASIBLE,
+        reason=reason,
+        device=spec.device,
+        started_at=now,
+        finished_at=now,
+    )
+    write_atomically(spec.folder / "result.json", result.model_dump_json(indent=2) + "\n")
+    return result

@@ -1,0 +1,94 @@
+"""The pruning seam bound: a trial's reports go to the database, to the search and to whoever watches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from sweeper.config.trial import Decision, Outcome, TrialResult, TrialSpec
+from sweeper.executors.base import StudyContext
+from sweeper.executors.specification import planned_steps
+from sweeper.paths import TrialPaths
+from sweeper.search.study import Candidate
+
+_FLUSH_S = 1.0
+"""Metrics are written in one transaction a second: a crash loses a second of a curve, never a trial."""
+
+
+class Recorder:
+    """Records one trial from its start to its end, and is its ``report``."""
+
+    def __init__(self, context: StudyContext, candidate: Candidate, spec: TrialSpec) -> None:
+        self._context = context
+        self._candidate = candidate
+        self._spec = spec
+        self._waiting: list[tuple[int, int, dict[str, float]]] = []
+        self._flushed = time.monotonic()
+
+    def start(self) -> None:
+        """Record that the trial begins, and tell the search how long it will train."""
+        context, candidate, spec = self._context, self._candidate, self._spec
+        total, warmup_steps = planned_steps(context, spec)
+        context.search.plan(
+            spec.number, length=spec.hyperparameters.epochs, warmup_end_percent=100 * warmup_steps / total
+        )
+        context.database.trials.start(spec, candidate.kind, confirms=candidate.confirms, restarts=candidate.restarts)
+        context.listener.trial_started(candidate, spec, total)
+
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> Decision:
+        """Take a trial's report; see ``Report``."""
+        context, number = self._context, self._spec.number
+        self._waiting.append((number, step, {name: value for name, value in metrics.items() if name != "progress"}))
+        if time.monotonic() - self._flushed >= _FLUSH_S:
+            self._flush()
+        context.listener.trial_reported(number, step, metrics)
+        if context.stop and metrics["progress"] < 1:
+            return Decision.INTERRUPT
+        deciding = metrics.get(context.config.evaluation.metric)
+        if deciding is not None and context.search.report(number, metrics["progress"], deciding):
+            return Decision.PRUNE
+        return Decision.CONTINUE
+
+    def end(self, result: TrialResult) -> None:
+        """Record the result; it is on disk already, so that a crash here loses nothing."""
+        self._flush()
+        finish(self._context, result)
+        self._context.listener.trial_ended(result)
+
+    def _flush(self) -> None:
+        self._context.database.metrics.add(self._spec.study, self._waiting)
+        self._waiting.clear()
+        self._flushed = time.monotonic()
+
+
+def finish(context: StudyContext, result: TrialResult) -> None:
+    """Put a result into the database, then tell the search; each step only if it is not done yet."""
+    if context.database.trials.get(context.config.name, result.number).outcome is None:
+        context.database.trials.finish(context.config.name, result)
+    context.search.tell(result.number, result)
+
+
+def recover(context: StudyContext) -> int:
+    """Put in order what a stopped or killed process left: finished trials are kept, the others queued again.
+
+    Returns:
+        How many trials are queued again.
+    """
+    queued = 0
+    for number in context.search.interrupted():
+        result = read_result(context.paths.trial(number))
+        if result is not None and result.outcome is not Outcome.INTERRUPTED:
+            context.search.take_up(number)
+            finish(context, result)
+        else:
+            context.search.requeue(number)
+            queued += 1
+    context.database.trials.interrupt_unfinished(context.config.name, "the process that ran it ended")
+    return queued
+
+
+def read_result(paths: TrialPaths) -> TrialResult | None:
+    """Return the result a trial left on disk, or None where it has not ended."""
+    if not paths.result.is_file():
+        return None
+    return TrialResult.model_validate_json(paths.result.read_text(encoding="utf-8"))

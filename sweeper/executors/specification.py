@@ -1,0 +1,55 @@
+"""From what the sampler chose to what a trial is asked to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sweeper.config.parameters import PARAMETERS, ParameterValue, alpha_value
+from sweeper.config.schedule import steps, warmup
+from sweeper.config.trial import Hyperparameters, TrialSpec
+from sweeper.executors.base import StudyContext
+from sweeper.search.study import Candidate
+
+
+def hyperparameters(chosen: Mapping[str, ParameterValue]) -> Hyperparameters:
+    """Make every choice definite: defaults filled in, alpha a number, one kind of warmup, TRL's own fields apart."""
+    values: dict[str, ParameterValue] = {name: parameter.default for name, parameter in PARAMETERS.items()}
+    values |= {name: value for name, value in chosen.items() if name in PARAMETERS}
+    if values["warmup_steps"] is not None:
+        values["warmup_ratio"] = None
+    for name, parameter in PARAMETERS.items():
+        if parameter.type == "int" and values[name] is not None:
+            values[name] = int(values[name])  # type: ignore[arg-type]
+    rank, alpha = values["lora_rank"], values["lora_alpha"]
+    assert isinstance(rank, int) and isinstance(alpha, int | float | str)
+    values["lora_alpha"] = alpha_value(alpha, rank)
+    further = {name: value for name, value in chosen.items() if name not in PARAMETERS}
+    return Hyperparameters.model_validate({**values, "trl": further})
+
+
+def specification(context: StudyContext, candidate: Candidate) -> TrialSpec:
+    """Return the whole specification of the trial that a candidate asks for."""
+    config = context.config
+    return TrialSpec(
+        study=config.name,
+        number=candidate.number,
+        seed=candidate.seed,
+        model=config.model,
+        model_folder=context.model_folder,
+        technique=config.technique,
+        adapter=config.adapter,
+        train=context.data.train,
+        validation=context.data.validation,
+        hyperparameters=hyperparameters(candidate.parameters),
+        evaluation=config.evaluation,
+        device=context.device,
+        micro_batch=None if config.executor.micro_batch == "auto" else config.executor.micro_batch,
+        folder=context.paths.trial(candidate.number).folder,
+    )
+
+
+def planned_steps(context: StudyContext, spec: TrialSpec) -> tuple[int, int]:
+    """Return the optimizer steps of a trial, and how many of them are warmup."""
+    chosen = spec.hyperparameters
+    total = steps(context.train_rows, chosen.batch_size, chosen.epochs)
+    return total, warmup(total, chosen.warmup_steps, chosen.warmup_ratio)

@@ -1,0 +1,263 @@
+"""A study from its file to its registered winner: the whole flow on one screen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from pydantic import TypeAdapter
+
+from sweeper.config.loader import StudyFile
+from sweeper.config.space import Space
+from sweeper.config.study import StudyConfig
+from sweeper.data.splits import PreparedData, write_splits
+from sweeper.data.tokens import TokenCounter
+from sweeper.errors import StudyInterrupted, StudyStateError
+from sweeper.executors.base import Listener, Silent, StopRequest, StudyContext
+from sweeper.executors.inline import InlineExecutor
+from sweeper.executors.recorder import recover
+from sweeper.models.facts import fingerprint, read_facts
+from sweeper.paths import Home, StudyPaths, write_json
+from sweeper.resolve import ResolvedStudy, resolve_study
+from sweeper.search.storage import open_storage
+from sweeper.search.study import Search
+from sweeper.store import Database, StudyState
+from sweeper.training.device import resolve_device
+from sweeper.winner import Verdict, find_winner
+
+EXECUTORS = {"inline": InlineExecutor}
+
+_PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "evaluate", "optuna")
+
+
+@dataclass(frozen=True)
+class _Resolved:
+    """What a study was resolved to on this machine, kept beside it for `resume`."""
+
+    model_folder: str
+    fingerprint: str
+    train_rows: int
+    tokens_per_row: int
+
+
+def run_study(
+    file: StudyFile,
+    *,
+    home: Home | None = None,
+    listener: Listener | None = None,
+    stop: StopRequest | None = None,
+    force: bool = False,
+) -> Verdict:
+    """Search, train, score and register: everything a study file asks for.
+
+    Args:
+        file: The study.
+        home: Where everything is kept; ``SWEEPER_HOME`` if left out.
+        listener: Told of all progress.
+        stop: Set it to stop after the step under way.
+        force: Register the winner even if it does not beat the base model.
+
+    Raises:
+        UserError: If the study, its data, its model or this machine is at fault; nothing is changed then.
+        StudyInterrupted: If it was stopped; `resume_study` goes on.
+        SweeperError: If no trial was completed.
+    """
+    home, listener = home or Home.current(), listener or Silent()
+    config = file.config
+    with Database.open(home.database, create=True) as database:
+        if database.studies.find(config.name) is not None:
+            raise StudyStateError(
+                f"study {config.name!r} is in {home.database} already; `sweeper resume {config.name}` "
+                f"goes on with it, `sweeper run {file.path} --name {config.name}-2` begins another"
+            )
+        device = resolve_device(config.executor.device)
+        resolved = resolve_study(file, fetch=True, on_progress=listener.stage)
+        with _exclusively(home.study(config.name)):
+            context = _begin(file, resolved, device, home, database, listener, stop or StopRequest())
+            return _conduct(context, home, force=force)
+
+
+def resume_study(
+    name: str,
+    *,
+    home: Home | None = None,
+    listener: Listener | None = None,
+    stop: StopRequest | None = None,
+    force: bool = False,
+) -> Verdict:
+    """Go on with a study that was stopped, killed or finished: what is done stays, what is missing is done.
+
+    Raises:
+        StudyStateError: If there is no such study, or another process runs it.
+        StudyInterrupted: If it was stopped again.
+        SweeperError: If no trial was completed.
+    """
+    home, listener = home or Home.current(), listener or Silent()
+    with Database.open(home.database, create=False) as database:
+        database.studies.get(name)
+        with _exclusively(home.study(name)):
+            context = _take_up(name, home, database, listener, stop or StopRequest())
+            queued = recover(context)
+            if queued:
+                listener.warning(f"{queued} interrupted trial(s) begin again")
+            return _conduct(context, home, force=force)
+
+
+def _conduct(context: StudyContext, home: Home, *, force: bool) -> Verdict:
+    """Run the trials, then find the winner; whatever happens, the database says how the study stands."""
+    state = StudyState.INTERRUPTED
+    studies, name = context.database.studies, context.config.name
+    studies.set_state(name, StudyState.RUNNING)
+    executor = EXECUTORS[context.config.executor.kind]()
+    try:
+        executor.run(context)
+        if context.stop:
+            raise StudyInterrupted(f"stopped; `sweeper resume {name}` goes on")
+        verdict = find_winner(context, executor.base(context), home, force=force)
+        state = StudyState.FINISHED
+        return verdict
+    finally:
+        studies.set_state(name, state)
+
+
+def _begin(
+    file: StudyFile,
+    resolved: ResolvedStudy,
+    device: str,
+    home: Home,
+    database: Database,
+    listener: Listener,
+    stop: StopRequest,
+) -> StudyContext:
+    """Prepare the data, create the search and record the study."""
+    config, paths = file.config, home.study(file.config.name)
+    for note in (*resolved.splits.notes, *resolved.space.reasons):
+        listener.warning(note)
+    data = write_splits(resolved.splits, paths.data)
+    lengths = TokenCounter(resolved.model.path).lengths(resolved.splits.train)
+    on_disk = _Resolved(
+        model_folder=str(resolved.model.path),
+        fingerprint=fingerprint(resolved.model.path),
+        train_rows=len(resolved.splits.train),
+        tokens_per_row=min(max(lengths), config.technique.max_length),
+    )
+    write_json(paths.resolved, asdict(on_disk))
+    search = Search.create(
+        config.name,
+        open_storage(home.database),
+        config=config.search,
+        space=resolved.space.space,
+        evaluation=config.evaluation,
+        seed=config.seed,
+        known_good=resolved.space.known_good if config.search.known_good else (),
+    )
+    database.studies.create(
+        config.name,
+        file_name=file.path.name,
+        file_text=file.text,
+        config=config.model_dump(mode="json"),
+        space=_space_json(resolved),
+        seed=config.seed,
+        packages=_versions(),
+        data_sha256=data.sha256,
+        base_model=config.model.name,
+        base_model_fingerprint=on_disk.fingerprint,
+    )
+    return _context(config, paths, database, search, data, on_disk, device, listener, stop)
+
+
+def _take_up(name: str, home: Home, database: Database, listener: Listener, stop: StopRequest) -> StudyContext:
+    """Put a stored study together again, from the database and its folder."""
+    record, paths = database.studies.get(name), home.study(name)
+    config = StudyConfig.model_validate(record.config)
+    on_disk = _Resolved(**json.loads(paths.resolved.read_text(encoding="utf-8")))
+    data = PreparedData(
+        paths.data / "train.jsonl", paths.data / "validation.jsonl", paths.data / "test.jsonl", record.data_sha256
+    )
+    missing = [
+        path for path in (data.train, data.validation, data.test, Path(on_disk.model_folder)) if not path.exists()
+    ]
+    if missing:
+        raise StudyStateError(f"study {name!r} cannot go on: {', '.join(map(str, missing))} is gone")
+    search = Search.open(
+        name,
+        open_storage(home.database),
+        config=config.search,
+        space=TypeAdapter(Space).validate_python(record.space["space"]),
+        evaluation=config.evaluation,
+        seed=config.seed,
+    )
+    device = resolve_device(config.executor.device)
+    return _context(config, paths, database, search, data, on_disk, device, listener, stop)
+
+
+def _context(
+    config: StudyConfig,
+    paths: StudyPaths,
+    database: Database,
+    search: Search,
+    data: PreparedData,
+    resolved: _Resolved,
+    device: str,
+    listener: Listener,
+    stop: StopRequest,
+) -> StudyContext:
+    folder = Path(resolved.model_folder)
+    return StudyContext(
+        config=config,
+        paths=paths,
+        database=database,
+        search=search,
+        data=data,
+        train_rows=resolved.train_rows,
+        tokens_per_row=resolved.tokens_per_row,
+        model_folder=folder,
+        fingerprint=resolved.fingerprint,
+        facts=read_facts(folder),
+        device=device,
+        listener=listener,
+        stop=stop,
+    )
+
+
+def _space_json(resolved: ResolvedStudy) -> dict[str, Any]:
+    space = resolved.space
+    return {
+        "preset": space.preset,
+        "reasons": list(space.reasons),
+        "space": {name: range_.model_dump(mode="json") for name, range_ in space.space.items()},
+        "known_good": list(space.known_good),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@contextmanager
+def _exclusively(paths: StudyPaths) -> Iterator[None]:
+    """Hold the study's lock; the operating system lets go of it however this process ends."""
+    paths.folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(paths.lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StudyStateError(
+            f"another process is running study {paths.folder.name!r}; `sweeper status` shows it"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
