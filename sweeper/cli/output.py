@@ -10,7 +10,7 @@ import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from enum import Enum
@@ -22,6 +22,7 @@ from pydantic import BaseModel
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from typer.exceptions import TyperException
 
@@ -67,6 +68,32 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[object]], *, title: st
     for row in rows:
         found.add_row(*("" if value is None else safe(value) for value in row))
     return found
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, float | None], None]]:
+    """Give a function that shows on standard error what is being done: bars on a terminal, else a line a stage."""
+    screen = console(stderr=True)
+    if not screen.is_terminal:
+        told: set[str] = set()
+
+        def tell(stage: str, fraction: float | None) -> None:
+            if stage not in told:
+                told.add(stage)
+                say(safe(stage), stderr=True)
+
+        yield tell
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=screen, transient=True) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(stage: str, fraction: float | None) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(safe(stage), total=None if fraction is None else 1.0)
+            bars.update(tasks[stage], completed=fraction or 0.0)
+
+        yield show
 
 
 def emit_json(value: object) -> None:

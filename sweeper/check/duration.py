@@ -1,0 +1,96 @@
+"""How long the sweep may take: arithmetic on tokens and weights, and the speed of the device. Rough by nature.
+
+A step costs 2 floating-point operations a weight and token forward, and 2 backward: through frozen weights only the
+gradient of the input is computed, not that of the weight (a third of the usual 6; Kaplan et al. 2020,
+arXiv:2001.08361, section 2.1). Checkpointing computes the forward pass once more. An evaluation is a forward pass.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from sweeper.check.length import Tokens
+from sweeper.check.memory import compute_type
+from sweeper.check.section import Section
+from sweeper.config.evaluation import TASK_METRICS
+from sweeper.config.search import NoPruner
+from sweeper.hardware import Machine
+from sweeper.models.facts import ModelFacts
+from sweeper.presets.rules import corner_values
+from sweeper.resolve import ResolvedStudy
+
+PRUNING_SAVES = 0.4
+"""Part of the training that pruning is assumed to save."""
+
+_CPU_EFFICIENCY = 0.5  # of the speed of a plain product of matrices
+_PROBE_S = 0.05
+_PROBE_SIZE = 512
+_LOAD_S = 15.0
+# Dense half-precision peak of a GPU by compute capability, in TFLOP/s (NVIDIA's data sheets of A100, RTX 3090,
+# RTX 4090, H100, B200, RTX 5090, and T4 and V100), and the part of it that fine-tuning with adapters reaches.
+_PEAK_TFLOPS = {7.0: 112, 7.5: 65, 8.0: 312, 8.6: 71, 8.9: 165, 9.0: 989, 10.0: 2250, 12.0: 210}
+_GPU_EFFICIENCY = 0.2
+_UNKNOWN_TFLOPS = 60
+
+
+def duration(study: ResolvedStudy, facts: ModelFacts, here: Machine, tokens: Tokens) -> Section:
+    """Estimate how long one trial and the whole search take."""
+    speed, basis = _speed(study, here)
+    trial_s = trial_flops(study, facts, tokens) / speed
+    config = study.config
+    prunes = not isinstance(config.search.pruner, NoPruner) and not config.evaluation.objectives
+    search_s = _LOAD_S + config.search.n_trials * trial_s * (1 - PRUNING_SAVES * prunes)
+    bounded = min(search_s, config.search.timeout or search_s)
+    assumed = f", pruning taken to save {PRUNING_SAVES:.0%}" if prunes else ""
+    lines = [
+        f"roughly {_time(trial_s)} a trial, {_time(bounded)} for {config.search.n_trials} trials{assumed} ({basis}); "
+        "half or double that would be no surprise",
+        "the comparison on the test split comes on top",
+    ]
+    if bounded < search_s:
+        lines.append(f"search.timeout ends it; without, roughly {_time(search_s)}")
+    if config.evaluation.metric in TASK_METRICS:
+        lines.append(f"{config.evaluation.metric} needs generated text at every evaluation, which is not counted here")
+    figures = {"trial_s": trial_s, "search_s": bounded, "gflops": speed / 1e9, "basis": basis}
+    return Section("duration", tuple(lines), figures=figures)
+
+
+def trial_flops(study: ResolvedStudy, facts: ModelFacts, tokens: Tokens) -> float:
+    """Return the floating-point operations of a trial that is not pruned, evaluations included."""
+    epochs = corner_values(study.space.space, "epochs")
+    checkpointing = study.config.technique.gradient_checkpointing
+    again = study.device != "cpu" if checkpointing == "auto" else checkpointing
+    trained = len(study.splits.train) * tokens.mean * (min(epochs) + max(epochs)) / 2
+    evaluated = len(study.splits.validation) * tokens.mean * study.config.evaluation.points
+    return facts.parameters * (trained * (6 if again else 4) + evaluated * 2)
+
+
+def _speed(study: ResolvedStudy, here: Machine) -> tuple[float, str]:
+    """Return floating-point operations a second in training, and where the number is from."""
+    if study.device == "cpu":
+        peak = probe_flops()
+        return peak * _CPU_EFFICIENCY, f"from a probe of the CPU just now: {peak / 1e9:.0f} GFLOP/s"
+    gpu = here.gpus[int(study.device.partition(":")[2] or 0)]
+    peak = 1e12 * _PEAK_TFLOPS.get(gpu.capability or 0.0, _UNKNOWN_TFLOPS)
+    if compute_type(study.config, study.device, here) == "float32":
+        peak /= 8  # without tensor cores
+    return peak * _GPU_EFFICIENCY, f"assumed for {gpu.name}: {_GPU_EFFICIENCY:.0%} of {peak / 1e12:.0f} TFLOP/s"
+
+
+def probe_flops() -> float:
+    """Measure the float32 floating-point operations a second of the CPU, in about 50 ms."""
+    matrix = np.ones((_PROBE_SIZE, _PROBE_SIZE), dtype=np.float32)
+    matrix @ matrix  # the first product starts the threads
+    started, products = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - started) < _PROBE_S or products == 0:
+        matrix @ matrix
+        products += 1
+    return float(products * 2 * _PROBE_SIZE**3 / elapsed)
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

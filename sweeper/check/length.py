@@ -1,0 +1,168 @@
+"""How long trials are: optimizer steps at the corners of the space, and tokens in a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sweeper.check.section import Section
+from sweeper.config.schedule import steps as count_steps
+from sweeper.config.schedule import warmup
+from sweeper.config.space import Space
+from sweeper.data.files import Row
+from sweeper.data.tokens import TokenCounter
+from sweeper.errors import DataError
+from sweeper.presets.rules import corner_values
+from sweeper.resolve import ResolvedStudy
+
+COUNTED_ROWS = 4000
+"""Rows whose tokens are counted; of more, this many are taken evenly."""
+
+_SINGLE_TOKENIZER = "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class Corner:
+    """An extreme of the space, as far as its length goes."""
+
+    batch_size: int
+    epochs: float
+    steps: int
+    warmup_steps: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Lengths of the training rows, in tokens, cut at ``max_length``; whether any were counted."""
+
+    mean: float
+    longest: int
+    counted: bool
+    section: Section
+
+
+def corners(space: Space, train_rows: int) -> list[Corner]:
+    """Return the optimizer steps and the shortest and longest warmup at each extreme of batch size and epochs."""
+    batches, epochs = (sorted(set(corner_values(space, name))) for name in ("batch_size", "epochs"))
+    return [_corner(space, train_rows, int(batch), float(count)) for count in epochs for batch in batches]
+
+
+def _corner(space: Space, train_rows: int, batch: int, epochs: float) -> Corner:
+    total = count_steps(train_rows, batch, epochs)
+    if "warmup_steps" in space:
+        lengths = [warmup(total, int(value), None) for value in corner_values(space, "warmup_steps")]
+    else:
+        lengths = [warmup(total, None, float(value)) for value in corner_values(space, "warmup_ratio")]
+    return Corner(batch, epochs, total, (min(lengths), max(lengths)))
+
+
+def steps(study: ResolvedStudy) -> Section:
+    """Say how many optimizer steps each corner of the space gives."""
+    found = corners(study.space.space, len(study.splits.train))
+    points = study.config.evaluation.points
+    lines = tuple(
+        f"batch size {corner.batch_size}, epochs {corner.epochs:g}: {corner.steps:,} optimizer steps, "
+        f"warmup {_span(corner.warmup_steps)}"
+        for corner in found
+    )
+    shortest = min(corner.steps for corner in found)
+    warnings = []
+    if shortest < points:
+        warnings.append(
+            f"evaluation.points is {points}, but the shortest trial has {shortest} optimizer steps: it is evaluated "
+            "after each of them, and no oftener"
+        )
+    return Section("steps", lines, tuple(warnings), {"corners": [vars(corner) for corner in found]})
+
+
+def _span(bounds: tuple[int, int]) -> str:
+    low, high = bounds
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def tokens(study: ResolvedStudy) -> Tokens:
+    """Say how long the rows are, what is cut at ``max_length``, and what has nothing left to learn from.
+
+    Raises:
+        DataError: If no row has anything left to learn from, or the chat template refuses one.
+        ModelError: If the tokenizer is broken.
+    """
+    most = study.config.technique.max_length
+    if not (study.model.path / _SINGLE_TOKENIZER).is_file():
+        note = f"not counted: {study.model.path} has no {_SINGLE_TOKENIZER}, so its tokenizer is converted at load"
+        return Tokens(most, most, False, Section("tokens", (note,)))
+    counter = TokenCounter(study.model.path)
+    rows = sample(study.splits.train)
+    lengths = counter.lengths(rows)
+    masked = _masked(study, counter, rows)
+    cut = sum(length > most for length in lengths)
+    figures: dict[str, Any] = {
+        "rows_counted": len(rows),
+        "mean": sum(lengths) / len(lengths),
+        "longest": max(lengths),
+        "max_length": most,
+        "truncated": cut / len(rows),
+        "dropped": masked / len(rows),
+    }
+    if masked == len(rows):
+        raise DataError(
+            f"data: every training row's prompt fills technique.max_length ({most} tokens), so that no completion is "
+            f"left to learn from; raise it (the longest row has {max(lengths):,} tokens), or shorten the prompts"
+        )
+    several = "" if len(rows) == len(study.splits.train) else f" of {len(rows):,} rows taken evenly"
+    lines = (
+        f"mean {figures['mean']:.0f}, longest {max(lengths):,}{several}; max_length {most:,}",
+        f"{figures['truncated']:.1%} of the rows are cut, {figures['dropped']:.1%} have no completion left",
+    )
+    warnings = [*_cut_warnings(figures), *_text_warnings(study, counter, rows)]
+    kept = [min(length, most) for length in lengths]
+    section = Section("tokens", lines, tuple(warnings), figures)
+    return Tokens(sum(kept) / len(kept), max(kept), True, section)
+
+
+def sample(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows whose tokens are counted: all, or ``COUNTED_ROWS`` of them, evenly spread."""
+    if len(rows) <= COUNTED_ROWS:
+        return list(rows)
+    return [rows[index * len(rows) // COUNTED_ROWS] for index in range(COUNTED_ROWS)]
+
+
+def _masked(study: ResolvedStudy, counter: TokenCounter, rows: list[Row]) -> int:
+    """Return how many rows have nothing with a loss left after the cut, which the trainer drops."""
+    technique = study.config.technique
+    if not technique.completion_only or study.splits.kind == "text":
+        return 0
+    asked = rows
+    if study.splits.kind == "messages":
+        asked = [{"prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in rows]
+    return sum(length >= technique.max_length for length in counter.prompt_lengths(asked))
+
+
+def _cut_warnings(figures: dict[str, Any]) -> list[str]:
+    warnings = []
+    if figures["truncated"] > 0:
+        warnings.append(
+            f"{figures['truncated']:.1%} of the training rows are longer than max_length {figures['max_length']:,} and "
+            f"are cut at the end; the longest has {figures['longest']:,} tokens"
+        )
+    if figures["dropped"] > 0:
+        warnings.append(f"{figures['dropped']:.1%} of the training rows have no completion left and are dropped")
+    return warnings
+
+
+def _text_warnings(study: ResolvedStudy, counter: TokenCounter, rows: list[Row]) -> list[str]:
+    warnings = []
+    special = counter.special_tokens_in(rows)
+    if special:
+        warnings.append(
+            f"train: {len(special):,} of {len(rows):,} rows hold a special token of the model in their text (first: "
+            f"row {special[0] + 1} of those counted); the model takes it for a turn's end or the like"
+        )
+    if study.splits.kind in ("messages", "prompt_completion_messages") and not counter.has_chat_template:
+        warnings.append("the data are chats, and the model has no chat template: turns are joined without any mark")
+    positions = study.facts.max_positions if study.facts else None
+    most = study.config.technique.max_length
+    if positions is not None and most > positions:
+        warnings.append(f"max_length {most:,} is beyond the {positions:,} positions that the model was made for")
+    return warnings

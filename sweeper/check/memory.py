@@ -1,0 +1,85 @@
+"""Whether it fits: an estimate of memory at the largest configuration, against what the device has free."""
+
+from __future__ import annotations
+
+from sweeper.check.length import Tokens
+from sweeper.check.section import Section
+from sweeper.config.study import StudyConfig
+from sweeper.hardware import Machine
+from sweeper.models.facts import ModelFacts
+from sweeper.models.memory import Workload, estimate, largest_micro_batch
+from sweeper.presets.rules import corner_values
+from sweeper.resolve import ResolvedStudy
+
+_GIB = 1 << 30
+_BF16_CAPABILITY = 8.0  # NVIDIA Ampere, the first with bfloat16
+
+
+def memory(study: ResolvedStudy, facts: ModelFacts, here: Machine, tokens: Tokens) -> Section:
+    """Say what the largest configuration takes, and how many rows fit at once."""
+    work = largest_workload(study, here, tokens)
+    batch = int(max(corner_values(study.space.space, "batch_size")))
+    free = free_bytes(study.device, here)
+    asked = study.config.executor.micro_batch
+    rows = asked if isinstance(asked, int) else None
+    if rows is None and free is not None:
+        rows = largest_micro_batch(facts, work, batch_size=batch, free_bytes=free, loaded=False)
+    need = estimate(facts, work, max(1, rows or 1))
+    figures = {**vars(need), "total": need.total, "micro_batch": rows, "free": free, "dtype": work.dtype}
+    largest = f"rank {work.lora_rank}, batch size {batch}, {work.tokens_per_row:,} tokens a row, {work.dtype}"
+    where = "an unknown amount" if free is None else _size(free)
+    lines = (
+        f"about {_size(need.total)} at micro-batch {max(1, rows or 1)} ({largest}); {study.device} has {where} free",
+        f"of which base {_size(need.base)}, activations {_size(need.activations)}, logits {_size(need.logits)}, "
+        f"adapter with optimizer {_size(need.adapter + need.gradients + need.optimizer)}",
+    )
+    return Section("memory", lines, tuple(_warnings(need.total, free, rows)), figures)
+
+
+def largest_workload(study: ResolvedStudy, here: Machine, tokens: Tokens) -> Workload:
+    """Return what takes most memory among all configurations."""
+    space, config = study.space.space, study.config
+    targets = space["target_modules"].corners() if "target_modules" in space else ("all-linear",)
+    checkpointing = config.technique.gradient_checkpointing
+    return Workload(
+        adapter=config.adapter,
+        lora_rank=int(max(corner_values(space, "lora_rank"))),
+        target_modules="all-linear" if "all-linear" in targets else max(targets, key=len),
+        tokens_per_row=config.technique.max_length if config.technique.packing else tokens.longest,
+        dtype=compute_type(config, study.device, here),
+        gradient_checkpointing=study.device != "cpu" if checkpointing == "auto" else checkpointing,
+        attention_matrix=config.model.attention == "eager",
+    )
+
+
+def compute_type(config: StudyConfig, device: str, here: Machine) -> str:
+    """Return the number type that training will pick for the device."""
+    if config.model.dtype != "auto":
+        return config.model.dtype
+    if device == "cpu":
+        return "float32"
+    capability = here.gpus[_index(device)].capability
+    return "bfloat16" if capability is None or capability >= _BF16_CAPABILITY else "float16"
+
+
+def free_bytes(device: str, here: Machine) -> int | None:
+    """Return the free memory of a device; None where it does not tell."""
+    return here.free_bytes if device == "cpu" else here.gpus[_index(device)].free_bytes
+
+
+def _index(device: str) -> int:
+    return int(device.partition(":")[2] or 0)
+
+
+def _warnings(need: int, free: int | None, rows: int | None) -> list[str]:
+    if free is None or rows is None or (rows > 0 and need <= free):
+        return []
+    fits = "at micro-batch 1" if rows == 0 else f"at the micro-batch of {rows} that the study asks for"
+    return [
+        f"the largest configuration may not fit even {fits}: about {_size(need)} needed, {_size(free)} free; such "
+        "trials end as infeasible. Lower technique.max_length or the rank, or use a smaller model"
+    ]
+
+
+def _size(count: int) -> str:
+    return f"{count / _GIB:.1f} GiB" if count >= _GIB / 10 else f"{count / (1 << 20):.0f} MiB"

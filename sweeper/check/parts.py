@@ -1,0 +1,124 @@
+"""What a study is made of: the model, the data and the space."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+from sweeper.check.section import Section
+from sweeper.config.evaluation import TASK_METRICS
+from sweeper.config.space import Fixed, describe
+from sweeper.config.study import StudyConfig
+from sweeper.errors import DataError, HardwareError
+from sweeper.resolve import ResolvedStudy
+
+_WARNING = "warning: "
+
+
+def model(study: ResolvedStudy) -> Section:
+    """Say where the base model is and what it is.
+
+    Raises:
+        HardwareError: If the device does not compute in what the study asks for.
+    """
+    _refuse_unsupported(study.config, study.device)
+    found, facts = study.model, study.facts
+    figures: dict[str, Any] = {
+        "name": found.name,
+        "source": found.source,
+        "path": str(found.path),
+        "license": found.license,
+        "planned": found.planned,
+        "device": study.device,
+    }
+    if facts is None:
+        later = "its sizes and token counts are checked once it is here (--fetch)"
+        return Section("model", (f"{found.name}: {found.planned}", later), figures=figures)
+    figures |= {"architecture": facts.architecture, "parameters": facts.parameters}
+    lines = (
+        f"{found.name}: {facts.architecture}, {_count(facts.parameters)} parameters, licence {found.license or '?'}",
+        f"from {_SOURCES[found.source]}: {found.path}",
+        f"trains on {study.device}",
+    )
+    return Section("model", lines, figures=figures)
+
+
+_SOURCES = {
+    "folder": "a local folder",
+    "cache": "sweeper's cache",
+    "hub-cache": "the Hub's local cache",
+    "hub": "the Hub",
+    "wheel": "a package index",
+}
+
+
+def _refuse_unsupported(config: StudyConfig, device: str) -> None:
+    if device == "cpu" and config.model.dtype == "float16":
+        raise HardwareError("model.dtype is float16, which the CPU does not train in; use float32, bfloat16 or auto")
+    if config.model.attention == "flash_attention_2" and (device == "cpu" or find_spec("flash_attn") is None):
+        raise HardwareError(
+            "model.attention is flash_attention_2, which needs a CUDA device and the package flash-attn; "
+            "use `attention: sdpa`, or `auto`"
+        )
+
+
+def data(study: ResolvedStudy) -> Section:
+    """Say how many rows there are and what they hold.
+
+    Raises:
+        DataError: If the metrics need answers and the rows have none.
+    """
+    splits = study.splits
+    rows = {name: len(getattr(splits, name)) for name in ("train", "validation", "test")}
+    evaluation = study.config.evaluation
+    need_answers = [metric for metric in (evaluation.metric, *evaluation.metrics) if metric in TASK_METRICS]
+    if splits.kind == "text" and need_answers:
+        raise DataError(
+            f"evaluation: {need_answers[0]} compares answers, and rows of plain text have none; use perplexity or "
+            "eval_loss as evaluation.metric and evaluation.metrics, or data with prompts and completions"
+        )
+    counts = ", ".join(f"{name} {count:,}" for name, count in rows.items())
+    kind = {"prompt_completion_messages": "chats split into prompt and completion", "messages": "chats"}
+    lines = (f"{counts} rows: {kind.get(splits.kind, splits.kind.replace('_', ' and '))}",)
+    return Section("data", lines, splits.notes, {"rows": rows, "kind": splits.kind, "notes": splits.notes})
+
+
+def space(study: ResolvedStudy) -> Section:
+    """Say what is searched and why."""
+    resolved, search = study.space, study.config.search
+    ranges = {name: describe(range_) for name, range_ in resolved.space.items()}
+    searched = [name for name, range_ in resolved.space.items() if not isinstance(range_, Fixed)]
+    reasons = [reason for reason in resolved.reasons if not reason.startswith(_WARNING)]
+    warnings = tuple(reason.removeprefix(_WARNING) for reason in resolved.reasons if reason.startswith(_WARNING))
+    if not searched:
+        warnings += ("nothing is searched: every parameter is fixed, so all trials differ by their seed only",)
+    lines = [f"{name}: {text}{_when(resolved.space[name].when)}" for name, text in ranges.items()]
+    lines += [f"because: {reason}" for reason in reasons]
+    lines += [f"known good: {_listed(values)}" for values in resolved.known_good]
+    lines += [f"enqueued: {_listed(values)}" for values in search.enqueue]
+    lines.append(
+        f"{search.n_trials} trials, sampler {search.sampler.kind}, pruner {search.pruner.kind}, "
+        f"decided by {study.config.evaluation.metric}"
+    )
+    figures = {
+        "preset": resolved.preset,
+        "ranges": {name: range_.model_dump() for name, range_ in resolved.space.items()},
+        "reasons": resolved.reasons,
+        "known_good": resolved.known_good,
+        "n_trials": search.n_trials,
+    }
+    return Section("space", tuple(lines), warnings, figures)
+
+
+def _when(when: dict[str, Any]) -> str:
+    conditions = [f"{name} is {' or '.join(map(str, values))}" for name, values in when.items()]
+    return f" (only where {' and '.join(conditions)})" if conditions else ""
+
+
+def _listed(values: dict[str, Any]) -> str:
+    shown = (f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items())
+    return ", ".join(shown)
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e9:.2f}B" if number >= 1e9 else f"{number / 1e6:.1f}M"

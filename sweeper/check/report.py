@@ -1,0 +1,66 @@
+"""The check of a study: one section a question, warnings gathered from all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sweeper.check import duration, length, memory, parts
+from sweeper.check.section import Section
+from sweeper.config.loader import StudyFile
+from sweeper.hardware import machine
+from sweeper.resolve import Progress, ResolvedStudy, resolve_study
+
+__all__ = ["CheckReport", "Section", "check_study"]
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What is known of a study before anything trains.
+
+    Attributes:
+        study: Name of the study.
+        sections: What was found, by question.
+    """
+
+    study: str
+    sections: tuple[Section, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What may be wrong but stops nothing."""
+        return tuple(warning for section in self.sections for warning in section.warnings)
+
+    @property
+    def figures(self) -> dict[str, Mapping[str, Any]]:
+        """The numbers of each section by its title, as plain data."""
+        return {section.title: section.figures for section in self.sections}
+
+
+def check_study(
+    file: StudyFile, *, fetch: bool = False, on_progress: Progress = lambda stage, fraction: None
+) -> CheckReport:
+    """Find out everything about a study that can be known without training.
+
+    Args:
+        file: A valid study with its file.
+        fetch: Whether to download a model that is not on this machine; without it, what depends on the model is
+            left out.
+        on_progress: Called with what is being downloaded and how far it is.
+
+    Raises:
+        UserError: Whatever the user has to change before the study can run; see ``resolve_study``.
+    """
+    study = resolve_study(file, fetch=fetch, on_progress=on_progress)
+    return CheckReport(file.config.name, tuple(_sections(study)))
+
+
+def _sections(study: ResolvedStudy) -> list[Section]:
+    here = machine()
+    sections = [parts.model(study), parts.data(study), parts.space(study), length.steps(study)]
+    if study.facts is None:
+        return sections  # the rest needs the model's tokenizer and sizes
+    tokens = length.tokens(study)
+    fits = memory.memory(study, study.facts, here, tokens)
+    return [*sections, tokens.section, fits, duration.duration(study, study.facts, here, tokens)]

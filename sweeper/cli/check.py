@@ -1,0 +1,42 @@
+"""``sweeper check``: everything about a study that can be known without training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sweeper.check import CheckReport, check_study
+from sweeper.cli.output import emit_json, progress, safe, say
+from sweeper.config.loader import load_study
+
+
+def check(
+    file: Annotated[Path, typer.Argument(help="The study file (YAML).", show_default=False)],
+    fetch: Annotated[bool, typer.Option("--fetch", help="Download the model if it is not on this machine.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """Say everything about a study that can be known without training.
+
+    Warnings do not fail; whatever the study cannot run with does, with exit code 2.
+    """
+    study = load_study(file)
+    with progress() as on_progress:
+        report = check_study(study, fetch=fetch, on_progress=on_progress)
+    if as_json:
+        emit_json({"study": report.study, "ok": True, "warnings": report.warnings, **report.figures})
+    else:
+        _show(report, file)
+
+
+def _show(report: CheckReport, file: Path) -> None:
+    for section in report.sections:
+        say(f"[bold]{section.title}[/]")
+        for line in section.lines:
+            say(f"  {safe(line)}")
+    for warning in report.warnings:
+        say(f"[yellow]warning:[/] {safe(warning)}")
+    count = len(report.warnings)
+    summary = f"{count} warning{'s' * (count != 1)}" if count else "no warnings"
+    say(f"[bold green]ok:[/] {safe(file)} can run, {summary}")
