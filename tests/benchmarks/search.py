@@ -247,6 +247,7 @@ STRATEGIES: dict[str, Strategy] = {
     "sweeper: TPE, no pruner, no starts": ours("tpe", "none", starts=False),
     "sweeper: TPE, halving, no starts": ours("tpe", "auto", starts=False),
     "sweeper: TPE, halving": ours("tpe", "auto"),
+    "sweeper: TPE, halving, confirmed": ours("tpe", "auto", confirm=True),
     "sweeper: GP, no pruner, no starts": ours("gp", "none", starts=False),
     "sweeper: GP, no pruner": ours("gp", "none"),
     "sweeper: GP, halving": ours("gp", "auto"),
