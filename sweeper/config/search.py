@@ -23,7 +23,7 @@ def _word_is_kind(value: Any) -> Any:
 
 
 class AutoSampler(Frozen):
-    """GP up to about 100 trials where every range is numeric and unconditional, TPE otherwise."""
+    """GP up to 100 trials where there is one objective and no range has a condition, TPE otherwise."""
 
     kind: Literal["auto"] = "auto"
 
