@@ -18,7 +18,7 @@ from scipy.stats import qmc
 
 from sweeper.config.space import Choice, Fixed, FloatRange, IntRange, Range
 from sweeper.search.seeds import derive_seed
-from sweeper.search.space import assemble, encode
+from sweeper.search.space import encode, read_back
 
 LARGEST_GRID = 100_000
 """Combinations; a larger grid is a mistake."""
@@ -66,8 +66,7 @@ def grid(space: Mapping[str, Range], points: int, seed: int) -> list[dict[str, A
         raise ValueError(f"the grid has {size} combinations; fix parameters, lower points, or use the qmc sampler")
     combinations: dict[str, dict[str, Any]] = {}
     for combination in product(*axes.values()):
-        chosen = dict(zip(axes, combination, strict=True))
-        active = assemble(space, lambda name, _, chosen=chosen: chosen[name])
+        active = read_back(dict(zip(axes, map(encode, combination), strict=True)), space)
         plan = {name: encode(value) for name, value in active.items() if name in axes}
         combinations[json.dumps(plan, sort_keys=True)] = plan
     plans = list(combinations.values())

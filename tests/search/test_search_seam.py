@@ -202,6 +202,18 @@ def test_a_trial_of_another_process_cannot_be_told(make: Make) -> None:
         other.tell(lost.number, result(lost.number, value=1.0))
 
 
+def test_a_trial_whose_result_outlived_its_process_is_told_by_the_next(make: Make) -> None:
+    lost = make().ask()
+    assert lost is not None
+    other = make(opened=True)
+    other.take_up(lost.number)
+    other.tell(lost.number, result(lost.number, value=1.0))
+    assert other.interrupted() == []
+    assert other.best(1)[0].parameters == lost.parameters
+    with pytest.raises(StudyStateError, match="not interrupted"):
+        other.take_up(lost.number)
+
+
 def test_a_process_that_died_while_sampling_samples_the_same_again(make: Make) -> None:
     expected = make("whole.db", sampler="random").ask()
     search = make("torn.db", sampler="random")
