@@ -77,11 +77,10 @@ def load(name: str) -> Any:
     """Import a command and return it as typer's command object."""
     lazy = COMMANDS[name]
     found = getattr(importlib.import_module(lazy.module), lazy.attribute)
-    if isinstance(found, typer.Typer):
-        group = typer.main.get_command(found)
-        group.name = name
-        return group
     alone = typer.Typer(add_completion=False)
+    if isinstance(found, typer.Typer):
+        alone.add_typer(found, name=name)
+        return typer.main.get_group(alone).commands[name]
     alone.command(name)(found)
     return typer.main.get_command(alone)
 

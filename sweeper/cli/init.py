@@ -1,0 +1,247 @@
+"""``sweeper init``: a commented study file for the user's data, checked before it is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sweeper.cli.output import safe, say
+from sweeper.config.data import DataConfig
+from sweeper.config.evaluation import LOSSES, TASK_METRICS
+from sweeper.config.loader import StudyFile, validate
+from sweeper.config.model import ModelConfig
+from sweeper.config.study import valid_name
+from sweeper.config.yaml_source import parse
+from sweeper.data.formats import convert, kind_of
+from sweeper.data.read import read_rows
+from sweeper.data.tokens import TokenCounter
+from sweeper.errors import UserError
+from sweeper.models.resolve import resolve
+from sweeper.paths import write_atomically
+from sweeper.resolve import resolve_study
+
+_MODEL = "smollm2-135m"
+_SHORT_ANSWER = 60  # characters; up to here an answer is right or wrong as a whole
+_LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)
+_COUNTED = 1000  # rows whose tokens are counted for max_length
+_PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./-]*")
+
+_TEMPLATE = """\
+# A study for sweeper. `sweeper check {file}` says what it would do, `sweeper run {file}` does it.
+name: {name}
+
+# A name of `sweeper models list`, a Hub name (owner/name) or a local folder (./path).
+model: {model}
+
+data:
+  # JSONL, JSON, CSV or Parquet; paths start at this file's folder. Found here: {found}.
+{sources}{columns}
+technique:
+  kind: sft
+  max_length: {max_length}  # tokens of prompt and completion together; {length_note}
+
+adapter:
+  kind: qlora  # lora: the same on a base that is not quantised, faster where memory is plenty
+
+search:
+  preset: recommended  # ranges by model, data and adapter, with sources; `sweeper check` prints them
+  n_trials: {trials}
+  # timeout: 2h  # no trial starts after this long
+  # space:  # what stands here overrides the preset
+  #   learning_rate: {{low: 1e-4, high: 2e-3, log: true}}
+  #   lora_rank: [8, 16, 32]
+  #   epochs: 2
+
+evaluation:
+  metric: eval_loss  # compares trials while searching, on the validation split
+  metrics: [{metrics}]  # scored on the test split at the end; the first decides
+
+seed: 0
+"""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the study file is to say.
+
+    Attributes:
+        sources: ``train``, ``validation`` and ``test`` as the user names them; absent ones are cut from train.
+        columns: What sweeper looks for to what the file calls it.
+    """
+
+    name: str
+    model: str
+    sources: dict[str, str]
+    columns: dict[str, str]
+    metric: str | None
+    trials: int
+    out: Path
+
+
+def init(
+    data: Annotated[str | None, typer.Option(help="Training data: a file, a folder or a Hub data set.")] = None,
+    validation: Annotated[str | None, typer.Option(help="Validation data; else cut from the training data.")] = None,
+    test: Annotated[str | None, typer.Option(help="Test data; else cut from the training data.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="prompt=question, completion=answer and the like; repeatable.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help=f"Base model [default: {_MODEL}].")] = None,
+    metric: Annotated[str | None, typer.Option(help="What decides the final comparison.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the study [default: from the data's].")] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Trials in all.")] = 20,
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("study.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing; take flags and defaults.")] = False,
+) -> None:
+    """Write a commented study file for your data.
+
+    Asks for what the flags leave open where it runs on a terminal, and looks at the data to fill in the rest.
+    """
+    if out.exists() and not force:
+        raise UserError(f"{out} exists already; name another file with --out, or overwrite it with --force")
+    ask = not yes and sys.stdin.isatty()
+    data = data or (typer.prompt("Training data (file, folder or Hub data set)") if ask else None)
+    if data is None:
+        raise UserError("--data is missing: name the file with your training data")
+    model = model or (typer.prompt("Base model", default=_MODEL) if ask else _MODEL)
+    named = {"train": data, "validation": validation, "test": test}
+    wanted = Wanted(
+        name=name or _name_from(data),
+        model=model,
+        sources={split: source for split, source in named.items() if source},
+        columns=_columns(column or []),
+        metric=_metric(metric),
+        trials=trials,
+        out=out,
+    )
+    text = study_text(wanted)
+    file = StudyFile(validate(parse(str(out), text)), out, text)
+    study = resolve_study(file)
+    write_atomically(out, text)
+    rows = ", ".join(f"{split} {len(getattr(study.splits, split)):,}" for split in ("train", "validation", "test"))
+    say(f"{safe(out)} written: study {safe(wanted.name)}, {rows} rows, model {safe(wanted.model)}")
+    say(f"next: sweeper check {safe(out)}, then sweeper run {safe(out)}")
+
+
+def study_text(wanted: Wanted) -> str:
+    """Look at the data and return a commented study file for them.
+
+    Raises:
+        UserError: If the data cannot be used, or the name cannot name a study.
+    """
+    try:
+        valid_name(wanted.name)
+    except ValueError as error:
+        raise UserError(f"--name: {error}") from error
+    source = wanted.sources["train"]
+    config = DataConfig(train=(source,), columns=wanted.columns)
+    raw = read_rows(source, Path.cwd())
+    rows = convert(raw, config, source)
+    max_length, length_note = _max_length(wanted.model, rows)
+    sources = {split: _from(wanted.out, path) for split, path in wanted.sources.items()}
+    lines = [f"  {split}: {_quoted(path)}\n" for split, path in sources.items()]
+    lines += [
+        f"  # {split}: my-{split}.jsonl  # not named: a tenth of train, chosen by content\n"
+        for split in ("validation", "test")
+        if split not in sources
+    ]
+    return _TEMPLATE.format(
+        file=wanted.out.name if _PLAIN.fullmatch(wanted.out.name) else "FILE",
+        name=_quoted(wanted.name),
+        model=_quoted(_model(wanted)),
+        found=f"{len(raw):,} rows of {kind_of(rows[0]).replace('_', ' and ')}",
+        sources="".join(lines),
+        columns="".join(_column_lines(wanted.columns)),
+        max_length=max_length,
+        length_note=length_note,
+        trials=wanted.trials,
+        metrics=", ".join(_metrics(wanted.metric, rows)),
+    )
+
+
+def _name_from(data: str) -> str:
+    path = Path(data.partition(":")[0]).absolute()
+    stem = path.parent.name if path.stem in ("train", "data") else path.stem
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_")[:60] or "study"
+
+
+def _columns(pairs: list[str]) -> dict[str, str]:
+    found = {}
+    for pair in pairs:
+        wanted, sign, column = pair.partition("=")
+        if not sign or not wanted or not column:
+            raise UserError(f"--column {pair!r}: must be NAME=COLUMN, for example prompt=question")
+        found[wanted] = column
+    return found
+
+
+def _metric(metric: str | None) -> str | None:
+    known = (*TASK_METRICS, *LOSSES)
+    if metric is not None and metric not in known:
+        raise UserError(f"--metric {metric!r}: must be one of {', '.join(known)}")
+    return metric
+
+
+def _max_length(model: str, rows: list[dict[str, Any]]) -> tuple[int, str]:
+    """Return the smallest usual length that cuts none of the rows, and why."""
+    found = resolve(ModelConfig(name=model), Path.cwd(), fetch=False)
+    if found.planned is not None or not (found.path / "tokenizer.json").is_file():
+        return 1024, "longer rows are cut"
+    longest = max(TokenCounter(found.path).lengths(rows[:_COUNTED]))
+    length = next((length for length in _LENGTHS if length >= longest), _LENGTHS[-1])
+    return length, f"the longest row looked at has {longest:,}"
+
+
+def _metrics(metric: str | None, rows: list[dict[str, Any]]) -> list[str]:
+    """Return the scores of the final comparison that fit the answers, the wanted one first."""
+    if kind_of(rows[0]) == "text":
+        fitting = ["perplexity"]
+    else:
+        answers = [_answer(row) for row in rows[:_COUNTED]]
+        if all(answer.lstrip().startswith(("{", "[")) for answer in answers):
+            fitting = ["field_match", "json_validity", "exact_match"]
+        elif sorted(map(len, answers))[len(answers) // 2] <= _SHORT_ANSWER:
+            fitting = ["exact_match", "token_f1"]
+        else:
+            fitting = ["rougeL", "chrf", "token_f1"]
+    return list(dict.fromkeys(([metric] if metric else []) + fitting))
+
+
+def _answer(row: dict[str, Any]) -> str:
+    completion: Any = row["completion"] if "completion" in row else row["messages"]
+    return completion if isinstance(completion, str) else str(completion[-1]["content"])
+
+
+def _model(wanted: Wanted) -> str:
+    """Return the model as the file names it: a local folder from where the file will be."""
+    local = wanted.model.startswith((".", "~", os.sep)) or Path(wanted.model).is_dir()
+    return _from(wanted.out, os.path.expanduser(wanted.model), mark=True) if local else wanted.model
+
+
+def _from(out: Path, source: str, *, mark: bool = False) -> str:
+    """Return a path that exists as seen from the study file's folder; anything else stays as it is."""
+    name, colon, split = source.rpartition(":")
+    path, suffix = (name, f":{split}") if colon and not Path(source).exists() else (source, "")
+    if not Path(path).exists() or Path(path).is_absolute():
+        return source
+    relative = os.path.relpath(path, out.absolute().parent)
+    return (f".{os.sep}" if mark and not relative.startswith(".") else "") + relative + suffix
+
+
+def _column_lines(columns: dict[str, str]) -> list[str]:
+    if not columns:
+        return []
+    return ["  columns:\n", *(f"    {_quoted(wanted)}: {_quoted(column)}\n" for wanted, column in columns.items())]
+
+
+def _quoted(text: str) -> str:
+    """Return text as YAML: plain where nothing can be misread, else in double quotes."""
+    plain = _PLAIN.fullmatch(text) and not re.fullmatch(r"[-+.\d]+([eE]\d+)?|true|false|null", text, re.IGNORECASE)
+    return text if plain else json.dumps(text, ensure_ascii=False)
