@@ -164,6 +164,7 @@ def _four_bit() -> Finding:
     try:
         import torch
 
+        quieten()
         device = "cuda" if torch.cuda.is_available() else "cpu"
         error = _quantisation_error(device)
     except Exception as fault:  # bitsandbytes fails in many ways where its library does not fit the device
