@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol
@@ -19,30 +20,15 @@ from rich.text import Text
 from sweeper.cli.output import clean
 from sweeper.config.study import StudyConfig
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
+from sweeper.executors.base import Listener
 from sweeper.search.study import Candidate
 
 _LEADERS = 5
 _NOTES = 6
 
 
-class View(Protocol):
+class View(Listener, AbstractContextManager["View"], Protocol):
     """A listener that is entered for the length of a study."""
-
-    def __enter__(self) -> View: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def stage(self, text: str, fraction: float | None = None) -> None: ...
-
-    def trial_started(self, candidate: Candidate, spec: TrialSpec, total_steps: int) -> None: ...
-
-    def trial_reported(self, number: int, step: int, metrics: Mapping[str, float]) -> None: ...
-
-    def trial_ended(self, result: TrialResult) -> None: ...
-
-    def warning(self, text: str) -> None: ...
 
 
 @dataclass
@@ -127,9 +113,8 @@ class PlainLines:
     def trial_started(self, candidate: Candidate, spec: TrialSpec, total_steps: int) -> None:
         """Print what is tried."""
         self._progress.running = _Running(candidate, spec, total_steps)
-        self._line(
-            f"trial {candidate.number} ({_why(candidate)}; {total_steps} steps): {shown_parameters(candidate.parameters)}"
-        )
+        shown = shown_parameters(candidate.parameters)
+        self._line(f"trial {candidate.number} ({_why(candidate)}; {total_steps} steps): {shown}")
 
     def trial_reported(self, number: int, step: int, metrics: Mapping[str, float]) -> None:
         """Print evaluations; the loss of every step is in the database."""

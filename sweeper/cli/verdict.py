@@ -63,7 +63,7 @@ def _scores(verdict: Verdict) -> list[tuple[str, str, float, float, float, dict[
 
 
 def _rows(verdict: Verdict) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for subject, name, value, low, high, difference in _scores(verdict):
         mark = " (winner)" if subject == verdict.comparison.winner else ""
         change = f"{difference['difference']:+.3f}" if difference else ""

@@ -206,7 +206,7 @@ class SearchConfig(Frozen):
     sampler: Sampler = AutoSampler()
     pruner: Pruner = AutoPruner()
     n_trials: int = Field(default=20, ge=1, le=1_000_000)
-    timeout: Annotated[float | None, BeforeValidator(duration_s), Field(gt=0)] = None
+    timeout: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(duration_s)] = None
     max_epochs_total: float | None = Field(default=None, gt=0)
     confirm: float = Field(default=0.2, ge=0, le=0.9)
     confirm_top: int = Field(default=4, ge=1)

@@ -1,0 +1,206 @@
+"""``sweeper status``, ``trials`` and ``best``: what the database says, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from sweeper.cli.output import console, emit_json, safe, say, table
+from sweeper.config.study import StudyConfig
+from sweeper.config.trial import Outcome
+from sweeper.errors import StudyStateError
+from sweeper.paths import Home
+from sweeper.store import Database, Evaluation, StudyRecord, TrialRecord
+
+_Study = Annotated[str | None, typer.Argument(help="Name of the study; the latest if left out.", show_default=False)]
+_Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+
+
+def status(
+    name: Annotated[str | None, typer.Argument(help="Only this study.", show_default=False)] = None,
+    as_json: _Json = False,
+) -> None:
+    """Show the studies of this home, or one of them with its latest events."""
+    with _database() as database:
+        studies = (database.studies.get(name),) if name else database.studies.all()
+        summaries = [_summary(study, database.trials.all(study.name)) for study in studies]
+        events = database.events.all(name)[-10:] if name else ()
+    if as_json:
+        emit_json([*summaries] if name is None else {**summaries[0], "events": events})
+        return
+    if not summaries:
+        say("no studies yet; `sweeper run FILE` runs one")
+        return
+    columns = ("study", "state", "trials>", "complete>", "pruned>", "failed>", "best>", "metric", "started (UTC)")
+    rows = (
+        (
+            s["name"],
+            s["state"],
+            f"{s['done']}/{s['n_trials']}",
+            s["complete"],
+            s["pruned"],
+            s["failed"],
+            _number(s["best"]),
+            s["metric"],
+            f"{s['started_at']:%Y-%m-%d %H:%M}",
+        )
+        for s in summaries
+    )
+    console().print(table(columns, rows))
+    for event in events:
+        say(f"{event.at:%Y-%m-%d %H:%M:%S}  {safe(event.kind)}: {safe(event.message)}")
+
+
+def trials(name: _Study = None, as_json: _Json = False) -> None:
+    """List the trials of a study: what was tried, how it ended and why."""
+    with _database() as database:
+        study = _one(database, name)
+        found = database.trials.all(study.name)
+    if as_json:
+        emit_json(found)
+        return
+    metric = StudyConfig.model_validate(study.config).evaluation.metric
+    varied = _varied(found)
+    columns = ("trial>", "kind", "outcome", f"{metric}>", "step>", "seconds>", *varied, "reason")
+    console().print(table(columns, (_trial_row(trial, varied) for trial in found)))
+
+
+def best(name: _Study = None, as_json: _Json = False) -> None:
+    """Show the winner of a study: its configuration, its scores beside the base model's, and why it won."""
+    with _database() as database:
+        study = _one(database, name)
+        found = {trial.number: trial for trial in database.trials.all(study.name)}
+        evaluations = database.evaluations.all(study.name)
+        versions = [a for a in database.adapters.all() if a.study == study.name]
+    ranked = _ranked(study, list(found.values()))
+    if not ranked:
+        raise StudyStateError(
+            f"no trial of study {study.name!r} is complete yet; `sweeper status {study.name}` shows more"
+        )
+    winner = found[versions[-1].number] if versions else ranked[0]
+    if as_json:
+        emit_json(
+            {
+                "study": study.name,
+                "trial": winner,
+                "adapters": versions,
+                "evaluations": evaluations,
+                "ranked": [t.number for t in ranked],
+            }
+        )
+        return
+    _show_winner(study, winner, ranked, versions)
+    if evaluations:
+        console().print(
+            table(
+                ("model", "metric", "score>", "95 % interval", "difference to base", "95 % interval"),
+                _score_rows(evaluations),
+            )
+        )
+
+
+def _show_winner(study: StudyRecord, winner: TrialRecord, ranked: list[TrialRecord], versions: list[Any]) -> None:
+    metric = StudyConfig.model_validate(study.config).evaluation.metric
+    version = f", registered as {versions[-1].name} v{versions[-1].version}" if versions else ", not registered"
+    say(f"[bold]study {safe(study.name)}: trial {winner.number}{safe(version)}[/]")
+    place = next((i for i, trial in enumerate(ranked, start=1) if trial.number == winner.number), None)
+    again = [
+        t
+        for t in ranked
+        if winner.number in (t.confirms, t.number) or (winner.confirms is not None and t.number == winner.confirms)
+    ]
+    values = ", ".join(_number(trial.value) for trial in again)
+    say(f"  {metric} on validation: {values} ({len(again)} seed(s))")
+    say(f"  place {place} of {len(ranked)} complete trials by a single value")
+    say(f"  searched: preset {safe(study.space['preset'])}; {safe('; '.join(study.space['reasons']))}")
+    shown = {key: value for key, value in winner.parameters.items() if value not in (None, {})}
+    console().print(table(("hyperparameter", "value"), shown.items()))
+
+
+def _score_rows(evaluations: tuple[Evaluation, ...]) -> Iterator[tuple[str, ...]]:
+    for evaluation in evaluations:
+        subject = "base model" if evaluation.number is None else f"trial {evaluation.number}"
+        for score in evaluation.scores:
+            yield (
+                subject,
+                score.metric,
+                _number(score.score),
+                _span(score.low, score.high),
+                _number(score.diff_to_base),
+                _span(score.diff_low, score.diff_high),
+            )
+
+
+def _summary(study: StudyRecord, found: tuple[TrialRecord, ...]) -> dict[str, Any]:
+    config = StudyConfig.model_validate(study.config)
+    outcomes = [trial.outcome for trial in found]
+    ranked = _ranked(study, list(found))
+    return {
+        "name": study.name,
+        "state": study.state,
+        "n_trials": config.search.n_trials,
+        "done": sum(outcome not in (None, Outcome.INTERRUPTED) for outcome in outcomes),
+        "running": outcomes.count(None),
+        "complete": outcomes.count(Outcome.COMPLETE),
+        "pruned": outcomes.count(Outcome.PRUNED) + outcomes.count(Outcome.DIVERGED),
+        "failed": outcomes.count(Outcome.FAILED) + outcomes.count(Outcome.INFEASIBLE),
+        "interrupted": outcomes.count(Outcome.INTERRUPTED),
+        "best": ranked[0].value if ranked else None,
+        "metric": config.evaluation.metric,
+        "started_at": study.started_at,
+        "ended_at": study.ended_at,
+    }
+
+
+def _ranked(study: StudyRecord, found: list[TrialRecord]) -> list[TrialRecord]:
+    """Return the complete trials, best single value first."""
+    sign = 1 if StudyConfig.model_validate(study.config).evaluation.direction == "minimize" else -1
+    complete = [trial for trial in found if trial.value is not None]
+    return sorted(complete, key=lambda trial: sign * (trial.value or 0.0))
+
+
+def _varied(found: tuple[TrialRecord, ...]) -> list[str]:
+    """Return the hyperparameters that differ between trials."""
+    names = {name for trial in found for name in trial.parameters}
+    return sorted(name for name in names if len({repr(trial.parameters.get(name)) for trial in found}) > 1)
+
+
+def _trial_row(trial: TrialRecord, varied: list[str]) -> tuple[object, ...]:
+    kind = f"again as {trial.confirms}" if trial.confirms is not None else trial.kind
+    values = (trial.parameters.get(name) for name in varied)
+    return (
+        trial.number,
+        kind,
+        trial.outcome or "running",
+        _number(trial.value),
+        f"{trial.steps}/{trial.total_steps}" if trial.total_steps else "",
+        f"{trial.train_seconds:.0f}",
+        *(f"{value:.3g}" if isinstance(value, float) else value for value in values),
+        trial.reason or "",
+    )
+
+
+def _one(database: Database, name: str | None) -> StudyRecord:
+    if name is not None:
+        return database.studies.get(name)
+    studies = database.studies.all()
+    if not studies:
+        raise StudyStateError("no studies yet; `sweeper run FILE` runs one")
+    return max(studies, key=lambda study: study.started_at)
+
+
+@contextmanager
+def _database() -> Iterator[Database]:
+    with Database.open(Home.current().database, create=False) as database:
+        yield database
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _span(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
