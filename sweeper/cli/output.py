@@ -42,7 +42,7 @@ def console(*, stderr: bool = False) -> Console:
     """Return a console on the present standard output (or error): plain and wide when piped; ``NO_COLOR`` is obeyed."""
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else _PIPED_WIDTH
-    return Console(file=stream, highlight=False, width=width)
+    return Console(file=stream, highlight=False, emoji=False, width=width)  # ":100:" is a line, not an emoji
 
 
 def say(text: str = "", *, stderr: bool = False) -> None:
