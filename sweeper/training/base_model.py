@@ -47,27 +47,32 @@ class BaseModel:
         The trainer patches the model it trains (the forward of TRL's fused head, checkpointing, input gradients);
         all of that is undone, so that the tenth trial sees the same base as the first.
         """
-        forward = self.model.__dict__.get("forward")
-        settings = (dict(self.model.config.__dict__), dict(self.model.generation_config.__dict__))
+        saved = self._attributes()
         set_seed(seed)
         adapted = get_peft_model(self.model, config)
         try:
             yield adapted
         finally:
-            self._detach(adapted, forward, settings)
+            self._detach(adapted, saved)
 
-    def _detach(self, adapted: PeftModel, forward: Any, settings: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    def _attributes(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """Return what trainers patch, each with a copy: model and both configs, input embeddings and their hooks.
+
+        The hooks are saved here because transformers does not take all of its own away: each trainer that prepares
+        checkpointing adds one and forgets that of the trainer before, and NEFTune's stays where training fails.
+        """
+        model, embeddings = self.model, self.model.get_input_embeddings()
+        patched = (model, model.config, model.generation_config, embeddings)
+        targets = [*(target.__dict__ for target in patched), embeddings._forward_hooks]
+        return [(target, dict(target)) for target in targets]
+
+    def _detach(self, adapted: PeftModel, saved: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
         adapted.unload()
-        self.model.__dict__.pop("forward", None)
-        if forward is not None:
-            self.model.__dict__["forward"] = forward
-        if getattr(self.model, "is_gradient_checkpointing", False):
-            self.model.gradient_checkpointing_disable()
-        if getattr(self.model, "_require_grads_hooks", None):
-            self.model.disable_input_require_grads()
-        for target, saved in zip((self.model.config, self.model.generation_config), settings, strict=True):
-            target.__dict__.clear()
-            target.__dict__.update(saved)
+        if getattr(self.model, "is_activation_checkpointing", False):
+            self.model.activation_checkpointing_disable()
+        for target, former in saved:
+            target.clear()
+            target.update(former)
         self.model.zero_grad(set_to_none=True)
         self.model.eval()
         if self.device != "cpu":
@@ -82,14 +87,13 @@ class BaseModel:
         """
         if not (folder / "adapter_model.safetensors").is_file():
             raise ModelError(f"{folder} holds no adapter_model.safetensors; sweeper does not load pickled adapters")
-        forward = self.model.__dict__.get("forward")
-        settings = (dict(self.model.config.__dict__), dict(self.model.generation_config.__dict__))
+        saved = self._attributes()
         adapted = PeftModel.from_pretrained(self.model, folder, use_safetensors=True)
         adapted.eval()
         try:
             yield adapted
         finally:
-            self._detach(adapted, forward, settings)
+            self._detach(adapted, saved)
 
 
 def load_base(folder: Path, config: ModelConfig, adapter: Adapter, device: str) -> BaseModel:

@@ -48,10 +48,10 @@ class WholeBatch:
         """Return the rows in parts of at most ``size``, longest first: like lengths together waste little padding."""
         return [self.rows[start : start + size] for start in range(0, len(self.rows), size)]
 
-    @property
-    def loss_tokens(self) -> int:
-        """How many tokens carry a loss; the first of a row has nothing before it and carries none."""
-        return sum(sum(label != -100 for label in row["labels"][1:]) for row in self.rows)
+
+def loss_tokens(inputs: dict[str, Any]) -> int:
+    """Return how many tokens of collated inputs carry a loss; the first of a row has nothing before it: none."""
+    return int((inputs["labels"][..., 1:] != -100).sum())
 
 
 def until_it_fits(micro_batch: MicroBatch, attempt: Callable[[], Any], undo: Callable[[], None]) -> Any:

@@ -37,13 +37,12 @@ class Best:
 
         Raises:
             TrialError: If the deciding metric is not among the metrics.
-            DivergedError: If it is not a finite number.
+            DivergedError: If any of them is not a finite number.
         """
         if self.metric not in metrics:
             raise TrialError(f"the evaluation gave no {self.metric}; it gave {', '.join(sorted(metrics)) or 'nothing'}")
+        _require_finite(metrics, step)
         value = metrics[self.metric]
-        if not math.isfinite(value):
-            raise DivergedError(f"{self.metric} is {value} at step {step}")
         if self.value is None or self.sign * value < self.sign * self.value:
             self.value, self.step, self.metrics = value, step, dict(metrics)
             weights = get_peft_model_state_dict(model)
@@ -89,8 +88,7 @@ class ReportingCallback(TrainerCallback):
         if logs is None or "loss" not in logs:
             return control
         metrics = {name: float(logs[key]) for key, name in _REPORTED.items() if key in logs}
-        if not math.isfinite(metrics["loss"]):
-            raise DivergedError(f"the loss is {metrics['loss']} at step {state.global_step}")
+        _require_finite({"loss": metrics["loss"]}, state.global_step)
         self._tell(state, control, metrics)
         return control
 
@@ -106,6 +104,7 @@ class ReportingCallback(TrainerCallback):
         """Add the task's own metrics, keep the adapter if it is the best, and report."""
         assert model is not None
         measured = dict(metrics or {})
+        _require_finite(measured, state.global_step)  # no text is generated with weights that are no numbers
         if self.evaluate is not None and self.decision is Decision.CONTINUE:
             measured |= self.evaluate(model)
         self.best.offer(state.global_step, measured, model)
@@ -117,3 +116,9 @@ class ReportingCallback(TrainerCallback):
         if decision is not Decision.CONTINUE and self.decision is Decision.CONTINUE:
             self.decision = decision
             control.should_training_stop = True
+
+
+def _require_finite(metrics: Mapping[str, float], step: int) -> None:
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise DivergedError(f"the {name} is {value} at step {step}")

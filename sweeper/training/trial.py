@@ -21,7 +21,7 @@ from sweeper.training.adapters import peft_config
 from sweeper.training.base_model import BaseModel
 from sweeper.training.device import peak_memory_bytes, reset_peak_memory
 from sweeper.training.latency import milliseconds_per_token
-from sweeper.training.micro_batch import MicroBatch
+from sweeper.training.micro_batch import MicroBatch, is_out_of_memory
 from sweeper.training.reporting import Best, ReportingCallback
 from sweeper.training.techniques.sft import build_sft
 
@@ -47,6 +47,8 @@ def train_trial(
         UserError: If the data or the configuration is at fault.
     """
     paths = TrialPaths(spec.folder)
+    paths.result.unlink(missing_ok=True)  # of a study of the same name whose database is gone
+    shutil.rmtree(paths.adapter, ignore_errors=True)
     write_atomically(paths.spec, spec.model_dump_json(indent=2) + "\n")
     run = _Run(spec, base, micro_batch)
     reset_peak_memory(base.device)
@@ -62,7 +64,8 @@ def train_trial(
         raise
     except Exception as error:
         write_atomically(spec.folder / "error.txt", traceback.format_exc())
-        result = run.result(Outcome.FAILED, f"{type(error).__name__}: {error}"[:2000])
+        outcome = Outcome.INFEASIBLE if is_out_of_memory(error) else Outcome.FAILED  # outside of a step, e.g. Adam's
+        result = run.result(outcome, f"{type(error).__name__}: {error}"[:2000])
     write_atomically(paths.result, result.model_dump_json(indent=2) + "\n")
     return result
 

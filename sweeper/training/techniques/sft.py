@@ -17,8 +17,11 @@ from sweeper.config.trial import Hyperparameters, TrialSpec
 from sweeper.data.splits import read_prepared
 from sweeper.errors import DataError
 from sweeper.training.base_model import BaseModel
-from sweeper.training.micro_batch import MicroBatch, WholeBatch, until_it_fits
+from sweeper.training.micro_batch import MicroBatch, WholeBatch, loss_tokens, until_it_fits
 from sweeper.training.reporting import ReportingCallback
+
+_SHAPE_ROWS = ("assistant_only_loss", "packing_strategy", "shuffle_dataset", "truncation_mode")
+"""TRL fields that preparing a data set looks at, beyond those that sweeper sets itself."""
 
 
 class FittingSFTTrainer(SFTTrainer):
@@ -26,6 +29,7 @@ class FittingSFTTrainer(SFTTrainer):
 
     control: Any
     data_collator: Any
+    _total_train_tokens: int
 
     def __init__(self, micro_batch: MicroBatch, **arguments: Any) -> None:
         self.micro_batch = micro_batch
@@ -38,10 +42,12 @@ class FittingSFTTrainer(SFTTrainer):
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
         """Sum the gradients of all micro-batches; the loss is the mean over all tokens of the effective batch."""
         whole: WholeBatch = inputs["whole"]
-        tokens = torch.tensor(whole.loss_tokens, device=self.args.device)
+        seen_before = self._total_train_tokens
 
         def attempt() -> torch.Tensor:
+            self._total_train_tokens = seen_before
             parts = [self._collate(part) for part in whole.parts(self.micro_batch.rows)]
+            tokens = torch.tensor(sum(map(loss_tokens, parts)), device=self.args.device)
             return torch.stack(
                 [super(FittingSFTTrainer, self).training_step(model, part, tokens) for part in parts]
             ).sum()
@@ -54,21 +60,21 @@ class FittingSFTTrainer(SFTTrainer):
         """Return the mean loss per token over the validation split: the same whatever the size of the parts."""
         self.model.eval()
         whole = WholeBatch(list(self.eval_dataset))
-        total = until_it_fits(self.micro_batch, lambda: self._loss_sum(whole), undo=lambda: None)
+        loss = until_it_fits(self.micro_batch, lambda: self._mean_loss(whole), undo=lambda: None)
         self._metrics["eval"].clear()
-        loss = total / max(1, whole.loss_tokens)
         perplexity = math.exp(min(loss, 700.0))  # beyond that a float has no room
         metrics = {f"{metric_key_prefix}_loss": loss, "perplexity": perplexity}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _loss_sum(self, whole: WholeBatch) -> float:
-        total = 0.0
+    def _mean_loss(self, whole: WholeBatch) -> float:
+        total, tokens = 0.0, 0
         with torch.no_grad(), self.compute_loss_context_manager():
             for part in whole.parts(self.micro_batch.rows):
                 inputs = self._prepare_inputs(self._collate(part))
+                tokens += loss_tokens(inputs)
                 total += float(self.compute_loss(self.model, inputs, num_items_in_batch=torch.tensor(1)))
-        return total
+        return total / max(1, tokens)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: the batch is not collated yet, and nothing reads the count."""
@@ -110,7 +116,7 @@ def build_sft(
 
 def _datasets(spec: TrialSpec, base: BaseModel, model: PeftModel) -> tuple[Dataset, Dataset]:
     """Tokenise both splits with TRL's own preparation, once for all trials of the same data and technique."""
-    key = (spec.train, spec.validation, spec.technique)
+    key = (spec.train, spec.validation, spec.technique, *_row_fields(spec))
     if key not in base.tokenised:
         trainer = SFTTrainer(
             model=model,
@@ -125,12 +131,22 @@ def _datasets(spec: TrialSpec, base: BaseModel, model: PeftModel) -> tuple[Datas
                     f"no {split} row has anything to learn after cutting at technique.max_length "
                     f"{spec.technique.max_length}; raise it, or shorten the prompts"
                 )
-        columns = [
-            name for name in ("input_ids", "labels", "seq_lengths") if name in trainer.train_dataset.column_names
-        ]
-        base.tokenised[key] = tuple(d.select_columns(columns) for d in (trainer.train_dataset, trainer.eval_dataset))
+        base.tokenised[key] = (_collated_columns(trainer.train_dataset), _collated_columns(trainer.eval_dataset))
     train, validation = base.tokenised[key]
     return train, validation
+
+
+def _collated_columns(dataset: Dataset) -> Dataset:
+    """Return what the collator reads; only packed rows, which evaluation never has, know where their parts end."""
+    return dataset.select_columns([name for name in ("input_ids", "labels", "seq_lengths") if name in dataset.features])
+
+
+def _row_fields(spec: TrialSpec) -> tuple[tuple[str, Any], ...]:
+    """Return the TRL fields of a trial that change its tokenised rows; most of TRL's fields do not."""
+    fields = {name: value for name, value in spec.hyperparameters.trl.items() if name in _SHAPE_ROWS}
+    if fields.get("shuffle_dataset"):
+        fields["seed"] = spec.seed
+    return tuple(sorted(fields.items()))
 
 
 def _rows(path: Path, *, completion_only: bool) -> Dataset:

@@ -1,0 +1,85 @@
+"""What all tests share: no network, one thread, a home and a cache of their own, and the tiny model of ``tiny.py``."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported; more only wait for each other
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import yaml
+
+from sweeper.config.loader import StudyFile, load_study
+
+MERGED = ("technique", "search", "evaluation", "executor", "data")
+
+
+@pytest.fixture(autouse=True)
+def _own_home_and_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWEEPER_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SWEEPER_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.build_model(tmp_path_factory.mktemp("models") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, str]]:
+    """Return the files of a data set of one shape (see ``tiny.row``): 24 rows to train, 8 to validate, 10 to test."""
+    folder = tmp_path_factory.mktemp("data")
+
+    def files(shape: str) -> dict[str, str]:
+        splits = {"train": range(100, 124), "validation": range(300, 308), "test": range(500, 510)}
+        return {
+            name: str(tiny.write_rows(folder / f"{shape}-{name}.jsonl", (tiny.row(shape, n) for n in numbers)))
+            for name, numbers in splits.items()
+        }
+
+    return files
+
+
+@pytest.fixture
+def study_file(
+    tiny_model: Path, tiny_data: Callable[[str], dict[str, str]], tmp_path: Path
+) -> Callable[..., StudyFile]:
+    """Return a writer of study files on the tiny model; arguments replace parts, mappings key by key."""
+
+    def write(name: str = "tiny", shape: str = "prompt_completion", **parts: Any) -> StudyFile:
+        study: dict[str, Any] = {
+            "name": name,
+            "model": str(tiny_model),
+            "data": tiny_data(shape),
+            "technique": {"kind": "sft", "max_length": 64},
+            "adapter": {"kind": "lora"},
+            "search": {
+                "space": {
+                    "learning_rate": {"low": 1e-3, "high": 3e-2, "log": True},
+                    "lora_rank": [2, 4],
+                    "batch_size": 8,
+                    "epochs": 2,
+                    "lora_alpha": 8,
+                    "lora_dropout": 0.0,
+                },
+                "n_trials": 4,
+                "known_good": False,
+            },
+            "evaluation": {"points": 3, "metrics": ["exact_match", "perplexity"], "max_new_tokens": 6, "candidates": 2},
+            "executor": {"kind": "inline", "device": "cpu"},
+            "seed": 3,
+        }
+        for part, value in parts.items():
+            study[part] = {**study[part], **value} if part in MERGED else value
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(study), encoding="utf-8")
+        return load_study(path)
+
+    return write
