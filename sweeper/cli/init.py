@@ -122,8 +122,8 @@ def init(
         out=out,
     )
     text = study_text(wanted)
-    file = StudyFile(validate(parse(str(out), text)), out, text)
-    study = resolve_study(file)
+    out.parent.mkdir(parents=True, exist_ok=True)  # relative paths start there
+    study = resolve_study(StudyFile(validate(parse(str(out), text)), out, text))
     write_atomically(out, text)
     rows = ", ".join(f"{split} {len(getattr(study.splits, split)):,}" for split in ("train", "validation", "test"))
     say(f"{safe(out)} written: study {safe(wanted.name)}, {rows} rows, model {safe(wanted.model)}")

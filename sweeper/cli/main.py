@@ -2,7 +2,7 @@
 
 How a command is written: a file of ``sweeper/cli/`` holds one function a command, a plain function whose parameters
 are annotated for typer (``Annotated[Path, typer.Argument(help=...)]``) and whose docstring is the help text of the
-command (its first line stands in ``sweeper --help`` too: repeat it in ``COMMANDS``). A group of commands is a
+command (its first line begins with what ``COMMANDS`` says of it). A group of commands is a
 ``typer.Typer`` instead of a function. One line in ``COMMANDS`` adds it. Because a file is imported only when its
 command is called, it may import what it needs at its top; what must start fast (``check``, ``status``) must not
 import torch there.
@@ -46,7 +46,7 @@ COMMANDS = {
     "resume": Lazy("sweeper.cli.run", "resume", "Go on with a study that was stopped."),
     "status": Lazy("sweeper.cli.studies", "status", "Show the studies of this home, or one of them."),
     "trials": Lazy("sweeper.cli.studies", "trials", "List the trials of a study."),
-    "best": Lazy("sweeper.cli.studies", "best", "Show the winner of a study and its scores."),
+    "best": Lazy("sweeper.cli.studies", "best", "Show the winner of a study."),
     "export": Lazy("sweeper.cli.export", "export", "Write the winner for other tools, and verify what was written."),
     "adapters": Lazy("sweeper.cli.adapters", "adapters", "List, show, promote, archive and verify adapters."),
     "models": Lazy("sweeper.cli.models", "models", "List, fetch and remove base models."),

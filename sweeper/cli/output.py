@@ -27,6 +27,7 @@ from rich.table import Table
 from typer.exceptions import TyperException
 
 from sweeper.errors import SweeperError
+from sweeper.redact import redact
 
 DEBUG = "SWEEPER_DEBUG"
 INTERRUPTED = 130
@@ -122,7 +123,7 @@ def plain(value: object) -> Any:
 
 def fail(error: SweeperError) -> NoReturn:
     """Print what an error says on standard error, and leave with its exit code."""
-    say(f"[bold red]error:[/] {safe(error)}", stderr=True)
+    say(f"[bold red]error:[/] {safe(redact(str(error)))}", stderr=True)
     raise typer.Exit(error.exit_code)
 
 
@@ -150,7 +151,7 @@ def handled() -> Iterator[None]:
 
 def _bug(error: Exception) -> NoReturn:
     """Say that sweeper itself is at fault, and where the traceback is."""
-    name = safe(f"{type(error).__name__}: {error}"[:500])
+    name = safe(redact(f"{type(error).__name__}: {error}")[:500])
     if os.environ.get(DEBUG):
         traceback.print_exc()
         where = "the traceback is above"
@@ -161,9 +162,6 @@ def _bug(error: Exception) -> NoReturn:
 
 
 def _keep_traceback() -> Path:
-    # Imported here: the store is slow to import and good runs need no redaction.
-    from sweeper.store.redact import redact
-
     handle, name = tempfile.mkstemp(prefix="sweeper-", suffix=".txt")
     with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
         file.write(redact(traceback.format_exc()))

@@ -1,5 +1,6 @@
 """The store: sweeper's memory in one SQLite file, beside Optuna's tables. The only folder that knows SQL."""
 
+from sweeper.redact import redact
 from sweeper.store.connection import tune_sqlite
 from sweeper.store.database import Database
 from sweeper.store.records import (
@@ -15,7 +16,6 @@ from sweeper.store.records import (
     TrialKind,
     TrialRecord,
 )
-from sweeper.store.redact import redact
 from sweeper.store.rows import did_you_mean
 from sweeper.store.schema import creation_lock
 

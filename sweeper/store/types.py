@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import DateTime, Dialect, Float, Text
 from sqlalchemy.types import TypeDecorator
 
-from sweeper.store.redact import redact, redact_value
+from sweeper.redact import redact, redact_value
 
 
 class UtcDateTime(TypeDecorator[datetime]):

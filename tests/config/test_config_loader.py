@@ -83,7 +83,7 @@ search:
     assert ranges["lora_dropout"].when == {"lora_rank": (16,)}
 
 
-# Each: what is appended to a good file (line 5 on), the dotted field, its line, words of the message, words of the hint.
+# What is appended to a good file (from line 5 on), the dotted field, its line, words of the message, the hint.
 FAULTS = {
     "unknown key": ("serch:\n  n_trials: 3\n", "serch", 5, "unknown key", "did you mean search?"),
     "unknown key below": ("search:\n  n_trial: 3\n", "search.n_trial", 6, "unknown key", "did you mean n_trials?"),

@@ -1,4 +1,4 @@
-"""Keep secrets out of the database: everything of free form passes through here before it is stored."""
+"""Keep secrets out: everything of free form passes through here before it is stored or shown."""
 
 from __future__ import annotations
 

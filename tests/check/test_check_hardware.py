@@ -1,0 +1,106 @@
+"""GPUs as the driver lists them, through a stand-in for the driver's own program."""
+
+from __future__ import annotations
+
+import pytest
+
+from sweeper.errors import HardwareError
+from sweeper.hardware import Gpu, gpus, machine, pick_device
+
+LINES = [
+    "GPU-aaa, NVIDIA H200, 143771, 143000, 9.0",
+    "GPU-bbb, NVIDIA T4, 15360, [N/A], 7.5",
+]
+FIRST = Gpu("NVIDIA H200", 143771 << 20, 143000 << 20, 9.0)
+SECOND = Gpu("NVIDIA T4", 15360 << 20, None, 7.5)
+
+
+@pytest.fixture
+def driver(tmp_path, monkeypatch):
+    """Put a program named nvidia-smi first on the path."""
+
+    def install(script: str) -> None:
+        program = tmp_path / "bin" / "nvidia-smi"
+        program.parent.mkdir()
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    return install
+
+
+def listing() -> str:
+    return "\n".join(f"echo '{line}'" for line in LINES)
+
+
+def test_what_the_driver_lists(driver):
+    driver(listing())
+    assert gpus() == (FIRST, SECOND)
+
+
+@pytest.mark.parametrize(
+    "visible, seen",
+    [
+        ("1", (SECOND,)),
+        ("1,0", (SECOND, FIRST)),
+        ("GPU-bbb", (SECOND,)),
+        ("", ()),
+        ("-1", ()),
+        ("0,7,1", (FIRST,)),
+    ],
+)
+def test_visible_devices_are_obeyed_as_cuda_does(driver, monkeypatch, visible, seen):
+    driver(listing())
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpus() == seen
+
+
+@pytest.mark.parametrize("script", ["exit 9", "echo 'No devices were found'; exit 6", "echo nonsense"])
+def test_a_driver_that_does_not_work_is_no_gpu(driver, script):
+    driver(script)
+    assert gpus() == ()
+
+
+def test_the_machine_has_memory_and_processors():
+    here = machine()
+    assert here.cpus >= 1
+    assert 0 < here.free_bytes <= here.total_bytes
+
+
+def test_a_limit_of_the_container_counts(tmp_path, monkeypatch):
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("400000\n")
+    monkeypatch.setattr("sweeper.hardware._CGROUP", tmp_path)
+    assert (machine().total_bytes, machine().free_bytes) == (1_000_000, 600_000)
+    (tmp_path / "memory.max").write_text("max\n")
+    assert machine().total_bytes > 1_000_000
+
+
+def test_the_device_that_is_picked():
+    assert pick_device("auto", ()) == "cpu"
+    assert pick_device("cpu", (FIRST,)) == "cpu"
+    assert pick_device("auto", (FIRST,)) == "cuda:0"
+    assert pick_device("cuda", (FIRST,)) == "cuda:0"
+    assert pick_device("cuda:1", (FIRST, SECOND)) == "cuda:1"
+
+
+def test_a_device_that_is_not_there(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(HardwareError, match=r"no GPU \(CUDA_VISIBLE_DEVICES is ''\)"):
+        pick_device("cuda", ())
+    with pytest.raises(HardwareError, match=r"there is only 1 GPU: cuda:0$"):
+        pick_device("cuda:1", (FIRST,))
+    with pytest.raises(HardwareError, match="there are only 2 GPUs: cuda:0 to cuda:1"):
+        pick_device("cuda:2", (FIRST, SECOND))
+
+
+def test_a_study_on_a_gpu_is_estimated_with_it(driver, sweeper, write_study):
+    driver(listing())
+    result = sweeper("check", write_study("executor: {device: cuda:1}\n"))
+    assert result.exit_code == 0, result.output
+    assert "trains on cuda:1" in result.stdout
+    assert "float16); cuda:1 has an unknown amount free" in result.stdout
+    assert "assumed for NVIDIA T4" in result.stdout
+    first = sweeper("check", write_study("executor: {device: auto}\n"))
+    assert "bfloat16); cuda:0 has 139.6 GiB free" in first.stdout
