@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sweeper.config.loader import StudyFile
+from sweeper.config.loader import StudyFile, nearest
 from sweeper.config.space import Choice, Fixed, Range, Space, enqueue_faults, space_faults
 from sweeper.config.study import StudyConfig
 from sweeper.config.yaml_source import parse
@@ -16,6 +16,7 @@ from sweeper.hardware import gpus, pick_device
 from sweeper.models.facts import ModelFacts, read_facts
 from sweeper.models.resolve import ModelFolder, resolve
 from sweeper.presets import ResolvedSpace, resolve_space
+from sweeper.presets import names as preset_names
 
 Progress = Callable[[str, float | None], None]
 """Told what is being done and how far it is (0 to 1; None where that is not known)."""
@@ -58,11 +59,12 @@ def resolve_study(
 
     Raises:
         UserError: Whatever the user has to change: a device that is not there (HardwareError), data that cannot be
-            used (DataError), a model that is not found (ModelNotFoundError) or cannot be used (ModelError), an unknown
-            preset, and, all at once with their lines (StudyFileError), target modules that the model does not have,
-            ranks above what it allows, conditions that cannot hold, configurations outside the space.
+            used (DataError), a model that is not found (ModelNotFoundError) or cannot be used (ModelError), and, with
+            their lines (StudyFileError), an unknown preset, target modules that the model does not have, ranks above
+            what it allows, conditions that cannot hold, configurations outside the space.
     """
     config = file.config
+    _refuse(file, list(_preset_faults(config)))
     device = pick_device(config.executor.device, gpus())
     splits = load_splits(config.data, file.folder)
     model = resolve(config.model, file.folder, fetch=fetch, on_progress=on_progress)
@@ -80,15 +82,24 @@ def resolve_study(
     )
     faults += _rank_faults(config.search.space, max_rank)
     faults += _condition_faults(config, space.space)
-    if faults:
-        raise StudyFileError(str(file.path), tuple(_with_lines(file, faults)))
+    _refuse(file, faults)
     return ResolvedStudy(config, splits, model, facts, space, device)
 
 
-def _with_lines(file: StudyFile, faults: list[_Fault]) -> Iterator[Fault]:
-    source = parse(str(file.path), file.text)
-    for path, message in faults:
-        yield Fault(".".join(map(str, path)), message, source.line(path))
+def _refuse(file: StudyFile, faults: list[_Fault]) -> None:
+    """Raise what is wrong with a study, each fault with its line."""
+    if faults:
+        source = parse(str(file.path), file.text)
+        found = (Fault(".".join(map(str, path)), message, source.line(path)) for path, message in faults)
+        raise StudyFileError(str(file.path), tuple(found))
+
+
+def _preset_faults(config: StudyConfig) -> Iterator[_Fault]:
+    name = config.search.preset
+    if name not in preset_names():
+        hint = nearest(name, preset_names())
+        known = f"there is no preset {name!r}; known are {', '.join(preset_names())}"
+        yield ("search", "preset"), f"{known}; {hint}" if hint else known
 
 
 def _module_faults(own: Space, facts: ModelFacts | None) -> Iterator[_Fault]:

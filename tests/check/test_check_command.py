@@ -236,7 +236,8 @@ class TestRefusals:
         refused(sweeper("check", path), f"{path}:10: search.space.lora_dropout", "'7r', which it cannot be")
 
     def test_an_unknown_preset(self, sweeper, write_study):
-        refused(sweeper("check", write_study("search: {preset: lara}\n")), "no preset 'lara'", "did you mean lora?")
+        path = write_study("search: {preset: lara}\n")
+        refused(sweeper("check", path), f"{path}:8: search.preset: there is no preset 'lara'", "did you mean lora?")
 
     def test_answers_compared_where_there_are_none(self, sweeper, write_study, folder):
         for name in ("train", "validation", "test"):
@@ -257,6 +258,46 @@ class TestRefusals:
         result = sweeper("check", *arguments)
         assert result.exit_code == 2
         assert "Traceback" not in result.output
+
+
+HOSTILE = {
+    "tag": b"name: !!python/object/apply:os.system ['touch /tmp/sweeper-was-here']\n",
+    "billion laughs": b"a: &a [x]\nb: &b [*a, *a]\nc: [*b, *b]\n",
+    "deep": b"[" * 10_000,
+    "large": b"#" * 10_000_000,
+    "nul": b"name: a\0\n",
+    "utf-16": "name: a\n".encode("utf-16"),
+    "duplicate": b"name: a\nname: b\n",
+    "tabs": b"name:\n\t- a\n",
+    "nothing": b"",
+    "a list": b"- name\n",
+    "not text": bytes(range(128, 256)),
+    "name": b"name: ../../up\nmodel: a\ndata: {train: a}\n",
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_study_files_are_refused_and_run_nothing(sweeper, folder, kind):
+    path = folder / "hostile.yaml"
+    path.write_bytes(HOSTILE[kind])
+    refused(sweeper("check", path), str(path))
+    assert not Path("/tmp/sweeper-was-here").exists()
+
+
+def test_what_is_no_file_is_refused(sweeper, folder):
+    os.mkfifo(folder / "pipe.yaml")
+    refused(sweeper("check", folder / "pipe.yaml"), "is not a regular file")
+    refused(sweeper("check", folder), "is a folder")
+
+
+def test_a_refusal_of_a_real_process(write_study):
+    command = [sys.executable, "-m", "sweeper", "check", str(write_study("serch: 1\n"))]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=60)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert "serch: unknown key" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_hostile_text_reaches_the_terminal_harmless(sweeper, write_study, folder):
