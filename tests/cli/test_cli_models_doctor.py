@@ -93,3 +93,15 @@ def test_a_4_bit_layer_without_gradient_is_a_problem(monkeypatch):
     finding = doctor._four_bit()
     assert finding.state == "problem"
     assert "wrong by 90%" in finding.text
+
+
+def test_versions_are_held_against_those_tested_with(monkeypatch):
+    from importlib.metadata import version
+
+    from sweeper.cli import doctor
+
+    monkeypatch.setattr(doctor, "requires", lambda name: ["torch>=99", f"trl=={version('trl')}", 'x>1; extra == "dev"'])
+    found = {finding.part: finding for finding in doctor._packages()}
+    assert found["torch"].state == "note"
+    assert found["torch"].advice == "tested with >=99: pip install 'torch>=99'"
+    assert found["trl"].state == "ok"
