@@ -68,7 +68,7 @@ def run_study(
         StudyInterrupted: If it was stopped; `resume_study` goes on.
         SweeperError: If no trial was completed.
     """
-    home, listener = home or Home.current(), listener or Silent()
+    home, listener, stop = home or Home.current(), listener or Silent(), StopRequest() if stop is None else stop
     config = file.config
     with Database.open(home.database, create=True) as database:
         if database.studies.find(config.name) is not None:
@@ -79,7 +79,7 @@ def run_study(
         device = resolve_device(config.executor.device)
         resolved = resolve_study(file, fetch=True, on_progress=listener.stage)
         with _exclusively(home.study(config.name)):
-            context = _begin(file, resolved, device, home, database, listener, stop or StopRequest())
+            context = _begin(file, resolved, device, home, database, listener, stop)
             return _conduct(context, home, force=force)
 
 
@@ -98,14 +98,14 @@ def resume_study(
         StudyInterrupted: If it was stopped again.
         SweeperError: If no trial was completed.
     """
-    home, listener = home or Home.current(), listener or Silent()
+    home, listener, stop = home or Home.current(), listener or Silent(), StopRequest() if stop is None else stop
     with Database.open(home.database, create=False) as database:
         database.studies.get(name)
         with _exclusively(home.study(name)):
-            context = _take_up(name, home, database, listener, stop or StopRequest())
+            context = _take_up(name, home, database, listener, stop)
             queued = recover(context)
             if queued:
-                listener.warning(f"{queued} interrupted trial(s) begin again")
+                listener.note(f"{queued} interrupted trial(s) begin again")
             return _conduct(context, home, force=force)
 
 
@@ -117,7 +117,7 @@ def _conduct(context: StudyContext, home: Home, *, force: bool) -> Verdict:
     executor = EXECUTORS[context.config.executor.kind]()
     try:
         executor.run(context)
-        if context.stop:
+        if context.stop.is_set:
             raise StudyInterrupted(f"stopped; `sweeper resume {name}` goes on")
         verdict = find_winner(context, executor.base(context), home, force=force)
         state = StudyState.FINISHED
@@ -138,7 +138,7 @@ def _begin(
     """Prepare the data, create the search and record the study."""
     config, paths = file.config, home.study(file.config.name)
     for note in (*resolved.splits.notes, *resolved.space.reasons):
-        listener.warning(note)
+        listener.note(note)
     data = write_splits(resolved.splits, paths.data)
     lengths = TokenCounter(resolved.model.path).lengths(resolved.splits.train)
     on_disk = _Resolved(

@@ -110,7 +110,7 @@ def _score_all(context: StudyContext, base: BaseModel, numbers: list[int]) -> tu
 
 def _progress(context: StudyContext, name: str, place: int, subjects: int) -> Callable[[int, int], None]:
     def on_progress(done: int, total: int) -> None:
-        if context.stop:
+        if context.stop.is_set:
             raise StudyInterrupted("stopped while scoring on the test split")
         context.listener.stage(f"scoring {name} on the test split", (place + done / max(1, total)) / subjects)
 

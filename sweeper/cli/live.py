@@ -132,7 +132,7 @@ class PlainLines:
         rest = f", about {duration(eta)} left" if eta else ""
         self._line(f"{line} [{self._progress.done}/{self._progress.total}{rest}]")
 
-    def warning(self, text: str) -> None:
+    def note(self, text: str) -> None:
         """Print it."""
         self._line(f"note: {text}")
 
@@ -175,7 +175,7 @@ class LiveView:
         """Move it to the leaderboard or the notes."""
         self._progress.notes.append(self._progress.ended(result))
 
-    def warning(self, text: str) -> None:
+    def note(self, text: str) -> None:
         """Show it among the notes."""
         self._progress.notes.append(text)
 

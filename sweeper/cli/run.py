@@ -116,10 +116,10 @@ def _stoppable(stop: StopRequest, view: View) -> Iterator[None]:
     """Make the first Ctrl-C (or SIGTERM) a request, and the second an order."""
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if stop:
+        if stop.is_set:
             raise KeyboardInterrupt
         stop.set()
-        view.warning("stopping after this step; once more stops at once")
+        view.note("stopping after this step; once more stops at once")
 
     former = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -32,7 +32,7 @@ class Listener(Protocol):
     def trial_ended(self, result: TrialResult) -> None:
         """A trial ended, and its result is in the database."""
 
-    def warning(self, text: str) -> None:
+    def note(self, text: str) -> None:
         """Something the user should know."""
 
 
@@ -51,7 +51,7 @@ class Silent:
     def trial_ended(self, result: TrialResult) -> None:
         """Ignore it."""
 
-    def warning(self, text: str) -> None:
+    def note(self, text: str) -> None:
         """Ignore it."""
 
 
@@ -65,7 +65,9 @@ class StopRequest:
         """Ask to stop; safe in a signal handler."""
         self._event.set()
 
-    def __bool__(self) -> bool:
+    @property
+    def is_set(self) -> bool:
+        """Whether the user has asked."""
         return self._event.is_set()
 
 

@@ -36,7 +36,7 @@ class InlineExecutor:
     def run(self, context: StudyContext) -> None:
         """Run trials until the search or the budget ends, or the user asks to stop."""
         deadline = None if context.config.search.timeout is None else time.monotonic() + context.config.search.timeout
-        while not context.stop and not _budget_spent(context, deadline):
+        while not context.stop.is_set and not _budget_spent(context, deadline):
             candidate = context.search.ask()
             if candidate is None:
                 return

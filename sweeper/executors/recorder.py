@@ -42,7 +42,7 @@ class Recorder:
         if time.monotonic() - self._flushed >= _FLUSH_S:
             self._flush()
         context.listener.trial_reported(number, step, metrics)
-        if context.stop and metrics["progress"] < 1:
+        if context.stop.is_set and metrics["progress"] < 1:
             return Decision.INTERRUPT
         deciding = metrics.get(context.config.evaluation.metric)
         if deciding is not None and context.search.report(number, metrics["progress"], deciding):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import warnings
 
@@ -10,8 +9,6 @@ import warnings
 def quieten() -> None:
     """Silence what would break the live view or alarm without reason; errors still show."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # A missing CPU kernel that bitsandbytes falls back from by itself.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     import datasets
     import transformers
 
@@ -20,4 +17,5 @@ def quieten() -> None:
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     warnings.filterwarnings("ignore", message=".*'pin_memory' argument is set as true but no accelerator.*")
+    warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*Converting a tensor with requires_grad=True to a scalar.*")
