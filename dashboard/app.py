@@ -6,7 +6,7 @@ import streamlit as st
 from sweeper_dashboard import data
 from sweeper_dashboard.views import parts
 
-st.set_page_config(page_title="sweeper", page_icon=":material/tune:", layout="wide")
+st.set_page_config(page_title="sweeper", layout="wide")
 page = st.navigation(
     [
         st.Page("views/studies.py", title="Studies", icon=":material/list:", default=True),

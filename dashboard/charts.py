@@ -16,6 +16,7 @@ _ACCENT = "#2563eb"
 _COLUMNS = 3
 _DECADE = 10
 _HEIGHT = 260
+_LONGEST = 24
 
 
 def curves(points: pd.DataFrame, metric: str, best: int | None = None) -> go.Figure:
@@ -51,7 +52,7 @@ def history(trials: pd.DataFrame, metric: str, direction: str) -> go.Figure:
     figure.add_scatter(
         x=done["trial"], y=_finite(best), mode="lines", line_shape="hv", name="best so far", line_color=_GREY
     )
-    figure.update_xaxes(title="trial")
+    figure.update_xaxes(title="trial", tick0=0, dtick=max(1, len(trials) // 10))
     return _laid_out(figure, _HEIGHT, yaxis_title=_plain(metric), showlegend=True)
 
 
@@ -71,7 +72,7 @@ def parameters(trials: pd.DataFrame, names: list[str], metric: str) -> go.Figure
         row, column = divmod(place, _COLUMNS)
         at = {"row": row + 1, "col": column + 1}
         numeric = pd.api.types.is_numeric_dtype(done[name]) and not pd.api.types.is_bool_dtype(done[name])
-        x = done[name] if numeric else done[name].map(_plain)
+        x = done[name] if numeric else done[name].map(_short)
         labels = [f"trial {trial}" for trial in done["trial"]]
         figure.add_scatter(x=x, y=_finite(done["value"]), mode="markers", text=labels, marker_color=_ACCENT, **at)
         figure.update_xaxes(type=_axis(done[name]) if numeric else "category", **at)
@@ -97,7 +98,7 @@ def intervals(scores: pd.DataFrame, value: str, low: str, high: str, *, zero: bo
         error = {"type": "data", "array": of[high] - of[value], "arrayminus": of[value] - of[low]}
         figure.add_scatter(
             x=_finite(of[value]),
-            y=of["subject"].map(_plain),
+            y=of["subject"].map(_short),
             error_x=error,
             mode="markers",
             marker={"color": _ACCENT, "size": 9},
@@ -123,6 +124,12 @@ def _finite(values: pd.Series[Any]) -> pd.Series[Any]:
 def _plain(text: object) -> str:
     """Return text as plotly shows it letter by letter: it reads a little HTML everywhere."""
     return escape(str(text), quote=False)
+
+
+def _short(text: object) -> str:
+    """Return a category that leaves room for the chart."""
+    whole = str(text)
+    return _plain(whole if len(whole) <= _LONGEST else whole[:_LONGEST] + "…")
 
 
 def _laid_out(figure: go.Figure, height: int, **layout: Any) -> go.Figure:

@@ -1,31 +1,29 @@
-"""All that the pages show, read from a sweeper home; the only file that calls sweeper.
+"""All that the pages show, asked from a sweeper home; the only file that calls sweeper.
 
-Every text is cleaned of control characters here. It is still text of users and models: pages show it as plain text.
+Every text that leaves is free of control characters, but still text of users and models: pages show it as plain text.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from statistics import fmean
 from typing import Any
 
 import pandas as pd
+from sweeper_dashboard import frames
 
 from sweeper.cli.output import clean
 from sweeper.config.evaluation import direction
-from sweeper.config.trial import Outcome
 from sweeper.errors import DatabaseError, SweeperError
 from sweeper.paths import Home
 from sweeper.registry import AdapterVersion, Registry
-from sweeper.store import Database, Score, StudyRecord, StudyState, TrialRecord
+from sweeper.store import Database, StudyRecord, StudyState, TrialRecord
 
 __all__ = ["SweeperError", "clean"]
 
-BASE = "base model"
+_BUSY_TIMEOUT_S = 5.0
 _MIB = 1024**2
 
 
@@ -38,15 +36,18 @@ class Standing:
     """Where a study stands and what it has spent.
 
     Attributes:
+        name: As stored; clean it before it is shown.
         metric: Decides the search, on the validation split.
         direction: ``minimize`` or ``maximize``.
-        objectives: Further aims; with any of them there is no single best trial.
+        objectives: Further aims, all to be small; with any there is no single best trial.
         done: Trials that have ended, interrupted ones left out.
         n_trials: Trials in the budget.
         outcomes: How many trials ended in which way; ``running`` for those that have not.
         best: The best single value; optimistic, as the best of many is lucky.
         epochs: Epochs trained by all trials.
+        max_epochs: No trial starts beyond these; None for no limit.
         train_seconds: Wall-clock seconds that trials trained.
+        timeout_s: No trial starts later than this in a run; None for no limit.
     """
 
     name: str
@@ -67,7 +68,7 @@ class Standing:
 
     @property
     def running(self) -> bool:
-        """Whether the study says that it runs."""
+        """Whether the study says that it runs; a killed process cannot take that back."""
         return self.state is StudyState.RUNNING
 
 
@@ -76,13 +77,14 @@ class Study:
     """One study as its page shows it.
 
     Attributes:
-        trials: Every trial, with its hyperparameters in columns.
-        leaders: Configurations with a complete trial, best first: confirmed ones before those seen once.
-        varied: Names of the hyperparameters that differ between trials, as columns of ``trials`` and ``leaders``.
+        trials: Every trial, with the hyperparameters that differ.
+        leaders: Configurations with a complete trial, best first.
+        varied: Names of the hyperparameters that differ between trials.
         constant: The other hyperparameters as one line.
         scores: Final scores of the base model and of trials, with intervals.
         registered: (adapter and version, trial number) of every version this study gave.
-        searched: Preset and ranges, and why.
+        searched: The preset, and why it was picked.
+        file_text: The study file as it was run.
     """
 
     standing: Standing
@@ -98,9 +100,18 @@ class Study:
 
     def scored(self, split: str) -> list[int]:
         """Return the trials scored on ``split``: registered ones first, then in validation order."""
-        numbers = self.scores.loc[(self.scores["split"] == split) & self.scores["trial"].notna(), "trial"]
+        numbers = self.scores.loc[self.scores["split"] == split, "trial"].dropna()
         winners = {number for _, number in self.registered}
         return sorted(dict.fromkeys(int(number) for number in numbers), key=lambda number: number not in winners)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One registered version: a row of the list, where it came from, and its scores."""
+
+    row: dict[str, Any]
+    lineage: pd.DataFrame
+    scores: pd.DataFrame
 
 
 def home_folder() -> str:
@@ -125,69 +136,39 @@ def study(name: str) -> Study:
     """Return one study.
 
     Raises:
-        StudyStateError: If there is none of that name.
+        StudyStateError: If there is none of that name; names the nearest.
     """
     with _database() as database:
         record, found = database.studies.get(name), database.trials.all(name)
         evaluations, events = database.evaluations.all(name), database.events.all(name)
         adapters = database.adapters.all()
-    standing = _standing(record, found)
-    parameters = [_parameters(trial) for trial in found]
-    varied, constant = _split(parameters)
-    shown = [{name: each.get(name) for name in varied} for each in parameters]
-    scores = [_score(e.number, e.split, score) for e in evaluations for score in e.scores]
+    standing, parameters = _standing(record, found), frames.hyperparameters(found)
+    reasons = [f"preset: {record.space.get('preset')}", *map(str, record.space.get("reasons", ()))]
     return Study(
         standing=standing,
-        trials=_frame([_trial(trial) | each for trial, each in zip(found, shown, strict=True)], _trial_columns(varied)),
-        leaders=_frame(_leaders(found, shown, standing.direction), ["trial", "mean", "runs", "diverged", "best seed"]),
-        varied=varied,
-        constant=constant,
-        scores=_frame(scores, _SCORE_COLUMNS),
+        trials=frames.trials(found, parameters),
+        leaders=frames.leaders(found, parameters, standing.direction),
+        varied=frames.varied(parameters),
+        constant=frames.constant(parameters),
+        scores=frames.scores(evaluations),
         registered=tuple((clean(f"{a.name} v{a.version}"), a.number) for a in adapters if a.study == name),
-        events=_frame([asdict(event) for event in events], ["at", "kind", "number", "message"]),
-        searched=clean(
-            "\n".join([f"preset: {record.space.get('preset')}", *map(str, record.space.get("reasons", ()))])
-        ),
+        events=frames.frame(map(asdict, events), ["at", "kind", "number", "message"]),
+        searched=clean("\n".join(reasons)),
         file_text=clean(record.file_text),
     )
 
 
 def curves(name: str, numbers: Iterable[int]) -> pd.DataFrame:
-    """Return all that the given trials reported: ``trial``, ``step``, ``metric``, ``value``, also where not finite."""
+    """Return all that the given trials reported: ``trial``, ``step``, ``metric``, ``value``."""
     with _database() as database:
-        points = [point for number in numbers for point in database.metrics.get(name, number=number)]
-    rows = [{"trial": p.number, "step": p.step, "metric": p.name, "value": p.value} for p in points]
-    return _frame(rows, ["trial", "step", "metric", "value"])
+        return frames.points(point for number in numbers for point in database.metrics.get(name, number=number))
 
 
 def examples(name: str, number: int, split: str, metric: str) -> pd.DataFrame:
     """Return the examples of a trial beside the base model's: texts, and both scores by ``metric``."""
     with _database() as database:
-        base = {example.index: example for example in database.evaluations.examples(name, None, split)}
-        tuned = database.evaluations.examples(name, number, split)
-    rows = [
-        {
-            "example": example.index,
-            "prompt": example.prompt,
-            "reference": example.reference,
-            BASE: base[example.index].generated,
-            "trial": example.generated,
-            "base score": base[example.index].scores.get(metric),
-            "trial score": example.scores.get(metric),
-        }
-        for example in tuned
-        if example.index in base
-    ]
-    return _frame(rows, ["example", "prompt", "reference", BASE, "trial", "base score", "trial score"])
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """One registered version: a row of the list, where it came from, and its scores."""
-
-    row: dict[str, Any]
-    lineage: pd.DataFrame
-    scores: pd.DataFrame
+        base = database.evaluations.examples(name, None, split)
+        return frames.pairs(base, database.evaluations.examples(name, number, split), metric)
 
 
 def adapters() -> list[Adapter]:
@@ -202,7 +183,7 @@ def _database() -> Iterator[Database]:
     path = Home.current().database
     if not path.exists():
         raise NothingYet(f"no database at {path}")
-    with Database.open(path, create=False, busy_timeout_s=5) as database:
+    with Database.open(path, create=False, busy_timeout_s=_BUSY_TIMEOUT_S) as database:
         yield database
 
 
@@ -211,7 +192,7 @@ def _standing(record: StudyRecord, found: tuple[TrialRecord, ...]) -> Standing:
     evaluation, search = record.config.get("evaluation", {}), record.config.get("search", {})
     metric = str(evaluation.get("metric"))
     values = [trial.value for trial in found if trial.value is not None]
-    ended = [trial.outcome.value if trial.outcome else "running" for trial in found]
+    ended = [frames.outcome(trial) for trial in found]
     best = min if direction(metric) == "minimize" else max
     return Standing(
         name=record.name,
@@ -219,7 +200,7 @@ def _standing(record: StudyRecord, found: tuple[TrialRecord, ...]) -> Standing:
         metric=clean(metric),
         direction=direction(metric),
         objectives=tuple(clean(name) for name in evaluation.get("objectives", ())),
-        done=sum(outcome not in ("running", Outcome.INTERRUPTED) for outcome in ended),
+        done=sum(outcome not in ("running", "interrupted") for outcome in ended),
         n_trials=search.get("n_trials", len(found)),
         outcomes={outcome: ended.count(outcome) for outcome in dict.fromkeys(ended)},
         best=best(values, default=None),
@@ -232,75 +213,11 @@ def _standing(record: StudyRecord, found: tuple[TrialRecord, ...]) -> Standing:
     )
 
 
-def _trial(trial: TrialRecord) -> dict[str, Any]:
-    return {
-        "trial": trial.number,
-        "outcome": trial.outcome.value if trial.outcome else "running",
-        "value": trial.value,
-        "kind": trial.kind.value if trial.confirms is None else f"again as {trial.confirms}",
-        "steps": trial.steps,
-        "planned steps": trial.total_steps,
-        "seconds": trial.train_seconds,
-        "reason": trial.reason,
-    }
-
-
-def _trial_columns(varied: list[str]) -> list[str]:
-    return ["trial", "outcome", "value", "kind", "steps", "planned steps", "seconds", *varied, "reason"]
-
-
-def _parameters(trial: TrialRecord) -> dict[str, Any]:
-    """Return hyperparameters by name as table cells; TRL's own fields among them carry their class's name."""
-    flat = {name: value for name, value in trial.parameters.items() if name != "trl"}
-    flat |= {f"trl.{name}": value for name, value in (trial.parameters.get("trl") or {}).items()}
-    return {clean(name): _cell(value) for name, value in flat.items()}
-
-
-def _split(parameters: list[dict[str, Any]]) -> tuple[list[str], str]:
-    """Return the names of what differs between trials, and the rest as one line."""
-    values = {name: {repr(each.get(name)) for each in parameters} for each in parameters for name in each}
-    varied = [name for name, seen in values.items() if len(seen) > 1]
-    constant = {name: parameters[0][name] for name in values if name not in varied}
-    return varied, ", ".join(f"{name} {value}" for name, value in constant.items() if value is not None)
-
-
-def _leaders(found: tuple[TrialRecord, ...], shown: list[dict[str, Any]], direction: str) -> Iterator[dict[str, Any]]:
-    """Rank configurations as the search does: stable, confirmed, then by the mean over their seeds."""
-    groups: dict[str, list[int]] = {}
-    for place, trial in enumerate(found):
-        groups.setdefault(json.dumps(trial.parameters, sort_keys=True), []).append(place)
-    sign = 1 if direction == "minimize" else -1
-    rows = []
-    for places in groups.values():
-        done = [found[place] for place in places if found[place].value is not None]
-        values = [trial.value for trial in done if trial.value is not None]
-        if values:
-            diverged = sum(found[place].outcome is Outcome.DIVERGED for place in places)
-            confirmed = any(trial.confirms is not None for trial in done)
-            order = (diverged > 0, not confirmed, sign * fmean(values), done[0].number)
-            row = {"trial": done[0].number, "mean": fmean(values), "runs": len(values), "diverged": diverged}
-            rows.append((order, row | {"best seed": sign * min(sign * v for v in values)} | shown[places[0]]))
-    return (row for _, row in sorted(rows, key=lambda pair: pair[0]))
-
-
-_SCORE_COLUMNS = ["subject", "trial", "split", *Score.__dataclass_fields__]
-
-
-def _score(number: int | None, split: str, score: Score) -> dict[str, Any]:
-    subject = BASE if number is None else f"trial {number}"
-    return {"subject": subject, "trial": number, "split": split} | asdict(score)
-
-
 def _adapter(version: AdapterVersion) -> Adapter:
     lineage = asdict(version.lineage)
-    nested = lineage.pop("hyperparameters")
-    facts = lineage | {f"hyperparameters.{name}": value for name, value in nested.items()}
+    tried = lineage.pop("hyperparameters")
+    facts = lineage | {f"hyperparameters.{name}": value for name, value in tried.items()}
     facts |= {f"sha256 of {name}": value for name, value in version.files.items()}
-    scores = [
-        {"split": split, "metric": metric} | dict(values)
-        for split, metrics in version.scores.items()
-        for metric, values in metrics.items()
-    ]
     row = {
         "adapter": version.name,
         "version": version.version,
@@ -311,23 +228,10 @@ def _adapter(version: AdapterVersion) -> Adapter:
         "MiB": version.bytes / _MIB,
         "registered (UTC)": version.created_at,
     }
-    table = [{"what": name, "value": str(_cell(value))} for name, value in facts.items() if value is not None]
+    scores = [{"split": split} | values for split, metrics in version.scores.items() for values in metrics.values()]
+    told = [{"what": name, "value": str(frames.cell(value))} for name, value in facts.items() if value is not None]
     return Adapter(
-        row={name: _cell(value) for name, value in row.items()},
-        lineage=_frame(table, ["what", "value"]),
-        scores=_frame(scores, ["split", "metric", "score", "low", "high", "diff_to_base", "diff_low", "diff_high"]),
+        row={name: frames.cell(value) for name, value in row.items()},
+        lineage=frames.frame(told, ["what", "value"]),
+        scores=frames.frame(scores, ["split", "metric", "score", "low", "high"]),
     )
-
-
-def _frame(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> pd.DataFrame:
-    """Return rows as a frame that has ``columns`` even where it is empty, and then any further ones."""
-    cells = [{name: _cell(value) for name, value in row.items()} for row in rows]
-    further = dict.fromkeys(name for row in cells for name in row)
-    return pd.DataFrame(cells, columns=list(dict.fromkeys([*columns, *further])))
-
-
-def _cell(value: Any) -> Any:
-    """Return a value as a table holds it: numbers and times as they are, all else as clean text."""
-    if value is None or isinstance(value, bool | int | float | datetime):
-        return value
-    return clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import streamlit as st
 from sweeper_dashboard import charts, data
 from sweeper_dashboard.views import parts
@@ -41,6 +42,7 @@ def _study(name: str, was_running: bool) -> None:
         if study.standing.running != was_running:
             st.rerun()
         _budget(study)
+        _under_way(study)
         sections = {
             "Leaderboard": _leaderboard,
             "Curves": _curves,
@@ -58,21 +60,36 @@ def _study(name: str, was_running: bool) -> None:
 def _budget(study: data.Study) -> None:
     standing = study.standing
     epochs = f" of {standing.max_epochs:g}" if standing.max_epochs else ""
-    limit = f" of {standing.timeout_s / 60:.0f}" if standing.timeout_s else ""
     shown = {
         "State": standing.state.value,
         "Trials": f"{standing.done} of {standing.n_trials}",
         "Epochs trained": f"{standing.epochs:.1f}{epochs}",
-        "Training minutes": f"{standing.train_seconds / 60:.1f}{limit}",
+        "Training minutes": f"{standing.train_seconds / 60:.1f}",
         "Best single value": "none yet" if standing.best is None else f"{standing.best:.4g}",
     }
     for column, (label, value) in zip(st.columns(len(shown)), shown.items(), strict=True):
         column.metric(label, value)
     st.progress(min(1.0, standing.done / max(1, standing.n_trials)))
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in standing.outcomes.items()) or "no trial yet"
-    registered = "; ".join(f"registered as {version} from trial {number}" for version, number in study.registered)
-    lines = [f"{outcomes}; decided by {standing.metric} ({standing.direction}) on the validation split", registered]
-    st.text("\n".join(filter(None, lines)))
+    lines = [f"{outcomes}; decided by {standing.metric} ({standing.direction}) on the validation split"]
+    if standing.objectives:
+        lines.append(f"further objectives, so there is no single best: {', '.join(standing.objectives)}")
+    if standing.timeout_s:
+        lines.append(f"no trial starts later than {standing.timeout_s / 60:g} minutes into a run")
+    lines += [f"registered as {version} from trial {number}" for version, number in study.registered]
+    st.text("\n".join(lines))
+
+
+def _under_way(study: data.Study) -> None:
+    """Show the last reported numbers of the trials that have not ended, NaN included."""
+    points = data.curves(study.standing.name, _numbers(study.trials[study.trials["outcome"] == "running"]))
+    if not points.empty:
+        latest = points.drop_duplicates(["trial", "metric"], keep="last").pivot(
+            index="trial", columns="metric", values="value"
+        )
+        steps = points.groupby("trial")["step"].max().rename("at step")
+        st.caption("Under way: the last of every number reported")
+        parts.table(steps.to_frame().join(latest).reset_index())
 
 
 def _leaderboard(study: data.Study) -> None:
@@ -85,21 +102,21 @@ def _leaderboard(study: data.Study) -> None:
         "because the best of many single values is lucky; any that diverged with another seed come last."
     )
     st.text(f"The same in all trials: {study.constant}")
-    st.plotly_chart(charts.history(study.trials, study.standing.metric, study.standing.direction), key="history")
+    parts.figure(charts.history(study.trials, study.standing.metric, study.standing.direction), "history")
 
 
 def _curves(study: data.Study) -> None:
-    pick = st.segmented_control("Trials", ["Best", "Latest"], default="Best", key="curves of") or "Best"
-    leaders = [int(number) for number in study.leaders["trial"]]
-    latest = [int(number) for number in study.trials["trial"]][::-1]
-    running = [int(number) for number in study.trials.loc[study.trials["outcome"] == "running", "trial"]]
-    numbers = list(dict.fromkeys([*running, *(leaders if pick == "Best" else latest)]))[:CURVES]
+    left, right = st.columns(2)
+    pick = left.segmented_control("Trials", ["Best", "Latest"], default="Best", key="curves of")
+    leaders, latest = _numbers(study.leaders), _numbers(study.trials)[::-1]
+    running = _numbers(study.trials[study.trials["outcome"] == "running"])
+    numbers = list(dict.fromkeys([*running, *(latest if pick == "Latest" else leaders)]))[:CURVES]
     points = data.curves(study.standing.name, numbers)
     if points.empty:
         st.info("Nothing has been reported yet.")
         return
     names = sorted(set(points["metric"]), key=lambda name: (name != study.standing.metric, name))
-    metric = st.selectbox("Metric", names, key="curve")
+    metric = right.selectbox("Metric", names, key="curve")
     parts.figure(charts.curves(points, metric, leaders[0] if leaders else None), "curves")
     st.caption(f"At most {CURVES} trials, running ones always; the leader is the thick line. Gaps: not finite.")
 
@@ -150,9 +167,9 @@ def _texts(study: data.Study) -> None:
     if not numbers:
         st.info("No trial has been scored.")
         return
-    number = st.selectbox("Trial", numbers, key="texts of trial")
-    metrics = list(dict.fromkeys(study.scores["metric"]))
-    metric = st.selectbox("Score", metrics, key="texts by") if len(metrics) > 1 else metrics[0]
+    left, right = st.columns(2)
+    number = left.selectbox("Trial", numbers, key="texts of trial")
+    metric = right.selectbox("Score", list(dict.fromkeys(study.scores["metric"])), key="texts by")
     examples = data.examples(study.standing.name, number, split, metric)
     if examples.empty:
         st.info("No examples are kept of this trial.")
@@ -161,13 +178,17 @@ def _texts(study: data.Study) -> None:
     row = examples.iloc[place]
     st.caption(f"Example {row['example']}; click the box before another row to see it whole.")
     parts.texts(prompt=row["prompt"], reference=row["reference"])
-    parts.texts(base_model=row[data.BASE], trial=row["trial"])
+    parts.texts(base_model=row["base model"], trial=row["trial"])
 
 
 def _origin(study: data.Study) -> None:
     st.text(study.searched)
     st.code(study.file_text, language=None)
     parts.table(study.events)
+
+
+def _numbers(trials: pd.DataFrame) -> list[int]:
+    return [int(number) for number in trials["trial"]]
 
 
 def _split(study: data.Study, key: str) -> str:

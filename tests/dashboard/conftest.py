@@ -175,7 +175,6 @@ class Filler:
         self.trial(2, value=1.2, study=name, learning_rate=2e-3, scheduler=text)
         self.trial(3, Outcome.DIVERGED, study=name, learning_rate=1e-1, reason="the loss is NaN")
         self.trial(4, value=1.6, study=name, learning_rate=1e-3, confirms=0)
-        self.trial(5, None, study=name, learning_rate=4e-3)
         self.evaluate(None, 0.1, study=name, text=text)
         self.evaluate(0, 0.7, study=name, text=text)
         self.evaluate(2, 0.9, study=name, text=text)

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from conftest import HOSTILE
+from sweeper_dashboard import data
+
+from sweeper.config.trial import Outcome
+from sweeper.errors import StudyStateError
+
+
+def test_no_database_is_said_and_none_is_made(home):
+    with pytest.raises(data.NothingYet, match="no database at"):
+        data.studies()
+    assert not home.folder.exists()
+
+
+def test_studies_stand_with_what_they_spent_the_latest_first(fill):
+    fill.whole("first")
+    fill.study("second")
+    fill.trial(0, None, study="second")
+    second, first = data.studies()
+    assert (second.name, second.running, second.done, second.best) == ("second", True, 0, None)
+    assert (first.name, first.running, first.done, first.n_trials, first.best) == ("first", False, 5, 6, 1.2)
+    assert first.outcomes == {"complete": 3, "pruned": 1, "diverged": 1}
+    assert (first.train_seconds, first.timeout_s, first.epochs) == (150.0, 600.0, pytest.approx(4.0))
+
+
+def test_a_confirmed_configuration_leads_over_a_lucky_one_and_an_unstable_one_comes_last(fill):
+    fill.study()
+    fill.trial(0, value=1.0, learning_rate=1e-2)
+    fill.trial(1, value=1.4, learning_rate=1e-3)
+    fill.trial(2, value=1.2, learning_rate=1e-4)
+    fill.trial(3, value=1.6, learning_rate=1e-3, confirms=1)
+    fill.trial(4, Outcome.DIVERGED, learning_rate=1e-2, confirms=0)
+    leaders = data.study("itn").leaders
+    assert list(leaders["trial"]) == [1, 2, 0]
+    assert list(leaders["mean"]) == pytest.approx([1.5, 1.2, 1.0])
+    assert list(leaders["seeds"]) == [2, 1, 1]
+    assert leaders["best seed"][0] == 1.4
+    assert list(leaders["learning_rate"]) == [1e-3, 1e-4, 1e-2]
+
+
+def test_only_what_differs_is_a_column_and_the_rest_is_said_once(fill):
+    fill.whole()
+    study = data.study("itn")
+    assert study.varied == ["learning_rate", "trl.optim"]
+    assert set(study.varied) <= set(study.trials)
+    assert "batch_size 8" in study.constant and "trl.adam_beta2 0.99" in study.constant
+    assert "learning_rate" not in study.constant
+
+
+def test_pruned_trials_keep_their_reason(fill):
+    fill.whole()
+    trials = data.study("itn").trials.set_index("trial")
+    assert trials.loc[1, "outcome"] == "pruned" and trials.loc[1, "reason"] == "worse than others plain"
+    assert trials.loc[4, "kind"] == "again as 0"
+
+
+def test_scores_and_the_registered_trial_first(fill):
+    fill.whole()
+    study = data.study("itn")
+    assert list(study.scores["subject"].unique()) == ["base model", "trial 0", "trial 2"]
+    assert study.scored("test") == [2, 0]
+    assert study.registered == (("itn v1", 2),)
+    assert study.scores.loc[study.scores["subject"] == "base model", "diff_to_base"].isna().all()
+
+
+def test_examples_stand_beside_those_of_the_base(fill):
+    fill.whole()
+    examples = data.examples("itn", 2, "test", "exact_match")
+    assert len(examples) == 4
+    first = examples.iloc[0]
+    assert (first["base model"], first["trial"]) == ("plain from None", "plain from 2")
+    assert (first["base score"], first["trial score"]) == (0.1, 0.9)
+
+
+def test_curves_of_the_asked_trials_only(fill):
+    fill.whole()
+    points = data.curves("itn", [3])
+    assert set(points["trial"]) == {3}
+    assert points["value"].isna().sum() == 1, "a loss that is NaN is kept as such"
+    assert data.curves("itn", []).empty
+
+
+def test_a_study_without_trials_has_empty_frames(fill):
+    fill.study()
+    study = data.study("itn")
+    assert study.trials.empty and study.leaders.empty and study.scores.empty
+    assert (study.varied, study.constant, study.scored("test")) == ([], "", [])
+
+
+def test_a_configuration_of_another_version_is_still_shown(fill):
+    fill.study(config={"of": "the future"})
+    fill.trial(0, value=1.0)
+    assert data.study("itn").standing.n_trials == 1
+
+
+def test_an_unknown_study_names_the_nearest(fill):
+    fill.study("quickstart")
+    with pytest.raises(StudyStateError, match="quickstart"):
+        data.study("quickstrat")
+
+
+def test_adapters_with_lineage_and_scores(fill):
+    fill.whole()
+    (adapter,) = data.adapters()
+    assert (adapter.row["adapter"], adapter.row["version"], adapter.row["stage"]) == ("itn", 1, "candidate")
+    assert adapter.row["MiB"] == 3.0
+    lineage = dict(zip(adapter.lineage["what"], adapter.lineage["value"], strict=True))
+    assert lineage["study"] == "itn" and lineage["hyperparameters.learning_rate"] == "0.001"
+    assert adapter.scores.loc[0, "score"] == 0.9
+
+
+def test_no_control_characters_leave(fill):
+    fill.whole(text=HOSTILE)
+    study = data.study("itn")
+    frames = [study.trials, study.events, data.examples("itn", 2, "test", "exact_match"), data.adapters()[0].lineage]
+    text = "".join(frame.to_string() for frame in frames) + study.file_text + study.searched + study.constant
+    assert "<script>" in text, "texts are shown, not dropped"
+    assert "\x1b" not in text and "\u202e" not in text
+
+
+def test_the_dashboard_starts_without_torch_and_optuna():
+    code = "import sys, sweeper_dashboard.data, sweeper_dashboard.charts; print({'torch', 'optuna'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
