@@ -9,9 +9,9 @@ from sweeper_dashboard.views import parts
 st.set_page_config(page_title="sweeper", layout="wide")
 page = st.navigation(
     [
-        st.Page("views/studies.py", title="Studies", icon=":material/list:", default=True),
-        st.Page("views/study.py", title="Study", icon=":material/query_stats:"),
-        st.Page("views/adapters.py", title="Adapters", icon=":material/inventory_2:"),
+        st.Page("views/studies.py", title="Studies", default=True),
+        st.Page("views/study.py", title="Study"),
+        st.Page("views/adapters.py", title="Adapters"),
     ]
 )
 with st.sidebar:

@@ -21,7 +21,7 @@ from sweeper.paths import Home
 from sweeper.registry import AdapterVersion, Registry
 from sweeper.store import Database, StudyRecord, StudyState, TrialRecord
 
-__all__ = ["SweeperError", "clean"]
+__all__ = ["StudyState", "SweeperError", "clean"]
 
 _BUSY_TIMEOUT_S = 5.0
 _MIB = 1024**2
@@ -152,7 +152,7 @@ def study(name: str) -> Study:
         constant=frames.constant(parameters),
         scores=frames.scores(evaluations),
         registered=tuple((clean(f"{a.name} v{a.version}"), a.number) for a in adapters if a.study == name),
-        events=frames.frame(map(asdict, events), ["at", "kind", "number", "message"]),
+        events=frames.events(events),
         searched=clean("\n".join(reasons)),
         file_text=clean(record.file_text),
     )

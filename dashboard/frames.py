@@ -13,7 +13,7 @@ import pandas as pd
 
 from sweeper.cli.output import clean
 from sweeper.config.trial import Outcome
-from sweeper.store import Evaluation, Example, MetricPoint, TrialRecord
+from sweeper.store import Evaluation, Event, Example, MetricPoint, TrialRecord
 
 BASE = "base model"
 _TRIAL = ("trial", "outcome", "value", "kind", "steps", "planned steps", "seconds", "reason")
@@ -131,6 +131,12 @@ def scores(evaluations: Iterable[Evaluation]) -> pd.DataFrame:
     ]
     columns = ("score", "low", "high", "diff_to_base", "diff_low", "diff_high")
     return frame(rows, ["subject", "trial", "split", "metric", *columns]).astype(dict.fromkeys(columns, float))
+
+
+def events(found: Iterable[Event]) -> pd.DataFrame:
+    """Return what happened, oldest first."""
+    rows = [{"at (UTC)": of.at, "kind": of.kind, "trial": of.number, "message": of.message} for of in found]
+    return frame(rows, ["at (UTC)", "kind", "trial", "message"])
 
 
 def points(found: Iterable[MetricPoint]) -> pd.DataFrame:

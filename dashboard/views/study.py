@@ -76,6 +76,8 @@ def _budget(study: data.Study) -> None:
         lines.append(f"further objectives, so there is no single best: {', '.join(standing.objectives)}")
     if standing.timeout_s:
         lines.append(f"no trial starts later than {standing.timeout_s / 60:g} minutes into a run")
+    if standing.state is data.StudyState.FINISHED and not study.registered:
+        lines.append("no adapter of this study is registered")
     lines += [f"registered as {version} from trial {number}" for version, number in study.registered]
     st.text("\n".join(lines))
 
@@ -152,8 +154,8 @@ def _scores(study: data.Study) -> None:
     paired = scores[scores["diff_to_base"].notna()]
     if not paired.empty:
         st.caption(
-            "Trial minus base model on the same examples, with 95 % intervals; beyond the dotted line is a gain"
-            " (or, for eval_loss and perplexity, a loss)."
+            "Trial minus base model on the same examples, with 95 % intervals. One that touches the dotted line shows "
+            "no difference. Better is to the right; for eval_loss and perplexity to the left."
         )
         parts.figure(charts.intervals(paired, "diff_to_base", "diff_low", "diff_high", zero=True), "differences")
 

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import sqlite3
+import tomllib
 
 import pytest
-from conftest import HOSTILE
+from conftest import APP, HOSTILE
 
 from sweeper.config.trial import Outcome
 from sweeper.store import StudyState
@@ -167,3 +168,17 @@ def _dump(path):
         return list(connection.iterdump())
     finally:
         connection.close()
+
+
+def test_a_finished_study_without_a_winner_says_so(show, fill):
+    fill.study()
+    fill.trial(0, value=1.0)
+    fill.database.studies.set_state("itn", StudyState.FINISHED)
+    assert "no adapter of this study is registered" in _text(show("study"))
+
+
+def test_streamlit_listens_to_this_machine_only_and_tells_no_one():
+    settings = tomllib.loads((APP.parent / ".streamlit" / "config.toml").read_text())
+    assert settings["server"]["address"] == "127.0.0.1" and "localhost" in settings["server"]["allowedHosts"]
+    assert settings["browser"]["gatherUsageStats"] is False
+    assert settings["client"]["showErrorDetails"] == "none", "no traceback is ever shown"
