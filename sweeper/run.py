@@ -148,9 +148,11 @@ def _begin(
         tokens_per_row=min(max(lengths), config.technique.max_length),
     )
     write_json(paths.resolved, asdict(on_disk))
+    storage = open_storage(home.database)
+    Search.forget_unbegun(config.name, storage)  # the study's row, written last, is what makes it one
     search = Search.create(
         config.name,
-        open_storage(home.database),
+        storage,
         config=config.search,
         space=resolved.space.space,
         evaluation=config.evaluation,

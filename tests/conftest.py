@@ -8,7 +8,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported; more only wait for each other
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +84,23 @@ def study_file(
         return load_study(path)
 
     return write
+
+
+@pytest.fixture
+def begin(study_file: Callable[..., StudyFile]) -> Iterator[Callable[..., Any]]:
+    """Return what begins a study on the tiny model as ``run_study`` does, up to its first trial: a ``StudyContext``."""
+    with ExitStack() as stack:
+
+        def context(listener: Any = None, stop: Any = None, **parts: Any) -> Any:
+            from sweeper import run
+            from sweeper.executors.base import Silent, StopRequest
+            from sweeper.paths import Home
+            from sweeper.resolve import resolve_study
+            from sweeper.store import Database
+
+            file, home = study_file(**parts), Home.current()
+            database = stack.enter_context(Database.open(home.database, create=True))
+            resolved = resolve_study(file)
+            return run._begin(file, resolved, "cpu", home, database, listener or Silent(), stop or StopRequest())
+
+        yield context

@@ -29,8 +29,8 @@ def row(shape: str, number: int) -> dict[str, Any]:
         "prompt_completion_chat": {"prompt": [user], "completion": [answer]},
         "messages": {"messages": [user, answer]},
         "text": {"text": f"write {words}: {digits}"},
-        # Every answer is the same, which even an untrained model of two layers learns in a few steps.
-        "same_answer": {"prompt": f"write {words}: ", "completion": "yes"},
+        # Every answer is the same token, which even an untrained model of two layers learns in a few steps.
+        "same_answer": {"prompt": f"write {words}:", "completion": " one"},
     }[shape]
 
 

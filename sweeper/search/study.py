@@ -123,6 +123,16 @@ class Search:
             Entry(TrialKind.ENQUEUED, ordinal, params).put(study, seed)
         return cls(study, config, space, evaluation, seed)
 
+    @staticmethod
+    def forget_unbegun(name: str, storage: BaseStorage) -> None:
+        """Delete a search of which no trial was begun, left by a process that died while it made the study."""
+        try:
+            study = optuna.load_study(study_name=name, storage=storage)
+        except KeyError:
+            return
+        if all(trial.state == TrialState.WAITING for trial in study.get_trials(deepcopy=False)):
+            optuna.delete_study(study_name=name, storage=storage)
+
     @classmethod
     def open(
         cls,

@@ -131,7 +131,7 @@ def test_rows_with_nothing_left_to_learn_are_left_out(lora_base, train, spec, tm
     result = train_trial(spec().model_copy(update={"train": mixed}), lora_base, Curve(), 8)
     assert (result.outcome, result.total_steps) == (Outcome.COMPLETE, 2)
     only_long = spec().model_copy(update={"train": tiny.write_rows(tmp_path / "long.jsonl", long)})
-    with pytest.raises(DataError, match=r"no train row has anything to learn after cutting at technique\.max_length 64"):
+    with pytest.raises(DataError, match=r"no train row has anything to learn .* technique\.max_length 64"):
         train_trial(only_long, lora_base, Curve(), 8)
     assert DataError.exit_code == 2
     with pytest.raises(DataError, match="no validation row"):

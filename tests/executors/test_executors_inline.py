@@ -1,0 +1,83 @@
+"""What is the inline executor's own: budgets, a base loaded once, trials that are not begun."""
+
+from __future__ import annotations
+
+import pytest
+
+from sweeper.config.trial import Outcome
+from sweeper.executors import inline, micro_batches
+from sweeper.executors.inline import InlineExecutor
+from sweeper.executors.recorder import read_result
+
+
+def outcomes(context):
+    return [trial.outcome for trial in context.database.trials.all(context.config.name)]
+
+
+def test_the_base_is_loaded_once_and_not_before_it_is_needed(begin, monkeypatch):
+    loads = []
+    load_base = inline.load_base
+    monkeypatch.setattr(inline, "load_base", lambda *args: loads.append(args) or load_base(*args))
+    context, executor = begin(search={"n_trials": 2, "pruner": "none"}), InlineExecutor()
+    executor.run(context)
+    executor.base(context)
+    assert outcomes(context) == [Outcome.COMPLETE] * 2
+    assert len(loads) == 1
+    stopped = begin(name="stopped")
+    stopped.stop.set()
+    InlineExecutor().run(stopped)
+    assert len(loads) == 1
+
+
+def test_no_trial_starts_after_the_epochs_are_spent(begin):
+    context = begin(search={"n_trials": 9, "max_epochs_total": 3.0, "pruner": "none"})
+    InlineExecutor().run(context)
+    assert outcomes(context) == [Outcome.COMPLETE] * 2  # 2 epochs each: the second starts at 2 and ends at 4
+    assert context.search.epochs_spent == 4.0
+
+
+def test_no_trial_starts_after_the_timeout(begin, monkeypatch):
+    context = begin(search={"n_trials": 9, "timeout": "1h", "pruner": "none"})
+    clock = [0.0]
+
+    def an_hour_later(*args):
+        clock[0] += 1900.0
+        return train_trial(*args)
+
+    train_trial = inline.train_trial
+    monkeypatch.setattr(inline, "train_trial", an_hour_later)
+    monkeypatch.setattr(inline.time, "monotonic", lambda: clock[0])
+    InlineExecutor().run(context)
+    assert outcomes(context) == [Outcome.COMPLETE] * 2
+
+
+def test_what_cannot_fit_by_the_estimate_is_not_begun(begin, monkeypatch):
+    monkeypatch.setattr(micro_batches, "free_memory_bytes", lambda device: 1000)
+    monkeypatch.setattr(inline, "train_trial", lambda *_: pytest.fail("it was begun"))
+    context = begin(search={"n_trials": 2})
+    InlineExecutor().run(context)
+    assert outcomes(context) == [Outcome.INFEASIBLE] * 2
+    kept = read_result(context.paths.trial(0))
+    assert kept.reason == "by the estimate a single row does not fit in the free memory"
+    told = context.search.study.get_trials()[0]
+    assert list(told.constraints.values()) == [1.0]
+
+
+def test_a_task_metric_is_measured_on_the_validation_split(begin, monkeypatch):
+    rows, measure = [], inline.score
+
+    def watched(model, tokenizer, given, config):
+        rows.append(given)
+        return measure(model, tokenizer, given, config)
+
+    monkeypatch.setattr(inline, "score", watched)
+    space = {"learning_rate": 2e-2, "lora_rank": 4, "lora_dropout": 0.0, "batch_size": 8, "epochs": 4}
+    context = begin(shape="same_answer", search={"n_trials": 1, "space": space}, evaluation={"metric": "exact_match"})
+    InlineExecutor().run(context)
+    (trial,) = context.database.trials.all("tiny")
+    assert trial.outcome is Outcome.COMPLETE
+    found = [point.value for point in context.database.metrics.get("tiny", name="exact_match")]
+    assert trial.value == max(found) > 0.5
+    assert [len(given) for given in rows] == [8, 8, 8]
+    assert rows[0][0]["prompt"] == "write three zero zero:"
+    assert {point.name for point in context.database.metrics.get("tiny")} >= {"exact_match", "eval_loss", "loss"}
