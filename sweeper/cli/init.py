@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sweeper.cli.examples import write_examples
 from sweeper.cli.output import safe, say
 from sweeper.config.data import DataConfig
 from sweeper.config.evaluation import LOSSES, TASK_METRICS
@@ -86,15 +87,22 @@ class Wanted:
 
 
 def init(
+    context: typer.Context,
+    folder: Annotated[
+        Path | None, typer.Argument(help="With --example, where to copy to; studies if left out.")
+    ] = None,
+    example: Annotated[
+        bool, typer.Option("--example", help="Copy the example studies and their data; overwrites nothing.")
+    ] = False,
     data: Annotated[str | None, typer.Option(help="Training data: a file, a folder or a Hub data set.")] = None,
     validation: Annotated[str | None, typer.Option(help="Validation data; else cut from the training data.")] = None,
     test: Annotated[str | None, typer.Option(help="Test data; else cut from the training data.")] = None,
     column: Annotated[
         list[str] | None, typer.Option(help="prompt=question, completion=answer and the like; repeatable.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help=f"Base model [default: {_MODEL}].")] = None,
+    model: Annotated[str | None, typer.Option(help=f"Base model; {_MODEL} if left out.")] = None,
     metric: Annotated[str | None, typer.Option(help="What decides the final comparison.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the study [default: from the data's].")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the study; from the data's if left out.")] = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials in all.")] = 20,
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("study.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
@@ -104,6 +112,12 @@ def init(
 
     Asks for what the flags leave open where it runs on a terminal, and looks at the data to fill in the rest.
     """
+    if example:
+        _refuse_with_example(context)
+        write_examples(folder or Path("studies"))
+        return
+    if folder is not None:
+        raise UserError(f"{folder}: only --example takes a folder; name your data with --data")
     if out.exists() and not force:
         raise UserError(f"{out} exists already; name another file with --out, or overwrite it with --force")
     ask = not yes and sys.stdin.isatty()
@@ -128,6 +142,14 @@ def init(
     rows = ", ".join(f"{split} {len(getattr(study.splits, split)):,}" for split in ("train", "validation", "test"))
     say(f"{safe(out)} written: study {safe(wanted.name)}, {rows} rows, model {safe(wanted.model)}")
     say(f"next: sweeper check {safe(out)}, then sweeper run {safe(out)}")
+
+
+def _refuse_with_example(context: typer.Context) -> None:
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    others = [f"--{name}" for name in given if name not in ("example", "folder")]
+    if others:
+        raise UserError(f"--example takes a folder alone, not {', '.join(others)}")
 
 
 def study_text(wanted: Wanted) -> str:

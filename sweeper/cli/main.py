@@ -50,6 +50,7 @@ COMMANDS = {
     "export": Lazy("sweeper.cli.export", "export", "Write the winner for other tools, and verify what was written."),
     "adapters": Lazy("sweeper.cli.adapters", "adapters", "List, show, promote, archive and verify adapters."),
     "models": Lazy("sweeper.cli.models", "models", "List, fetch and remove base models."),
+    "dashboard": Lazy("sweeper.cli.dashboard", "dashboard", "Show the studies and adapters of this home in a browser."),
     "doctor": Lazy("sweeper.cli.doctor", "doctor", "Say what this machine has, and what the missing parts would give."),
 }
 """Every command by name, in the order of the help."""

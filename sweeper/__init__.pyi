@@ -1,0 +1,8 @@
+from sweeper.check import check_study as check_study
+from sweeper.config.loader import load_study as load_study
+from sweeper.config.study import StudyConfig as StudyConfig
+from sweeper.errors import SweeperError as SweeperError
+from sweeper.run import resume_study as resume_study
+from sweeper.run import run_study as run_study
+
+__version__: str

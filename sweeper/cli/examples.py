@@ -1,0 +1,63 @@
+"""``sweeper init --example``: the studies that ship with sweeper and their data, copied to be run and changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sweeper.cli.output import safe, say
+from sweeper.cli.shipped import STUDIES, shipped_folder
+from sweeper.errors import UserError
+
+_NAMED = 3  # files in the way that the message names
+
+
+def write_examples(folder: Path) -> None:
+    """Copy the example studies into ``folder``, which may exist, and say what to do with them.
+
+    Raises:
+        UserError: If a file with other content is in the way; nothing is written then.
+    """
+    sources = example_files()
+    _refuse_changed(sources, folder)
+    for name, source in sources.items():
+        _copy(source, folder / name)
+    say(f"{safe(folder)} holds {len(sources)} files of the example studies")
+    for study in sorted(name for name in sources if name.suffix == ".yaml" and name.parent == Path()):
+        say(f"next: sweeper check {safe(folder / study)}, then sweeper run {safe(folder / study)}")
+
+
+def example_files() -> dict[Path, Path]:
+    """Return the shipped files by their path within the folder of studies."""
+    shipped = shipped_folder(STUDIES)
+    names = sorted(path.relative_to(shipped) for path in shipped.rglob("*") if path.is_file())
+    return {name: shipped / name for name in names if not any(map(_is_by_product, name.parts))}
+
+
+def _is_by_product(part: str) -> bool:
+    return part == "__pycache__" or part.startswith(".")
+
+
+def _refuse_changed(sources: dict[Path, Path], folder: Path) -> None:
+    changed = [str(folder / name) for name, source in sources.items() if _in_the_way(folder / name, source)]
+    if changed:
+        more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+        raise UserError(
+            f"{', '.join(changed[:_NAMED])}{more} would be overwritten; name another folder: sweeper init --example DIR"
+        )
+
+
+def _in_the_way(target: Path, source: Path) -> bool:
+    if not target.exists():
+        return target.is_symlink()
+    return not target.is_file() or target.read_bytes() != source.read_bytes()
+
+
+def _copy(source: Path, target: Path) -> None:
+    if target.exists():
+        return
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("xb") as file:
+            file.write(source.read_bytes())
+    except OSError as error:
+        raise UserError(f"{target} cannot be written: {error.strerror}") from error

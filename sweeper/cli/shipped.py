@@ -1,0 +1,29 @@
+"""Where the packages lie that ship beside sweeper: under another name in a checkout, in site-packages from a wheel."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from sweeper.errors import SweeperError
+
+DASHBOARD = "sweeper_dashboard"
+STUDIES = "sweeper_studies"
+
+
+def shipped_folder(package: str) -> Path:
+    """Return the folder of a package that ships with sweeper, without importing it.
+
+    Raises:
+        SweeperError: If it is not installed.
+    """
+    spec = find_spec(package)
+    # An editable install adds a place that is no folder.
+    places = () if spec is None else map(Path, spec.submodule_search_locations or ())
+    found = next((place for place in places if place.is_dir()), None)
+    if found is None:
+        raise SweeperError(
+            f"package {package} is missing, though it ships with sweeper; install sweeper again: "
+            "`pip install --force-reinstall --no-deps` with its wheel, or with `-e .` in a checkout"
+        )
+    return found
