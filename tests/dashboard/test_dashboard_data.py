@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import HOSTILE
+from filled_home import HOSTILE
 from sweeper_dashboard import data
 
 from sweeper.config.trial import Outcome

@@ -4,7 +4,7 @@ import sqlite3
 import tomllib
 
 import pytest
-from conftest import APP, HOSTILE
+from filled_home import APP, HOSTILE
 
 from sweeper.config.trial import Outcome
 from sweeper.store import StudyState
