@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 
 @dataclass(frozen=True)
 class TrialPaths:
@@ -85,6 +87,17 @@ class Home:
     def adapter(self, name: str, version: int) -> Path:
         """Return the folder of a registered adapter version."""
         return self.folder / "adapters" / name / f"v{version}"
+
+
+def is_held(study: StudyPaths) -> bool:
+    """Tell whether a process is running the study now: the lock goes with its process, however that ends."""
+    if not study.lock.exists():
+        return False
+    try:
+        with FileLock(study.lock, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def cache_folder() -> Path:

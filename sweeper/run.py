@@ -254,7 +254,7 @@ def _exclusively(paths: StudyPaths) -> Iterator[None]:
     paths.folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(paths.lock)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=1)  # `sweeper status` may hold it for an instant, to see whether anyone does
     except Timeout:
         raise StudyStateError(
             f"another process is running study {paths.folder.name!r}; `sweeper status` shows it"

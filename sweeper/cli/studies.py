@@ -12,8 +12,8 @@ from sweeper.cli.output import console, emit_json, safe, say, table
 from sweeper.config.study import StudyConfig
 from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError
-from sweeper.paths import Home
-from sweeper.store import Database, Evaluation, StudyRecord, TrialRecord
+from sweeper.paths import Home, is_held
+from sweeper.store import Database, Evaluation, StudyRecord, StudyState, TrialRecord
 
 _Study = Annotated[str | None, typer.Argument(help="Name of the study; the latest if left out.", show_default=False)]
 _Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
@@ -59,13 +59,14 @@ def trials(name: _Study = None, as_json: _Json = False) -> None:
     with _database() as database:
         study = _one(database, name)
         found = database.trials.all(study.name)
+    alive = is_held(Home.current().study(study.name))
     if as_json:
         emit_json(found)
         return
     metric = StudyConfig.model_validate(study.config).evaluation.metric
     varied = _varied(found)
     columns = ("trial>", "kind", "outcome", f"{metric}>", "step>", "seconds>", *varied, "reason")
-    console().print(table(columns, (_trial_row(trial, varied) for trial in found)))
+    console().print(table(columns, (_trial_row(trial, varied, alive) for trial in found)))
 
 
 def best(name: _Study = None, as_json: _Json = False) -> None:
@@ -140,7 +141,7 @@ def _summary(study: StudyRecord, found: tuple[TrialRecord, ...]) -> dict[str, An
     ranked = _ranked(study, list(found))
     return {
         "name": study.name,
-        "state": study.state,
+        "state": _state(study),
         "n_trials": config.search.n_trials,
         "done": sum(outcome not in (None, Outcome.INTERRUPTED) for outcome in outcomes),
         "running": outcomes.count(None),
@@ -153,6 +154,12 @@ def _summary(study: StudyRecord, found: tuple[TrialRecord, ...]) -> dict[str, An
         "started_at": study.started_at,
         "ended_at": study.ended_at,
     }
+
+
+def _state(study: StudyRecord) -> StudyState:
+    """Return the study's state; one whose process was killed is interrupted, whatever it last wrote."""
+    killed = study.state is StudyState.RUNNING and not is_held(Home.current().study(study.name))
+    return StudyState.INTERRUPTED if killed else study.state
 
 
 def _ranked(study: StudyRecord, found: list[TrialRecord]) -> list[TrialRecord]:
@@ -168,13 +175,13 @@ def _varied(found: tuple[TrialRecord, ...]) -> list[str]:
     return sorted(name for name in names if len({repr(trial.parameters.get(name)) for trial in found}) > 1)
 
 
-def _trial_row(trial: TrialRecord, varied: list[str]) -> tuple[object, ...]:
+def _trial_row(trial: TrialRecord, varied: list[str], alive: bool) -> tuple[object, ...]:
     kind = f"again as {trial.confirms}" if trial.confirms is not None else trial.kind
     values = (trial.parameters.get(name) for name in varied)
     return (
         trial.number,
         kind,
-        trial.outcome or "running",
+        trial.outcome or ("running" if alive else "interrupted"),
         _number(trial.value),
         f"{trial.steps}/{trial.total_steps}" if trial.total_steps else "",
         f"{trial.train_seconds:.0f}",
