@@ -17,11 +17,12 @@ REPOSITORY = Path(__file__).parents[1]
 FOLDERS = {"sweeper": "sweeper", "dashboard": "sweeper_dashboard", "studies": "sweeper_studies"}
 """Folders of the repository that ship, and their names as packages."""
 FILES = ("pyproject.toml", "README.md", "LICENSE")
-EXPECTED = """
-    sweeper/py.typed sweeper/__init__.pyi sweeper/presets/guide.yaml sweeper/models/catalogue.yaml
-    sweeper/store/migrations/versions/ sweeper_studies/quickstart.yaml sweeper_studies/data/itn/train.jsonl
-    sweeper_dashboard/app.py sweeper_dashboard/views/ sweeper_dashboard/.streamlit/config.toml
-""".split()
+EXPECTED = (
+    *("sweeper/py.typed", "sweeper/__init__.pyi", "sweeper/presets/guide.yaml", "sweeper/models/catalogue.yaml"),
+    *("sweeper/store/migrations/versions/", "sweeper_studies/quickstart.yaml", "sweeper_studies/data/itn/train.jsonl"),
+    *("sweeper_dashboard/app.py", "sweeper_dashboard/views/", "sweeper_dashboard/.streamlit/config.toml"),
+)
+"""What some of the names in the wheel begin with."""
 
 
 def is_by_product(part: str) -> bool:
@@ -55,6 +56,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(copy)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "is absent from the `packages` configuration" not in done.stdout + done.stderr
     (built,) = out.glob("sweeper-*.whl")
     return built
 
@@ -71,7 +73,7 @@ def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_list_of_packages_is_the_folder_tree():
     listed = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]
     assert listed["package-dir"] == {package: folder for folder, package in FOLDERS.items()}
-    with_modules = {name.rpartition("/")[0].replace("/", ".") for name in shipped() if name.endswith("/__init__.py")}
+    with_modules = {name.rpartition("/")[0].replace("/", ".") for name in shipped() if name.endswith(".py")}
     assert listed["packages"] == sorted(with_modules | set(FOLDERS.values()))
 
 
