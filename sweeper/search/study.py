@@ -111,6 +111,7 @@ class Search:
             StudyStateError: If the storage has a study of that name already.
             UserError: If the user's ``enqueue``, sampler or pruner does not fit.
         """
+        space = dict(sorted(space.items()))
         starts = starting_points(config, space, known_good)
         parts = _parts(config, space, evaluation, seed)
         try:
@@ -150,6 +151,7 @@ class Search:
             StudyStateError: If the storage has no study of that name.
             UserError: If the sampler or pruner does not fit.
         """
+        space = dict(sorted(space.items()))  # random draws go by the order of the names: always the same one
         try:
             study = optuna.load_study(study_name=name, storage=storage, **_parts(config, space, evaluation, seed))
         except KeyError as error:

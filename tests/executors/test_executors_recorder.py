@@ -9,6 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 from sweeper.config.trial import Decision, Outcome, TrialResult
+from sweeper.executors.base import Silent, StopRequest
 from sweeper.executors.recorder import Recorder, finish, read_result, recover
 from sweeper.executors.specification import specification
 from sweeper.paths import Home, write_atomically
@@ -131,7 +132,6 @@ def dead(begin):
         if left is not None:
             write_atomically(context.paths.trial(0).result, left.model_dump_json())
         from sweeper import run
-        from sweeper.executors.base import Silent, StopRequest
 
         return run._take_up("tiny", Home.current(), context.database, listener or Silent(), StopRequest())
 
@@ -182,13 +182,13 @@ def test_half_a_result_cannot_be(begin, tmp_path):
 
 
 def test_a_resumed_study_says_how_many_trials_begin_again(dead):
-    warnings = []
+    notes = []
 
-    class Listener:
-        def __getattr__(self, name):
-            return lambda *args, **named: warnings.append(args[0]) if name == "warning" else None
+    class Listener(Silent):
+        def note(self, text):
+            notes.append(text)
 
     dead()
     verdict = resume_study("tiny", listener=Listener(), force=True)
-    assert warnings == ["1 interrupted trial(s) begin again"]
+    assert notes == ["1 interrupted trial(s) begin again"]
     assert verdict.registered is not None
