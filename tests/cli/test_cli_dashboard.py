@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -27,9 +29,15 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def start(port: int) -> subprocess.Popen[str]:
+def start(port: int, folder: Path) -> subprocess.Popen[str]:
+    """Start it where Streamlit is configured to answer anyone."""
+    (folder / ".streamlit").mkdir(exist_ok=True)
+    (folder / ".streamlit" / "config.toml").write_text('[server]\nallowedHosts = ["rebound.example"]\n')
+    lax = {"ADDRESS": "0.0.0.0", "ENABLE_CORS": "false", "ENABLE_XSRF_PROTECTION": "false"}
+    environment = {**os.environ, **{f"STREAMLIT_SERVER_{name}": value for name, value in lax.items()}}
     command = [sys.executable, "-m", "sweeper", "dashboard", "--port", str(port), "--no-browser"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, **piped, text=True, env=environment, cwd=folder)
 
 
 def health(port: int, process: subprocess.Popen[str]) -> str:
@@ -45,9 +53,9 @@ def health(port: int, process: subprocess.Popen[str]) -> str:
 
 
 @pytest.fixture
-def served():
+def served(tmp_path):
     port = free_port()
-    process = start(port)
+    process = start(port, tmp_path)
     try:
         assert health(port, process) == "ok"
         yield port, process
@@ -72,7 +80,7 @@ def test_it_serves_this_machine_only_until_ctrl_c(served, tmp_path):
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.2", port), timeout=5)  # as any address but the one it is bound to
 
-    taken = start(port)
+    taken = start(port, tmp_path)
     _, errors = taken.communicate(timeout=STARTS_S)
     assert taken.returncode == 2
     assert f"port {port} cannot be used" in errors and "--port" in errors and "Traceback" not in errors
