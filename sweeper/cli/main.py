@@ -14,6 +14,7 @@ message on standard error and the exit code of the error. They need not catch an
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from typing import Annotated, Any, NamedTuple
@@ -109,6 +110,8 @@ def options(
 
 def main() -> None:
     """Run the command line."""
+    # Before any command imports bitsandbytes: it tells of a missing CPU kernel that it falls back from by itself.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character must not stop a study

