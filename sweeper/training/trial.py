@@ -17,6 +17,7 @@ from peft import PeftModel, set_peft_model_state_dict
 from sweeper.config.trial import Decision, Outcome, Report, TrialResult, TrialSpec
 from sweeper.errors import DivergedError, OutOfMemoryError, UserError
 from sweeper.paths import TrialPaths, write_atomically
+from sweeper.redact import redact
 from sweeper.training.adapters import peft_config
 from sweeper.training.base_model import BaseModel
 from sweeper.training.device import peak_memory_bytes, reset_peak_memory
@@ -63,9 +64,9 @@ def train_trial(
     except UserError:
         raise
     except Exception as error:
-        write_atomically(spec.folder / "error.txt", traceback.format_exc())
+        write_atomically(spec.folder / "error.txt", redact(traceback.format_exc()))
         outcome = Outcome.INFEASIBLE if is_out_of_memory(error) else Outcome.FAILED  # outside of a step, e.g. Adam's
-        result = run.result(outcome, f"{type(error).__name__}: {error}"[:2000])
+        result = run.result(outcome, redact(f"{type(error).__name__}: {error}")[:2000])
     write_atomically(paths.result, result.model_dump_json(indent=2) + "\n")
     return result
 
