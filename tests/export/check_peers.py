@@ -20,9 +20,11 @@ from typing import Any
 import yaml
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import conftest
+import tiny
 
 from sweeper.config.adapter import LoRA, QLoRA
 from sweeper.export import ExportSource, export
@@ -128,7 +130,7 @@ def rows_of_trl(source: ExportSource) -> list[Any]:
 
 def sources(folder: Path) -> list[tuple[str, ExportSource]]:
     """Return a study of every row shape and adapter kind."""
-    base = conftest.build_base(folder / "tiny-llama")
+    base = tiny.build_model(folder / "tiny-llama")
     adapter = conftest.build_adapter(base, folder / "v1")
     cases = [
         ("prompt_completion", QLoRA(), {}),

@@ -13,6 +13,7 @@ from typing import Any
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
+from tiny import row
 
 from sweeper.config.adapter import LoRA, QLoRA
 from sweeper.config.evaluation import EvaluationConfig
@@ -20,13 +21,6 @@ from sweeper.config.model import ModelConfig
 from sweeper.config.technique import SFT
 from sweeper.config.trial import Hyperparameters, TrialSpec
 from sweeper.export import BaseModelSource, ExportSource, Score, SplitSource
-
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-
 
 PEFT_WARNS = "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"
 """PEFT 0.21 asks transformers 5.23 by a name that is going away."""
@@ -38,17 +32,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings(PEFT_WARNS))
 
 
-def row(shape: str, number: int) -> dict[str, Any]:
-    words, digits = " ".join(WORDS[int(digit)] for digit in str(number)), str(number)
-    user, answer = {"role": "user", "content": f"write {words}"}, {"role": "assistant", "content": digits}
-    return {
-        "prompt_completion": {"prompt": f"write {words}: ", "completion": digits},
-        "prompt_completion_chat": {"prompt": [user], "completion": [answer]},
-        "messages": {"messages": [user, answer]},
-        "text": {"text": f"write {words}: {digits}"},
-    }[shape]
-
-
 def split(path: Path, shape: str, numbers: range) -> SplitSource:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row(shape, number)) + "\n" for number in numbers), encoding="utf-8")
@@ -56,47 +39,8 @@ def split(path: Path, shape: str, numbers: range) -> SplitSource:
 
 
 @pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_base(tmp_path_factory.mktemp("models") / "tiny-llama")
-
-
-def build_base(folder: Path) -> Path:
-    """A Llama of two layers, with a BPE tokenizer, trained on nothing."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    corpus = [json.dumps(row("text", number)) for number in range(200)]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(
-        corpus, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
-    )
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|endoftext|>"
-    )
-    fast.chat_template = CHAT_TEMPLATE
-    fast.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(fast),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        tie_word_embeddings=True,
-        bos_token_id=fast.bos_token_id,
-        eos_token_id=fast.eos_token_id,
-        pad_token_id=fast.pad_token_id,
-        initializer_range=0.2,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+def tiny_base(tiny_model: Path) -> Path:
+    return tiny_model
 
 
 @pytest.fixture(scope="session")

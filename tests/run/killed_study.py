@@ -1,6 +1,6 @@
 """Run a study in a process of its own that is killed, with no chance to tidy up, at a step of a trial.
 
-    python killed_study.py FILE TRIAL STEP
+python killed_study.py FILE TRIAL STEP
 """
 
 from __future__ import annotations

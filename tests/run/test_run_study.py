@@ -188,6 +188,21 @@ def test_a_stop_while_the_winner_is_sought_is_resumed_there(study_file):
     assert quiet.begun == []
 
 
+def test_ctrl_c_twice_loses_no_finished_trial(study_file):
+    class Hurried(Stopping):
+        def trial_reported(self, number, step, metrics):
+            if (number, step) == (1, 1):
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_study(study_file(search={"n_trials": 2, "pruner": "none"}), listener=Hurried())
+    assert state(Home.current()) is StudyState.INTERRUPTED
+    with Database.open(Home.current().database, create=False) as database:
+        assert [trial.outcome for trial in database.trials.all("tiny")] == [Outcome.COMPLETE, None]
+    resume_study("tiny")
+    assert len(finished(Home.current())) == 2
+
+
 def test_a_name_is_used_once(study_file):
     file = study_file(search={"n_trials": 1})
     run_study(file)
