@@ -1,4 +1,6 @@
-"""The micro-batch: how many rows pass through the model at once. Not a hyperparameter: it never changes the result.
+"""The micro-batch: how many rows pass through the model at once. Not a hyperparameter: it changes no loss or gradient.
+
+(Rounding apart; and with dropout another micro-batch draws other masks, as another seed would.)
 
 The effective batch arrives whole, is split into micro-batches that fit, and steps the optimizer once. Where memory
 runs out the micro-batch is halved and the whole step repeated, so the effective batch stays what the trial asked for.
