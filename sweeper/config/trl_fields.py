@@ -38,6 +38,8 @@ RENAMED = {
 OWNED = frozenset(
     {
         "output_dir",
+        "chat_template_path",
+        "eos_token",
         "max_steps",
         "logging_steps",
         "logging_strategy",
