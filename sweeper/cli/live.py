@@ -233,10 +233,12 @@ def _running(running: _Running, metric: str) -> RenderableType:
 
 def _leaderboard(progress: _Progress) -> RenderableType:
     sign = 1 if progress.config.evaluation.direction == "minimize" else -1
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("trial", justify="right")
-    table.add_column(progress.config.evaluation.metric, justify="right")
-    table.add_column("configuration", overflow="ellipsis", no_wrap=True)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True)
+    table.add_column("trial", justify="right", min_width=5)
+    table.add_column(
+        progress.config.evaluation.metric, justify="right", min_width=len(progress.config.evaluation.metric)
+    )
+    table.add_column("configuration", overflow="ellipsis", no_wrap=True, ratio=1)
     for value, number, parameters in progress.leaders:
         table.add_row(str(number), f"{sign * value:.4g}", parameters)
     return table
