@@ -70,17 +70,25 @@ def run_study(
     """
     home, listener, stop = home or Home.current(), listener or Silent(), StopRequest() if stop is None else stop
     config = file.config
-    with Database.open(home.database, create=True) as database:
-        if database.studies.find(config.name) is not None:
-            raise StudyStateError(
-                f"study {config.name!r} is in {home.database} already; `sweeper resume {config.name}` "
-                f"goes on with it, `sweeper run {file.path} --name {config.name}-2` begins another"
-            )
-        device = resolve_device(config.executor.device)
-        resolved = resolve_study(file, fetch=True, on_progress=listener.stage)
-        with _exclusively(home.study(config.name)):
-            context = _begin(file, resolved, device, home, database, listener, stop)
-            return _conduct(context, home, force=force)
+    if home.database.exists():  # looked at before anything is downloaded, and made only once the study can run
+        with Database.open(home.database, create=True) as database:
+            _require_new(file, home, database)
+    device = resolve_device(config.executor.device)
+    resolved = resolve_study(file, fetch=True, on_progress=listener.stage)
+    with Database.open(home.database, create=True) as database, _exclusively(home.study(config.name)):
+        _require_new(file, home, database)
+        context = _begin(file, resolved, device, home, database, listener, stop)
+        return _conduct(context, home, force=force)
+
+
+def _require_new(file: StudyFile, home: Home, database: Database) -> None:
+    """Refuse a study whose name is taken."""
+    name = file.config.name
+    if database.studies.find(name) is not None:
+        raise StudyStateError(
+            f"study {name!r} is in {home.database} already; `sweeper resume {name}` goes on with it, "
+            f"`sweeper run {file.path} --name {name}-2` begins another"
+        )
 
 
 def resume_study(
