@@ -244,8 +244,7 @@ def test_what_is_wrong_with_the_input_is_said_before_anything_is_kept(study_file
         run_study(study_file(model="./nowhere"))
     with pytest.raises(DataError):
         run_study(study_file(data={"train": "nowhere.jsonl"}))
-    with Database.open(home.database, create=False) as database:
-        assert database.studies.all() == ()
+    assert not home.database.exists() and not home.study("tiny").folder.exists()
     run_study(study_file(search={"n_trials": 1}))
 
 
