@@ -12,6 +12,7 @@ from typing import Any
 
 from sweeper.errors import ExportError
 from sweeper.export.recipe import (
+    bookkeeping,
     carry,
     compare,
     heading,
@@ -50,7 +51,14 @@ ATTENTION = {"sdpa": "sdpa", "eager": "disabled", "flash_attention_2": "fa2"}
 def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
     """Write ``llama_factory.yaml``, ``dataset_info.json`` and the data."""
     carried, notes = carry(source, CARRIED, "LLaMA-Factory")
-    values = {**_model(source), **_data(source, out), **_training(source), **carried, **_bookkeeping(source, out)}
+    values = {
+        **_model(source),
+        **_data(source, out),
+        **_training(source),
+        **carried,
+        "do_eval": True,
+        **bookkeeping(source, out),
+    }
     renderer = Renderer(source)
 
     def pair(row: Row) -> Row:
@@ -133,24 +141,4 @@ def _training(source: ExportSource) -> dict[str, Any]:
         "fp16": source.dtype == "float16",
         "disable_gradient_checkpointing": not source.checkpointing,
         "seed": source.spec.seed,
-    }
-
-
-def _bookkeeping(source: ExportSource, out: Path) -> dict[str, Any]:
-    return {
-        "use_cpu": source.on_cpu,
-        "per_device_eval_batch_size": source.rows_per_pass,
-        "do_eval": True,
-        "eval_strategy": "steps",
-        "eval_steps": source.evaluation_steps,
-        "save_strategy": "steps",
-        "save_steps": source.evaluation_steps,
-        "save_total_limit": 1,
-        "save_only_model": True,
-        "load_best_model_at_end": True,
-        "metric_for_best_model": "eval_loss",
-        "greater_is_better": False,
-        "logging_steps": 1,
-        "report_to": "none",
-        "output_dir": str(out / "trained"),
     }

@@ -96,3 +96,23 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ExportError(f"the export does not verify: {path.name} is not a mapping")
     return value
+
+
+def bookkeeping(source: ExportSource, out: Path) -> dict[str, Any]:
+    """Return how transformers' trainer, under any tool, evaluates and keeps the best adapter in ``trained/``."""
+    return {
+        "use_cpu": source.on_cpu,
+        "per_device_eval_batch_size": source.rows_per_pass,
+        "eval_strategy": "steps",
+        "eval_steps": source.evaluation_steps,
+        "save_strategy": "steps",
+        "save_steps": source.evaluation_steps,
+        "save_total_limit": 1,
+        "save_only_model": True,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+        "logging_steps": 1,
+        "report_to": "none",
+        "output_dir": str(out / "trained"),
+    }

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.errors import ExportError
-from sweeper.export.recipe import compare, heading, number, write_yaml
+from sweeper.export.recipe import bookkeeping, compare, heading, number, write_yaml
 from sweeper.export.rows import check_row_counts, copy_splits, has_completions, shape_of
 from sweeper.export.source import ExportSource
 
@@ -45,7 +45,7 @@ def _values(source: ExportSource, out: Path) -> dict[str, Any]:
         "dataset_train_split": "train",
         "dataset_test_split": "validation",
         **_hyperparameters(source),
-        **_bookkeeping(source, out),
+        **bookkeeping(source, out),
     }
 
 
@@ -109,25 +109,6 @@ def _hyperparameters(source: ExportSource) -> dict[str, Any]:
 def _completion_only(source: ExportSource) -> bool | None:
     """Return None where there is no completion: TRL ignores the field there, or refuses it."""
     return source.spec.technique.completion_only if has_completions(source) else None
-
-
-def _bookkeeping(source: ExportSource, out: Path) -> dict[str, Any]:
-    return {
-        "use_cpu": source.on_cpu,
-        "per_device_eval_batch_size": source.rows_per_pass,
-        "eval_strategy": "steps",
-        "eval_steps": source.evaluation_steps,
-        "save_strategy": "steps",
-        "save_steps": source.evaluation_steps,
-        "save_total_limit": 1,
-        "save_only_model": True,
-        "load_best_model_at_end": True,
-        "metric_for_best_model": "eval_loss",
-        "greater_is_better": False,
-        "logging_steps": 1,
-        "report_to": "none",
-        "output_dir": str(out / "trained"),
-    }
 
 
 def _remarks(source: ExportSource) -> list[str]:
