@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from sweeper.config.evaluation import TASK_METRICS
 from sweeper.config.loader import StudyFile, nearest
 from sweeper.config.space import Choice, Fixed, Range, Space, enqueue_faults, space_faults
 from sweeper.config.study import StudyConfig
 from sweeper.config.yaml_source import parse
 from sweeper.data.splits import Splits, load_splits
-from sweeper.errors import Fault, ModelError, StudyFileError
+from sweeper.errors import DataError, Fault, ModelError, StudyFileError
 from sweeper.hardware import gpus, pick_device
 from sweeper.models.facts import ModelFacts, read_facts
 from sweeper.models.resolve import ModelFolder, resolve
@@ -67,6 +68,7 @@ def resolve_study(
     _refuse(file, list(_preset_faults(config)))
     device = pick_device(config.executor.device, gpus())
     splits = load_splits(config.data, file.folder)
+    _require_answers(config, splits)
     model = resolve(config.model, file.folder, fetch=fetch, on_progress=on_progress)
     facts = read_facts(model.path) if model.planned is None else None
     faults = list(_module_faults(config.search.space, facts))
@@ -84,6 +86,16 @@ def resolve_study(
     faults += _condition_faults(config, space.space)
     _refuse(file, faults)
     return ResolvedStudy(config, splits, model, facts, space, device)
+
+
+def _require_answers(config: StudyConfig, splits: Splits) -> None:
+    evaluation = config.evaluation
+    need_answers = [metric for metric in (evaluation.metric, *evaluation.metrics) if metric in TASK_METRICS]
+    if splits.kind == "text" and need_answers:
+        raise DataError(
+            f"evaluation: {need_answers[0]} compares answers, and rows of plain text have none; use perplexity or "
+            "eval_loss as evaluation.metric and evaluation.metrics, or data with prompts and completions"
+        )
 
 
 def _refuse(file: StudyFile, faults: list[_Fault]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -27,7 +29,7 @@ from sweeper.paths import Home, StudyPaths, write_json
 from sweeper.resolve import ResolvedStudy, resolve_study
 from sweeper.search.storage import open_storage
 from sweeper.search.study import Search
-from sweeper.store import Database, StudyState
+from sweeper.store import Database, StudyRecord, StudyState
 from sweeper.training.device import resolve_device
 from sweeper.winner import Verdict, find_winner
 
@@ -108,28 +110,31 @@ def resume_study(
     """
     home, listener, stop = home or Home.current(), listener or Silent(), StopRequest() if stop is None else stop
     with Database.open(home.database, create=False) as database:
-        database.studies.get(name)
+        ended = database.studies.get(name).state is StudyState.FINISHED
         with _exclusively(home.study(name)):
             context = _take_up(name, home, database, listener, stop)
             queued = recover(context)
             if queued:
                 listener.note(f"{queued} interrupted trial(s) begin again")
-            return _conduct(context, home, force=force)
+            return _conduct(context, home, force=force, searched=ended and not queued)
 
 
-def _conduct(context: StudyContext, home: Home, *, force: bool) -> Verdict:
-    """Run the trials, then find the winner; whatever happens, the database says how the study stands."""
+def _conduct(context: StudyContext, home: Home, *, force: bool, searched: bool = False) -> Verdict:
+    """Run the trials, unless they were, then find the winner; the database always says how the study stands."""
     state = StudyState.INTERRUPTED
     studies, name = context.database.studies, context.config.name
     studies.set_state(name, StudyState.RUNNING)
     executor = EXECUTORS[context.config.executor.kind]()
     try:
-        executor.run(context)
+        if not searched:
+            executor.run(context)
         if context.stop.is_set:
             raise StudyInterrupted(f"stopped; `sweeper resume {name}` goes on")
-        verdict = find_winner(context, executor.base(context), home, force=force)
         state = StudyState.FINISHED
-        return verdict
+        return find_winner(context, executor.base(context), home, force=force)
+    except (StudyInterrupted, KeyboardInterrupt):
+        state = StudyState.INTERRUPTED
+        raise
     finally:
         studies.set_state(name, state)
 
@@ -147,8 +152,9 @@ def _begin(
     config, paths = file.config, home.study(file.config.name)
     for note in (*resolved.splits.notes, *resolved.space.reasons):
         listener.note(note)
-    data = write_splits(resolved.splits, paths.data)
     lengths = TokenCounter(resolved.model.path).lengths(resolved.splits.train)
+    shutil.rmtree(paths.folder / "trials", ignore_errors=True)  # of a study of this name whose database is gone
+    data = write_splits(resolved.splits, paths.data)
     on_disk = _Resolved(
         model_folder=str(resolved.model.path),
         fingerprint=fingerprint(resolved.model.path),
@@ -186,15 +192,13 @@ def _take_up(name: str, home: Home, database: Database, listener: Listener, stop
     """Put a stored study together again, from the database and its folder."""
     record, paths = database.studies.get(name), home.study(name)
     config = StudyConfig.model_validate(record.config)
-    on_disk = _Resolved(**json.loads(paths.resolved.read_text(encoding="utf-8")))
     data = PreparedData(
         paths.data / "train.jsonl", paths.data / "validation.jsonl", paths.data / "test.jsonl", record.data_sha256
     )
-    missing = [
-        path for path in (data.train, data.validation, data.test, Path(on_disk.model_folder)) if not path.exists()
-    ]
-    if missing:
-        raise StudyStateError(f"study {name!r} cannot go on: {', '.join(map(str, missing))} is gone")
+    _require(name, paths.resolved, data.train, data.validation, data.test)
+    on_disk = _Resolved(**json.loads(paths.resolved.read_text(encoding="utf-8")))
+    _require(name, Path(on_disk.model_folder))
+    _require_unchanged(record, data, Path(on_disk.model_folder))
     search = Search.open(
         name,
         open_storage(home.database),
@@ -205,6 +209,22 @@ def _take_up(name: str, home: Home, database: Database, listener: Listener, stop
     )
     device = resolve_device(config.executor.device)
     return _context(config, paths, database, search, data, on_disk, device, listener, stop)
+
+
+def _require(name: str, *paths: Path) -> None:
+    missing = [str(path) for path in paths if not path.exists()]
+    if missing:
+        raise StudyStateError(f"study {name!r} cannot go on: {', '.join(missing)} is gone")
+
+
+def _require_unchanged(record: StudyRecord, data: PreparedData, model: Path) -> None:
+    """Refuse to mix two experiments in one study."""
+    for split in ("train", "validation", "test"):
+        path: Path = getattr(data, split)
+        if hashlib.sha256(path.read_bytes()).hexdigest() != record.data_sha256[split]:
+            raise StudyStateError(f"study {record.name!r} cannot go on: {path} is not what it began with")
+    if fingerprint(model) != record.base_model_fingerprint:
+        raise StudyStateError(f"study {record.name!r} cannot go on: the base model in {model} is another one now")
 
 
 def _context(

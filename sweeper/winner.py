@@ -157,7 +157,9 @@ def _register(
     """Register the winner under the study's name, unless the base is as good and nobody insists."""
     study = context.config.name
     if not (comparison.beats_base or force):
-        context.database.events.add(study, "no_winner", "nothing beats the base model; nothing is registered")
+        context.database.events.add(
+            study, "no_winner", "nothing beats the base model; nothing is registered", number=winner
+        )
         return None
     registry = Registry(home, context.database)
     for version in registry.all(study):

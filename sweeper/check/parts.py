@@ -6,10 +6,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from sweeper.check.section import Section
-from sweeper.config.evaluation import TASK_METRICS
 from sweeper.config.space import Fixed, describe
 from sweeper.config.study import StudyConfig
-from sweeper.errors import DataError, HardwareError
+from sweeper.errors import HardwareError
 from sweeper.resolve import ResolvedStudy
 
 _WARNING = "warning: "
@@ -63,20 +62,9 @@ def _refuse_unsupported(config: StudyConfig, device: str) -> None:
 
 
 def data(study: ResolvedStudy) -> Section:
-    """Say how many rows there are and what they hold.
-
-    Raises:
-        DataError: If the metrics need answers and the rows have none.
-    """
+    """Say how many rows there are and what they hold."""
     splits = study.splits
     rows = {name: len(getattr(splits, name)) for name in ("train", "validation", "test")}
-    evaluation = study.config.evaluation
-    need_answers = [metric for metric in (evaluation.metric, *evaluation.metrics) if metric in TASK_METRICS]
-    if splits.kind == "text" and need_answers:
-        raise DataError(
-            f"evaluation: {need_answers[0]} compares answers, and rows of plain text have none; use perplexity or "
-            "eval_loss as evaluation.metric and evaluation.metrics, or data with prompts and completions"
-        )
     counts = ", ".join(f"{name} {count:,}" for name, count in rows.items())
     kind = {"prompt_completion_messages": "chats split into prompt and completion", "messages": "chats"}
     lines = (f"{counts} rows: {kind.get(splits.kind, splits.kind.replace('_', ' and '))}",)

@@ -76,12 +76,14 @@ def best(name: _Study = None, as_json: _Json = False) -> None:
         found = {trial.number: trial for trial in database.trials.all(study.name)}
         evaluations = database.evaluations.all(study.name)
         versions = [a for a in database.adapters.all() if a.study == study.name]
+        verdicts = [event.number for event in database.events.all(study.name) if event.kind == "no_winner"]
     ranked = _ranked(study, list(found.values()))
     if not ranked:
         raise StudyStateError(
             f"no trial of study {study.name!r} is complete yet; `sweeper status {study.name}` shows more"
         )
-    winner = found[versions[-1].number] if versions else ranked[0]
+    decided = versions[-1].number if versions else verdicts[-1] if verdicts else None
+    winner = ranked[0] if decided is None else found[decided]
     if as_json:
         emit_json(
             {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -14,7 +14,7 @@ class InlineExecutor(Frozen):
 
     kind: Literal["inline"] = "inline"
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    micro_batch: int | Literal["auto"] = Field(
+    micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto", description="Rows per forward pass; auto is the most that fits memory."
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from sweeper.config.base import Frozen
 from sweeper.config.space import Space
@@ -136,6 +136,12 @@ class ThresholdPruner(Frozen):
     lower: float | None = None
     upper: float | None = None
     start: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _bounded(self) -> ThresholdPruner:
+        if self.lower is None and self.upper is None:
+            raise ValueError("the threshold pruner needs lower, upper or both")
+        return self
 
 
 class WilcoxonPruner(Frozen):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from sweeper.config.adapter import Adapter, QLoRA
 from sweeper.config.base import Frozen
@@ -49,3 +49,11 @@ class StudyConfig(Frozen):
     executor: Executor = InlineExecutor()
     storage: StorageConfig = StorageConfig()
     seed: int = Field(default=0, ge=0, lt=2**31)
+
+    @model_validator(mode="after")
+    def _one_objective_for_cmaes(self) -> StudyConfig:
+        if self.search.sampler.kind == "cmaes" and self.evaluation.objectives:
+            raise ValueError(
+                "search.sampler: cmaes handles one objective only; leave evaluation.objectives out, or use tpe or gp"
+            )
+        return self

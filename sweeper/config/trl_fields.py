@@ -23,6 +23,7 @@ RENAMED = {
     "completion_only_loss": "technique.completion_only",
     "packing": "technique.packing",
     "gradient_checkpointing": "technique.gradient_checkpointing",
+    "activation_checkpointing": "technique.gradient_checkpointing",
     "bf16": "model.dtype",
     "fp16": "model.dtype",
     "use_cpu": "executor.device",
@@ -38,6 +39,15 @@ RENAMED = {
 OWNED = frozenset(
     {
         "output_dir",
+        "eval_packing",
+        "logging_nan_inf_filter",
+        "deepspeed",
+        "fsdp",
+        "fsdp_config",
+        "parallelism_config",
+        "accelerator_config",
+        "local_rank",
+        "ddp_backend",
         "chat_template_path",
         "eos_token",
         "max_steps",

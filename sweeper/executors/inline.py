@@ -35,9 +35,11 @@ class InlineExecutor:
 
     def run(self, context: StudyContext) -> None:
         """Run trials until the search or the budget ends, or the user asks to stop."""
-        deadline = None if context.config.search.timeout is None else time.monotonic() + context.config.search.timeout
-        while not context.stop.is_set and not _budget_spent(context, deadline):
-            candidate = context.search.ask()
+        before = sum(trial.train_seconds for trial in context.database.trials.all(context.config.name))
+        begun = time.monotonic()
+        while not context.stop.is_set:
+            spent = _spent(context, before + time.monotonic() - begun)
+            candidate = context.search.ask(spent) if spent < 1 else None
             if candidate is None:
                 return
             self._run_trial(context, candidate)
@@ -57,11 +59,12 @@ class InlineExecutor:
         recorder.end(result)
 
 
-def _budget_spent(context: StudyContext, deadline: float | None) -> bool:
-    most = context.config.search.max_epochs_total
-    if most is not None and context.search.epochs_spent >= most:
-        return True
-    return deadline is not None and time.monotonic() >= deadline
+def _spent(context: StudyContext, seconds: float) -> float:
+    """Return the part of the study's time and epochs that is used up, the larger of the two; 0 where none is set."""
+    search = context.config.search
+    time_spent = seconds / search.timeout if search.timeout is not None else 0.0
+    epochs_spent = context.search.epochs_spent / search.max_epochs_total if search.max_epochs_total is not None else 0.0
+    return max(time_spent, epochs_spent)
 
 
 def _task_metric(context: StudyContext, base: BaseModel) -> Evaluate | None:

@@ -75,8 +75,9 @@ def recover(context: StudyContext) -> int:
         How many trials are queued again.
     """
     queued = 0
+    known = {trial.number for trial in context.database.trials.all(context.config.name)}
     for number in context.search.interrupted():
-        result = read_result(context.paths.trial(number))
+        result = read_result(context.paths.trial(number)) if number in known else None
         if result is not None and result.outcome is not Outcome.INTERRUPTED:
             context.search.take_up(number)
             finish(context, result)

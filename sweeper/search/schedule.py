@@ -76,6 +76,7 @@ class Schedule:
         self, config: SearchConfig, space: Mapping[str, Range], evaluation: EvaluationConfig, seed: int
     ) -> None:
         self._n_trials = config.n_trials
+        self._confirm = config.confirm
         self._top = config.confirm_top
         self._space = space
         self._direction = evaluation.direction
@@ -97,11 +98,16 @@ class Schedule:
         confirmations_left = self._confirmations - _count(started, TrialKind.CONFIRMATION)
         return int(max(0, min(left, waiting + samples_left + confirmations_left)))
 
-    def next(self, trials: Sequence[FrozenTrial]) -> Entry | None:
-        """Return what to queue after ``trials``, none of them waiting; None where the search has ended."""
+    def next(self, trials: Sequence[FrozenTrial], spent: float = 0.0) -> Entry | None:
+        """Return what to queue after ``trials``, none of them waiting; None where the search has ended.
+
+        The last part of the budget confirms, whichever runs out first: trials, or time and epochs (``spent``, 0 to 1).
+        """
         sampled, confirmed = _count(trials, TrialKind.SAMPLED), _count(trials, TrialKind.CONFIRMATION)
         sample = Entry(TrialKind.SAMPLED, sampled) if sampled < self._most_samples else None
-        if sample and len(trials) - confirmed < self._n_trials - self._confirmations:
+        searching = len(trials) - confirmed < self._n_trials - self._confirmations
+        ending = spent >= 1 - self._confirm and confirmed < self._confirmations
+        if sample and searching and not ending:
             return sample
         chosen = self._to_confirm(trials) if self._confirmations else None
         if chosen is None:

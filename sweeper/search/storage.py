@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,16 @@ def open_storage(path: Path) -> RDBStorage:
         ) from error
     event.listen(storage.engine, "begin", _begin_immediate)
     return storage
+
+
+@contextmanager
+def storage_faults() -> Iterator[None]:
+    """Turn what a locked, full or vanished database raises into a ``DatabaseError``."""
+    try:
+        yield
+    except (sqlite3.Error, SQLAlchemyDatabaseError, StorageInternalError) as error:
+        reason = getattr(error, "orig", None) or error.__cause__ or error
+        raise DatabaseError(f"the database cannot be written: {reason}; mend that and resume the study") from error
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -29,6 +29,7 @@ from sweeper.search.samplers import build_sampler
 from sweeper.search.schedule import Entry, Schedule, counted
 from sweeper.search.space import read_back, suggest
 from sweeper.search.starts import starting_points
+from sweeper.search.storage import storage_faults
 from sweeper.store.records import TrialKind
 
 # To a sampler, a failed trial is forgotten and a pruned one is a bad one; so diverged and infeasible ones are pruned.
@@ -158,13 +159,18 @@ class Search:
             raise StudyStateError(f"the database has no search of a study named {name}; run it first") from error
         return cls(study, config, space, evaluation, seed)
 
-    def ask(self) -> Candidate | None:
-        """Return the trial to run next, or None where the search has ended."""
+    @storage_faults()
+    def ask(self, spent: float = 0.0) -> Candidate | None:
+        """Return the trial to run next, or None where the search has ended.
+
+        Args:
+            spent: Part of the budgets other than the number of trials that is used up, 0 to 1.
+        """
         trials = self._counted()
         if self._schedule.is_over(trials):
             return None
         if not any(trial.state == TrialState.WAITING for trial in trials):
-            entry = self._schedule.next(trials)
+            entry = self._schedule.next(trials, spent)
             if entry is None:
                 return None
             entry.put(self.study, self._seed)
@@ -191,6 +197,7 @@ class Search:
         trial.set_user_attr(attribute.LENGTH, float(length))
         trial.set_user_attr(attribute.WARMUP_END_PERCENT, float(warmup_end_percent))
 
+    @storage_faults()
     def report(self, number: int, progress: float, value: float) -> bool:
         """Take the deciding metric at ``progress`` (0 to 1) and return whether to prune the trial.
 
@@ -206,10 +213,11 @@ class Search:
         step = percent(progress)
         if step not in self._frozen(number).intermediate_values:
             trial.report(value, step)
-        if trial.user_attrs[attribute.KIND] == TrialKind.CONFIRMATION:
-            return False
+        if step >= 100 or trial.user_attrs[attribute.KIND] == TrialKind.CONFIRMATION:
+            return False  # at its end a trial has cost all it can
         return bool(trial.should_prune())
 
+    @storage_faults()
     def tell(self, number: int, result: TrialResult) -> None:
         """Take how a trial ended. An interrupted one stays open until it is requeued.
 

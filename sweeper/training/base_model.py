@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, set_seed
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
@@ -17,6 +18,7 @@ from sweeper.config.adapter import Adapter, QLoRA
 from sweeper.config.model import ModelConfig
 from sweeper.errors import ModelError
 from sweeper.training.device import resolve_attention, resolve_dtype
+from sweeper.training.micro_batch import is_out_of_memory
 from sweeper.training.quiet import quieten
 
 
@@ -104,6 +106,8 @@ def load_base(folder: Path, config: ModelConfig, adapter: Adapter, device: str) 
         HardwareError: If the device lacks what the configuration asks for.
     """
     quieten()
+    if device != "cpu":
+        torch.cuda.set_device(torch.device(device))  # the trainer's "cuda" is then this one
     dtype = resolve_dtype(config.dtype, device)
     attention = resolve_attention(config.attention, device, dtype)
     try:
@@ -120,8 +124,9 @@ def load_base(folder: Path, config: ModelConfig, adapter: Adapter, device: str) 
         tokenizer = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=config.trust_remote_code, local_files_only=True
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"the base model in {folder} cannot be loaded: {error}") from error
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        advice = "; it does not fit in memory: use a smaller model" if is_out_of_memory(error) else ""
+        raise ModelError(f"the base model in {folder} cannot be loaded: {error}{advice}") from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.requires_grad_(False)

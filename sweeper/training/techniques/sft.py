@@ -161,7 +161,7 @@ def _arguments(spec: TrialSpec, base: BaseModel, *, skip_prepare: bool) -> SFTCo
     """Translate a trial's configuration into TRL's words."""
     parameters, technique = spec.hyperparameters, spec.technique
     checkpointing = technique.gradient_checkpointing
-    return SFTConfig(
+    arguments = SFTConfig(
         output_dir=str(spec.folder),
         per_device_train_batch_size=parameters.batch_size,  # the whole effective batch; see micro_batch.py
         gradient_accumulation_steps=1,
@@ -188,6 +188,10 @@ def _arguments(spec: TrialSpec, base: BaseModel, *, skip_prepare: bool) -> SFTCo
         disable_tqdm=True,
         **parameters.trl,
     )
+    if arguments.n_gpu > 1:
+        # One trial, one device: without this the trainer would spread over every GPU it sees, which TRL refuses.
+        arguments._n_gpu = 1
+    return arguments
 
 
 def warmup_argument(parameters: Hyperparameters) -> float:
