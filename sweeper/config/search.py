@@ -199,7 +199,7 @@ class SearchConfig(Frozen):
         known_good: Whether the preset's proven configurations run first.
         enqueue: Configurations of the user's own to run first.
         n_trials: Trials in all, confirmations included.
-        timeout: No trial starts after this long; seconds, or text such as ``6h``.
+        timeout: No trial starts after this long, time before a resume included; seconds, or text such as ``6h``.
         max_epochs_total: No trial starts once this many epochs are trained, pruned parts counted as trained.
         confirm: Part of the budget that re-runs the best configurations with fresh seeds.
         confirm_top: How many of the best are re-run.
