@@ -265,7 +265,7 @@ def test_a_study_without_any_complete_trial_says_why(study_file, monkeypatch):
         "no trial of tiny was completed, so there is no winner",
         "  2 x infeasible: by the estimate a single row does not fit in the free memory",
     ]
-    assert state(Home.current()) is StudyState.INTERRUPTED
+    assert state(Home.current()) is StudyState.FINISHED
     space = {"optim": "lomo", "batch_size": 8, "epochs": 1}
     with pytest.raises(SweeperError, match=r"2 x failed: .*lomo"):
         run_study(study_file(name="failing", search={"space": space, "n_trials": 2}))
