@@ -72,7 +72,8 @@ def test_markup_in_text_is_taken_literally(capsys):
     assert capsys.readouterr().out == "[bold]x[/bold] [link=http://a]y[/link] [/] study.yaml:100: \\[z]\n"
 
 
-def test_a_table_is_safe_plain_and_wide_when_piped(capsys):
+def test_a_table_is_safe_plain_and_wide_when_piped(capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
     output.console().print(output.table(("name", "loss>"), [("[red]a\x1b[2J", 0.5), ("x" * 120, None)]))
     text = capsys.readouterr().out
     assert "[red]a" in text
