@@ -32,6 +32,11 @@ class TrialPaths:
         """The PEFT adapter of the best evaluation; absent for a pruned or failed trial."""
         return self.folder / "adapter"
 
+    @property
+    def frozen(self) -> Path:
+        """The whole state of a trial that was stopped or paused midway; absent once it has ended."""
+        return self.folder / "frozen"
+
 
 @dataclass(frozen=True)
 class StudyPaths:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -9,3 +11,13 @@ class Frozen(BaseModel):
     """An immutable value that refuses unknown keys, NaN and infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def kind_of(value: Any) -> str | None:
+    """Return the tag of one of several models, from a mapping or from a model."""
+    return value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+def word_is_kind(value: Any) -> Any:
+    """``sampler: tpe`` means ``sampler: {kind: tpe}``."""
+    return {"kind": value} if isinstance(value, str) else value

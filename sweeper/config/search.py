@@ -7,19 +7,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from sweeper.config.base import Frozen
+from sweeper.config.base import Frozen, kind_of, word_is_kind
 from sweeper.config.space import Space
 
 
-def _kind(value: Any) -> str | None:
-    return value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
-
-
-def _word_is_kind(value: Any) -> Any:
-    """``sampler: tpe`` means ``sampler: {kind: tpe}``, and ``pruner: null`` means ``pruner: {kind: none}``."""
-    if value is None:
-        return {"kind": "none"}
-    return {"kind": value} if isinstance(value, str) else value
+def _null_is_none(value: Any) -> Any:
+    """``pruner: null`` means ``pruner: none``."""
+    return "none" if value is None else value
 
 
 class AutoSampler(Frozen):
@@ -75,8 +69,9 @@ Sampler = Annotated[
     | Annotated[GridSampler, Tag("grid")]
     | Annotated[QMCSampler, Tag("qmc")]
     | Annotated[CmaEsSampler, Tag("cmaes")],
-    Discriminator(_kind),
-    BeforeValidator(_word_is_kind),
+    Discriminator(kind_of),
+    BeforeValidator(word_is_kind),
+    BeforeValidator(_null_is_none),
 ]
 
 
@@ -89,12 +84,14 @@ class AutoPruner(Frozen):
 class HalvingPruner(Frozen):
     """Asynchronous successive halving at equal progress: a trial goes on if in the best 1/eta at its rung.
 
-    ``start`` is the first rung, as a fraction of the trial's training.
+    ``start`` is the first rung, as a fraction of the trial's training. With ``promote`` a trial that is not among the
+    best is paused instead of pruned, and goes on from its rung if later arrivals put it among them (packed trials only).
     """
 
     kind: Literal["asha"] = "asha"
     eta: int = Field(default=3, ge=2)
     start: float = Field(default=1 / 9, gt=0, lt=1)
+    promote: bool = False
 
 
 class HyperbandPruner(Frozen):
@@ -168,8 +165,9 @@ Pruner = Annotated[
     | Annotated[ThresholdPruner, Tag("threshold")]
     | Annotated[WilcoxonPruner, Tag("wilcoxon")]
     | Annotated[NoPruner, Tag("none")],
-    Discriminator(_kind),
-    BeforeValidator(_word_is_kind),
+    Discriminator(kind_of),
+    BeforeValidator(word_is_kind),
+    BeforeValidator(_null_is_none),
 ]
 
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([smhd])\s*$")

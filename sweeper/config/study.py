@@ -11,7 +11,7 @@ from sweeper.config.adapter import Adapter, QLoRA
 from sweeper.config.base import Frozen
 from sweeper.config.data import DataConfig
 from sweeper.config.evaluation import EvaluationConfig
-from sweeper.config.executor import Executor, InlineExecutor, StorageConfig
+from sweeper.config.executor import Executor, PackedExecutor, StorageConfig
 from sweeper.config.model import ModelConfig
 from sweeper.config.search import SearchConfig
 from sweeper.config.technique import SFT, Technique
@@ -46,7 +46,7 @@ class StudyConfig(Frozen):
     adapter: Adapter = QLoRA()
     search: SearchConfig = SearchConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    executor: Executor = InlineExecutor()
+    executor: Executor = PackedExecutor()
     storage: StorageConfig = StorageConfig()
     seed: int = Field(default=0, ge=0, lt=2**31)
 

@@ -74,14 +74,16 @@ class Decision(StrEnum):
 
     CONTINUE = "continue"
     PRUNE = "prune"
+    PAUSE = "pause"
     INTERRUPT = "interrupt"
 
 
 class Outcome(StrEnum):
-    """How a trial ended."""
+    """How a trial ended; a paused one has not: it waits at its rung, and goes on from there if it is promoted."""
 
     COMPLETE = "complete"
     PRUNED = "pruned"
+    PAUSED = "paused"
     DIVERGED = "diverged"
     INFEASIBLE = "infeasible"
     FAILED = "failed"
@@ -110,7 +112,8 @@ class TrialResult(Frozen):
         steps: Optimizer steps taken.
         total_steps: Optimizer steps planned.
         epochs_trained: Passes over the training split, fractions counted.
-        train_seconds: Wall-clock seconds of training, evaluations included.
+        train_seconds: Wall-clock seconds of training, evaluations included; of trials that train at the same time on
+            one base, each one's share.
         latency_ms: Milliseconds per generated token, one row at a time; None unless asked for.
         tokens: Training tokens seen, padding left out.
         peak_memory_bytes: Peak device memory on CUDA, peak resident memory of the process on the CPU.

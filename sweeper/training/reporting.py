@@ -32,8 +32,8 @@ class Best:
         self.metrics: dict[str, float] = {}
         self.weights: dict[str, torch.Tensor] = {}
 
-    def offer(self, step: int, metrics: Mapping[str, float], model: PeftModel) -> None:
-        """Keep the adapter's weights if this evaluation is the best.
+    def offer(self, step: int, metrics: Mapping[str, float], weights: Mapping[str, torch.Tensor]) -> None:
+        """Keep the adapter's weights, named as PEFT names them, if this evaluation is the best.
 
         Raises:
             TrialError: If the deciding metric is not among the metrics.
@@ -41,11 +41,10 @@ class Best:
         """
         if self.metric not in metrics:
             raise TrialError(f"the evaluation gave no {self.metric}; it gave {', '.join(sorted(metrics)) or 'nothing'}")
-        _require_finite(metrics, step)
+        require_finite(metrics, step)
         value = metrics[self.metric]
         if self.value is None or self.sign * value < self.sign * self.value:
             self.value, self.step, self.metrics = value, step, dict(metrics)
-            weights = get_peft_model_state_dict(model)
             self.weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in weights.items()}
 
 
@@ -88,7 +87,7 @@ class ReportingCallback(TrainerCallback):
         if logs is None or "loss" not in logs:
             return control
         metrics = {name: float(logs[key]) for key, name in _REPORTED.items() if key in logs}
-        _require_finite({"loss": metrics["loss"]}, state.global_step)
+        require_finite({"loss": metrics["loss"]}, state.global_step)
         self._tell(state, control, metrics)
         return control
 
@@ -104,10 +103,10 @@ class ReportingCallback(TrainerCallback):
         """Add the task's own metrics, keep the adapter if it is the best, and report."""
         assert model is not None
         measured = dict(metrics or {})
-        _require_finite(measured, state.global_step)  # no text is generated with weights that are no numbers
+        require_finite(measured, state.global_step)  # no text is generated with weights that are no numbers
         if self.evaluate is not None and self.decision is Decision.CONTINUE:
             measured |= self.evaluate(model)
-        self.best.offer(state.global_step, measured, model)
+        self.best.offer(state.global_step, measured, get_peft_model_state_dict(model))
         self._tell(state, control, measured)
         return control
 
@@ -118,7 +117,12 @@ class ReportingCallback(TrainerCallback):
             control.should_training_stop = True
 
 
-def _require_finite(metrics: Mapping[str, float], step: int) -> None:
+def require_finite(metrics: Mapping[str, float], step: int) -> None:
+    """Refuse a metric that is no finite number.
+
+    Raises:
+        DivergedError: If there is one.
+    """
     for name, value in metrics.items():
         if not math.isfinite(value):
             raise DivergedError(f"the {name} is {value} at step {step}")

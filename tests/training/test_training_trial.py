@@ -69,8 +69,9 @@ def test_plain_peft_loads_the_adapter_and_finds_the_same_loss(lora_base, train, 
 @pytest.mark.parametrize("kind", ["lora", "qlora"])
 def test_the_adapter_kept_is_the_best_not_the_last(request, train, spec, kind):
     base = request.getfixturevalue(f"{kind}_base")
-    # A rate that overshoots after a good start.
-    asked = {"learning_rate": 0.15, "epochs": 4.0, "points": 12, "lr_scheduler": "constant"}
+    # A rate that rises until it overshoots, after a good start.
+    asked = {"learning_rate": 1.0, "epochs": 4.0, "points": 12, "lr_scheduler": "constant_with_warmup"}
+    asked["warmup_steps"] = 12
     result, curve = train(base, kind, **asked)
     losses = curve.of("eval_loss")
     assert losses[-1] > 1.05 * min(losses)

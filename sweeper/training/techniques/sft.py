@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,14 +12,10 @@ from transformers import PrinterCallback, ProgressCallback
 from trl import SFTConfig, SFTTrainer
 
 from sweeper.config.trial import Hyperparameters, TrialSpec
-from sweeper.data.splits import read_prepared
-from sweeper.errors import DataError
 from sweeper.training.base_model import BaseModel
 from sweeper.training.micro_batch import MicroBatch, WholeBatch, loss_tokens, until_it_fits
 from sweeper.training.reporting import ReportingCallback
-
-_SHAPE_ROWS = ("assistant_only_loss", "packing_strategy", "shuffle_dataset", "truncation_mode")
-"""TRL fields that preparing a data set looks at, beyond those that sweeper sets itself."""
+from sweeper.training.tokenised import has_completions, tokenised
 
 
 class FittingSFTTrainer(SFTTrainer):
@@ -94,11 +88,11 @@ def build_sft(
     Raises:
         DataError: If nothing with a loss is left after truncation.
     """
-    train, validation = _datasets(spec, base, model)
+    train, validation = sft_rows(spec, base, model)
     trainer = FittingSFTTrainer(
         micro_batch,
         model=model,
-        args=_arguments(spec, base, skip_prepare=True),
+        args=sft_arguments(spec, base),
         train_dataset=train,
         eval_dataset=validation,
         processing_class=base.tokenizer,
@@ -106,58 +100,32 @@ def build_sft(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    if base.dtype is torch.float32:
-        # TRL keeps adapters of a quantised base in bfloat16; beside float32 compute that only loses small updates.
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(adapter_dtype(base))
     return trainer
 
 
-def _datasets(spec: TrialSpec, base: BaseModel, model: PeftModel) -> tuple[Dataset, Dataset]:
-    """Tokenise both splits with TRL's own preparation, once for all trials of the same data and technique."""
-    key = (spec.train, spec.validation, spec.technique, *_row_fields(spec))
-    if key not in base.tokenised:
-        trainer = SFTTrainer(
-            model=model,
-            args=_arguments(spec, base, skip_prepare=False),
-            train_dataset=_rows(spec.train, completion_only=spec.technique.completion_only),
-            eval_dataset=_rows(spec.validation, completion_only=spec.technique.completion_only),
-            processing_class=base.tokenizer,
-        )
-        for split, dataset in (("train", trainer.train_dataset), ("validation", trainer.eval_dataset)):
-            if len(dataset) == 0:
-                raise DataError(
-                    f"no {split} row has anything to learn after cutting at technique.max_length "
-                    f"{spec.technique.max_length}; raise it, or shorten the prompts"
-                )
-        base.tokenised[key] = (_collated_columns(trainer.train_dataset), _collated_columns(trainer.eval_dataset))
-    train, validation = base.tokenised[key]
-    return train, validation
+def sft_rows(spec: TrialSpec, base: BaseModel, model: torch.nn.Module) -> tuple[Dataset, Dataset]:
+    """Return a trial's training and validation rows in tokens; see ``tokenised``.
+
+    Raises:
+        DataError: If nothing with a loss is left after truncation.
+    """
+    return tokenised(spec, base, model, sft_arguments(spec, base, skip_prepare=False))
 
 
-def _collated_columns(dataset: Dataset) -> Dataset:
-    """Return what the collator reads; only packed rows, which evaluation never has, know where their parts end."""
-    return dataset.select_columns([name for name in ("input_ids", "labels", "seq_lengths") if name in dataset.features])
+def adapter_dtype(base: BaseModel) -> torch.dtype:
+    """Return the type that an adapter's weights train in.
+
+    PEFT makes adapters float32 and TRL those of a quantised base bfloat16; beside float32 compute that only loses
+    small updates, so there they stay float32.
+    """
+    quantised = getattr(base.model, "is_loaded_in_4bit", False) or getattr(base.model, "is_loaded_in_8bit", False)
+    return torch.bfloat16 if quantised and base.dtype is not torch.float32 else torch.float32
 
 
-def _row_fields(spec: TrialSpec) -> tuple[tuple[str, Any], ...]:
-    """Return the TRL fields of a trial that change its tokenised rows; most of TRL's fields do not."""
-    fields = {name: value for name, value in spec.hyperparameters.trl.items() if name in _SHAPE_ROWS}
-    if fields.get("shuffle_dataset"):
-        fields["seed"] = spec.seed
-    return tuple(sorted(fields.items()))
-
-
-def _rows(path: Path, *, completion_only: bool) -> Dataset:
-    """Return the rows as TRL takes them; where only completions are learned, a conversation's last turn is one."""
-    rows = read_prepared(path)
-    if completion_only and "messages" in rows[0]:
-        rows = [{"prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in rows]
-    return Dataset.from_list(rows)
-
-
-def _arguments(spec: TrialSpec, base: BaseModel, *, skip_prepare: bool) -> SFTConfig:
+def sft_arguments(spec: TrialSpec, base: BaseModel, *, skip_prepare: bool = True) -> SFTConfig:
     """Translate a trial's configuration into TRL's words."""
     parameters, technique = spec.hyperparameters, spec.technique
     checkpointing = technique.gradient_checkpointing
@@ -174,7 +142,7 @@ def _arguments(spec: TrialSpec, base: BaseModel, *, skip_prepare: bool) -> SFTCo
         max_length=technique.max_length,
         packing=technique.packing,
         eval_packing=False,
-        completion_only_loss=technique.completion_only if _has_completions(spec) else None,
+        completion_only_loss=technique.completion_only if has_completions(spec.train) else None,
         activation_checkpointing=base.device != "cpu" if checkpointing == "auto" else checkpointing,
         bf16=base.dtype is torch.bfloat16,
         fp16=base.dtype is torch.float16,
@@ -199,9 +167,3 @@ def warmup_argument(parameters: Hyperparameters) -> float:
     if parameters.warmup_steps is not None:
         return parameters.warmup_steps
     return parameters.warmup_ratio or 0
-
-
-def _has_completions(spec: TrialSpec) -> bool:
-    """Tell whether the rows have a completion; TRL refuses to mask the prompt of a plain text."""
-    with spec.train.open(encoding="utf-8") as file:
-        return "text" not in json.loads(file.readline())

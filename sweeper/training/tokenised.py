@@ -1,0 +1,129 @@
+"""A study's rows in tokens: made once with TRL's own preparation, kept on disk by content, memory-mapped by all trials."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, load_from_disk
+from trl import SFTConfig, SFTTrainer
+
+from sweeper.config.technique import SFT
+from sweeper.config.trial import TrialSpec
+from sweeper.data.splits import read_prepared
+from sweeper.errors import DataError
+from sweeper.training.base_model import BaseModel
+
+SHAPE_FIELDS = ("assistant_only_loss", "packing_strategy", "shuffle_dataset", "truncation_mode")
+"""TRL fields that preparing a data set looks at, beyond those that sweeper sets itself."""
+
+_READ = ("input_ids", "labels", "seq_lengths")
+"""What the collator reads; only packed rows, which evaluation never has, know where their parts end."""
+
+
+def tokenised(
+    spec: TrialSpec, base: BaseModel, model: torch.nn.Module, arguments: SFTConfig
+) -> tuple[Dataset, Dataset]:
+    """Return the training and the validation split of a trial in tokens.
+
+    They are kept beside the study's data, named by the content that they were made from, so that another trial, a
+    resumed study and another process find them; both are mapped into memory, not read into it.
+
+    Args:
+        spec: The trial.
+        base: The model whose tokenizer is used.
+        model: What a trainer accepts: the base with an adapter on it.
+        arguments: The trial's TRL arguments, preparation not skipped.
+
+    Raises:
+        DataError: If nothing with a loss is left after truncation.
+    """
+    key = (spec.train, spec.validation, spec.technique, *_shape_fields(spec))
+    if key not in base.tokenised:
+        folder = spec.train.parent / "tokenised" / _digest(spec, base)
+        if not folder.is_dir():
+            _write(_prepare(spec, base, model, arguments), folder)
+        base.tokenised[key] = tuple(load_from_disk(str(folder / split)) for split in ("train", "validation"))
+    train, validation = base.tokenised[key]
+    return train, validation
+
+
+def has_completions(path: Path) -> bool:
+    """Tell whether the rows have a completion; TRL refuses to mask the prompt of a plain text."""
+    with path.open(encoding="utf-8") as file:
+        return "text" not in json.loads(file.readline())
+
+
+def _prepare(spec: TrialSpec, base: BaseModel, model: torch.nn.Module, arguments: SFTConfig) -> dict[str, Dataset]:
+    trainer = SFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=_rows(spec.train, completion_only=spec.technique.completion_only),
+        eval_dataset=_rows(spec.validation, completion_only=spec.technique.completion_only),
+        processing_class=base.tokenizer,
+    )
+    splits = {"train": trainer.train_dataset, "validation": trainer.eval_dataset}
+    for split, dataset in splits.items():
+        if len(dataset) == 0:
+            raise DataError(
+                f"no {split} row has anything to learn after cutting at technique.max_length "
+                f"{spec.technique.max_length}; raise it, or shorten the prompts"
+            )
+    return {
+        split: dataset.select_columns([name for name in _READ if name in dataset.features])
+        for split, dataset in splits.items()
+    }
+
+
+def _write(splits: dict[str, Dataset], folder: Path) -> None:
+    """Write the splits so that a crash leaves all of them or none."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    for split, dataset in splits.items():
+        dataset.save_to_disk(str(temporary / split))
+    try:
+        temporary.rename(folder)
+    except OSError:
+        shutil.rmtree(temporary)
+        if not folder.is_dir():  # otherwise another process was faster, and wrote the same
+            raise
+
+
+def _digest(spec: TrialSpec, base: BaseModel) -> str:
+    """Return a name for what the tokens are made from: rows, tokenizer, template, technique and TRL's version."""
+    digest = hashlib.sha256()
+    for path in (spec.train, spec.validation):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    tokenizer = base.tokenizer
+    made_with = (
+        tokenizer.backend_tokenizer.to_str(),
+        tokenizer.chat_template,
+        tokenizer.special_tokens_map,
+        spec.technique.model_dump(mode="json"),
+        _shape_fields(spec),
+        version("trl"),
+    )
+    digest.update(json.dumps(made_with, sort_keys=True, default=str).encode())
+    return digest.hexdigest()[:24]
+
+
+def _shape_fields(spec: TrialSpec) -> tuple[tuple[str, Any], ...]:
+    """Return the TRL fields of a trial that change its tokenised rows; most of TRL's fields do not."""
+    fields = {name: value for name, value in spec.hyperparameters.trl.items() if name in SHAPE_FIELDS}
+    if fields.get("shuffle_dataset"):
+        fields["seed"] = spec.seed
+    return tuple(sorted(fields.items()))
+
+
+def _rows(path: Path, *, completion_only: bool) -> Dataset:
+    """Return the rows as TRL takes them; where only completions are learned, a conversation's last turn is one."""
+    rows = read_prepared(path)
+    if completion_only and "messages" in rows[0]:
+        rows = [{"prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in rows]
+    return Dataset.from_list(rows)
