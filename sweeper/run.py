@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -21,8 +21,9 @@ from sweeper.config.study import StudyConfig
 from sweeper.data.splits import PreparedData, write_splits
 from sweeper.data.tokens import TokenCounter
 from sweeper.errors import StudyInterrupted, StudyStateError
-from sweeper.executors.base import Listener, Silent, StopRequest, StudyContext
+from sweeper.executors.base import Executor, Listener, Silent, StopRequest, StudyContext
 from sweeper.executors.inline import InlineExecutor
+from sweeper.executors.packed import PackedExecutor
 from sweeper.executors.recorder import recover
 from sweeper.models.facts import fingerprint, read_facts
 from sweeper.paths import Home, StudyPaths, write_json
@@ -33,7 +34,7 @@ from sweeper.store import Database, StudyRecord, StudyState
 from sweeper.training.device import resolve_device
 from sweeper.winner import Verdict, find_winner
 
-EXECUTORS = {"inline": InlineExecutor}
+EXECUTORS: dict[str, Callable[[], Executor]] = {"packed": PackedExecutor, "inline": InlineExecutor}
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "evaluate", "optuna")
 
@@ -113,10 +114,8 @@ def resume_study(
         ended = database.studies.get(name).state is StudyState.FINISHED
         with _exclusively(home.study(name)):
             context = _take_up(name, home, database, listener, stop)
-            queued = recover(context)
-            if queued:
-                listener.note(f"{queued} interrupted trial(s) begin again")
-            return _conduct(context, home, force=force, searched=ended and not queued)
+            unfinished = recover(context)
+            return _conduct(context, home, force=force, searched=ended and not unfinished)
 
 
 def _conduct(context: StudyContext, home: Home, *, force: bool, searched: bool = False) -> Verdict:

@@ -85,7 +85,7 @@ def study_file(
                 "known_good": False,
             },
             "evaluation": {"points": 3, "metrics": ["exact_match", "perplexity"], "max_new_tokens": 6, "candidates": 2},
-            "executor": {"kind": "inline", "device": "cpu"},
+            "executor": {"device": "cpu"},
             "seed": 3,
         }
         for part, value in parts.items():

@@ -85,7 +85,8 @@ class HalvingPruner(Frozen):
     """Asynchronous successive halving at equal progress: a trial goes on if in the best 1/eta at its rung.
 
     ``start`` is the first rung, as a fraction of the trial's training. With ``promote`` a trial that is not among the
-    best is paused instead of pruned, and goes on from its rung if later arrivals put it among them (packed trials only).
+    best is paused instead of pruned, and goes on from its rung if later arrivals put it among them (packed trials
+    only).
     """
 
     kind: Literal["asha"] = "asha"

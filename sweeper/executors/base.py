@@ -15,6 +15,7 @@ from sweeper.models.facts import ModelFacts
 from sweeper.paths import StudyPaths
 from sweeper.search.study import Candidate, Search
 from sweeper.store import Database
+from sweeper.training.base_model import BaseModel
 
 
 class Listener(Protocol):
@@ -116,7 +117,11 @@ class Executor(Protocol):
     - A trial's own result depends on its specification alone, not on what ran before it or beside it.
     - A failed trial ends itself and nothing else; faults of the user's making (``UserError``) end the study.
     - When ``stop`` is set it ends the step under way and returns soon after.
+    - Trials that an earlier process left frozen are gone on with, or begun again where it cannot do that.
     """
 
     def run(self, context: StudyContext) -> None:
         """Run trials until there is none left to run."""
+
+    def base(self, context: StudyContext) -> BaseModel:
+        """Return the base model, for what is done after the search."""

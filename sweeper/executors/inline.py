@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 
 from sweeper.config.evaluation import LOSSES
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
@@ -11,11 +10,11 @@ from sweeper.data.splits import read_prepared
 from sweeper.evaluation.scoring import score
 from sweeper.executors.base import StudyContext
 from sweeper.executors.micro_batches import MicroBatches
-from sweeper.executors.recorder import Recorder
+from sweeper.executors.recorder import Recorder, begin_again
 from sweeper.executors.specification import specification
-from sweeper.paths import write_atomically
 from sweeper.search.study import Candidate
 from sweeper.training.base_model import BaseModel, load_base
+from sweeper.training.results import Ledger, Progress
 from sweeper.training.trial import Evaluate, train_trial
 
 
@@ -35,10 +34,11 @@ class InlineExecutor:
 
     def run(self, context: StudyContext) -> None:
         """Run trials until the search or the budget ends, or the user asks to stop."""
+        begin_again(context, context.search.interrupted())
         before = sum(trial.train_seconds for trial in context.database.trials.all(context.config.name))
         begun = time.monotonic()
         while not context.stop.is_set:
-            spent = _spent(context, before + time.monotonic() - begun)
+            spent = budget_spent(context, before + time.monotonic() - begun)
             candidate = context.search.ask(spent) if spent < 1 else None
             if candidate is None:
                 return
@@ -52,22 +52,29 @@ class InlineExecutor:
         planner = MicroBatches(context, base)
         rows = planner.plan(spec)
         if rows == 0:
-            recorder.end(_infeasible(spec))
+            recorder.end(infeasible(spec, base))
             return
-        result = train_trial(spec, base, recorder, rows, _task_metric(context, base))
+        result = train_trial(spec, base, recorder, rows, task_metric(context, base))
         planner.learn(spec, rows, result)
         recorder.end(result)
 
 
-def _spent(context: StudyContext, seconds: float) -> float:
-    """Return the part of the study's time and epochs that is used up, the larger of the two; 0 where none is set."""
+def budget_spent(context: StudyContext, seconds: float, running_epochs: float = 0.0) -> float:
+    """Return the part of the study's time and epochs that is used up, the larger of the two; 0 where none is set.
+
+    Args:
+        context: The study.
+        seconds: What it has taken so far.
+        running_epochs: What the trials that run now will have trained when they end.
+    """
     search = context.config.search
+    epochs = context.search.epochs_spent + running_epochs
     time_spent = seconds / search.timeout if search.timeout is not None else 0.0
-    epochs_spent = context.search.epochs_spent / search.max_epochs_total if search.max_epochs_total is not None else 0.0
+    epochs_spent = epochs / search.max_epochs_total if search.max_epochs_total is not None else 0.0
     return max(time_spent, epochs_spent)
 
 
-def _task_metric(context: StudyContext, base: BaseModel) -> Evaluate | None:
+def task_metric(context: StudyContext, base: BaseModel) -> Evaluate | None:
     """Return how to measure the deciding metric on generated text; None where the loss decides."""
     config = context.config.evaluation
     if config.metric in LOSSES:
@@ -77,17 +84,7 @@ def _task_metric(context: StudyContext, base: BaseModel) -> Evaluate | None:
     return lambda model: {config.metric: score(model, base.tokenizer, rows, deciding).metrics[config.metric].value}
 
 
-def _infeasible(spec: TrialSpec) -> TrialResult:
-    """A trial that is not begun, because by the estimate not even one row at a time fits."""
-    now = datetime.now(UTC).isoformat()
+def infeasible(spec: TrialSpec, base: BaseModel) -> TrialResult:
+    """Return the result of a trial that is not begun, because by the estimate not even one row at a time fits."""
     reason = "by the estimate a single row does not fit in the free memory"
-    result = TrialResult(
-        number=spec.number,
-        outcome=Outcome.INFEASIBLE,
-        reason=reason,
-        device=spec.device,
-        started_at=now,
-        finished_at=now,
-    )
-    write_atomically(spec.folder / "result.json", result.model_dump_json(indent=2) + "\n")
-    return result
+    return Ledger(spec, base).result(Progress(), Outcome.INFEASIBLE, reason)

@@ -12,8 +12,8 @@ from sweeper.paths import cache_folder, write_json
 from sweeper.training.base_model import BaseModel
 from sweeper.training.device import free_memory_bytes
 
-_KEEP_FREE = 0.8
-"""Part of the free memory that a plan may use on the CPU, where running out ends the process."""
+KEEP_FREE = 0.8
+"""Part of the free memory that a plan may use: on the CPU running out ends the process."""
 
 
 class MicroBatches:
@@ -60,7 +60,7 @@ class MicroBatches:
             gradient_checkpointing=spec.technique.gradient_checkpointing is True,
             attention_matrix=self._base.attention == "eager",
         )
-        free = int(free_memory_bytes(spec.device) * _KEEP_FREE)
+        free = int(free_memory_bytes(spec.device) * KEEP_FREE)
         return largest_micro_batch(self._context.facts, work, batch_size=batch_size, free_bytes=free, loaded=True)
 
     def _key(self, spec: TrialSpec) -> str:

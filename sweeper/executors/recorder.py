@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sweeper.config.trial import Decision, Outcome, TrialResult, TrialSpec
 from sweeper.executors.base import StudyContext
@@ -35,6 +36,11 @@ class Recorder:
         context.database.trials.start(spec, candidate.kind, confirms=candidate.confirms, restarts=candidate.restarts)
         context.listener.trial_started(candidate, spec, total)
 
+    def take_up(self, total_steps: int) -> None:
+        """Record that a stopped or paused trial goes on, planned to take ``total_steps`` optimizer steps in all."""
+        self._context.database.trials.reopen(self._spec.study, self._spec.number)
+        self._context.listener.trial_started(self._candidate, self._spec, total_steps)
+
     def __call__(self, step: int, metrics: Mapping[str, float]) -> Decision:
         """Take a trial's report; see ``Report``."""
         context, number = self._context, self._spec.number
@@ -46,7 +52,7 @@ class Recorder:
             return Decision.INTERRUPT
         deciding = metrics.get(context.config.evaluation.metric)
         if deciding is not None and context.search.report(number, metrics["progress"], deciding):
-            return Decision.PRUNE
+            return Decision.PAUSE if context.search.pauses else Decision.PRUNE
         return Decision.CONTINUE
 
     def end(self, result: TrialResult) -> None:
@@ -69,23 +75,38 @@ def finish(context: StudyContext, result: TrialResult) -> None:
 
 
 def recover(context: StudyContext) -> int:
-    """Put in order what a stopped or killed process left: finished trials are kept, the others queued again.
+    """Put in order what a stopped or killed process left.
+
+    Finished trials are kept, frozen ones are left to the executor to go on with, the others are queued again.
 
     Returns:
-        How many trials are queued again.
+        How many trials are still to be brought to their end.
     """
-    queued = 0
+    frozen: list[int] = []
+    lost: list[int] = []
     known = {trial.number for trial in context.database.trials.all(context.config.name)}
     for number in context.search.interrupted():
-        result = read_result(context.paths.trial(number)) if number in known else None
-        if result is not None and result.outcome is not Outcome.INTERRUPTED:
+        paths = context.paths.trial(number)
+        result = read_result(paths) if number in known else None
+        if result is not None and result.outcome not in (Outcome.INTERRUPTED, Outcome.PAUSED):
             context.search.take_up(number)
             finish(context, result)
+        elif number in known and paths.is_frozen:
+            frozen.append(number)
         else:
-            context.search.requeue(number)
-            queued += 1
+            lost.append(number)
+    begin_again(context, lost)
     context.database.trials.interrupt_unfinished(context.config.name, "the process that ran it ended")
-    return queued
+    return len(frozen) + len(lost)
+
+
+def begin_again(context: StudyContext, numbers: Sequence[int]) -> None:
+    """Queue interrupted trials again, from their beginning."""
+    for number in numbers:
+        context.search.requeue(number)
+        shutil.rmtree(context.paths.trial(number).frozen, ignore_errors=True)
+    if numbers:
+        context.listener.note(f"{len(numbers)} interrupted trial(s) begin again")
 
 
 def read_result(paths: TrialPaths) -> TrialResult | None:

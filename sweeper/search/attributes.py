@@ -29,6 +29,9 @@ OUTCOME = "outcome"
 REASON = "reason"
 """Why it ended where it did."""
 
+PAUSED = "paused"
+"""Whether it waits at its rung."""
+
 EPOCHS = "epochs_trained"
 """Passes over the training split, fractions counted."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 
@@ -26,6 +27,21 @@ from sweeper.search.experimental import accept_experimental
 from sweeper.search.view import StudyView
 
 COMPARED = (TrialState.RUNNING, TrialState.PRUNED, TrialState.COMPLETE)
+
+
+@dataclass(frozen=True, order=True)
+class Standing:
+    """Where a trial stands at the last rung it has reached; sorts the one to promote first to the front.
+
+    Attributes:
+        below: The rung, negated.
+        value: The trial's value there, smaller is better.
+        promoted: Whether it is among those that go on.
+    """
+
+    below: int
+    value: float
+    promoted: bool
 
 
 class EqualProgressHalving(BasePruner):
@@ -55,6 +71,13 @@ class EqualProgressHalving(BasePruner):
         rivals = same_length(trial, study.get_trials(deepcopy=False, states=COMPARED))
         value, sign = trial.intermediate_values[step], _sign(study)
         return any(self._is_weak(sign * value, _values_at(rung, rivals, sign)) for rung in reached)
+
+    def standing(self, study: Study, trial: FrozenTrial) -> Standing:
+        """Return where a trial that waits at a rung stands among all that have reached it by now."""
+        rung = max((rung for rung in self.rungs if rung <= (trial.last_step or 0)), default=0)
+        value = _sign(study) * (first_at_or_after(rung, trial.intermediate_values) or 0.0)
+        rivals = same_length(trial, study.get_trials(deepcopy=False, states=COMPARED))
+        return Standing(-rung, value, not self._is_weak(value, _values_at(rung, rivals, _sign(study))))
 
     def _is_weak(self, value: float, rivals: list[float]) -> bool:
         """Tell whether ``value`` (smaller is better) is not among the best 1/eta of itself and its rivals."""

@@ -99,7 +99,9 @@ class Schedule:
         return int(max(0, min(left, waiting + samples_left + confirmations_left)))
 
     def next(self, trials: Sequence[FrozenTrial], spent: float = 0.0) -> Entry | None:
-        """Return what to queue after ``trials``, none of them waiting; None where the search has ended.
+        """Return what to queue after ``trials``, none of them waiting; None where the search has ended or has to wait.
+
+        What is confirmed is known only when every trial of the search has ended, so confirmations wait for that.
 
         The last part of the budget confirms, whichever runs out first: trials, or time and epochs (``spent``, 0 to 1).
         """
@@ -109,6 +111,8 @@ class Schedule:
         ending = spent >= 1 - self._confirm and confirmed < self._confirmations
         if sample and searching and not ending:
             return sample
+        if self._confirmations and any(_is_searching(trial) for trial in trials):
+            return None
         chosen = self._to_confirm(trials) if self._confirmations else None
         if chosen is None:
             return sample  # nothing to confirm: the rest of the budget searches on
@@ -130,3 +134,7 @@ def _started(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 def _count(trials: Sequence[FrozenTrial], kind: TrialKind) -> int:
     return sum(trial.user_attrs[attribute.KIND] == kind for trial in trials)
+
+
+def _is_searching(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.RUNNING and trial.user_attrs[attribute.KIND] != TrialKind.CONFIRMATION

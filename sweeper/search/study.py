@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.parameters import ParameterValue
-from sweeper.config.search import SearchConfig
+from sweeper.config.search import HalvingPruner, SearchConfig
 from sweeper.config.space import Range
 from sweeper.config.trial import Outcome, TrialResult
 from sweeper.errors import StudyStateError, UserError
@@ -23,7 +23,7 @@ from sweeper.search.cmaes import GENERATION
 from sweeper.search.curves import percent
 from sweeper.search.experimental import accept_experimental
 from sweeper.search.judged import MEMORY
-from sweeper.search.pruners import build_pruner
+from sweeper.search.pruners import EqualProgressHalving, build_pruner
 from sweeper.search.ranking import Configuration, FrontPoint, configurations, pareto_front, ranked
 from sweeper.search.samplers import build_sampler
 from sweeper.search.schedule import Entry, Schedule, counted
@@ -82,6 +82,7 @@ class Search:
         self._schedule = Schedule(config, space, evaluation, seed)
         self._space = space
         self._evaluation = evaluation
+        self._pruner = config.pruner
         self._seed = seed
         self._live: dict[int, optuna.Trial] = {}
 
@@ -159,9 +160,14 @@ class Search:
             raise StudyStateError(f"the database has no search of a study named {name}; run it first") from error
         return cls(study, config, space, evaluation, seed)
 
+    @property
+    def space(self) -> Mapping[str, Range]:
+        """The resolved space."""
+        return self._space
+
     @storage_faults()
     def ask(self, spent: float = 0.0) -> Candidate | None:
-        """Return the trial to run next, or None where the search has ended.
+        """Return the trial to run next; None where the search has ended, or waits for trials that still run.
 
         Args:
             spent: Part of the budgets other than the number of trials that is used up, 0 to 1.
@@ -219,7 +225,7 @@ class Search:
 
     @storage_faults()
     def tell(self, number: int, result: TrialResult) -> None:
-        """Take how a trial ended. An interrupted one stays open until it is requeued.
+        """Take how a trial ended. An interrupted or paused one stays open until it is requeued or taken up.
 
         A complete trial without its deciding metric, or without a further objective, counts as failed.
 
@@ -235,7 +241,8 @@ class Search:
             if missing:
                 outcome, reason = Outcome.FAILED, f"the evaluation gave no {' and no '.join(missing)}"
         trial.set_user_attr(attribute.EPOCHS, result.epochs_trained)
-        if outcome == Outcome.INTERRUPTED:
+        trial.set_user_attr(attribute.PAUSED, outcome == Outcome.PAUSED)
+        if outcome in (Outcome.INTERRUPTED, Outcome.PAUSED):
             del self._live[number]
             return
         trial.set_user_attr(attribute.OUTCOME, outcome.value)
@@ -247,20 +254,41 @@ class Search:
         self.study.tell(number, told, state=_STATES[outcome])
         del self._live[number]
 
+    @property
+    def pauses(self) -> bool:
+        """Whether a trial that ``report`` says is too weak is to be paused, since it may still be promoted."""
+        return isinstance(self._pruner, HalvingPruner) and self._pruner.promote
+
+    def promotable(self) -> list[int]:
+        """Return the paused trials that are among the best at their rung by now: highest rung first, then the best."""
+        if not self.pauses:
+            return []
+        pruner = self.study.pruner
+        assert isinstance(pruner, EqualProgressHalving)
+        waiting = [self._frozen(number) for number in self.paused()]
+        ordered = sorted((pruner.standing(self.study, trial), trial.number) for trial in waiting)
+        return [number for standing, number in ordered if standing.promoted]
+
+    def paused(self) -> list[int]:
+        """Return the numbers of the paused trials."""
+        trials = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [t.number for t in trials if t.number not in self._live and t.user_attrs.get(attribute.PAUSED)]
+
     def interrupted(self) -> list[int]:
         """Return the numbers of the trials that are open in the storage but not running in this process."""
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return [trial.number for trial in running if trial.number not in self._live]
 
-    def take_up(self, number: int) -> None:
-        """Take over an interrupted trial whose result is known after all, so that it can be told.
+    def take_up(self, number: int) -> Candidate:
+        """Take over an interrupted or paused trial, to go on with it or to tell its result, and return what it runs.
 
         Raises:
             StudyStateError: If the trial is not open, or is running in this process.
         """
         if number not in self.interrupted():
             raise StudyStateError(f"trial {number} of study {self.study.study_name} was not interrupted")
-        self._live[number] = optuna.Trial(self.study, self._frozen(number)._trial_id)
+        trial = self._live[number] = optuna.Trial(self.study, self._frozen(number)._trial_id)
+        return _candidate(trial, read_back(trial.params, self._space))
 
     def requeue(self, number: int) -> None:
         """Close an interrupted trial and queue it again: same parameters, seed and kind under a new number.

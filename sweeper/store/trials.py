@@ -70,6 +70,18 @@ class Trials:
             row.started_at = datetime.fromisoformat(result.started_at)
             row.finished_at = datetime.fromisoformat(result.finished_at)
 
+    def reopen(self, study: str, number: int) -> None:
+        """Store that a stopped or paused trial goes on.
+
+        Raises:
+            StudyStateError: If it was never started, or has ended for good.
+        """
+        with self._sessions.writing() as session:
+            row = trial_row(session, study, number)
+            if row.outcome not in (None, Outcome.INTERRUPTED, Outcome.PAUSED):
+                raise StudyStateError(f"trial {number} of study {study!r} has already ended: {row.outcome}")
+            row.outcome = row.reason = row.finished_at = None
+
     def interrupt_unfinished(self, study: str, reason: str) -> tuple[int, ...]:
         """End every trial that a killed process left running as interrupted, and return their numbers."""
         with self._sessions.writing() as session:

@@ -117,6 +117,11 @@ class ReportingCallback(TrainerCallback):
             control.should_training_stop = True
 
 
+def perplexity(loss: float) -> float:
+    """Return the perplexity of a mean loss per token."""
+    return math.exp(min(loss, 700.0))  # beyond that a float has no room
+
+
 def require_finite(metrics: Mapping[str, float], step: int) -> None:
     """Refuse a metric that is no finite number.
 

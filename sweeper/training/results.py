@@ -15,7 +15,7 @@ from peft import PeftModel
 
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.errors import DivergedError, OutOfMemoryError, UserError
-from sweeper.paths import TrialPaths, write_atomically
+from sweeper.paths import TrialPaths, new_folder, write_atomically
 from sweeper.redact import redact
 from sweeper.training.base_model import BaseModel
 from sweeper.training.device import peak_memory_bytes
@@ -113,12 +113,9 @@ class Ledger:
 
 def save_adapter(model: PeftModel, folder: Path) -> tuple[int, str]:
     """Write the adapter so that a crash leaves all of it or nothing; return its size in bytes and its SHA-256."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary, safe_serialization=True)
-    (temporary / "README.md").unlink(missing_ok=True)  # PEFT's empty card; an export writes a real one
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
+    with new_folder(folder) as filled:
+        model.save_pretrained(filled, safe_serialization=True)
+        (filled / "README.md").unlink(missing_ok=True)  # PEFT's empty card; an export writes a real one
     weights = folder / "adapter_model.safetensors"
     with weights.open("rb") as file:
         return weights.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()

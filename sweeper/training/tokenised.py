@@ -1,11 +1,9 @@
-"""A study's rows in tokens: made once with TRL's own preparation, kept on disk by content, memory-mapped by all trials."""
+"""A study's rows in tokens: made once by TRL, kept on disk by content, mapped into memory by every trial."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,10 @@ import torch
 from datasets import Dataset, load_from_disk
 from trl import SFTConfig, SFTTrainer
 
-from sweeper.config.technique import SFT
 from sweeper.config.trial import TrialSpec
 from sweeper.data.splits import read_prepared
 from sweeper.errors import DataError
+from sweeper.paths import new_folder
 from sweeper.training.base_model import BaseModel
 
 SHAPE_FIELDS = ("assistant_only_loss", "packing_strategy", "shuffle_dataset", "truncation_mode")
@@ -48,7 +46,9 @@ def tokenised(
     if key not in base.tokenised:
         folder = spec.train.parent / "tokenised" / _digest(spec, base)
         if not folder.is_dir():
-            _write(_prepare(spec, base, model, arguments), folder)
+            with new_folder(folder) as filled:
+                for split, dataset in _prepare(spec, base, model, arguments).items():
+                    dataset.save_to_disk(str(filled / split))
         base.tokenised[key] = tuple(load_from_disk(str(folder / split)) for split in ("train", "validation"))
     train, validation = base.tokenised[key]
     return train, validation
@@ -79,20 +79,6 @@ def _prepare(spec: TrialSpec, base: BaseModel, model: torch.nn.Module, arguments
         split: dataset.select_columns([name for name in _READ if name in dataset.features])
         for split, dataset in splits.items()
     }
-
-
-def _write(splits: dict[str, Dataset], folder: Path) -> None:
-    """Write the splits so that a crash leaves all of them or none."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    for split, dataset in splits.items():
-        dataset.save_to_disk(str(temporary / split))
-    try:
-        temporary.rename(folder)
-    except OSError:
-        shutil.rmtree(temporary)
-        if not folder.is_dir():  # otherwise another process was faster, and wrote the same
-            raise
 
 
 def _digest(spec: TrialSpec, base: BaseModel) -> str:

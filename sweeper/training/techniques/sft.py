@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -11,10 +10,11 @@ from peft import PeftModel
 from transformers import PrinterCallback, ProgressCallback
 from trl import SFTConfig, SFTTrainer
 
+from sweeper.config.technique import SFT
 from sweeper.config.trial import Hyperparameters, TrialSpec
 from sweeper.training.base_model import BaseModel
 from sweeper.training.micro_batch import MicroBatch, WholeBatch, loss_tokens, until_it_fits
-from sweeper.training.reporting import ReportingCallback
+from sweeper.training.reporting import ReportingCallback, perplexity
 from sweeper.training.tokenised import has_completions, tokenised
 
 
@@ -56,8 +56,7 @@ class FittingSFTTrainer(SFTTrainer):
         whole = WholeBatch(list(self.eval_dataset))
         loss = until_it_fits(self.micro_batch, lambda: self._mean_loss(whole), undo=lambda: None)
         self._metrics["eval"].clear()
-        perplexity = math.exp(min(loss, 700.0))  # beyond that a float has no room
-        metrics = {f"{metric_key_prefix}_loss": loss, "perplexity": perplexity}
+        metrics = {f"{metric_key_prefix}_loss": loss, "perplexity": perplexity(loss)}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
@@ -100,9 +99,7 @@ def build_sft(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.to(adapter_dtype(base))
+    cast_adapter(base, model)
     return trainer
 
 
@@ -115,20 +112,22 @@ def sft_rows(spec: TrialSpec, base: BaseModel, model: torch.nn.Module) -> tuple[
     return tokenised(spec, base, model, sft_arguments(spec, base, skip_prepare=False))
 
 
-def adapter_dtype(base: BaseModel) -> torch.dtype:
-    """Return the type that an adapter's weights train in.
+def cast_adapter(base: BaseModel, model: PeftModel) -> None:
+    """Give an adapter's weights the type that they train in.
 
-    PEFT makes adapters float32 and TRL those of a quantised base bfloat16; beside float32 compute that only loses
-    small updates, so there they stay float32.
+    PEFT makes adapters float32, and TRL rounds those of a quantised base to bfloat16. Beside float32 compute bfloat16
+    only loses small updates, so there they become float32 again.
     """
     quantised = getattr(base.model, "is_loaded_in_4bit", False) or getattr(base.model, "is_loaded_in_8bit", False)
-    return torch.bfloat16 if quantised and base.dtype is not torch.float32 else torch.float32
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            rounded = parameter.data.to(torch.bfloat16) if quantised else parameter.data.float()
+            parameter.data = rounded.float() if base.dtype is torch.float32 else rounded
 
 
 def sft_arguments(spec: TrialSpec, base: BaseModel, *, skip_prepare: bool = True) -> SFTConfig:
     """Translate a trial's configuration into TRL's words."""
     parameters, technique = spec.hyperparameters, spec.technique
-    checkpointing = technique.gradient_checkpointing
     arguments = SFTConfig(
         output_dir=str(spec.folder),
         per_device_train_batch_size=parameters.batch_size,  # the whole effective batch; see micro_batch.py
@@ -143,7 +142,7 @@ def sft_arguments(spec: TrialSpec, base: BaseModel, *, skip_prepare: bool = True
         packing=technique.packing,
         eval_packing=False,
         completion_only_loss=technique.completion_only if has_completions(spec.train) else None,
-        activation_checkpointing=base.device != "cpu" if checkpointing == "auto" else checkpointing,
+        activation_checkpointing=checkpoints(technique, base.device),
         bf16=base.dtype is torch.bfloat16,
         fp16=base.dtype is torch.float16,
         use_cpu=base.device == "cpu",
@@ -160,6 +159,12 @@ def sft_arguments(spec: TrialSpec, base: BaseModel, *, skip_prepare: bool = True
         # One trial, one device: without this the trainer would spread over every GPU it sees, which TRL refuses.
         arguments._n_gpu = 1
     return arguments
+
+
+def checkpoints(technique: SFT, device: str) -> bool:
+    """Return whether activations are computed anew in the backward pass."""
+    asked = technique.gradient_checkpointing
+    return device != "cpu" if asked == "auto" else asked
 
 
 def warmup_argument(parameters: Hyperparameters) -> float:

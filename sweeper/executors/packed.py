@@ -1,0 +1,390 @@
+"""Many trials at once on one base model: every pass takes rows of all of them."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from peft import set_peft_model_state_dict
+
+from sweeper.config.executor import PackedExecutor as PackedConfig
+from sweeper.config.trial import Decision, Outcome, TrialResult, TrialSpec
+from sweeper.errors import OutOfMemoryError
+from sweeper.executors.base import StudyContext
+from sweeper.executors.inline import InlineExecutor, budget_spent, infeasible, task_metric
+from sweeper.executors.micro_batches import KEEP_FREE, MicroBatches
+from sweeper.executors.recorder import Recorder
+from sweeper.executors.specification import specification
+from sweeper.models.memory import Workload
+from sweeper.packing.adapter import SlotAdapter
+from sweeper.packing.engine import Engine
+from sweeper.packing.frozen import freeze, thaw
+from sweeper.packing.obstacles import obstacle_in_base, obstacle_in_study
+from sweeper.packing.planning import Plan, largest_rank, plan
+from sweeper.packing.slot import Slot
+from sweeper.search.study import Candidate
+from sweeper.training.adapters import peft_config
+from sweeper.training.base_model import BaseModel
+from sweeper.training.device import free_memory_bytes, reset_peak_memory
+from sweeper.training.latency import milliseconds_per_token
+from sweeper.training.micro_batch import is_out_of_memory
+from sweeper.training.reporting import perplexity, require_finite
+from sweeper.training.results import Ledger, Progress
+from sweeper.training.techniques.sft import cast_adapter, checkpoints, sft_arguments, sft_rows
+from sweeper.training.trial import PRUNED, STOPPED
+
+
+class PackedExecutor:
+    """Packs the trials that can share passes; a study whose trials cannot runs them one by one, and says why."""
+
+    def __init__(self) -> None:
+        self._inline = InlineExecutor()
+
+    def base(self, context: StudyContext) -> BaseModel:
+        """Return the base model, loading it the first time."""
+        return self._inline.base(context)
+
+    def run(self, context: StudyContext) -> None:
+        """Run trials until the search or the budget ends, or the user asks to stop."""
+        if context.stop.is_set:
+            return
+        obstacle = obstacle_in_study(context.config, context.search.space) or obstacle_in_base(self.base(context))
+        if obstacle is not None:
+            context.listener.note(f"trials run one at a time: {obstacle}")
+            self._inline.run(context)
+            return
+        with _engine(context, self.base(context)) as engine:
+            _Pack(context, engine).run()
+
+
+@contextmanager
+def _engine(context: StudyContext, base: BaseModel) -> Iterator[Engine]:
+    engine = Engine(base, checkpointing=checkpoints(context.config.technique, base.device))
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+class _Running:
+    """A slot and what it reports to."""
+
+    def __init__(self, slot: Slot, recorder: Recorder, planned: int) -> None:
+        self.slot = slot
+        self.recorder = recorder
+        self.planned_micro_batch = planned
+
+    def report(self, metrics: dict[str, float]) -> Decision:
+        progress = self.slot.progress
+        return self.recorder(progress.steps, {**metrics, "progress": progress.steps / progress.total_steps})
+
+
+class _Pack:
+    """The trials under way, and the passes they share."""
+
+    def __init__(self, context: StudyContext, engine: Engine) -> None:
+        self._context = context
+        self._engine = engine
+        self._base = engine.base
+        self._planner = MicroBatches(context, engine.base)
+        self._evaluate_text = task_metric(context, engine.base)
+        self._running: dict[int, _Running] = {}
+        self._stopped = [n for n in context.search.interrupted() if n not in context.search.paused()]
+        self._begun = time.monotonic()
+        self._before = sum(trial.train_seconds for trial in context.database.trials.all(context.config.name))
+        self._plan = self._planned()
+
+    def run(self) -> None:
+        """Keep every slot filled, evaluate what is due, pass rows; until nothing is left or the user stops."""
+        most = self._plan.slots
+        self._context.listener.note(f"up to {most} trial{'s' * (most > 1)} at a time on one base model")
+        reset_peak_memory(self._base.device)
+        while not self._context.stop.is_set:
+            self._fill()
+            if self._running:
+                self._evaluate_due()
+                self._pass_rows()
+            elif not self._end_paused():
+                return
+        for running in list(self._running.values()):
+            self._freeze(running, Outcome.INTERRUPTED, STOPPED)
+
+    # ---- filling slots
+
+    def _fill(self) -> None:
+        """Give every free slot a trial: one that was stopped, one that is promoted, or a new one."""
+        search = self._context.search
+        while len(self._running) < self._plan.slots and not self._context.stop.is_set:
+            if self._stopped:
+                self._thaw(self._stopped.pop(0))
+            elif (spent := self._spent()) >= 1:
+                return
+            elif promotable := search.promotable():
+                self._thaw(promotable[0])
+            elif candidate := search.ask(spent):
+                self._start(candidate)
+            else:
+                return
+
+    def _spent(self) -> float:
+        planned = sum(running.slot.spec.hyperparameters.epochs for running in self._running.values())
+        return budget_spent(self._context, self._before + time.monotonic() - self._begun, planned)
+
+    def _start(self, candidate: Candidate) -> None:
+        spec = specification(self._context, candidate)
+        recorder = Recorder(self._context, candidate, spec)
+        recorder.start()
+        rows = self._planner.plan(spec)
+        ledger = Ledger(spec, self._base)
+        ledger.begin()
+        if rows == 0:
+            recorder.end(infeasible(spec, self._base))
+            return
+        try:
+            slot = self._new_slot(spec, rows)
+        except Exception as error:
+            recorder.end(ledger.failed(Progress(), error))
+            return
+        self._run(slot, recorder, rows)
+
+    def _new_slot(self, spec: TrialSpec, micro_batch: int) -> Slot:
+        """Return a slot with the weights, rows and configuration that the trial has when it is trained alone."""
+        base = self._base
+        with base.adapted(peft_config(spec.adapter, spec.hyperparameters), spec.seed) as model:
+            train, self._validation = sft_rows(spec, base, model)
+            cast_adapter(base, model)
+            adapter = SlotAdapter.of(model, spec.hyperparameters.lora_dropout, base.dtype)
+        return Slot(spec, base, adapter, sft_arguments(spec, base), train, micro_batch)
+
+    def _thaw(self, number: int) -> None:
+        """Go on with a frozen trial."""
+        context, base = self._context, self._base
+        candidate = context.search.take_up(number)
+        spec = specification(context, candidate)
+        with base.adapted(peft_config(spec.adapter, spec.hyperparameters), spec.seed) as model:
+            train, self._validation = sft_rows(spec, base, model)
+        slot = thaw(spec, base, sft_arguments(spec, base), train)
+        recorder = Recorder(context, candidate, spec)
+        recorder.take_up(slot.progress.total_steps)
+        self._run(slot, recorder, slot.micro_batch.rows)
+
+    def _run(self, slot: Slot, recorder: Recorder, planned: int) -> None:
+        self._engine.prepare(slot.adapter)
+        self._running[slot.number] = _Running(slot, recorder, planned)
+
+    # ---- passing rows
+
+    def _pass_rows(self) -> None:
+        """Take the next rows of every slot through the model, in as few passes as memory allows."""
+        for group in self._groups():
+            self._pass([running for running in group if running.slot.number in self._running])
+
+    def _groups(self) -> list[list[_Running]]:
+        groups: list[list[_Running]] = []
+        room = 0
+        for running in self._running.values():
+            tokens = running.slot.part().tokens
+            if tokens > room:
+                groups.append([])
+                room = self._plan.tokens
+            groups[-1].append(running)
+            room -= tokens
+        return groups
+
+    def _pass(self, group: Sequence[_Running]) -> None:
+        """Take one part of every slot of a group through the model together.
+
+        A pass that fails is undone. Where memory ran out it is tried again smaller; otherwise each slot passes alone,
+        so that the one at fault ends and the others go on.
+        """
+        parts = [running.slot.part() for running in group]
+        begun = time.monotonic()
+        try:
+            losses = self._engine.train(parts, [running.slot.items for running in group])
+        except Exception as error:
+            for running in group:
+                running.slot.restart_step()
+            if is_out_of_memory(error):
+                self._shrink(group, error.with_traceback(None))  # the traceback holds the tensors that did not fit
+            elif len(group) > 1:
+                for running in group:
+                    self._pass([running])
+            else:
+                self._fail(group[0], error)
+            return
+        self._share(group, [part.tokens for part in parts], time.monotonic() - begun)
+        for running, loss in zip(group, losses, strict=True):
+            self._take(running, loss)
+
+    def _take(self, running: _Running, loss: float) -> None:
+        try:
+            step = running.slot.take(loss)
+        except Exception as error:
+            self._fail(running, error)
+            return
+        if step is not None:
+            self._obey(running, running.report(step))
+
+    def _share(self, group: Sequence[_Running], tokens: Sequence[int], seconds: float) -> None:
+        """Charge every trial its part of the time."""
+        for running, own in zip(group, tokens, strict=True):
+            running.slot.progress.seconds += seconds * own / sum(tokens)
+
+    def _shrink(self, group: Sequence[_Running], error: Exception) -> None:
+        """Make passes smaller after one did not fit: fewer slots in one, then fewer rows, then fewer slots at all."""
+        self._release()
+        if len(group) > 1:
+            self._plan.tokens = max(1, sum(running.slot.part().tokens for running in group) // 2)
+            return
+        try:
+            group[0].slot.micro_batch.halve(error)
+            group[0].slot.restart_step()
+        except OutOfMemoryError as too_large:
+            if len(self._running) == 1:
+                self._fail(group[0], too_large)
+                return
+            self._plan.slots = len(self._running) - 1
+            youngest = self._running[max(self._running)]
+            self._freeze(youngest, Outcome.INTERRUPTED, "waits for memory")
+            self._stopped.insert(0, youngest.slot.number)
+
+    def _release(self) -> None:
+        """Give cached blocks back, once the frames that held the tensors are gone."""
+        if self._base.device != "cpu":
+            torch.cuda.empty_cache()
+
+    # ---- evaluating
+
+    def _evaluate_due(self) -> None:
+        """Evaluate every trial that has come to an evaluation, all in the same passes."""
+        due = [running for running in self._running.values() if running.slot.is_due]
+        if due:
+            self._evaluate_together(due)
+
+    def _evaluate_together(self, due: Sequence[_Running]) -> None:
+        """Measure the loss of several trials in the same passes; where that fails, of each alone."""
+        begun = time.monotonic()
+        try:
+            losses = self._mean_losses([running.slot.adapter for running in due])
+        except Exception as error:
+            if len(due) == 1:
+                self._fail(due[0], error)
+                return
+            for running in due:
+                self._evaluate_together([running])
+            return
+        self._share(due, [1] * len(due), time.monotonic() - begun)
+        for running, loss in zip(due, losses, strict=True):
+            self._evaluate(running, loss)
+
+    def _mean_losses(self, adapters: Sequence[SlotAdapter]) -> list[float]:
+        tokens = self._plan.tokens
+        while True:
+            try:
+                return self._engine.mean_losses(adapters, self._validation, tokens)
+            except Exception as error:
+                if not is_out_of_memory(error) or tokens == 1:
+                    raise
+            self._release()
+            tokens = max(1, tokens // 2)
+
+    def _evaluate(self, running: _Running, loss: float) -> None:
+        slot, begun = running.slot, time.monotonic()
+        try:
+            metrics = {"eval_loss": loss, "perplexity": perplexity(loss)}
+            require_finite(metrics, slot.progress.steps)  # no text is generated with weights that are no numbers
+            if self._evaluate_text is not None:
+                with self._engine.alone(slot.adapter) as model:
+                    metrics |= self._evaluate_text(model)
+            slot.offer(metrics)
+        except Exception as error:
+            self._fail(running, error)
+            return
+        slot.progress.seconds += time.monotonic() - begun
+        decision = running.report(metrics)
+        if decision is Decision.CONTINUE and slot.has_ended:
+            self._complete(running)
+        else:
+            self._obey(running, decision)
+
+    # ---- ending
+
+    def _obey(self, running: _Running, decision: Decision) -> None:
+        progress = running.slot.progress
+        match decision:
+            case Decision.PRUNE:
+                self._end(running, running.slot.ledger.result(progress, Outcome.PRUNED, PRUNED))
+            case Decision.PAUSE:
+                done = progress.steps / progress.total_steps
+                self._freeze(running, Outcome.PAUSED, f"waits at {done:.0%}: {PRUNED} so far")
+            case Decision.INTERRUPT:
+                self._freeze(running, Outcome.INTERRUPTED, STOPPED)
+
+    def _complete(self, running: _Running) -> None:
+        """Save the adapter of the best evaluation the way PEFT saves it."""
+        slot, base = running.slot, self._base
+        spec, best = slot.spec, slot.ledger.best
+        try:
+            with base.adapted(peft_config(spec.adapter, spec.hyperparameters), spec.seed) as model:
+                cast_adapter(base, model)
+                set_peft_model_state_dict(model, best.weights)
+                timed = "latency" in spec.evaluation.objectives
+                latency = milliseconds_per_token(model, base.tokenizer) if timed else None
+                result = slot.ledger.complete(slot.progress, model, latency)
+        except Exception as error:
+            self._fail(running, error)
+            return
+        self._end(running, result)
+
+    def _fail(self, running: _Running, error: Exception) -> None:
+        self._end(running, running.slot.ledger.failed(running.slot.progress, error))
+
+    def _freeze(self, running: _Running, outcome: Outcome, reason: str) -> None:
+        """Put a trial on disk, to go on from there."""
+        freeze(running.slot)
+        self._end(running, running.slot.ledger.result(running.slot.progress, outcome, reason))
+
+    def _end(self, running: _Running, result: TrialResult) -> None:
+        """Record how a trial ended, and free its slot."""
+        slot = running.slot
+        del self._running[slot.number]
+        if result.outcome not in (Outcome.INTERRUPTED, Outcome.PAUSED):
+            self._planner.learn(slot.spec, running.planned_micro_batch, result)
+            running.recorder.end(result)
+            shutil.rmtree(slot.ledger.paths.frozen, ignore_errors=True)
+        else:
+            running.recorder.end(result)
+
+    def _end_paused(self) -> bool:
+        """Prune the trials that still wait at their rungs when nothing else is left; return whether there were any."""
+        paused = self._context.search.paused()
+        for number in paused:
+            self._thaw(number)
+            running = self._running[number]
+            reason = f"{PRUNED}, and never promoted"
+            self._end(running, running.slot.ledger.result(running.slot.progress, Outcome.PRUNED, reason))
+        return bool(paused)
+
+    def _planned(self) -> Plan:
+        context, base = self._context, self._base
+        config = context.config
+        assert isinstance(config.executor, PackedConfig)
+        work = Workload(
+            adapter=config.adapter,
+            lora_rank=largest_rank(context.search.space),
+            target_modules="all-linear",
+            tokens_per_row=context.tokens_per_row,
+            dtype=str(base.dtype).removeprefix("torch."),
+            gradient_checkpointing=checkpoints(config.technique, base.device),
+            attention_matrix=False,
+        )
+        return plan(
+            context.facts,
+            work,
+            slots=None if config.executor.slots == "auto" else config.executor.slots,
+            n_trials=config.search.n_trials,
+            free_bytes=int(free_memory_bytes(base.device) * KEEP_FREE),
+        )

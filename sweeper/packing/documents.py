@@ -1,0 +1,126 @@
+"""Rows of different lengths laid end to end, without padding, that attend to nothing but themselves.
+
+Everything in a transformer but attention works on single tokens, so only there are the rows taken apart again. The
+model calls the attention by the name ``sweeper_documents``, which stands in its configuration for the length of a pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, PreTrainedModel
+
+NAME = "sweeper_documents"
+
+
+class Documents:
+    """Where each document stands, in the joined batch and in a padded one.
+
+    Attributes:
+        starts: Offset of each document's first token.
+        positions: Shape (tokens,): the position of every token in its own document.
+    """
+
+    def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
+        self.count, self.longest = len(lengths), max(lengths)
+        self.starts = [0, *accumulate(lengths)][:-1]
+        counts = torch.tensor(lengths)
+        first = torch.repeat_interleave(torch.tensor(self.starts), counts)
+        positions = torch.arange(int(counts.sum())) - first
+        number = torch.repeat_interleave(torch.arange(self.count), counts)
+        self.positions = positions.to(device)
+        self._is_full = self.count * self.longest == len(positions)
+        self._place = (number * self.longest + positions).to(device)
+
+    def apart(self, joined: torch.Tensor) -> torch.Tensor:
+        """Return (1, heads, tokens, width) as (documents, heads, longest, width), filled up with zeros at the end."""
+        _, heads, _, width = joined.shape
+        rows = joined[0].transpose(0, 1)
+        if not self._is_full:
+            rows = rows.new_zeros(self.count * self.longest, heads, width).index_copy(0, self._place, rows)
+        return rows.reshape(self.count, self.longest, heads, width).transpose(1, 2)
+
+    def together(self, apart: torch.Tensor) -> torch.Tensor:
+        """Return (documents, heads, longest, width) as (1, tokens, heads, width)."""
+        rows = apart.transpose(1, 2).reshape(self.count * self.longest, apart.shape[1], apart.shape[3])
+        return (rows if self._is_full else rows.index_select(0, self._place))[None]
+
+
+_current: Documents | None = None
+"""The documents of the pass under way. A model's own arguments do not reach the attention of every family."""
+
+
+@contextmanager
+def attending(model: PreTrainedModel, documents: Documents) -> Iterator[None]:
+    """Let the model attend within ``documents`` for the length of a ``with`` block; not reentrant."""
+    global _current
+    config = model.config.get_text_config()
+    former = config._attn_implementation
+    _current = documents
+    config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        _current = None
+        config._attn_implementation = former
+
+
+def _attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention within each document; the tokens that fill up come last, so that nothing attends to them.
+
+    Args:
+        module: The model's attention module.
+        query: Shape (1, heads, tokens, width).
+        key: Shape (1, key heads, tokens, width).
+        value: Shape (1, key heads, tokens, width).
+        attention_mask: None: transformers makes none for this attention.
+        dropout: Probability with which attention weights are dropped.
+        scaling: What the products are multiplied with.
+        sliding_window: How many tokens back a token may look, itself included.
+
+    Returns:
+        Shape (1, tokens, heads, width), and no weights.
+    """
+    documents = _current
+    if documents is None:
+        raise RuntimeError(f"the attention {NAME!r} was called outside of a pass")
+    query, key, value = (documents.apart(joined) for joined in (query, key, value))
+    mask = _window(documents.longest, sliding_window, query.device)
+    output = scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        dropout_p=dropout,
+        scale=scaling,
+        is_causal=mask is None,
+        enable_gqa=key.shape[1] != query.shape[1],
+    )
+    return documents.together(output), None
+
+
+def _window(longest: int, sliding_window: int | None, device: torch.device) -> torch.Tensor | None:
+    """Return who may look at whom where the window is shorter than the longest document, else None."""
+    if sliding_window is None or sliding_window >= longest:
+        return None
+    place = torch.arange(longest, device=device)
+    back = place[:, None] - place[None, :]
+    return (back >= 0) & (back < sliding_window)
+
+
+AttentionInterface.register(NAME, _attention)

@@ -1,0 +1,115 @@
+"""A slot on disk, bit for bit: tensors as safetensors, everything else as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from trl import SFTConfig
+
+from sweeper.config.trial import TrialSpec
+from sweeper.errors import StudyStateError
+from sweeper.packing.adapter import SlotAdapter
+from sweeper.packing.slot import Slot
+from sweeper.paths import TrialPaths, new_folder, write_json
+from sweeper.training.base_model import BaseModel
+from sweeper.training.results import Progress
+
+_TENSORS, _REST = "slot.safetensors", "slot.json"
+
+
+def freeze(slot: Slot) -> None:
+    """Write a slot to its trial's folder so that a crash leaves all of it or what was there before.
+
+    What was done of a step under way is undone, and repeated when the slot is thawed.
+    """
+    slot.restart_step()
+    optimizer, best = slot.optimizer.state_dict(), slot.ledger.best
+    state = {f"{index}.{name}": value for index, of in optimizer["state"].items() for name, value in of.items()}
+    groups = {
+        "adapter": slot.adapter.state(),
+        "optimizer": {name: value for name, value in state.items() if isinstance(value, torch.Tensor)},
+        "best": best.weights,
+        "random": {"generator": slot.random_state},
+    }
+    tensors = {f"{group} {name}": value for group, of in groups.items() for name, value in of.items()}
+    rest = {
+        "progress": asdict(slot.progress),
+        "evaluated": slot.evaluated,
+        "started": slot.ledger.started.isoformat(),
+        "micro_batch": slot.micro_batch.rows,
+        "scaling": slot.adapter.scaling,
+        "dropout": slot.adapter.dropout,
+        "dtype": str(slot.adapter.parameters[0].dtype).removeprefix("torch."),
+        "best": {"value": best.value, "step": best.step, "metrics": best.metrics},
+        "optimizer": {name: value for name, value in state.items() if name not in groups["optimizer"]},
+        "groups": optimizer["param_groups"],
+        "scheduler": slot.scheduler.state_dict(),
+    }
+    with new_folder(slot.ledger.paths.frozen) as folder:
+        save_file({name: value.detach().cpu().clone() for name, value in tensors.items()}, folder / _TENSORS)
+        write_json(folder / _REST, rest)
+
+
+def thaw(spec: TrialSpec, base: BaseModel, arguments: SFTConfig, rows: Dataset) -> Slot:
+    """Return the slot that ``freeze`` wrote for a trial: it goes on as if it had never stopped.
+
+    Raises:
+        StudyStateError: If what is on disk is damaged.
+    """
+    folder = TrialPaths(spec.folder).frozen
+    try:
+        rest = json.loads((folder / _REST).read_text(encoding="utf-8"))
+        tensors = _read(folder / _TENSORS)
+        adapter = SlotAdapter(
+            tensors["adapter"],
+            rest["scaling"],
+            rest["dropout"],
+            device=base.device,
+            dtype=getattr(torch, rest["dtype"]),
+            compute=base.dtype,
+        )
+        slot = Slot(spec, base, adapter, arguments, rows, rest["micro_batch"])
+        slot.progress = Progress(**rest["progress"])
+        slot.evaluated = rest["evaluated"]
+        slot.ledger.started = datetime.fromisoformat(rest["started"])
+        best = slot.ledger.best
+        best.value, best.step, best.metrics = (rest["best"][name] for name in ("value", "step", "metrics"))
+        best.weights = tensors["best"]
+        slot.optimizer.load_state_dict(
+            {"state": _by_index({**tensors["optimizer"], **rest["optimizer"]}), "param_groups": rest["groups"]}
+        )
+        slot.scheduler.load_state_dict(rest["scheduler"])
+        slot.random_state = tensors["random"]["generator"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise StudyStateError(
+            f"the paused trial in {folder} is damaged ({type(error).__name__}: {error}); delete that folder, and "
+            "`sweeper resume` begins the trial again"
+        ) from error
+    return slot
+
+
+def _read(path: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """Return the tensors of a file by group and name."""
+    groups: dict[str, dict[str, torch.Tensor]] = {"adapter": {}, "optimizer": {}, "best": {}, "random": {}}
+    for full, tensor in load_file(path).items():
+        group, _, name = full.partition(" ")
+        groups[group][name] = tensor
+    return groups
+
+
+def _by_index(state: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """Return an optimizer's state as its ``load_state_dict`` takes it."""
+    found: dict[int, dict[str, Any]] = {}
+    for full, value in state.items():
+        index, _, name = full.partition(".")
+        found.setdefault(int(index), {})[name] = value
+    return found

@@ -1,0 +1,197 @@
+"""LoRA of many slots in one layer: each slot's factors on its own tokens, added into the base's output in place.
+
+The factors' gradients are summed up where the slots keep them, by the backward pass itself: autograd would make a node,
+a tensor and an addition for every factor of every slot.
+
+A loop over the slots is what pays on a CPU: every product is as large as its slot's tokens allow, and nothing is padded
+or masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from sweeper.packing.adapter import Factors, SlotAdapter
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Draws the dropout masks of one slot, from its own generator and in the shape its rows have when trained alone.
+
+    Attributes:
+        generator: The slot's own.
+        shape: Rows and padded length of the slot's batch.
+        inside: Which places of that shape hold a token, shape (tokens,); None where all do.
+    """
+
+    generator: torch.Generator
+    shape: tuple[int, int]
+    inside: torch.Tensor | None
+
+    def draw(self, probability: float, like: torch.Tensor) -> torch.Tensor:
+        """Return 0 for what is dropped and 1 / (1 - probability) for the rest, in the shape of ``like``."""
+        rows, length = self.shape
+        kept = like.new_empty(rows * length, like.shape[-1])
+        kept.bernoulli_(1 - probability, generator=self.generator).div_(1 - probability)
+        return kept if self.inside is None else kept[self.inside]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The tokens of a joined batch that belong to one slot.
+
+    Attributes:
+        adapter: The slot's weights.
+        tokens: Where they are.
+        masks: Draws its dropout; None outside of training.
+    """
+
+    adapter: SlotAdapter
+    tokens: slice
+    masks: Masks | None = None
+
+
+class PackedLayers:
+    """Adds the slots' LoRA to the layers of a base model, by forward hooks that ``close`` takes away again."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._handles: dict[str, Any] = {}
+        self._segments: Sequence[Segment] = ()
+        # Something that requires a gradient, so that a layer takes part in the backward pass whose input needs none.
+        self._anchor = torch.zeros((), requires_grad=True)
+
+    def prepare(self, adapter: SlotAdapter) -> None:
+        """Make sure that every layer the adapter has is hooked."""
+        for name in adapter.layers.keys() - self._handles.keys():
+            module = self._model.get_submodule(name)
+            self._handles[name] = module.register_forward_hook(self._hook(name))
+
+    def close(self) -> None:
+        """Leave the model as it was."""
+        for handle in self._handles.values():
+            handle.remove()
+        self._handles.clear()
+
+    @contextmanager
+    def on(self, segments: Sequence[Segment]) -> Iterator[None]:
+        """Apply the segments' adapters for the length of a ``with`` block, the backward pass included."""
+        self._segments = segments
+        try:
+            yield
+        finally:
+            self._segments = ()
+
+    def replayed(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        """Return what torch's checkpointing enters around a block's forward pass and around its repetition.
+
+        The repetition draws the dropout masks of the first time.
+        """
+        generators = [part.masks.generator for part in self._segments if part.masks is not None]
+        drawn_from: list[torch.Tensor] = []
+
+        @contextmanager
+        def first() -> Iterator[None]:
+            drawn_from.extend(generator.get_state() for generator in generators)
+            yield
+
+        @contextmanager
+        def again() -> Iterator[None]:
+            now = [generator.get_state() for generator in generators]
+            _set_states(generators, drawn_from)
+            try:
+                yield
+            finally:
+                _set_states(generators, now)
+
+        return first(), again()
+
+    def _hook(self, name: str) -> Any:
+        def add(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+            parts = [(part, part.adapter.layers[name]) for part in self._segments if name in part.adapter.layers]
+            if not parts:
+                return output
+            added: torch.Tensor = _Lora.apply(inputs[0], output, self._anchor, parts)  # type: ignore[no-untyped-call]
+            return added
+
+        return add
+
+
+def _set_states(generators: Sequence[torch.Generator], states: Sequence[torch.Tensor]) -> None:
+    for generator, state in zip(generators, states, strict=True):
+        generator.set_state(state)
+
+
+class _Lora(torch.autograd.Function):
+    """``output[tokens] += scaling * (dropped(x[tokens]) @ a.T) @ b.T`` for every slot, in place."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, output: torch.Tensor, anchor: torch.Tensor, parts: list[tuple[Segment, Factors]]
+    ) -> torch.Tensor:
+        rows, added = x.reshape(-1, x.shape[-1]), output.view(-1, output.shape[-1])
+        saved: list[torch.Tensor | None] = []
+        with torch.autocast(x.device.type, enabled=False):
+            for part, factors in parts:
+                saved += _add(rows, added[part.tokens], part, factors)
+        ctx.mark_dirty(output)
+        ctx.save_for_backward(x, *saved)  # not kept as attributes: checkpointing sees only what is saved
+        ctx.parts = parts
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor, None, None]:
+        x, *saved = ctx.saved_tensors
+        rows, inputs = gradient.reshape(-1, gradient.shape[-1]), x.reshape(-1, x.shape[-1])
+        back = torch.zeros_like(inputs) if ctx.needs_input_grad[0] else None
+        with torch.autocast(x.device.type, enabled=False):
+            for (part, factors), reduced, kept in zip(ctx.parts, saved[::2], saved[1::2], strict=True):
+                place = None if back is None else back[part.tokens]
+                _add_back(rows[part.tokens], inputs[part.tokens], reduced, kept, factors, place)
+        return None if back is None else back.view(x.shape), gradient, None, None
+
+
+def _add(
+    rows: torch.Tensor, place: torch.Tensor, part: Segment, factors: Factors
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Add what a slot adds to its place in the output; return what its backward pass needs beside the input."""
+    inputs = rows[part.tokens].to(factors.a.dtype)
+    kept = None
+    if part.masks is not None and part.adapter.dropout > 0:
+        kept = part.masks.draw(part.adapter.dropout, inputs)
+        inputs = inputs * kept
+    reduced = inputs @ factors.a.t()
+    if place.dtype is reduced.dtype:
+        place.addmm_(reduced, factors.b.t(), alpha=factors.scaling)
+    else:
+        place += factors.scaling * (reduced @ factors.b.t())
+    return reduced, kept
+
+
+def _add_back(
+    gradient: torch.Tensor,
+    inputs: torch.Tensor,
+    reduced: torch.Tensor,
+    kept: torch.Tensor | None,
+    factors: Factors,
+    place: torch.Tensor | None,
+) -> None:
+    """Sum up a slot's gradients, and put what goes back through it into ``place``."""
+    gradient, inputs = gradient.to(factors.b.dtype), inputs.to(factors.a.dtype)
+    if kept is not None:
+        inputs = inputs * kept
+    factors.b_gradient.addmm_(gradient.t(), reduced, alpha=factors.scaling)
+    through = (gradient @ factors.b).mul_(factors.scaling)
+    factors.a_gradient.addmm_(through.t(), inputs)
+    if place is None:
+        return
+    if kept is None and place.dtype is through.dtype:
+        torch.mm(through, factors.a, out=place)
+    else:
+        place.copy_(through @ factors.a if kept is None else (through @ factors.a).mul_(kept))
