@@ -40,11 +40,10 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     return path
 
 
-def build_model(folder: Path) -> Path:
-    """A Llama of two layers, untrained, with a BPE tokenizer; every linear layer is a multiple of 64 wide, for NF4."""
-    import torch
+def build_tokenizer() -> Any:
+    """A byte-level BPE tokenizer of some 400 tokens, with a chat template."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -59,6 +58,15 @@ def build_model(folder: Path) -> Path:
         tokenizer_object=tokenizer, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )
     fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def build_model(folder: Path) -> Path:
+    """A Llama of two layers, untrained; every linear layer is a multiple of 64 wide, for NF4."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    fast = build_tokenizer()
     fast.save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(

@@ -137,4 +137,4 @@ def _count(trials: Sequence[FrozenTrial], kind: TrialKind) -> int:
 
 
 def _is_searching(trial: FrozenTrial) -> bool:
-    return trial.state == TrialState.RUNNING and trial.user_attrs[attribute.KIND] != TrialKind.CONFIRMATION
+    return bool(trial.state == TrialState.RUNNING and trial.user_attrs[attribute.KIND] != TrialKind.CONFIRMATION)
