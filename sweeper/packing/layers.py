@@ -149,12 +149,18 @@ class _Lora(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor, None, None]:
         x, *saved = ctx.saved_tensors
         rows, inputs = gradient.reshape(-1, gradient.shape[-1]), x.reshape(-1, x.shape[-1])
-        back = torch.zeros_like(inputs) if ctx.needs_input_grad[0] else None
+        back = _like(inputs, ctx.parts) if ctx.needs_input_grad[0] else None
         with torch.autocast(x.device.type, enabled=False):
             for (part, factors), reduced, kept in zip(ctx.parts, saved[::2], saved[1::2], strict=True):
                 place = None if back is None else back[part.tokens]
                 _add_back(rows[part.tokens], inputs[part.tokens], reduced, kept, factors, place)
         return None if back is None else back.view(x.shape), gradient, None, None
+
+
+def _like(rows: torch.Tensor, parts: list[tuple[Segment, Factors]]) -> torch.Tensor:
+    """Return room for the gradient of ``rows``: zero where no part will write."""
+    written = sum(part.tokens.stop - part.tokens.start for part, _ in parts)
+    return torch.empty_like(rows) if written == len(rows) else torch.zeros_like(rows)
 
 
 def _add(
