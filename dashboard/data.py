@@ -40,7 +40,7 @@ class Standing:
         metric: Decides the search, on the validation split.
         direction: ``minimize`` or ``maximize``.
         objectives: Further aims, all to be small; with any there is no single best trial.
-        done: Trials that have ended, interrupted ones left out.
+        done: Trials that have ended, interrupted and paused ones left out.
         n_trials: Trials in the budget.
         outcomes: How many trials ended in which way; ``running`` for those that have not.
         best: The best single value; optimistic, as the best of many is lucky.
@@ -200,7 +200,7 @@ def _standing(record: StudyRecord, found: tuple[TrialRecord, ...]) -> Standing:
         metric=clean(metric),
         direction=direction(metric),
         objectives=tuple(clean(name) for name in evaluation.get("objectives", ())),
-        done=sum(outcome not in ("running", "interrupted") for outcome in ended),
+        done=sum(outcome not in ("running", "interrupted", "paused") for outcome in ended),
         n_trials=search.get("n_trials", len(found)),
         outcomes={outcome: ended.count(outcome) for outcome in dict.fromkeys(ended)},
         best=best(values, default=None),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sweeper.config.study import StudyConfig
-from sweeper.config.trial import Outcome, TrialSpec
+from sweeper.config.trial import TrialSpec
 from sweeper.errors import ExportError
 from sweeper.export.source import BaseModelSource, ExportSource, Score, SplitSource
 from sweeper.export.writer import file_sha256
@@ -103,5 +103,5 @@ def _scores(study: StudyRecord, trial: TrialRecord, database: Database) -> tuple
 def _search(study: StudyRecord, database: Database) -> str:
     """Say how it was found."""
     search = StudyConfig.model_validate(study.config).search
-    trials = sum(trial.outcome is not Outcome.INTERRUPTED for trial in database.trials.all(study.name))
+    trials = sum(trial.outcome is None or not trial.outcome.is_open for trial in database.trials.all(study.name))
     return f"best of {trials} trials (sampler {search.sampler.kind}, pruner {search.pruner.kind})"

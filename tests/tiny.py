@@ -61,29 +61,51 @@ def build_tokenizer() -> Any:
     return fast
 
 
-def build_model(folder: Path) -> Path:
-    """A Llama of two layers, untrained; every linear layer is a multiple of 64 wide, for NF4."""
+FAMILIES = ("llama", "qwen3", "gemma3", "gpt2")
+
+
+def build_model(folder: Path, family: str = "llama", **more: Any) -> Path:
+    """A model of two layers, untrained; every linear layer is a multiple of 64 wide, for NF4.
+
+    Between them, the families have rotary and learned positions, grouped and full attention, sliding windows,
+    normalised queries, biases, gated and plain MLPs, and linear layers stored the other way round.
+    """
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    import transformers
 
     fast = build_tokenizer()
     fast.save_pretrained(folder)
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(fast),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        tie_word_embeddings=True,
-        bos_token_id=fast.bos_token_id,
-        eos_token_id=fast.eos_token_id,
-        pad_token_id=fast.pad_token_id,
-        initializer_range=0.2,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    common = {
+        "vocab_size": len(fast),
+        "bos_token_id": fast.bos_token_id,
+        "eos_token_id": fast.eos_token_id,
+        "pad_token_id": fast.pad_token_id,
+        "initializer_range": 0.2,
+    }
+    modern = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "tie_word_embeddings": True,
+    }
+    match family:
+        case "llama":
+            model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**common, **modern, **more))
+        case "qwen3":
+            config = transformers.Qwen3Config(**common, **modern, head_dim=16, attention_bias=True, **more)
+            model = transformers.Qwen3ForCausalLM(config)
+        case "gemma3":
+            config = transformers.Gemma3TextConfig(**common, **modern, head_dim=16, sliding_window=8, **more)
+            model = transformers.Gemma3ForCausalLM(config)
+        case "gpt2":
+            sizes = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128}
+            drops = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0, **more}
+            model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**common, **sizes, **drops))
+    model.save_pretrained(folder)
     return folder
 
 

@@ -4,7 +4,7 @@ A step costs 2 floating-point operations a weight and token forward, and 2 backw
 gradient of the input is computed, not that of the weight (a third of the usual 6; Kaplan et al. 2020,
 arXiv:2001.08361, section 2.1). Checkpointing computes the forward pass once more. An evaluation is a forward pass.
 To that comes a fixed time for each layer that carries an adapter, which small steps consist of (measured on
-SmolLM2-135M in NF4 on a CPU: about 0.4 s of a step whatever its size, over 210 layers).
+SmolLM2-135M in NF4 on a CPU: about 0.4 s of a step whatever its size, over 210 layers). Packed trials share it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 import numpy as np
 
 from sweeper.check.length import Tokens, corners
-from sweeper.check.memory import compute_type
+from sweeper.check.memory import compute_type, free_bytes, largest_workload, slots
 from sweeper.check.section import Section
 from sweeper.config.evaluation import TASK_METRICS
 from sweeper.config.search import NoPruner
@@ -42,7 +42,8 @@ _UNKNOWN_TFLOPS = 60
 def duration(study: ResolvedStudy, facts: ModelFacts, here: Machine, tokens: Tokens) -> Section:
     """Estimate how long one trial and the whole search take."""
     speed, basis = _speed(study, here)
-    trial_s = trial_flops(study, facts, tokens) / speed + _fixed_s(study, facts)
+    together = slots(study, facts, largest_workload(study, here, tokens), free_bytes(study.device, here))
+    trial_s = trial_flops(study, facts, tokens) / speed + _fixed_s(study, facts) / together
     config = study.config
     prunes = not isinstance(config.search.pruner, NoPruner) and not config.evaluation.objectives
     search_s = _LOAD_S + config.search.n_trials * trial_s * (1 - PRUNING_SAVES * prunes)

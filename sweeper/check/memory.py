@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from sweeper.check.length import Tokens
 from sweeper.check.section import Section
+from sweeper.config.executor import PackedExecutor
 from sweeper.config.study import StudyConfig
 from sweeper.hardware import Machine
 from sweeper.models.facts import ModelFacts
 from sweeper.models.memory import Workload, estimate, largest_micro_batch
+from sweeper.packing.obstacles import obstacle_in_study
+from sweeper.packing.planning import plan
 from sweeper.presets.rules import corner_values
 from sweeper.resolve import ResolvedStudy
 
 _GIB = 1 << 30
+_UNKNOWN_MEMORY = 1 << 50
 _BF16_CAPABILITY = 8.0  # NVIDIA Ampere, the first with bfloat16
 
 
@@ -32,8 +36,30 @@ def memory(study: ResolvedStudy, facts: ModelFacts, here: Machine, tokens: Token
         f"about {_size(need.total)} at micro-batch {max(1, rows or 1)} ({largest}); {study.device} has {where} free",
         f"of which base {_size(need.base)}, activations {_size(need.activations)}, logits {_size(need.logits)}, "
         f"adapter with optimizer {_size(need.adapter + need.gradients + need.optimizer)}",
+        *_packing(study, facts, work, free),
     )
     return Section("memory", lines, tuple(_warnings(need.total, free, rows)), figures)
+
+
+def slots(study: ResolvedStudy, facts: ModelFacts, work: Workload, free: int | None) -> int:
+    """Return how many trials the study is planned to run at once."""
+    executor, config = study.config.executor, study.config
+    if not isinstance(executor, PackedExecutor) or obstacle_in_study(config, study.space.space) is not None:
+        return 1
+    asked = None if executor.slots == "auto" else executor.slots
+    room = _UNKNOWN_MEMORY if free is None else free - estimate(facts, work, 1).base
+    return plan(facts, work, slots=asked, n_trials=config.search.n_trials, free_bytes=room).slots
+
+
+def _packing(study: ResolvedStudy, facts: ModelFacts, work: Workload, free: int | None) -> tuple[str, ...]:
+    """Say how many trials share the base model, or why they cannot."""
+    if not isinstance(study.config.executor, PackedExecutor):
+        return ()
+    obstacle = obstacle_in_study(study.config, study.space.space)
+    if obstacle is not None:
+        return (f"trials run one at a time: {obstacle}",)
+    together = slots(study, facts, work, free)
+    return (f"up to {together} trial{'s' * (together > 1)} at a time on one base model",)
 
 
 def largest_workload(study: ResolvedStudy, here: Machine, tokens: Tokens) -> Workload:

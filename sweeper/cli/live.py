@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -19,7 +19,7 @@ from rich.text import Text
 
 from sweeper.cli.output import clean
 from sweeper.config.study import StudyConfig
-from sweeper.config.trial import Outcome, TrialResult, TrialSpec
+from sweeper.config.trial import TrialResult, TrialSpec
 from sweeper.executors.base import Listener
 from sweeper.search.study import Candidate
 
@@ -33,12 +33,13 @@ class View(Listener, AbstractContextManager["View"], Protocol):
 
 @dataclass
 class _Running:
-    """The trial under way."""
+    """A trial under way."""
 
     candidate: Candidate
     spec: TrialSpec
     total_steps: int
     begun: float = field(default_factory=time.monotonic)
+    first: int = 0
     step: int = 0
     latest: dict[str, float] = field(default_factory=dict)
 
@@ -51,7 +52,7 @@ class _Progress:
         self.done = done
         self.begun = time.monotonic()
         self.here = 0
-        self.running: _Running | None = None
+        self.running: dict[int, _Running] = {}
         self.leaders: list[tuple[float, int, str]] = []
         self.notes: deque[str] = deque(maxlen=_NOTES)
         self.stage_text = ""
@@ -66,15 +67,28 @@ class _Progress:
         if self.here == 0:
             return None
         elapsed = time.monotonic() - self.begun
-        part = self.running.step / max(1, self.running.total_steps) if self.running else 0.0
+        part = sum(running.step / max(1, running.total_steps) for running in self.running.values())
         return max(0.0, elapsed / (self.here + part) * (self.total - self.done - part))
+
+    def started(self, candidate: Candidate, spec: TrialSpec, total_steps: int) -> None:
+        """Take a trial that begins, or goes on."""
+        self.running[candidate.number] = _Running(candidate, spec, total_steps)
+
+    def reported(self, number: int, step: int, metrics: Mapping[str, float]) -> None:
+        """Take what a trial reports."""
+        running = self.running.get(number)
+        if running is not None:
+            if not running.step:
+                running.first = step - 1  # a trial that goes on was further when it began here
+            running.step = step
+            running.latest |= metrics
 
     def ended(self, result: TrialResult) -> str:
         """Take a result and return it as one line."""
         seconds = result.train_seconds
-        parameters = shown_parameters(self.running.candidate.parameters) if self.running else ""
-        self.running = None
-        if result.outcome is not Outcome.INTERRUPTED:
+        running = self.running.pop(result.number, None)
+        parameters = shown_parameters(running.candidate.parameters) if running else ""
+        if not result.outcome.is_open:
             self.done += 1
             self.here += 1
         if result.value is None:
@@ -112,18 +126,17 @@ class PlainLines:
 
     def trial_started(self, candidate: Candidate, spec: TrialSpec, total_steps: int) -> None:
         """Print what is tried."""
-        self._progress.running = _Running(candidate, spec, total_steps)
+        self._progress.started(candidate, spec, total_steps)
         shown = shown_parameters(candidate.parameters)
         self._line(f"trial {candidate.number} ({_why(candidate)}; {total_steps} steps): {shown}")
 
     def trial_reported(self, number: int, step: int, metrics: Mapping[str, float]) -> None:
         """Print evaluations; the loss of every step is in the database."""
-        running = self._progress.running
-        if running is not None:
-            running.step = step
+        self._progress.reported(number, step, metrics)
         metric = self._progress.config.evaluation.metric
-        if metric in metrics and running is not None:
-            self._line(f"trial {number} step {step}/{running.total_steps}: {metric} {metrics[metric]:.4g}")
+        if metric in metrics and number in self._progress.running:
+            total = self._progress.running[number].total_steps
+            self._line(f"trial {number} step {step}/{total}: {metric} {metrics[metric]:.4g}")
 
     def trial_ended(self, result: TrialResult) -> None:
         """Print how it ended and how far the study is."""
@@ -141,7 +154,7 @@ class PlainLines:
 
 
 class LiveView:
-    """Budget, the running trial, a leaderboard, and what was pruned and why, refreshed in place."""
+    """Budget, the trials under way, a leaderboard, and what was pruned and why, refreshed in place."""
 
     def __init__(self, console: Console, config: StudyConfig, done: int = 0) -> None:
         self._progress = _Progress(config, done)
@@ -163,13 +176,11 @@ class LiveView:
     def trial_started(self, candidate: Candidate, spec: TrialSpec, total_steps: int) -> None:
         """Show the trial."""
         self._progress.stage_text = ""
-        self._progress.running = _Running(candidate, spec, total_steps)
+        self._progress.started(candidate, spec, total_steps)
 
     def trial_reported(self, number: int, step: int, metrics: Mapping[str, float]) -> None:
         """Show its latest numbers."""
-        if self._progress.running is not None:
-            self._progress.running.step = step
-            self._progress.running.latest |= metrics
+        self._progress.reported(number, step, metrics)
 
     def trial_ended(self, result: TrialResult) -> None:
         """Move it to the leaderboard or the notes."""
@@ -184,8 +195,8 @@ class LiveView:
         parts: list[RenderableType] = [_budget(progress)]
         if progress.stage_text:
             parts.append(_stage(progress))
-        if progress.running is not None:
-            parts.append(_running(progress.running, progress.config.evaluation.metric))
+        if progress.running:
+            parts.append(_slots(list(progress.running.values()), progress.config.evaluation.metric))
         if progress.leaders:
             parts.append(_leaderboard(progress))
         parts += [Text(clean(note), style="dim", overflow="ellipsis", no_wrap=True) for note in progress.notes]
@@ -213,22 +224,28 @@ def _stage(progress: _Progress) -> RenderableType:
     return grid
 
 
-def _running(running: _Running, metric: str) -> RenderableType:
+def _slots(running: Sequence[_Running], metric: str) -> RenderableType:
+    """Show the trials under way, one line each; what a single one tries as well."""
     grid = Table.grid(padding=(0, 1))
-    seconds = time.monotonic() - running.begun
-    left = seconds / running.step * (running.total_steps - running.step) if running.step else None
+    for one in running:
+        bar = ProgressBar(total=max(1, one.total_steps), completed=one.step, width=30 if len(running) == 1 else 15)
+        grid.add_row(f"trial {one.candidate.number}", bar, _numbers(one, metric))
+    if len(running) > 1:
+        return grid
+    tries = shown_parameters(running[0].candidate.parameters)
+    return Group(grid, Text(f"  {_why(running[0].candidate)}: {tries}", style="cyan"))
+
+
+def _numbers(running: _Running, metric: str) -> str:
     numbers = [f"step {running.step}/{running.total_steps}"]
     numbers += [
         f"{name} {running.latest[name]:.4g}" for name in ("loss", "learning_rate", metric) if name in running.latest
     ]
-    grid.add_row(
-        f"trial {running.candidate.number}",
-        ProgressBar(total=running.total_steps, completed=running.step, width=30),
-        "  ".join(numbers) + (f"  {duration(left)} left" if left is not None else ""),
-    )
-    return Group(
-        grid, Text(f"  {_why(running.candidate)}: {shown_parameters(running.candidate.parameters)}", style="cyan")
-    )
+    taken = running.step - running.first
+    if taken > 0:
+        left = (time.monotonic() - running.begun) / taken * (running.total_steps - running.step)
+        numbers.append(f"{duration(left)} left")
+    return "  ".join(numbers)
 
 
 def _leaderboard(progress: _Progress) -> RenderableType:

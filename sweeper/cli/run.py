@@ -62,13 +62,13 @@ def resume(
     force: _Force = False,
     as_json: _Json = False,
 ) -> None:
-    """Go on with a study that was stopped: finished trials stay, interrupted ones begin again."""
+    """Go on with a study that was stopped: finished trials stay, the others go on or begin again."""
     from sweeper.paths import Home
     from sweeper.store import Database
 
     with Database.open(Home.current().database, create=False) as database:
         config = StudyConfig.model_validate(database.studies.get(name).config)
-        done = sum(trial.outcome not in (None, "interrupted") for trial in database.trials.all(name))
+        done = sum(t.outcome is not None and not t.outcome.is_open for t in database.trials.all(name))
     from sweeper.run import resume_study
 
     _watched(config, done, as_json, lambda view, stop: resume_study(name, listener=view, stop=stop, force=force))

@@ -89,6 +89,11 @@ class Outcome(StrEnum):
     FAILED = "failed"
     INTERRUPTED = "interrupted"
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the trial has not ended: it was stopped, or waits at its rung."""
+        return self in (Outcome.INTERRUPTED, Outcome.PAUSED)
+
 
 class Report(Protocol):
     """The pruning seam: all that a trial knows of the search.

@@ -36,6 +36,9 @@ RENAMED = {
 }
 """TRL fields that sweeper sets from a part of the study of its own."""
 
+ROW_FIELDS = ("assistant_only_loss", "packing_strategy", "shuffle_dataset", "truncation_mode")
+"""TRL fields that preparing a data set looks at, beyond those that sweeper sets itself."""
+
 OWNED = frozenset(
     {
         "output_dir",

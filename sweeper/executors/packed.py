@@ -20,11 +20,14 @@ from sweeper.executors.recorder import Recorder
 from sweeper.executors.specification import specification
 from sweeper.models.memory import Workload
 from sweeper.packing.adapter import SlotAdapter
+from sweeper.packing.batch import Part
 from sweeper.packing.engine import Engine
 from sweeper.packing.frozen import freeze, thaw
-from sweeper.packing.obstacles import obstacle_in_base, obstacle_in_study
-from sweeper.packing.planning import Plan, largest_rank, plan
+from sweeper.packing.obstacles import obstacle_in_study
+from sweeper.packing.planning import Plan, plan
+from sweeper.packing.probe import obstacle_in_base
 from sweeper.packing.slot import Slot
+from sweeper.presets.rules import corner_values
 from sweeper.search.study import Candidate
 from sweeper.training.adapters import peft_config
 from sweeper.training.base_model import BaseModel
@@ -102,6 +105,8 @@ class _Pack:
         most = self._plan.slots
         self._context.listener.note(f"up to {most} trial{'s' * (most > 1)} at a time on one base model")
         reset_peak_memory(self._base.device)
+        self._fill()
+        self._try_plan()
         while not self._context.stop.is_set:
             self._fill()
             if self._running:
@@ -174,6 +179,30 @@ class _Pack:
     def _run(self, slot: Slot, recorder: Recorder, planned: int) -> None:
         self._engine.prepare(slot.adapter)
         self._running[slot.number] = _Running(slot, recorder, planned)
+
+    def _try_plan(self) -> None:
+        """Pass the longest rows that a pass may ever hold once, and lower the plan until they fit.
+
+        Only where running out of memory does not end the process: on the CPU the estimate has to do.
+        """
+        if self._base.device == "cpu" or not self._running:
+            return
+        context, slots = self._context, [running.slot for running in self._running.values()]
+        longest = {"input_ids": [0] * context.tokens_per_row, "labels": [0] * context.tokens_per_row}
+        while True:
+            rows = max(1, self._plan.tokens // context.tokens_per_row // len(slots))
+            parts = [Part(slot.adapter, [longest] * min(rows, slot.micro_batch.rows)) for slot in slots]
+            try:
+                self._engine.train(parts, [1] * len(parts))
+                return
+            except Exception as error:
+                if not is_out_of_memory(error) or rows == 1:
+                    return  # smaller passes, then fewer slots, are found in the passes themselves
+            finally:
+                for slot in slots:
+                    slot.restart_step()
+            self._release()
+            self._plan.tokens = max(1, self._plan.tokens // 2)
 
     # ---- passing rows
 
@@ -351,12 +380,10 @@ class _Pack:
         """Record how a trial ended, and free its slot."""
         slot = running.slot
         del self._running[slot.number]
-        if result.outcome not in (Outcome.INTERRUPTED, Outcome.PAUSED):
-            self._planner.learn(slot.spec, running.planned_micro_batch, result)
-            running.recorder.end(result)
+        self._planner.learn(slot.spec, running.planned_micro_batch, result)
+        running.recorder.end(result)
+        if not result.outcome.is_open:
             shutil.rmtree(slot.ledger.paths.frozen, ignore_errors=True)
-        else:
-            running.recorder.end(result)
 
     def _end_paused(self) -> bool:
         """Prune the trials that still wait at their rungs when nothing else is left; return whether there were any."""
@@ -374,7 +401,7 @@ class _Pack:
         assert isinstance(config.executor, PackedConfig)
         work = Workload(
             adapter=config.adapter,
-            lora_rank=largest_rank(context.search.space),
+            lora_rank=int(max(corner_values(context.search.space, "lora_rank"))),
             target_modules="all-linear",
             tokens_per_row=context.tokens_per_row,
             dtype=str(base.dtype).removeprefix("torch."),

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 
-from sweeper.config.trial import Decision, Outcome, TrialResult, TrialSpec
+from sweeper.config.trial import Decision, TrialResult, TrialSpec
 from sweeper.executors.base import StudyContext
 from sweeper.executors.specification import planned_steps
 from sweeper.paths import TrialPaths
@@ -88,7 +88,7 @@ def recover(context: StudyContext) -> int:
     for number in context.search.interrupted():
         paths = context.paths.trial(number)
         result = read_result(paths) if number in known else None
-        if result is not None and result.outcome not in (Outcome.INTERRUPTED, Outcome.PAUSED):
+        if result is not None and not result.outcome.is_open:
             context.search.take_up(number)
             finish(context, result)
         elif number in known and paths.is_frozen:

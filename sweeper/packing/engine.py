@@ -11,6 +11,7 @@ import torch
 from sweeper.packing.adapter import SlotAdapter
 from sweeper.packing.batch import JointBatch, Part, Row, join
 from sweeper.packing.documents import attending
+from sweeper.packing.grouped import groups
 from sweeper.packing.layers import PackedLayers, Segment
 from sweeper.packing.losses import token_losses
 from sweeper.training.base_model import BaseModel
@@ -22,13 +23,15 @@ class Engine:
     Args:
         base: The base model; ``close`` leaves it as it was found.
         checkpointing: Whether activations are computed anew in the backward pass.
+        grouped: Whether all slots are added to a layer at once; None for what suits the device.
     """
 
-    def __init__(self, base: BaseModel, *, checkpointing: bool = False) -> None:
+    def __init__(self, base: BaseModel, *, checkpointing: bool = False, grouped: bool | None = None) -> None:
         self.base = base
         self.device = torch.device(base.device)
         self._checkpointing = checkpointing
-        self._layers = PackedLayers(base.model)
+        grouped = groups(base.model, self.device, base.dtype) if grouped is None else grouped
+        self._layers = PackedLayers(base.model, grouped=grouped)
 
     def prepare(self, adapter: SlotAdapter) -> None:
         """Make the base ready for an adapter."""

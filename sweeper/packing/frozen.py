@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -33,7 +33,7 @@ def freeze(slot: Slot) -> None:
     """
     slot.restart_step()
     optimizer, best = slot.optimizer.state_dict(), slot.ledger.best
-    state = {f"{index}.{name}": value for index, of in optimizer["state"].items() for name, value in of.items()}
+    state = dict(_leaves(optimizer["state"]))
     groups = {
         "adapter": slot.adapter.state(),
         "optimizer": {name: value for name, value in state.items() if isinstance(value, torch.Tensor)},
@@ -46,6 +46,7 @@ def freeze(slot: Slot) -> None:
         "evaluated": slot.evaluated,
         "started": slot.ledger.started.isoformat(),
         "micro_batch": slot.micro_batch.rows,
+        "names": list(slot.adapter.state()),
         "scaling": slot.adapter.scaling,
         "dropout": slot.adapter.dropout,
         "dtype": str(slot.adapter.parameters[0].dtype).removeprefix("torch."),
@@ -70,7 +71,7 @@ def thaw(spec: TrialSpec, base: BaseModel, arguments: SFTConfig, rows: Dataset) 
         rest = json.loads((folder / _REST).read_text(encoding="utf-8"))
         tensors = _read(folder / _TENSORS)
         adapter = SlotAdapter(
-            tensors["adapter"],
+            {name: tensors["adapter"][name] for name in rest["names"]},
             rest["scaling"],
             rest["dropout"],
             device=base.device,
@@ -84,9 +85,7 @@ def thaw(spec: TrialSpec, base: BaseModel, arguments: SFTConfig, rows: Dataset) 
         best = slot.ledger.best
         best.value, best.step, best.metrics = (rest["best"][name] for name in ("value", "step", "metrics"))
         best.weights = tensors["best"]
-        slot.optimizer.load_state_dict(
-            {"state": _by_index({**tensors["optimizer"], **rest["optimizer"]}), "param_groups": rest["groups"]}
-        )
+        _restore(slot.optimizer, {**tensors["optimizer"], **rest["optimizer"]}, rest["groups"])
         slot.scheduler.load_state_dict(rest["scheduler"])
         slot.random_state = tensors["random"]["generator"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
@@ -106,10 +105,28 @@ def _read(path: Path) -> dict[str, dict[str, torch.Tensor]]:
     return groups
 
 
-def _by_index(state: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
-    """Return an optimizer's state as its ``load_state_dict`` takes it."""
-    found: dict[int, dict[str, Any]] = {}
-    for full, value in state.items():
-        index, _, name = full.partition(".")
-        found.setdefault(int(index), {})[name] = value
-    return found
+def _leaves(state: Mapping[Any, Any], path: tuple[Any, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Yield what an optimizer keeps, each with its path as JSON; some keep mappings within mappings."""
+    for key, value in state.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, (*path, key))
+        else:
+            yield json.dumps((*path, key)), value
+
+
+def _restore(optimizer: torch.optim.Optimizer, leaves: Mapping[str, Any], groups: list[dict[str, Any]]) -> None:
+    """Give an optimizer back its state; torch alone would round what is kept in another type than the weights."""
+    state: dict[int, dict[str, Any]] = {}
+    for path, value in leaves.items():
+        index, *between, last = json.loads(path)
+        place = state.setdefault(index, {})
+        for key in between:
+            place = place.setdefault(key, {})
+        place[last] = value
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, of in state.items():
+        loaded = optimizer.state[parameters[index]]
+        for name, value in of.items():
+            if isinstance(value, torch.Tensor) and value.dtype is not loaded[name].dtype:
+                loaded[name] = value.to(loaded[name].device)

@@ -4,7 +4,7 @@ The factors' gradients are summed up where the slots keep them, by the backward 
 a tensor and an addition for every factor of every slot.
 
 A loop over the slots is what pays on a CPU: every product is as large as its slot's tokens allow, and nothing is padded
-or masked.
+or masked. On a GPU ``grouped`` makes the same sums in fewer kernels.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from transformers import PreTrainedModel
 
 from sweeper.packing.adapter import Factors, SlotAdapter
+from sweeper.packing.grouped import Stacks, add_grouped
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,17 @@ class Segment:
 
 
 class PackedLayers:
-    """Adds the slots' LoRA to the layers of a base model, by forward hooks that ``close`` takes away again."""
+    """Adds the slots' LoRA to the layers of a base model, by forward hooks that ``close`` takes away again.
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    Args:
+        model: The base model.
+        grouped: Whether to add all slots at once instead of one after the other.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, grouped: bool = False) -> None:
         self._model = model
+        self._grouped, self._stacking = grouped, False
+        self._stacks = Stacks()
         self._handles: dict[str, Any] = {}
         self._segments: Sequence[Segment] = ()
         # Something that requires a gradient, so that a layer takes part in the backward pass whose input needs none.
@@ -83,10 +91,15 @@ class PackedLayers:
     def on(self, segments: Sequence[Segment]) -> Iterator[None]:
         """Apply the segments' adapters for the length of a ``with`` block, the backward pass included."""
         self._segments = segments
+        self._stacking = self._grouped and all(part.tokens.stop is not None for part in segments)
         try:
+            if self._stacking:
+                self._stacks.fill(segments)
             yield
+            if self._stacking:
+                self._stacks.scatter()
         finally:
-            self._segments = ()
+            self._segments, self._stacking = (), False
 
     def replayed(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         """Return what torch's checkpointing enters around a block's forward pass and around its repetition.
@@ -117,6 +130,10 @@ class PackedLayers:
             parts = [(part, part.adapter.layers[name]) for part in self._segments if name in part.adapter.layers]
             if not parts:
                 return output
+            if output._is_view():  # a layer with a bias gives one, which autograd cannot follow a change of in place
+                output = output.clone()
+            if self._stacking:
+                return add_grouped(inputs[0], output, self._anchor, name, self._stacks)
             added: torch.Tensor = _Lora.apply(inputs[0], output, self._anchor, parts)  # type: ignore[no-untyped-call]
             return added
 

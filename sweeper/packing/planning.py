@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sweeper.config.parameters import PARAMETERS
-from sweeper.config.space import Choice, FloatRange, IntRange, Range
 from sweeper.models.facts import ModelFacts
 from sweeper.models.memory import Workload, estimate
 
@@ -53,18 +50,3 @@ def plan(facts: ModelFacts, work: Workload, *, slots: int | None, n_trials: int,
         most = max(1, min(most, room // (a_slot + a_row)))
     left = max(0, room - most * a_slot)
     return Plan(most, max(1, left // a_row) * work.tokens_per_row)
-
-
-def largest_rank(space: Mapping[str, Range]) -> int:
-    """Return the largest LoRA rank that a trial may have."""
-    range_ = space.get("lora_rank")
-    match range_:
-        case Choice():
-            return max(int(value) for value in range_.choice)  # type: ignore[arg-type]
-        case IntRange() | FloatRange():
-            return int(range_.high)
-        case None:
-            default = PARAMETERS["lora_rank"].default
-        case _:
-            default = range_.value
-    return int(default)  # type: ignore[arg-type]

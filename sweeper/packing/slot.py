@@ -93,7 +93,7 @@ class Slot:
 
     @property
     def random_state(self) -> torch.Tensor:
-        """The random numbers' state before the step under way."""
+        """The random numbers' state before the step under way, or after the last where none is."""
         return self._before
 
     @random_state.setter
@@ -169,6 +169,7 @@ class Slot:
         self.scheduler.step()
         self.adapter.clear()
         self.adapter.refresh()
+        self._before = self.generator.get_state()
         self.progress.steps += 1
         self.progress.tokens += self._tokens
         self.progress.epochs = self.progress.steps / self._steps_per_epoch

@@ -242,7 +242,7 @@ class Search:
                 outcome, reason = Outcome.FAILED, f"the evaluation gave no {' and no '.join(missing)}"
         trial.set_user_attr(attribute.EPOCHS, result.epochs_trained)
         trial.set_user_attr(attribute.PAUSED, outcome == Outcome.PAUSED)
-        if outcome in (Outcome.INTERRUPTED, Outcome.PAUSED):
+        if outcome.is_open:
             del self._live[number]
             return
         trial.set_user_attr(attribute.OUTCOME, outcome.value)

@@ -78,7 +78,7 @@ class Trials:
         """
         with self._sessions.writing() as session:
             row = trial_row(session, study, number)
-            if row.outcome not in (None, Outcome.INTERRUPTED, Outcome.PAUSED):
+            if row.outcome is not None and not row.outcome.is_open:
                 raise StudyStateError(f"trial {number} of study {study!r} has already ended: {row.outcome}")
             row.outcome = row.reason = row.finished_at = None
 

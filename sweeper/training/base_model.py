@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -51,7 +52,9 @@ class BaseModel:
         """
         saved = self._attributes()
         set_seed(seed)
-        adapted = get_peft_model(self.model, config)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")  # PEFT then sets it itself
+            adapted = get_peft_model(self.model, config)
         try:
             yield adapted
         finally:

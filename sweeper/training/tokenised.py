@@ -13,13 +13,11 @@ from datasets import Dataset, load_from_disk
 from trl import SFTConfig, SFTTrainer
 
 from sweeper.config.trial import TrialSpec
+from sweeper.config.trl_fields import ROW_FIELDS
 from sweeper.data.splits import read_prepared
 from sweeper.errors import DataError
 from sweeper.paths import new_folder
 from sweeper.training.base_model import BaseModel
-
-SHAPE_FIELDS = ("assistant_only_loss", "packing_strategy", "shuffle_dataset", "truncation_mode")
-"""TRL fields that preparing a data set looks at, beyond those that sweeper sets itself."""
 
 _READ = ("input_ids", "labels", "seq_lengths")
 """What the collator reads; only packed rows, which evaluation never has, know where their parts end."""
@@ -42,7 +40,7 @@ def tokenised(
     Raises:
         DataError: If nothing with a loss is left after truncation.
     """
-    key = (spec.train, spec.validation, spec.technique, *_shape_fields(spec))
+    key = (spec.train, spec.validation, spec.technique, *_row_fields(spec))
     if key not in base.tokenised:
         folder = spec.train.parent / "tokenised" / _digest(spec, base)
         if not folder.is_dir():
@@ -92,16 +90,16 @@ def _digest(spec: TrialSpec, base: BaseModel) -> str:
         tokenizer.chat_template,
         tokenizer.special_tokens_map,
         spec.technique.model_dump(mode="json"),
-        _shape_fields(spec),
+        _row_fields(spec),
         version("trl"),
     )
     digest.update(json.dumps(made_with, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:24]
 
 
-def _shape_fields(spec: TrialSpec) -> tuple[tuple[str, Any], ...]:
+def _row_fields(spec: TrialSpec) -> tuple[tuple[str, Any], ...]:
     """Return the TRL fields of a trial that change its tokenised rows; most of TRL's fields do not."""
-    fields = {name: value for name, value in spec.hyperparameters.trl.items() if name in SHAPE_FIELDS}
+    fields = {name: value for name, value in spec.hyperparameters.trl.items() if name in ROW_FIELDS}
     if fields.get("shuffle_dataset"):
         fields["seed"] = spec.seed
     return tuple(sorted(fields.items()))

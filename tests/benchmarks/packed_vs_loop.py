@@ -1,6 +1,6 @@
 """The same trials in five ways: the loop that people write, sweeper's one-trial executor, and packed on one base.
 
-    python tests/benchmarks/packed_vs_loop.py --preset tiny|smollm2|gpu [--trials 12] [--only a,c,d] [--json FILE]
+    python tests/benchmarks/packed_vs_loop.py --preset tiny|smollm2|gpu [--trials 12] [--only a,c,d] [--slots 8]
 
 (a)  Optuna, and for every trial `from_pretrained` in 4 bits and a new `SFTTrainer`
 (a') the same, with Optuna's successive halving in a callback
@@ -29,7 +29,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,8 @@ class Outcome:
     """What one way took and found.
 
     Attributes:
+        way: Its letter.
+        slots: Most trials at a time.
         seconds: From the first load to the end of the last trial.
         tokens: Training tokens, padding left out.
         peak_bytes: Peak resident memory of the process, or of the CUDA device.
@@ -102,12 +104,12 @@ class Outcome:
     """
 
     way: str
+    slots: int
     seconds: float
     tokens: int
     peak_bytes: int
     losses: list[float | None]
     best_after: float
-    versions: dict[str, str] = field(default_factory=dict)
 
 
 def main() -> None:
@@ -115,7 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", choices=[*PRESETS, "gpu"], default="tiny")
     parser.add_argument("--trials", type=int, help="fewer or more than the preset's")
-    parser.add_argument("--slots", type=int, default=8, help="trials at a time in (c) and (d)")
+    parser.add_argument("--slots", default="8", help="trials at a time in (c) and (d); several as 2,4,8")
     parser.add_argument("--only", default=",".join(WAYS), help="some of the ways, for example a,c")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     parser.add_argument("--way", help=argparse.SUPPRESS)
@@ -134,16 +136,21 @@ def main() -> None:
 def _compare(preset: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     outcomes = []
     with tempfile.TemporaryDirectory() as work:
-        for way in options.only.split(","):
-            command = [sys.executable, str(HERE), "--preset", preset, "--way", way, "--work", work]
-            command += ["--slots", str(options.slots)]
+        for way, slots in _ways(options):
+            command = [sys.executable, str(HERE), "--preset", preset, "--way", way, "--work", work, "--slots", slots]
             command += ["--trials", str(options.trials)] if options.trials else []
-            print(f"{preset}: ({way}) {WAYS[way]} ...", file=sys.stderr, flush=True)
+            print(f"{preset}: ({way}) {WAYS[way]}, {slots} at a time ...", file=sys.stderr, flush=True)
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             outcomes.append(Outcome(**json.loads((Path(work) / f"{way}.json").read_text())))
             print(f"  {outcomes[-1].seconds:.0f} s", file=sys.stderr, flush=True)
     _print(preset, outcomes)
     return [vars(outcome) for outcome in outcomes]
+
+
+def _ways(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    """Return every way with its number of slots: those that pack once for each."""
+    for way in options.only.split(","):
+        yield from ((way, slots) for slots in (options.slots.split(",") if way in ("c", "d") else ("1",)))
 
 
 def _print(preset: str, outcomes: list[Outcome]) -> None:
@@ -154,8 +161,9 @@ def _print(preset: str, outcomes: list[Outcome]) -> None:
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for one in outcomes:
         rate, base_rate = one.tokens / one.seconds, first.tokens / first.seconds
+        name = f"({one.way}) {WAYS[one.way]}" + (f", {one.slots} slots" if one.slots > 1 else "")
         print(
-            f"| ({one.way}) {WAYS[one.way]} | {one.seconds / first.seconds:.2f} ({one.seconds:.0f} s) "
+            f"| {name} | {one.seconds / first.seconds:.2f} ({one.seconds:.0f} s) "
             f"| {rate / base_rate:.1f} ({rate:.0f}) | {3600 * len(one.losses) / one.seconds:.0f} "
             f"| {one.peak_bytes / first.peak_bytes:.2f} ({one.peak_bytes / 2**30:.1f} GiB) "
             f"| {one.best_after:.0f} s | {_difference(one, first)} |"
@@ -180,10 +188,10 @@ def _best(one: Outcome) -> str:
 
 def _child(options: argparse.Namespace) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ["SWEEPER_HOME"] = str(options.work / f"home-{options.way}")
+    os.environ["SWEEPER_HOME"] = str(options.work / f"home-{options.way}-{options.slots}")
     preset = PRESETS[options.preset]
     trials = options.trials or preset.trials
-    study = _study(preset, options.work, trials, options.way, options.slots)
+    study = _study(preset, options.work, trials, options.way, int(options.slots))
     outcome = (_loop if options.way in ("a", "a'") else _sweeper)(study, preset, options.way)
     (options.work / f"{options.way}.json").write_text(json.dumps(vars(outcome)))
 
@@ -308,7 +316,8 @@ def _sweeper(study: Any, preset: Preset, way: str) -> Outcome:
             raise SystemExit(f"{failed[0].outcome}: {failed[0].reason}")
         losses = [trial.value for trial in trials]
         after = Clock.ended[_number_of_best(losses)] - begun
-        return Outcome(way, seconds, sum(trial.tokens for trial in trials), _peak(context.device), losses, after)
+        slots = getattr(study.config.executor, "slots", 1)
+        return Outcome(way, slots, seconds, sum(trial.tokens for trial in trials), _peak(context.device), losses, after)
 
 
 def _loop(study: Any, preset: Preset, way: str) -> Outcome:
@@ -345,7 +354,7 @@ def _loop(study: Any, preset: Preset, way: str) -> Outcome:
     begun = time.perf_counter()
     study.optimize(objective, n_trials=len(specs))
     seconds = time.perf_counter() - begun
-    return Outcome(way, seconds, tokens, _peak(specs[0].device), losses, ended[_number_of_best(losses)] - begun)
+    return Outcome(way, 1, seconds, tokens, _peak(specs[0].device), losses, ended[_number_of_best(losses)] - begun)
 
 
 def _prune(trial: Any, step: int, loss: float) -> None:

@@ -6,16 +6,11 @@ import math
 
 import pytest
 import tiny
-import torch
-from datasets import Dataset
-from peft import get_peft_model
+from plain_trl import trl_curve
 from tiny import Curve
-from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
-from trl import SFTConfig, SFTTrainer
 
 from sweeper.config.technique import SFT
 from sweeper.config.trial import Hyperparameters, Outcome
-from sweeper.data.splits import read_prepared
 from sweeper.errors import DataError
 from sweeper.training.adapters import peft_config
 from sweeper.training.micro_batch import MicroBatch
@@ -32,43 +27,10 @@ SCHEDULES = [
 ]
 
 
-def trl_losses(spec):
-    """Train the same trial with nothing but transformers, PEFT and TRL."""
-    chosen = spec.hyperparameters
-    model = AutoModelForCausalLM.from_pretrained(spec.model_folder, dtype=torch.float32)
-    set_seed(spec.seed)
-    trainer = SFTTrainer(
-        model=get_peft_model(model, peft_config(spec.adapter, chosen)),
-        args=SFTConfig(
-            output_dir=str(spec.folder / "trl"),
-            per_device_train_batch_size=chosen.batch_size // 2,
-            gradient_accumulation_steps=2,
-            num_train_epochs=chosen.epochs,
-            learning_rate=chosen.learning_rate,
-            lr_scheduler_type=chosen.lr_scheduler,
-            warmup_steps=0.2,
-            max_length=spec.technique.max_length,
-            activation_checkpointing=False,
-            bf16=False,
-            use_cpu=True,
-            seed=spec.seed,
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-        ),
-        train_dataset=Dataset.from_list(read_prepared(spec.train)),
-        processing_class=AutoTokenizer.from_pretrained(spec.model_folder),
-    )
-    trainer.train()
-    logs = [entry for entry in trainer.state.log_history if "loss" in entry]
-    return {name: [entry[name] for entry in logs] for name in ("loss", "grad_norm", "learning_rate")}
-
-
 def test_the_steps_are_those_of_trls_own_trainer(lora_base, train, spec):
     asked = {"warmup_ratio": 0.2, "lr_scheduler": "cosine", "rows": 32}
     _, curve = train(lora_base, micro_batch=3, **asked)
-    plain = trl_losses(spec(**asked))
+    plain = trl_curve(spec(**asked), parts=2)
     assert len(plain["loss"]) == 8
     assert curve.of("loss") == pytest.approx(plain["loss"], rel=1e-4)
     assert curve.of("grad_norm") == pytest.approx(plain["grad_norm"], rel=1e-3)
