@@ -80,9 +80,15 @@ class _Running:
         self.recorder = recorder
         self.planned_micro_batch = planned
 
+    def announce(self, metrics: dict[str, float]) -> None:
+        self.recorder.announce(self._with_progress(metrics))
+
     def report(self, metrics: dict[str, float]) -> Decision:
+        return self.recorder(self.slot.progress.steps, self._with_progress(metrics))
+
+    def _with_progress(self, metrics: dict[str, float]) -> dict[str, float]:
         progress = self.slot.progress
-        return self.recorder(progress.steps, {**metrics, "progress": progress.steps / progress.total_steps})
+        return {**metrics, "progress": progress.steps / progress.total_steps}
 
 
 class _Pack:
@@ -209,7 +215,9 @@ class _Pack:
     def _pass_rows(self) -> None:
         """Take the next rows of every slot through the model, in as few passes as memory allows."""
         for group in self._groups():
-            self._pass([running for running in group if running.slot.number in self._running])
+            still = [running for running in group if running.slot.number in self._running]
+            if still:  # a pass before this one may have put one of them on disk
+                self._pass(still)
 
     def _groups(self) -> list[list[_Running]]:
         groups: list[list[_Running]] = []
@@ -306,8 +314,16 @@ class _Pack:
                 self._evaluate_together([running])
             return
         self._share(due, [1] * len(due), time.monotonic() - begun)
-        for running, loss in zip(due, losses, strict=True):
-            self._evaluate(running, loss)
+        measured = [(running, self._measure(running, loss)) for running, loss in zip(due, losses, strict=True)]
+        evaluated = [(running, metrics) for running, metrics in measured if metrics is not None]
+        for running, metrics in evaluated:
+            running.announce(metrics)
+        for running, metrics in evaluated:
+            decision = running.report(metrics)
+            if decision is Decision.CONTINUE and running.slot.has_ended:
+                self._complete(running)
+            else:
+                self._obey(running, decision)
 
     def _mean_losses(self, adapters: Sequence[SlotAdapter]) -> list[float]:
         tokens = self._plan.tokens
@@ -320,7 +336,8 @@ class _Pack:
             self._release()
             tokens = max(1, tokens // 2)
 
-    def _evaluate(self, running: _Running, loss: float) -> None:
+    def _measure(self, running: _Running, loss: float) -> dict[str, float] | None:
+        """Return all metrics of an evaluation, or None where the trial has ended over it."""
         slot, begun = running.slot, time.monotonic()
         try:
             metrics = {"eval_loss": loss, "perplexity": perplexity(loss)}
@@ -331,13 +348,9 @@ class _Pack:
             slot.offer(metrics)
         except Exception as error:
             self._fail(running, error)
-            return
+            return None
         slot.progress.seconds += time.monotonic() - begun
-        decision = running.report(metrics)
-        if decision is Decision.CONTINUE and slot.has_ended:
-            self._complete(running)
-        else:
-            self._obey(running, decision)
+        return metrics
 
     # ---- ending
 

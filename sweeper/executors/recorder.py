@@ -41,6 +41,12 @@ class Recorder:
         self._context.database.trials.reopen(self._spec.study, self._spec.number)
         self._context.listener.trial_started(self._candidate, self._spec, total_steps)
 
+    def announce(self, metrics: Mapping[str, float]) -> None:
+        """Let the search know an evaluation before this trial, or one evaluated with it, is judged."""
+        deciding = metrics.get(self._context.config.evaluation.metric)
+        if deciding is not None:
+            self._context.search.announce(self._spec.number, metrics["progress"], deciding)
+
     def __call__(self, step: int, metrics: Mapping[str, float]) -> Decision:
         """Take a trial's report; see ``Report``."""
         context, number = self._context, self._spec.number

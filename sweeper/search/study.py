@@ -204,21 +204,33 @@ class Search:
         trial.set_user_attr(attribute.WARMUP_END_PERCENT, float(warmup_end_percent))
 
     @storage_faults()
-    def report(self, number: int, progress: float, value: float) -> bool:
-        """Take the deciding metric at ``progress`` (0 to 1) and return whether to prune the trial.
+    def announce(self, number: int, progress: float, value: float) -> None:
+        """Take the deciding metric at ``progress`` (0 to 1) without judging the trial by it.
 
-        Confirmations are never pruned, and with several objectives nothing is. A value that is not finite is not
-        kept: the trial has diverged, which is for the trainer to say.
+        Trials that are evaluated together are all announced before any of them is judged. A value that is not finite
+        is not kept: the trial has diverged, which is for the trainer to say.
 
         Raises:
             StudyStateError: If the trial is not running in this process.
         """
-        trial = self._running(number)
+        trial, step = self._running(number), percent(progress)
+        judged = not self._evaluation.objectives and math.isfinite(value)
+        if judged and step not in self._frozen(number).intermediate_values:
+            trial.report(value, step)
+
+    @storage_faults()
+    def report(self, number: int, progress: float, value: float) -> bool:
+        """Take the deciding metric at ``progress`` (0 to 1) and return whether to prune the trial.
+
+        Confirmations are never pruned, and with several objectives nothing is.
+
+        Raises:
+            StudyStateError: If the trial is not running in this process.
+        """
+        self.announce(number, progress, value)
+        trial, step = self._running(number), percent(progress)
         if self._evaluation.objectives or not math.isfinite(value):
             return False
-        step = percent(progress)
-        if step not in self._frozen(number).intermediate_values:
-            trial.report(value, step)
         if step >= 100 or trial.user_attrs[attribute.KIND] == TrialKind.CONFIRMATION:
             return False  # at its end a trial has cost all it can
         return bool(trial.should_prune())

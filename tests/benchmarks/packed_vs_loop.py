@@ -8,6 +8,8 @@
 (c)  packed
 (d)  packed, with asynchronous halving
 
+(a') and (d) evaluate six times a trial and halve from the first evaluation on; the others evaluate three times.
+
 Every way trains the same list of specifications (hyperparameters and seeds), drawn at random from the quickstart's
 space, and runs in a process of its own, one after the other, on the same threads. What is compared are the ratios
 within one run: an absolute time means nothing on a shared machine. `eval_loss` must agree between (a), (b) and (c).
@@ -42,6 +44,8 @@ WAYS = {
     "c": "sweeper, packed",
     "d": "sweeper, packed, halving",
 }
+
+HALVING_POINTS = 6
 
 
 @dataclass(frozen=True)
@@ -224,7 +228,7 @@ def _study(preset: Preset, work: Path, trials: int, way: str, slots: int) -> Any
             "confirm": 0,
             "enqueue": configurations,
             "sampler": "random",
-            "pruner": "auto" if way == "d" else "none",
+            "pruner": {"kind": "asha", "eta": 2, "start": 1 / HALVING_POINTS} if way == "d" else "none",
             "space": {
                 "learning_rate": {"low": 1e-4, "high": 5e-3, "log": True},
                 "batch_size": list(preset.batch_sizes),
@@ -235,7 +239,7 @@ def _study(preset: Preset, work: Path, trials: int, way: str, slots: int) -> Any
                 "lora_dropout": 0.0,
             },
         },
-        "evaluation": {"points": preset.points, "metrics": ["perplexity"]},
+        "evaluation": {"points": HALVING_POINTS if way in ("a'", "d") else preset.points, "metrics": ["perplexity"]},
         "executor": packed,
         "seed": 1,
     }
@@ -384,7 +388,8 @@ def _train(spec: Any, preset: Preset, evaluated: Callable[[int, float], None]) -
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
             _train.tokens = state.num_input_tokens_seen  # type: ignore[attr-defined]
-            points = {math.ceil(steps * point / preset.points) for point in range(1, preset.points + 1)}
+            count = spec.evaluation.points
+            points = {math.ceil(steps * point / count) for point in range(1, count + 1)}
             control.should_evaluate = state.global_step in points
             return control
 

@@ -162,7 +162,8 @@ def test_in_four_bits_and_bfloat16_trials_differ_from_trl_as_two_runs_of_trl_do(
             ours.append(distance(points, plain))
             theirs.append(distance(again, plain))
     assert len(ours) == 3
-    assert 0 < np.mean(ours) < 2 * np.mean(theirs) < 0.1
+    assert np.mean(ours) < 2 * np.mean(theirs)
+    assert 0 < np.mean(theirs) < 0.05
 
 
 @pytest.mark.parametrize("adapter", ["lora", "qlora"])

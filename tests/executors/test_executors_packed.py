@@ -75,7 +75,7 @@ def test_slots_are_filled_and_refilled_while_the_others_go_on(conduct):
     enqueue = [{"epochs": 4}, {"epochs": 1}, {"epochs": 1}, {"epochs": 1}]
     search = {"space": space, "enqueue": enqueue, "n_trials": 4, "pruner": "none", "confirm": 0}
     context, seen = conduct(search=search, executor=slots(2))
-    assert seen.notes == ["up to 2 trials at a time on one base model"]
+    assert seen.notes[-1] == "up to 2 trials at a time on one base model"
     assert seen.most == 2
     assert [record.outcome for record in records(context)] == [Outcome.COMPLETE] * 4
     long = [event for event in seen.events if event[1] == 0 and event[0] == "reported"]
@@ -210,14 +210,20 @@ def test_one_trial_that_cannot_fit_is_infeasible(conduct, monkeypatch):
 
 
 def test_a_stopped_trial_goes_on_where_it_was_and_no_step_is_told_twice(study_file, tmp_path):
-    search = {"n_trials": 4, "pruner": "none", "confirm": 0, "space": {"lora_dropout": 0.2}}
+    space = {
+        "learning_rate": {"low": 1e-3, "high": 3e-2, "log": True},
+        "lora_dropout": 0.2,
+        "batch_size": 8,
+        "epochs": 2,
+    }
+    search = {"n_trials": 6, "known_good": True, "confirm": 0.4, "confirm_top": 2, "sampler": "tpe", "space": space}
     file = study_file(search=search, executor=slots(2))
     through, stopped = Home(tmp_path / "through"), Home(tmp_path / "stopped")
     run_study(file, home=through)
-    first = Watching(stop_at=(1, 3))
+    first = Watching(stop_at=(1, 2))  # where an evaluation is due, which then comes after the stop
     with pytest.raises(StudyInterrupted):
         run_study(file, home=stopped, listener=first, stop=first.stop)
-    assert [event for event in first.events if event[0] == "ended"] == [
+    assert sorted(event for event in first.events if event[0] == "ended") == [
         ("ended", 0, Outcome.INTERRUPTED),
         ("ended", 1, Outcome.INTERRUPTED),
     ]
@@ -225,8 +231,9 @@ def test_a_stopped_trial_goes_on_where_it_was_and_no_step_is_told_twice(study_fi
     second = Watching()
     resume_study("tiny", home=stopped, listener=second)
     told = [event for seen in (first, second) for event in seen.events if event[0] == "reported"]
-    steps = [event for number in range(4) for event in dict.fromkeys(told) if event[1] == number]
-    assert steps == [("reported", number, step) for number in range(4) for step in range(1, 7)]
+    for number in range(6):
+        steps = list(dict.fromkeys(event[2] for event in told if event[1] == number))
+        assert steps == list(range(1, len(steps) + 1)), number
     found = []
     for home in (through, stopped):
         with Database.open(home.database, create=False) as database:
@@ -234,7 +241,7 @@ def test_a_stopped_trial_goes_on_where_it_was_and_no_step_is_told_twice(study_fi
             losses = [p.value for p in database.metrics.get("tiny", name="loss")]
             found.append(([(t.number, t.outcome, t.value, t.adapter_sha256) for t in trials], losses))
     assert found[0] == found[1]
-    assert not any(stopped.study("tiny").trial(number).frozen.exists() for number in range(4))
+    assert not any(stopped.study("tiny").trial(number).frozen.exists() for number in range(6))
 
 
 def test_a_killed_process_leaves_its_frozen_trials_to_go_on(study_file):
@@ -327,9 +334,7 @@ def test_one_at_a_time_without_packing_a_paused_trial_is_pruned(conduct):
     search = promoting([1e-2, 1e-7])
     search["space"]["neftune_noise_alpha"] = 1.0
     context, seen = conduct(search=search, executor=slots(2))
-    assert seen.notes == [
-        "trials run one at a time: neftune_noise_alpha belongs to TRL's trainer, which trains one model at a time"
-    ]
+    assert "trials run one at a time: neftune_noise_alpha belongs to TRL's trainer" in seen.notes[-1]
     assert [record.outcome for record in records(context)] == [Outcome.COMPLETE, Outcome.PRUNED]
 
 
@@ -364,7 +369,7 @@ def test_memory_does_not_grow_over_many_trials(begin):
         def trial_ended(self, result):
             if result.number in (60, 199):
                 gc.collect()
-                tensors = sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects())
+                tensors = sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
                 counted.append((tensors, psutil.Process().memory_info().rss))
 
     space = {"learning_rate": {"low": 1e-4, "high": 1e-2}, "batch_size": 24, "epochs": 1, "lora_rank": 4}

@@ -49,8 +49,8 @@ def test_a_finished_study_is_not_searched_again_by_a_resume(study_file):
 
 def test_time_is_counted_as_a_part_of_the_budget(begin):
     context = begin(search={"n_trials": 4, "timeout": 3600})
-    assert inline._spent(context, 1800) == 0.5
-    assert inline._spent(begin(name="other", search={"n_trials": 4}), 1e9) == 0
+    assert inline.budget_spent(context, 1800) == 0.5
+    assert inline.budget_spent(begin(name="other", search={"n_trials": 4}), 1e9) == 0
 
 
 def test_the_end_of_any_budget_confirms_the_best(begin):
@@ -101,7 +101,7 @@ def test_a_study_that_failed_altogether_has_ended(study_file, monkeypatch):
 
     monkeypatch.setattr(trial, "build_sft", fail)
     with pytest.raises(SweeperError, match=r"2 x failed: RuntimeError: broken"):
-        run_study(study_file(search={"n_trials": 2, "confirm": 0}))
+        run_study(study_file(search={"n_trials": 2, "confirm": 0}, executor={"kind": "inline"}))
     with Database.open(Home.current().database, create=False) as database:
         assert database.studies.get("tiny").state is StudyState.FINISHED
 
@@ -116,7 +116,7 @@ def test_every_field_that_training_passes_is_kept_out_of_the_space(tmp_path):
 
     call = next(
         node
-        for node in ast.walk(ast.parse(inspect.getsource(sft._arguments)))
+        for node in ast.walk(ast.parse(inspect.getsource(sft.sft_arguments)))
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "SFTConfig"
     )
     passed = {keyword.arg for keyword in call.keywords if keyword.arg}

@@ -147,7 +147,7 @@ def test_everything_about_a_study_is_in_the_database(study_file):
 @pytest.mark.parametrize("adapter", ["lora", "qlora"])
 def test_stopped_and_resumed_it_is_the_same_study(study_file, tmp_path, adapter):
     search = {"n_trials": 5, "known_good": True, "confirm": 0.4, "confirm_top": 2}
-    file = study_file(adapter={"kind": adapter}, search=search)
+    file = study_file(adapter={"kind": adapter}, search=search, executor={"kind": "inline"})
     through, stopped = Home(tmp_path / "through"), Home(tmp_path / "stopped")
     verdict = run_study(file, home=through)
     expected = finished(through)
