@@ -121,7 +121,8 @@ class TrialResult(Frozen):
             one base, each one's share.
         latency_ms: Milliseconds per generated token, one row at a time; None unless asked for.
         tokens: Training tokens seen, padding left out.
-        peak_memory_bytes: Peak device memory on CUDA, peak resident memory of the process on the CPU.
+        peak_memory_bytes: Peak device memory on CUDA, peak resident memory of the process on the CPU; of trials that
+            train at the same time, of all of them.
         micro_batch: Rows per forward pass at the end.
         adapter_bytes: Size of the saved adapter.
         reason: Why it ended where it did; None for a complete trial.

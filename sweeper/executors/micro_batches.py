@@ -11,6 +11,7 @@ from sweeper.models.memory import Workload, largest_micro_batch
 from sweeper.paths import cache_folder, write_json
 from sweeper.training.base_model import BaseModel
 from sweeper.training.device import free_memory_bytes
+from sweeper.training.techniques.sft import checkpoints
 
 KEEP_FREE = 0.8
 """Part of the free memory that a plan may use: on the CPU running out ends the process."""
@@ -51,15 +52,8 @@ class MicroBatches:
         write_json(self._file, {**known, self._key(spec): (fits, fails)})
 
     def _estimated(self, spec: TrialSpec, batch_size: int) -> int:
-        work = Workload(
-            adapter=spec.adapter,
-            lora_rank=spec.hyperparameters.lora_rank,
-            target_modules=spec.hyperparameters.target_modules,
-            tokens_per_row=self._context.tokens_per_row,
-            dtype=str(self._base.dtype).removeprefix("torch."),
-            gradient_checkpointing=spec.technique.gradient_checkpointing is True,
-            attention_matrix=self._base.attention == "eager",
-        )
+        chosen = spec.hyperparameters
+        work = workload(self._context, self._base, chosen.lora_rank, chosen.target_modules)
         free = int(free_memory_bytes(spec.device) * KEEP_FREE)
         return largest_micro_batch(self._context.facts, work, batch_size=batch_size, free_bytes=free, loaded=True)
 
@@ -77,6 +71,21 @@ class MicroBatches:
 
     def _known(self) -> dict[str, tuple[int, int | None]]:
         return _read(self._file)
+
+
+def workload(
+    context: StudyContext, base: BaseModel, lora_rank: int, target_modules: str | tuple[str, ...] = "all-linear"
+) -> Workload:
+    """Return what a trial of the study trains, as far as memory is concerned."""
+    return Workload(
+        adapter=context.config.adapter,
+        lora_rank=lora_rank,
+        target_modules=target_modules,
+        tokens_per_row=context.tokens_per_row,
+        dtype=str(base.dtype).removeprefix("torch."),
+        gradient_checkpointing=checkpoints(context.config.technique, base.device),
+        attention_matrix=base.attention == "eager",
+    )
 
 
 def _read(file: Path) -> dict[str, tuple[int, int | None]]:

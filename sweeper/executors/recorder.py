@@ -6,10 +6,10 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 
-from sweeper.config.trial import Decision, TrialResult, TrialSpec
+from sweeper.config.trial import Decision, Outcome, TrialResult, TrialSpec
 from sweeper.executors.base import StudyContext
 from sweeper.executors.specification import planned_steps
-from sweeper.paths import TrialPaths
+from sweeper.paths import TrialPaths, write_atomically
 from sweeper.search.study import Candidate
 
 _FLUSH_S = 1.0
@@ -113,6 +113,20 @@ def begin_again(context: StudyContext, numbers: Sequence[int]) -> None:
         shutil.rmtree(context.paths.trial(number).frozen, ignore_errors=True)
     if numbers:
         context.listener.note(f"{len(numbers)} interrupted trial(s) begin again")
+
+
+def prune_paused(context: StudyContext, number: int, reason: str) -> None:
+    """End a paused trial, which is not to go on."""
+    paths = context.paths.trial(number)
+    paused = read_result(paths)
+    assert paused is not None and paused.outcome is Outcome.PAUSED
+    result = paused.model_copy(update={"outcome": Outcome.PRUNED, "reason": reason})
+    context.search.take_up(number)
+    context.database.trials.reopen(context.config.name, number)
+    write_atomically(paths.result, result.model_dump_json(indent=2) + "\n")
+    finish(context, result)
+    shutil.rmtree(paths.frozen, ignore_errors=True)
+    context.listener.trial_ended(result)
 
 
 def read_result(paths: TrialPaths) -> TrialResult | None:

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from trl import SFTConfig
 
 from sweeper.config.trial import TrialSpec
 from sweeper.errors import StudyStateError
 from sweeper.packing.adapter import SlotAdapter
 from sweeper.packing.slot import Slot
 from sweeper.paths import TrialPaths, new_folder, write_json
+from sweeper.training.adapters import peft_config
 from sweeper.training.base_model import BaseModel
 from sweeper.training.results import Progress
+from sweeper.training.techniques.sft import sft_rows
 
 _TENSORS, _REST = "slot.safetensors", "slot.json"
 
@@ -60,13 +60,15 @@ def freeze(slot: Slot) -> None:
         write_json(folder / _REST, rest)
 
 
-def thaw(spec: TrialSpec, base: BaseModel, arguments: SFTConfig, rows: Dataset) -> Slot:
+def thaw(spec: TrialSpec, base: BaseModel) -> Slot:
     """Return the slot that ``freeze`` wrote for a trial: it goes on as if it had never stopped.
 
     Raises:
         StudyStateError: If what is on disk is damaged.
     """
     folder = TrialPaths(spec.folder).frozen
+    with base.adapted(peft_config(spec.adapter, spec.hyperparameters), spec.seed) as model:
+        rows = sft_rows(spec, base, model)
     try:
         rest = json.loads((folder / _REST).read_text(encoding="utf-8"))
         tensors = _read(folder / _TENSORS)
@@ -78,7 +80,7 @@ def thaw(spec: TrialSpec, base: BaseModel, arguments: SFTConfig, rows: Dataset) 
             dtype=getattr(torch, rest["dtype"]),
             compute=base.dtype,
         )
-        slot = Slot(spec, base, adapter, arguments, rows, rest["micro_batch"])
+        slot = Slot(spec, base, adapter, rows, rest["micro_batch"])
         slot.progress = Progress(**rest["progress"])
         slot.evaluated = rest["evaluated"]
         slot.ledger.started = datetime.fromisoformat(rest["started"])

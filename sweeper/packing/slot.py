@@ -9,16 +9,17 @@ import torch
 from datasets import Dataset
 from torch.nn.utils import clip_grad_norm_
 from transformers import Trainer, get_scheduler
-from trl import SFTConfig
 
 from sweeper.config.schedule import steps
 from sweeper.config.trial import TrialSpec
 from sweeper.packing.adapter import SlotAdapter
 from sweeper.packing.batch import Part, loss_tokens
+from sweeper.training.adapters import peft_config
 from sweeper.training.base_model import BaseModel
 from sweeper.training.micro_batch import MicroBatch, WholeBatch
 from sweeper.training.reporting import evaluation_steps, require_finite
 from sweeper.training.results import Ledger, Progress
+from sweeper.training.techniques.sft import cast_adapter, sft_arguments, sft_rows
 
 
 class Slot:
@@ -31,8 +32,7 @@ class Slot:
         spec: The trial.
         base: The base model.
         adapter: Its weights, newly made or thawed.
-        arguments: Its configuration in TRL's words.
-        rows: The training rows in tokens.
+        rows: The training and the validation rows in tokens.
         micro_batch: Rows per forward pass to begin with.
 
     Raises:
@@ -44,18 +44,18 @@ class Slot:
         spec: TrialSpec,
         base: BaseModel,
         adapter: SlotAdapter,
-        arguments: SFTConfig,
-        rows: Dataset,
+        rows: tuple[Dataset, Dataset],
         micro_batch: int,
     ) -> None:
+        arguments = sft_arguments(spec, base)
         self.spec = spec
         self.adapter = adapter
         self.ledger = Ledger(spec, base)
-        self._rows = rows
+        self._rows, self.validation = rows
         self._batch_size = spec.hyperparameters.batch_size
         self._flat = spec.technique.packing
         self.micro_batch = MicroBatch(min(micro_batch, self._batch_size))
-        total = steps(len(rows), self._batch_size, spec.hyperparameters.epochs)
+        total = steps(len(self._rows), self._batch_size, spec.hyperparameters.epochs)
         self.progress = Progress(total_steps=total, micro_batch=self.micro_batch.rows)
         self.evaluations = evaluation_steps(total, spec.evaluation.points)
         self.evaluated = 0
@@ -73,8 +73,22 @@ class Slot:
         self._waiting: list[Part] = []
         self._items, self._tokens, self._loss = 0, 0, 0.0
         self._shuffled: tuple[int, list[int]] = (-1, [])
-        self._steps_per_epoch = math.ceil(len(rows) / self._batch_size)
+        self._steps_per_epoch = math.ceil(len(self._rows) / self._batch_size)
         self._before = self.generator.get_state()
+
+    @classmethod
+    def new(cls, spec: TrialSpec, base: BaseModel, micro_batch: int) -> Slot:
+        """Return a slot with the weights, the rows and the configuration that the trial has when it is trained alone.
+
+        Raises:
+            UserError: If the data or the configuration is at fault.
+            Exception: Whatever an optimizer raises that cannot be made here.
+        """
+        with base.adapted(peft_config(spec.adapter, spec.hyperparameters), spec.seed) as model:
+            rows = sft_rows(spec, base, model)
+            cast_adapter(base, model)
+            adapter = SlotAdapter.of(model, spec.hyperparameters.lora_dropout, base.dtype)
+        return cls(spec, base, adapter, rows, micro_batch)
 
     @property
     def number(self) -> int:

@@ -31,7 +31,7 @@ def spec(context):
 @pytest.fixture
 def planner(context):
     """A planner that needs no more of the base model than what it computes in."""
-    return MicroBatches(context, SimpleNamespace(dtype=torch.bfloat16, attention="sdpa"))
+    return MicroBatches(context, SimpleNamespace(dtype=torch.bfloat16, attention="sdpa", device="cpu"))
 
 
 def on_gpu(spec):
@@ -70,7 +70,7 @@ def test_on_a_gpu_the_whole_batch_is_tried_until_it_is_known_not_to_fit(context,
     assert planner.plan(spec) == 16
     planner.learn(spec, 16, ended(spec, 4))
     assert planner.plan(spec) == 4
-    again = MicroBatches(context, SimpleNamespace(dtype=torch.bfloat16, attention="sdpa"))
+    again = MicroBatches(context, SimpleNamespace(dtype=torch.bfloat16, attention="sdpa", device="cpu"))
     assert again.plan(spec) == 4  # remembered on disk
     smaller = spec.model_copy(update={"hyperparameters": spec.hyperparameters.model_copy(update={"batch_size": 8})})
     assert again.plan(smaller) == 8  # not known to fail

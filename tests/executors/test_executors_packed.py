@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from sweeper.config.trial import Outcome
 from sweeper.errors import StudyInterrupted
-from sweeper.executors import packed
+from sweeper.executors import pack, packed
 from sweeper.executors.base import Silent, StopRequest
 from sweeper.executors.packed import PackedExecutor
 from sweeper.packing.engine import Engine
@@ -132,15 +132,15 @@ def test_a_trial_that_breaks_a_pass_ends_alone(conduct, monkeypatch):
             raise RuntimeError("broken")
         return train(engine, parts, items)
 
-    run, broken = packed._Pack._run, None
+    run, broken = pack.Pack._run, None
 
-    def started(pack, slot, *rest):
+    def started(one, slot, *rest):
         nonlocal broken
         broken = slot.adapter if slot.number == 1 else broken
-        run(pack, slot, *rest)
+        run(one, slot, *rest)
 
     monkeypatch.setattr(Engine, "train", fragile)
-    monkeypatch.setattr(packed._Pack, "_run", started)
+    monkeypatch.setattr(pack.Pack, "_run", started)
     context, _ = conduct(search={"n_trials": 3, "pruner": "none", "confirm": 0}, executor=slots(3))
     outcomes = [record.outcome for record in records(context)]
     assert outcomes == [Outcome.COMPLETE, Outcome.FAILED, Outcome.COMPLETE]
@@ -180,16 +180,16 @@ def test_where_memory_runs_out_passes_shrink_and_results_stay(conduct, monkeypat
 def test_where_one_row_does_not_fit_beside_the_others_a_trial_waits_on_disk(conduct, monkeypatch):
     search = {"n_trials": 2, "pruner": "none", "confirm": 0, "sampler": "random"}
     expected, _ = conduct(search=search, executor=slots(2))
-    train, alive, run, end = Engine.train, set(), packed._Pack._run, packed._Pack._end
+    train, alive, run, end = Engine.train, set(), pack.Pack._run, pack.Pack._end
 
     def crowded(engine, parts, items):
         if len(alive) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return train(engine, parts, items)
 
-    monkeypatch.setattr(packed._Pack, "_run", lambda p, slot, *more: (alive.add(slot.number), run(p, slot, *more))[1])
+    monkeypatch.setattr(pack.Pack, "_run", lambda p, slot, *more: (alive.add(slot.number), run(p, slot, *more))[1])
     monkeypatch.setattr(
-        packed._Pack, "_end", lambda p, one, *more: (alive.discard(one.slot.number), end(p, one, *more))[1]
+        pack.Pack, "_end", lambda p, one, *more: (alive.discard(one.slot.number), end(p, one, *more))[1]
     )
     monkeypatch.setattr(Engine, "train", crowded)
     context, seen = conduct(name="crowded", search=search, executor=slots(2))
@@ -198,6 +198,47 @@ def test_where_one_row_does_not_fit_beside_the_others_a_trial_waits_on_disk(cond
         assert ours.outcome is Outcome.COMPLETE
         assert ours.value == pytest.approx(theirs.value, rel=1e-5)
     assert not context.paths.trial(1).frozen.exists()
+
+
+def test_the_plan_is_tried_where_running_out_of_memory_does_not_end_the_process(conduct, monkeypatch):
+    search = {"n_trials": 3, "pruner": "none", "confirm": 0, "sampler": "random"}
+    expected, _ = conduct(search=search, executor=slots(3))
+    train, tried, plans = Engine.train, [], []
+
+    def small(engine, parts, items):
+        tokens = sum(part.tokens for part in parts)
+        tried.append(tokens)
+        if tokens > 300:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return train(engine, parts, items)
+
+    plan = pack.Pack._try_plan
+
+    def watched(one):
+        plan(one)
+        plans.append((len(tried), one._plan.tokens))
+
+    monkeypatch.setattr(Engine, "train", small)
+    monkeypatch.setattr(pack.Pack, "_try_plan", watched)
+    monkeypatch.setattr(pack.Pack, "_outlives_lack_of_memory", True)
+    context, _ = conduct(name="tried", search=search, executor=slots(3))
+    ((attempts, tokens),) = plans
+    assert attempts > 1
+    assert tried[0] > 300 >= tried[attempts - 1]
+    assert tokens <= 600  # three slots, each with as many rows of the longest as fit
+    for ours, theirs in zip(records(context), records(expected), strict=True):
+        assert ours.value == pytest.approx(theirs.value, rel=1e-5)
+
+
+def test_trials_evaluated_together_are_judged_together(conduct):
+    search = {
+        "space": {"learning_rate": [1e-7, 1e-2], "batch_size": 8, "epochs": 2},
+        "enqueue": [{"learning_rate": 1e-7}, {"learning_rate": 1e-2}],
+    }
+    context, _ = conduct(search={**search, "n_trials": 2, "confirm": 0}, executor=slots(2))
+    weak, good = records(context)
+    assert (weak.outcome, good.outcome) == (Outcome.PRUNED, Outcome.COMPLETE)  # though the weak one came first
+    assert weak.steps == 2
 
 
 def test_one_trial_that_cannot_fit_is_infeasible(conduct, monkeypatch):
@@ -230,6 +271,7 @@ def test_a_stopped_trial_goes_on_where_it_was_and_no_step_is_told_twice(study_fi
     assert all(stopped.study("tiny").trial(number).is_frozen for number in (0, 1))
     second = Watching()
     resume_study("tiny", home=stopped, listener=second)
+    assert second.notes == ["up to 2 trials at a time on one base model", "2 stopped trial(s) go on where they were"]
     told = [event for seen in (first, second) for event in seen.events if event[0] == "reported"]
     for number in range(6):
         steps = list(dict.fromkeys(event[2] for event in told if event[1] == number))

@@ -46,21 +46,12 @@ def spec_of(base_of: Callable[..., Any], tmp_path: Path) -> Callable[..., TrialS
 
 @pytest.fixture
 def slot_of() -> Callable[..., Any]:
-    """Return a maker of slots from a base and a specification; its ``validation`` rows are kept on the slot."""
+    """Return a maker of slots from a base and a specification."""
 
     def make(base: Any, spec: TrialSpec, micro_batch: int = 64) -> Any:
-        from sweeper.packing.adapter import SlotAdapter
         from sweeper.packing.slot import Slot
-        from sweeper.training.adapters import peft_config
-        from sweeper.training.techniques.sft import cast_adapter, sft_arguments, sft_rows
 
-        with base.adapted(peft_config(spec.adapter, spec.hyperparameters), spec.seed) as model:
-            train, validation = sft_rows(spec, base, model)
-            cast_adapter(base, model)
-            adapter = SlotAdapter.of(model, spec.hyperparameters.lora_dropout, base.dtype)
-        slot = Slot(spec, base, adapter, sft_arguments(spec, base), train, micro_batch)
-        slot.validation = list(validation)
-        return slot
+        return Slot.new(spec, base, micro_batch)
 
     return make
 

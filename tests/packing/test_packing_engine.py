@@ -106,7 +106,7 @@ def test_grouped_products_add_the_same(base_of, spec_of, slot_of, engine_of, dty
         told = run(engine, slots[:2])
         told |= run(engine, slots[2:])
         found.append([step[name] for number in sorted(told) for step in told[number] for name in NAMES])
-        found.append(engine.mean_losses([slot.adapter for slot in slots], slots[0].validation, 1000))
+        found.append(engine.mean_losses([slot.adapter for slot in slots], list(slots[0].validation), 1000))
         engine.close()
     close = {"float32": 1e-4, "bfloat16": 2e-2}[dtype]
     assert found[2] == pytest.approx(found[0], rel=10 * close)
@@ -130,7 +130,7 @@ def test_evaluations_are_those_of_each_alone(base_of, spec_of, slot_of, engine_o
     engine = engine_of(base, *slots)
     run(engine, slots)
     for limit in (1, 100, 10_000):
-        found = engine.mean_losses([slot.adapter for slot in slots], slots[0].validation, limit)
+        found = engine.mean_losses([slot.adapter for slot in slots], list(slots[0].validation), limit)
         assert found == pytest.approx([curve.of("eval_loss")[-1] for curve in curves], rel=1e-5)
 
 

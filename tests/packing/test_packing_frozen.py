@@ -10,13 +10,6 @@ from packing_helpers import run
 
 from sweeper.errors import StudyStateError
 from sweeper.packing.frozen import freeze, thaw
-from sweeper.training.techniques.sft import sft_arguments
-
-
-def thawed(base, slot):
-    again = thaw(slot.spec, base, sft_arguments(slot.spec, base), slot._rows)
-    again.validation = slot.validation
-    return again
 
 
 def weights(slot):
@@ -46,7 +39,7 @@ def test_a_thawed_slot_goes_on_as_if_it_had_never_stopped(base_of, spec_of, slot
     stopped.take(0.0)
     stopped.offer({"eval_loss": 1.25})
     freeze(stopped)
-    again = thawed(base, stopped)
+    again = thaw(stopped.spec, base)
     assert (again.progress, again.evaluated) == (stopped.progress, 2)
     assert again.ledger.started == stopped.ledger.started
     best = again.ledger.best
@@ -67,7 +60,7 @@ def test_a_slot_may_be_frozen_twice_and_before_its_first_step(base_of, spec_of, 
     told = []
     for _ in range(3):
         freeze(stopped)
-        stopped = thawed(base, stopped)
+        stopped = thaw(stopped.spec, base)
         engine.prepare(stopped.adapter)
         told += run(engine, [stopped], steps=1)[0]
     told += run(engine, [stopped])[0]
@@ -94,4 +87,4 @@ def test_what_is_damaged_is_named(base_of, spec_of, slot_of, damage):
         case "a field gone":
             rest.write_text(json.dumps({k: v for k, v in json.loads(rest.read_text()).items() if k != "scheduler"}))
     with pytest.raises(StudyStateError, match=r"frozen is damaged .*begins the trial again"):
-        thawed(base, slot)
+        thaw(slot.spec, base)
