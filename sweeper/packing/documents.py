@@ -19,36 +19,66 @@ NAME = "sweeper_documents"
 
 
 class Documents:
-    """Where each document stands, in the joined batch and in a padded one.
+    """Where each document stands in the joined batch.
 
     Attributes:
         starts: Offset of each document's first token.
         positions: Shape (tokens,): the position of every token in its own document.
+        groups: The documents by length where filling all up to the longest would double them, else in one group.
     """
 
     def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
-        self.count, self.longest = len(lengths), max(lengths)
         self.starts = [0, *accumulate(lengths)][:-1]
-        counts = torch.tensor(lengths)
-        first = torch.repeat_interleave(torch.tensor(self.starts), counts)
-        positions = torch.arange(int(counts.sum())) - first
-        number = torch.repeat_interleave(torch.arange(self.count), counts)
-        self.positions = positions.to(device)
-        self._is_full = self.count * self.longest == len(positions)
-        self._place = (number * self.longest + positions).to(device)
+        self.positions = torch.cat([torch.arange(length) for length in lengths]).to(device)
+        uneven = len(lengths) * max(lengths) > 2 * sum(lengths)
+        like: dict[int, list[int]] = {}
+        for number, length in enumerate(lengths):
+            like.setdefault(length.bit_length() if uneven else 0, []).append(number)
+        places = [
+            torch.cat([torch.arange(self.starts[n], self.starts[n] + lengths[n]) for n in of]) for of in like.values()
+        ]
+        self.groups = [
+            _Group([lengths[n] for n in of], place.to(device) if len(like) > 1 else None, device)
+            for of, place in zip(like.values(), places, strict=True)
+        ]
+        self._order = torch.argsort(torch.cat(places)).to(device) if len(like) > 1 else None
+
+    def together(self, rows: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the groups' rows, (tokens, heads, width) each, in the order of the batch, as (1, ...)."""
+        joined = torch.cat(list(rows)) if self._order is not None else rows[0]
+        return (joined if self._order is None else joined.index_select(0, self._order))[None]
+
+
+class _Group:
+    """Documents of like lengths.
+
+    Args:
+        lengths: Their lengths.
+        tokens: Places of their tokens in the joined batch; None where that is all there is.
+        device: Of the batch.
+    """
+
+    def __init__(self, lengths: Sequence[int], tokens: torch.Tensor | None, device: torch.device) -> None:
+        self.count, self.longest = len(lengths), max(lengths)
+        self._tokens = tokens
+        self._is_full = len(set(lengths)) == 1
+        places = [torch.arange(length) + number * self.longest for number, length in enumerate(lengths)]
+        self._places = torch.cat(places).to(device)
 
     def apart(self, joined: torch.Tensor) -> torch.Tensor:
         """Return (1, heads, tokens, width) as (documents, heads, longest, width), filled up with zeros at the end."""
         _, heads, _, width = joined.shape
         rows = joined[0].transpose(0, 1)
+        if self._tokens is not None:
+            rows = rows.index_select(0, self._tokens)
         if not self._is_full:
-            rows = rows.new_zeros(self.count * self.longest, heads, width).index_copy(0, self._place, rows)
+            rows = rows.new_zeros(self.count * self.longest, heads, width).index_copy(0, self._places, rows)
         return rows.reshape(self.count, self.longest, heads, width).transpose(1, 2)
 
-    def together(self, apart: torch.Tensor) -> torch.Tensor:
-        """Return (documents, heads, longest, width) as (1, tokens, heads, width)."""
+    def rows(self, apart: torch.Tensor) -> torch.Tensor:
+        """Return (documents, heads, longest, width) as (tokens, heads, width), the filling left out."""
         rows = apart.transpose(1, 2).reshape(self.count * self.longest, apart.shape[1], apart.shape[3])
-        return (rows if self._is_full else rows.index_select(0, self._place))[None]
+        return rows if self._is_full else rows.index_select(0, self._places)
 
 
 _current: Documents | None = None
@@ -99,19 +129,21 @@ def _attention(
     documents = _current
     if documents is None:
         raise RuntimeError(f"the attention {NAME!r} was called outside of a pass")
-    query, key, value = (documents.apart(joined) for joined in (query, key, value))
-    mask = _window(documents.longest, sliding_window, query.device)
-    output = scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=mask,
-        dropout_p=dropout,
-        scale=scaling,
-        is_causal=mask is None,
-        enable_gqa=key.shape[1] != query.shape[1],
-    )
-    return documents.together(output), None
+    rows = []
+    for group in documents.groups:
+        mask = _window(group.longest, sliding_window, query.device)
+        output = scaled_dot_product_attention(
+            group.apart(query),
+            group.apart(key),
+            group.apart(value),
+            attn_mask=mask,
+            dropout_p=dropout,
+            scale=scaling,
+            is_causal=mask is None,
+            enable_gqa=key.shape[1] != query.shape[1],
+        )
+        rows.append(group.rows(output))
+    return documents.together(rows), None
 
 
 def _window(longest: int, sliding_window: int | None, device: torch.device) -> torch.Tensor | None:

@@ -114,7 +114,7 @@ def test_dropped_inputs_carry_no_gradient(grouped):
     assert torch.allclose(slot.parameters[1].grad, b.grad, atol=1e-5)
 
 
-@pytest.mark.parametrize("lengths", [(3, 5, 1), (4, 4), (6,)])
+@pytest.mark.parametrize("lengths", [(3, 5, 1), (4, 4), (6,), (40, 2, 3, 1, 39)])
 @pytest.mark.parametrize("window", [None, 2, 99])
 @pytest.mark.parametrize("key_heads", [1, 4])
 def test_documents_attend_to_themselves_only(lengths, window, key_heads):
@@ -163,6 +163,14 @@ def test_token_losses_and_their_gradients_are_those_of_all_logits_at_once(at_a_t
     assert torch.allclose(ours, plain, atol=1e-6)
     with torch.no_grad():
         assert torch.equal(token_losses(hidden, head, targets), found)
+
+
+def test_where_nothing_is_to_be_predicted_nothing_is_lost():
+    head = torch.nn.Linear(6, 13).requires_grad_(False)
+    hidden = torch.randn(0, 6, requires_grad=True)
+    found = token_losses(hidden, head, torch.zeros(0, dtype=torch.long))
+    assert found.shape == (0,)
+    found.sum().backward()
 
 
 ROWS = (
