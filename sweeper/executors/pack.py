@@ -64,6 +64,7 @@ class Pack:
         self._planner = MicroBatches(context, engine.base)
         self._evaluate_text = task_metric(context, engine.base)
         self._running: dict[int, _Running] = {}
+        self._may_begin = True
         self._stopped = [n for n in context.search.interrupted() if n not in context.search.paused()]
         self._begun = time.monotonic()
         self._before = sum(trial.train_seconds for trial in context.database.trials.all(context.config.name))
@@ -94,19 +95,27 @@ class Pack:
     # ---- filling slots
 
     def _fill(self) -> None:
-        """Give every free slot a trial: one that was stopped, one that is promoted, or a new one."""
+        """Give every free slot a trial, as long as there is one to begin.
+
+        Where there is none, that stays so until a trial has ended or was evaluated, and the search is not asked before.
+        """
+        while self._may_begin and len(self._running) < self._plan.slots and not self._context.stop.is_set:
+            self._may_begin = self._begin_one()
+
+    def _begin_one(self) -> bool:
+        """Begin a trial that was stopped, one that is promoted, or a new one; return whether there was any."""
         search = self._context.search
-        while len(self._running) < self._plan.slots and not self._context.stop.is_set:
-            if self._stopped:
-                self._thaw(self._stopped.pop(0))
-            elif (spent := self._spent()) >= 1:
-                return
-            elif promotable := search.promotable():
-                self._thaw(promotable[0])
-            elif candidate := search.ask(spent):
-                self._start(candidate)
-            else:
-                return
+        if self._stopped:
+            self._thaw(self._stopped.pop(0))
+        elif (spent := self._spent()) >= 1:
+            return False
+        elif promotable := search.promotable():
+            self._thaw(promotable[0])
+        elif candidate := search.ask(spent):
+            self._start(candidate)
+        else:
+            return False
+        return True
 
     def _spent(self) -> float:
         planned = sum(running.slot.spec.hyperparameters.epochs for running in self._running.values())
@@ -274,6 +283,7 @@ class Pack:
         self._share(due, [1] * len(due), time.monotonic() - begun)
         measured = [(running, self._measure(running, loss)) for running, loss in zip(due, losses, strict=True)]
         evaluated = [(running, metrics) for running, metrics in measured if metrics is not None]
+        self._may_begin = True  # what is said of one trial may promote another
         for running, metrics in evaluated:
             running.announce(metrics)
         for running, metrics in evaluated:
@@ -354,6 +364,7 @@ class Pack:
     def _end(self, running: _Running, result: TrialResult) -> None:
         """Record how a trial ended, and free its slot."""
         slot = running.slot
+        self._may_begin = True
         del self._running[slot.number]
         self._planner.learn(slot.spec, running.planned_micro_batch, result)
         running.recorder.end(result)
@@ -364,6 +375,7 @@ class Pack:
         """Prune the trials that still wait at their rungs when nothing else is left; return whether there were any."""
         paused = self._context.search.paused()
         for number in paused:
+            self._may_begin = True
             prune_paused(self._context, number, f"{PRUNED}, and never promoted")
         return bool(paused)
 

@@ -8,11 +8,12 @@
 (c)  packed
 (d)  packed, with asynchronous halving
 
-(a') and (d) evaluate six times a trial and halve from the first evaluation on; the others evaluate three times.
+(a') and (d) let the best third of the trials go on after the first of three evaluations.
 
 Every way trains the same list of specifications (hyperparameters and seeds), drawn at random from the quickstart's
 space, and runs in a process of its own, one after the other, on the same threads. What is compared are the ratios
-within one run: an absolute time means nothing on a shared machine. `eval_loss` must agree between (a), (b) and (c).
+within one run: an absolute time means nothing on a shared machine. `eval_loss` must agree between (a), (b) and (c):
+to a few per cent, since TRL rounds adapters to bfloat16, and to rounding with `--float32-adapters`.
 
 `tiny` and `gpu` build Llama models with random weights, `smollm2` is the real SmolLM2-135M.
 """
@@ -45,7 +46,7 @@ WAYS = {
     "d": "sweeper, packed, halving",
 }
 
-HALVING_POINTS = 6
+ETA = 3
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,9 @@ def main() -> None:
     parser.add_argument("--slots", default="8", help="trials at a time in (c) and (d); several as 2,4,8")
     parser.add_argument("--only", default=",".join(WAYS), help="some of the ways, for example a,c")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
+    parser.add_argument(
+        "--float32-adapters", action="store_true", help="the loop keeps adapters in float32, as sweeper"
+    )
     parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -143,6 +147,7 @@ def _compare(preset: str, options: argparse.Namespace) -> list[dict[str, Any]]:
         for way, slots in _ways(options):
             command = [sys.executable, str(HERE), "--preset", preset, "--way", way, "--work", work, "--slots", slots]
             command += ["--trials", str(options.trials)] if options.trials else []
+            command += ["--float32-adapters"] if options.float32_adapters else []
             print(f"{preset}: ({way}) {WAYS[way]}, {slots} at a time ...", file=sys.stderr, flush=True)
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             outcomes.append(Outcome(**json.loads((Path(work) / f"{way}.json").read_text())))
@@ -196,7 +201,10 @@ def _child(options: argparse.Namespace) -> None:
     preset = PRESETS[options.preset]
     trials = options.trials or preset.trials
     study = _study(preset, options.work, trials, options.way, int(options.slots))
-    outcome = (_loop if options.way in ("a", "a'") else _sweeper)(study, preset, options.way)
+    if options.way in ("a", "a'"):
+        outcome = _loop(study, preset, options.way, options.float32_adapters)
+    else:
+        outcome = _sweeper(study, options.way)
     (options.work / f"{options.way}.json").write_text(json.dumps(vars(outcome)))
 
 
@@ -228,7 +236,7 @@ def _study(preset: Preset, work: Path, trials: int, way: str, slots: int) -> Any
             "confirm": 0,
             "enqueue": configurations,
             "sampler": "random",
-            "pruner": {"kind": "asha", "eta": 2, "start": 1 / HALVING_POINTS} if way == "d" else "none",
+            "pruner": {"kind": "asha", "eta": ETA, "start": 1 / preset.points} if way == "d" else "none",
             "space": {
                 "learning_rate": {"low": 1e-4, "high": 5e-3, "log": True},
                 "batch_size": list(preset.batch_sizes),
@@ -239,7 +247,7 @@ def _study(preset: Preset, work: Path, trials: int, way: str, slots: int) -> Any
                 "lora_dropout": 0.0,
             },
         },
-        "evaluation": {"points": HALVING_POINTS if way in ("a'", "d") else preset.points, "metrics": ["perplexity"]},
+        "evaluation": {"points": preset.points, "metrics": ["perplexity"]},
         "executor": packed,
         "seed": 1,
     }
@@ -297,7 +305,7 @@ def _begun(study: Any, listener: Any) -> Iterator[Any]:
         yield run._begin(study, resolve_study(study, fetch=True), device, home, database, listener, StopRequest())
 
 
-def _sweeper(study: Any, preset: Preset, way: str) -> Outcome:
+def _sweeper(study: Any, way: str) -> Outcome:
     from sweeper.executors.base import Silent
     from sweeper.run import EXECUTORS
     from sweeper.training.quiet import quieten
@@ -324,7 +332,7 @@ def _sweeper(study: Any, preset: Preset, way: str) -> Outcome:
         return Outcome(way, slots, seconds, sum(trial.tokens for trial in trials), _peak(context.device), losses, after)
 
 
-def _loop(study: Any, preset: Preset, way: str) -> Outcome:
+def _loop(study: Any, preset: Preset, way: str, float32: bool) -> Outcome:
     """The script that people write: an Optuna study whose objective loads the model and trains it with TRL."""
     import optuna
 
@@ -336,7 +344,7 @@ def _loop(study: Any, preset: Preset, way: str) -> Outcome:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with _begun(study, Silent()) as context:
         specs = [specification(context, candidate) for candidate in iter(context.search.ask, None)]
-    halving = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
+    halving = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=ETA)
     study = optuna.create_study(pruner=halving if way == "a'" else optuna.pruners.NopPruner())
     losses: list[float | None] = []
     ended: list[float] = []
@@ -347,7 +355,7 @@ def _loop(study: Any, preset: Preset, way: str) -> Outcome:
         spec = specs[trial.number]
         losses.append(None)
         try:
-            trained = _train(spec, preset, lambda step, loss: _prune(trial, step, loss))
+            trained = _train(spec, preset, float32, lambda step, loss: _prune(trial, step, loss))
         finally:
             tokens += _train.tokens  # type: ignore[attr-defined]
             ended.append(time.perf_counter())
@@ -369,7 +377,7 @@ def _prune(trial: Any, step: int, loss: float) -> None:
         raise optuna.TrialPruned
 
 
-def _train(spec: Any, preset: Preset, evaluated: Callable[[int, float], None]) -> float:
+def _train(spec: Any, preset: Preset, float32: bool, evaluated: Callable[[int, float], None]) -> float:
     """Load the model in 4 bits, train it with TRL's own trainer, and return its best evaluation loss."""
     import torch
     from datasets import Dataset
@@ -445,6 +453,9 @@ def _train(spec: Any, preset: Preset, evaluated: Callable[[int, float], None]) -
         processing_class=AutoTokenizer.from_pretrained(spec.model_folder),
         callbacks=[callback],
     )
+    if float32:  # TRL keeps the adapters of a quantised base in bfloat16, also where everything else is float32
+        for parameter in trainer.model.parameters():
+            parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
     trainer.train()
     return min(callback.losses)
 
