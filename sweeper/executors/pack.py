@@ -11,7 +11,7 @@ from peft import set_peft_model_state_dict
 
 from sweeper.config.executor import PackedExecutor as PackedConfig
 from sweeper.config.trial import Decision, Outcome, TrialResult
-from sweeper.errors import OutOfMemoryError, UserError
+from sweeper.errors import OutOfMemoryError
 from sweeper.executors.base import StudyContext
 from sweeper.executors.inline import budget_spent, infeasible, task_metric
 from sweeper.executors.micro_batches import KEEP_FREE, MicroBatches, workload
@@ -87,7 +87,7 @@ class Pack:
                     self._pass_rows()
                 elif not self._end_paused():
                     return
-        except UserError:
+        except Exception:
             self._freeze_all()  # what one trial found at fault costs the others nothing
             raise
         self._freeze_all()
@@ -109,7 +109,7 @@ class Pack:
             self._thaw(self._stopped.pop(0))
         elif (spent := self._spent()) >= 1:
             return False
-        elif promotable := search.promotable():
+        elif spent < 1 - self._context.config.search.confirm and (promotable := search.promotable()):
             self._thaw(promotable[0])
         elif candidate := search.ask(spent):
             self._start(candidate)
@@ -211,7 +211,8 @@ class Pack:
                 self._shrink(group, error.with_traceback(None))  # the traceback holds the tensors that did not fit
             elif len(group) > 1:
                 for running in group:
-                    self._pass([running])
+                    if running.slot.number in self._running:
+                        self._pass([running])
             else:
                 self._fail(group[0], error)
             return
@@ -264,34 +265,40 @@ class Pack:
 
     def _evaluate_due(self) -> None:
         """Evaluate every trial that has come to an evaluation, all in the same passes."""
-        due = [running for running in self._running.values() if running.slot.is_due]
-        if due:
-            self._evaluate_together(due)
+        groups: dict[int, list[_Running]] = {}
+        for running in self._running.values():
+            if running.slot.is_due:  # the rows are one object for all trials that have the same
+                groups.setdefault(id(running.slot.validation), []).append(running)
+        evaluated = [one for due in groups.values() for one in self._measure_together(due)]
+        for running, metrics in evaluated:
+            running.announce(metrics)
+        for running, metrics in evaluated:
+            self._judge(running, metrics)
+            self._may_begin = True  # what is said of one trial may promote another
 
-    def _evaluate_together(self, due: Sequence[_Running]) -> None:
-        """Measure the loss of several trials in the same passes; where that fails, of each alone."""
+    def _judge(self, running: _Running, metrics: dict[str, float]) -> None:
+        slot = running.slot
+        decision = running.report(metrics)
+        if decision is not Decision.INTERRUPT:
+            slot.evaluated = slot.progress.steps
+        if decision is Decision.CONTINUE and slot.has_ended:
+            self._complete(running)
+        else:
+            self._obey(running, decision)
+
+    def _measure_together(self, due: Sequence[_Running]) -> list[tuple[_Running, dict[str, float]]]:
+        """Evaluate trials with the same validation rows in the same passes; where that fails, each alone."""
         begun = time.monotonic()
         try:
             losses = self._mean_losses([running.slot.adapter for running in due], list(due[0].slot.validation))
         except Exception as error:
-            if len(due) == 1:
-                self._fail(due[0], error)
-                return
-            for running in due:
-                self._evaluate_together([running])
-            return
+            if len(due) > 1:
+                return [one for running in due for one in self._measure_together([running])]
+            self._fail(due[0], error)
+            return []
         self._share(due, [1] * len(due), time.monotonic() - begun)
         measured = [(running, self._measure(running, loss)) for running, loss in zip(due, losses, strict=True)]
-        evaluated = [(running, metrics) for running, metrics in measured if metrics is not None]
-        self._may_begin = True  # what is said of one trial may promote another
-        for running, metrics in evaluated:
-            running.announce(metrics)
-        for running, metrics in evaluated:
-            decision = running.report(metrics)
-            if decision is Decision.CONTINUE and running.slot.has_ended:
-                self._complete(running)
-            else:
-                self._obey(running, decision)
+        return [(running, metrics) for running, metrics in measured if metrics is not None]
 
     def _mean_losses(self, adapters: Sequence[SlotAdapter], rows: Sequence[Row]) -> list[float]:
         tokens = self._plan.tokens
@@ -358,8 +365,11 @@ class Pack:
         self._end(running, running.slot.ledger.result(running.slot.progress, outcome, reason))
 
     def _freeze_all(self) -> None:
+        for running in self._running.values():
+            freeze(running.slot)  # all of them, before the database is told of any: it may be what is at fault
         for running in list(self._running.values()):
-            self._freeze(running, Outcome.INTERRUPTED, STOPPED)
+            result = running.slot.ledger.result(running.slot.progress, Outcome.INTERRUPTED, STOPPED)
+            self._end(running, result)
 
     def _end(self, running: _Running, result: TrialResult) -> None:
         """Record how a trial ended, and free its slot."""

@@ -101,17 +101,22 @@ def recover(context: StudyContext) -> int:
             frozen.append(number)
         else:
             lost.append(number)
-    begin_again(context, lost)
     context.database.trials.interrupt_unfinished(context.config.name, "the process that ran it ended")
+    begin_again(context, lost)
     return len(frozen) + len(lost)
 
 
 def begin_again(context: StudyContext, numbers: Sequence[int]) -> None:
-    """Queue interrupted trials again, from their beginning."""
+    """Queue interrupted or paused trials again, from their beginning."""
+    trials = context.database.trials.all(context.config.name)
+    paused = {trial.number for trial in trials if trial.outcome is Outcome.PAUSED}
     for number in numbers:
         context.search.requeue(number)
         shutil.rmtree(context.paths.trial(number).frozen, ignore_errors=True)
+        if number in paused:
+            context.database.trials.reopen(context.config.name, number)
     if numbers:
+        context.database.trials.interrupt_unfinished(context.config.name, "begun again under another number")
         context.listener.note(f"{len(numbers)} interrupted trial(s) begin again")
 
 
@@ -119,7 +124,7 @@ def prune_paused(context: StudyContext, number: int, reason: str) -> None:
     """End a paused trial, which is not to go on."""
     paths = context.paths.trial(number)
     paused = read_result(paths)
-    assert paused is not None and paused.outcome is Outcome.PAUSED
+    assert paused is not None and paused.outcome.is_open
     result = paused.model_copy(update={"outcome": Outcome.PRUNED, "reason": reason})
     context.search.take_up(number)
     context.database.trials.reopen(context.config.name, number)

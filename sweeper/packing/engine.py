@@ -69,7 +69,7 @@ class Engine:
         Args:
             adapters: The slots to evaluate.
             rows: The validation rows.
-            limit: Most tokens in a pass, unless a single row of a single slot has more.
+            limit: Most tokens in a pass, unless one row under every adapter is more.
         """
         totals = torch.zeros(len(adapters), dtype=torch.float64)
         tokens = 0

@@ -44,6 +44,7 @@ def freeze(slot: Slot) -> None:
     rest = {
         "progress": asdict(slot.progress),
         "evaluated": slot.evaluated,
+        "device": slot.generator.device.type,
         "started": slot.ledger.started.isoformat(),
         "micro_batch": slot.micro_batch.rows,
         "names": list(slot.adapter.state()),
@@ -71,6 +72,8 @@ def thaw(spec: TrialSpec, base: BaseModel) -> Slot:
         rows = sft_rows(spec, base, model)
     try:
         rest = json.loads((folder / _REST).read_text(encoding="utf-8"))
+        if rest["device"] != torch.device(base.device).type:
+            raise ValueError(f"it was frozen on {rest['device']} and cannot go on on {base.device}")
         tensors = _read(folder / _TENSORS)
         adapter = SlotAdapter(
             {name: tensors["adapter"][name] for name in rest["names"]},
@@ -92,7 +95,7 @@ def thaw(spec: TrialSpec, base: BaseModel) -> Slot:
         slot.random_state = tensors["random"]["generator"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise StudyStateError(
-            f"the paused trial in {folder} is damaged ({type(error).__name__}: {error}); delete that folder, and "
+            f"the trial frozen in {folder} cannot go on ({type(error).__name__}: {error}); delete that folder, and "
             "`sweeper resume` begins the trial again"
         ) from error
     return slot

@@ -141,8 +141,9 @@ class _GroupedLora(torch.autograd.Function):
     ) -> torch.Tensor:
         stack, rows = stacks[name], x.reshape(-1, x.shape[-1])
         with torch.autocast(x.device.type, enabled=False):
-            kept = _kept(rows, stacks._segments)
-            inputs = rows.to(stack.a.dtype) if kept is None else rows.to(stack.a.dtype) * kept
+            inputs = rows.to(stack.a.dtype)
+            kept = _kept(inputs, stacks._segments)
+            inputs = inputs if kept is None else inputs * kept
             reduced = grouped_mm(inputs, stack.a.transpose(1, 2), offs=stacks.ends)
             added = grouped_mm(reduced, stack.b.transpose(1, 2), offs=stacks.ends)
         output.view(-1, output.shape[-1]).add_(added)

@@ -149,11 +149,13 @@ class Slot:
     def offer(self, metrics: Mapping[str, float]) -> None:
         """Take an evaluation; the weights are kept if it is the best.
 
+        The evaluation stays due until ``evaluated`` says that the search has judged it: one that a stop or a fault of
+        the database cut short is repeated.
+
         Raises:
             TrialError: If the deciding metric is missing.
             DivergedError: If a metric is no finite number.
         """
-        self.evaluated = self.progress.steps
         self.ledger.best.offer(self.progress.steps, metrics, self.adapter.state())
 
     def _begin_step(self) -> None:

@@ -14,7 +14,7 @@ from statistics import median
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweeper.search.attributes import OUTCOME
+from sweeper.search.attributes import OUTCOME, PAUSED
 from sweeper.search.curves import first_at_or_after
 
 MEMORY = "memory"
@@ -22,14 +22,14 @@ MEMORY = "memory"
 
 
 def with_pruned_judged(trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> list[FrozenTrial]:
-    """Return ``trials`` with every pruned one made complete, once one truly is; the others as they are."""
+    """Return ``trials`` with every pruned or paused one made complete, once one truly is; the others as they are."""
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if not complete:
         return list(trials)  # nothing to compare with, so a sampler goes on as at the start
     constrained = any(is_infeasible(trial) for trial in trials)
     judged = []
     for trial in trials:
-        if trial.state == TrialState.PRUNED:
+        if trial.state == TrialState.PRUNED or trial.user_attrs.get(PAUSED):
             trial = _as_complete(trial, _judge(trial, complete, directions), constrained)
         elif trial.state == TrialState.COMPLETE and constrained:
             trial = _as_complete(trial, trial.values, constrained)

@@ -271,6 +271,7 @@ class Search:
         """Whether a trial that ``report`` says is too weak is to be paused, since it may still be promoted."""
         return isinstance(self._pruner, HalvingPruner) and self._pruner.promote
 
+    @storage_faults()
     def promotable(self) -> list[int]:
         """Return the paused trials that are among the best at their rung by now: highest rung first, then the best."""
         if not self.pauses:
@@ -281,16 +282,19 @@ class Search:
         ordered = sorted((pruner.standing(self.study, trial), trial.number) for trial in waiting)
         return [number for standing, number in ordered if standing.promoted]
 
+    @storage_faults()
     def paused(self) -> list[int]:
         """Return the numbers of the paused trials."""
         trials = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return [t.number for t in trials if t.number not in self._live and t.user_attrs.get(attribute.PAUSED)]
 
+    @storage_faults()
     def interrupted(self) -> list[int]:
         """Return the numbers of the trials that are open in the storage but not running in this process."""
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return [trial.number for trial in running if trial.number not in self._live]
 
+    @storage_faults()
     def take_up(self, number: int) -> Candidate:
         """Take over an interrupted or paused trial, to go on with it or to tell its result, and return what it runs.
 
@@ -300,6 +304,8 @@ class Search:
         if number not in self.interrupted():
             raise StudyStateError(f"trial {number} of study {self.study.study_name} was not interrupted")
         trial = self._live[number] = optuna.Trial(self.study, self._frozen(number)._trial_id)
+        trial.set_user_attr(attribute.PAUSED, False)
+        trial.set_user_attr(attribute.EPOCHS, 0.0)  # told anew when it ends; until then it counts as running
         return _candidate(trial, read_back(trial.params, self._space))
 
     def requeue(self, number: int) -> None:

@@ -12,7 +12,7 @@ import torch
 from optuna.trial import TrialState
 
 from sweeper.config.trial import Outcome
-from sweeper.errors import StudyInterrupted
+from sweeper.errors import DatabaseError, StudyInterrupted
 from sweeper.executors import pack, packed
 from sweeper.executors.base import Silent, StopRequest
 from sweeper.executors.packed import PackedExecutor
@@ -239,6 +239,68 @@ def test_trials_evaluated_together_are_judged_together(conduct):
     weak, good = records(context)
     assert (weak.outcome, good.outcome) == (Outcome.PRUNED, Outcome.COMPLETE)  # though the weak one came first
     assert weak.steps == 2
+
+
+def test_trials_whose_rows_differ_are_evaluated_on_their_own(conduct, tmp_path, monkeypatch):
+    from tiny import write_rows
+
+    rows = [{"prompt": f"write {n} " * 9, "completion": " one two three" * 3} for n in range(24)]
+    data = {split: str(write_rows(tmp_path / f"{split}.jsonl", rows)) for split in ("train", "validation", "test")}
+    space = {"truncation_mode": ["keep_start", "keep_end"], "batch_size": 8, "epochs": 1, "learning_rate": 1e-3}
+    enqueue = [{"truncation_mode": "keep_start"}, {"truncation_mode": "keep_end"}]
+    parts = {
+        "data": data,
+        "technique": {"max_length": 60, "completion_only": False},
+        "search": {"space": space, "enqueue": enqueue, "n_trials": 2, "pruner": "none", "confirm": 0},
+    }
+    together, _ = conduct(name="together", executor=slots(2), **parts)
+    apart, _ = conduct(name="apart", executor=slots(1), **parts)
+    values = [[record.value for record in records(context)] for context in (together, apart)]
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
+    assert abs(values[0][0] - values[0][1]) > 1e-3  # the rows do differ
+
+
+def test_a_stop_during_an_evaluation_does_not_spare_a_trial_its_judgement(study_file, monkeypatch):
+    search = {
+        "space": {"learning_rate": [1e-7, 1e-2], "batch_size": 8, "epochs": 2},
+        "enqueue": [{"learning_rate": 1e-2}, {"learning_rate": 1e-7}],
+    }
+    file = study_file(search={**search, "n_trials": 2, "confirm": 0}, executor=slots(1))
+    first, measure = Watching(), pack.Pack._measure
+
+    def stopping(one, running, loss):
+        if (running.slot.number, running.slot.progress.steps) == (1, 2):
+            first.stop.set()
+        return measure(one, running, loss)
+
+    monkeypatch.setattr(pack.Pack, "_measure", stopping)
+    with pytest.raises(StudyInterrupted):
+        run_study(file, listener=first, stop=first.stop)
+    resume_study("tiny")
+    with Database.open(Home.current().database, create=False) as database:
+        good, weak = database.trials.all("tiny")
+    assert (good.outcome, weak.outcome, weak.steps) == (Outcome.COMPLETE, Outcome.PRUNED, 2)
+
+
+def test_a_fault_of_the_database_while_trials_are_judged_loses_no_step(study_file, monkeypatch):
+    file = study_file(search={"n_trials": 2, "pruner": "none", "confirm": 0}, executor=slots(2))
+    announce = pack._Running.announce
+
+    def broken(running, metrics):
+        if running.slot.has_ended:
+            raise DatabaseError("the database is locked")
+        announce(running, metrics)
+
+    with monkeypatch.context() as patched, pytest.raises(DatabaseError):
+        patched.setattr(pack._Running, "announce", broken)
+        run_study(file)
+    resume_study("tiny")
+    with Database.open(Home.current().database, create=False) as database:
+        trials = database.trials.all("tiny")
+    assert [(trial.number, trial.outcome, trial.steps) for trial in trials] == [
+        (0, Outcome.COMPLETE, 6),
+        (1, Outcome.COMPLETE, 6),
+    ]
 
 
 def test_one_trial_that_cannot_fit_is_infeasible(conduct, monkeypatch):

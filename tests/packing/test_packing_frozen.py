@@ -38,6 +38,7 @@ def test_a_thawed_slot_goes_on_as_if_it_had_never_stopped(base_of, spec_of, slot
     engine.train([stopped.part()], [stopped.items])  # a part of the third step, which is undone and repeated
     stopped.take(0.0)
     stopped.offer({"eval_loss": 1.25})
+    stopped.evaluated = 2
     freeze(stopped)
     again = thaw(stopped.spec, base)
     assert (again.progress, again.evaluated) == (stopped.progress, 2)
@@ -86,5 +87,5 @@ def test_what_is_damaged_is_named(base_of, spec_of, slot_of, damage):
             rest.write_text("{")
         case "a field gone":
             rest.write_text(json.dumps({k: v for k, v in json.loads(rest.read_text()).items() if k != "scheduler"}))
-    with pytest.raises(StudyStateError, match=r"frozen is damaged .*begins the trial again"):
+    with pytest.raises(StudyStateError, match=r"frozen cannot go on .*begins the trial again"):
         thaw(slot.spec, base)

@@ -86,6 +86,22 @@ def test_gradients_add_up_until_they_are_cleared(grouped):
     assert not slot.parameters[1].grad.any()
 
 
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_float32_input_meets_bfloat16_weights_and_dropout(grouped):
+    """As after a layer norm under autocast."""
+    weights = {f"base_model.model.second.lora_{part}.weight": torch.randn(8, 8) for part in "AB"}
+    slot = SlotAdapter(weights, {"second": 1.5}, 0.5, device="cpu", dtype=torch.bfloat16, compute=torch.bfloat16)
+    model = Model()
+    layers = PackedLayers(model, grouped=grouped)
+    layers.prepare(slot)
+    x = torch.randn(1, 6, 8)
+    with layers.on([Segment(slot, slice(0, 6), Masks(torch.Generator().manual_seed(0), (1, 6), None))]):
+        output = model(x)
+        output.sum().backward()
+    assert output.dtype is torch.float32
+    assert all(parameter.grad.any() for parameter in slot.parameters)
+
+
 @pytest.mark.parametrize("inside", [None, torch.tensor([0, 1, 3, 4, 5])])
 def test_dropout_drops_what_torch_drops_with_the_same_random_numbers(inside):
     rows = torch.randn(6 if inside is None else 5, 4)

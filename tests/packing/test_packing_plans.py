@@ -80,12 +80,12 @@ def test_bases_that_pack(base_of, kind, family, dtype):
     ],
 )
 def test_bases_that_do_not(base_of, family, more, said):
-    state = torch.get_rng_state()
     base = base_of(family, **more)
+    state = torch.get_rng_state()
     assert said in obstacle_in_base(base)
     assert not base.model.training
     assert base.model.config._attn_implementation == "sdpa"
-    assert state is not None
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_base_that_cannot_take_documents_says_so(base_of, monkeypatch):
