@@ -241,6 +241,7 @@ def test_trials_evaluated_together_are_judged_together(conduct):
     assert weak.steps == 2
 
 
+@pytest.mark.filterwarnings("ignore:The .'keep_end'. truncation mode is deprecated:FutureWarning")
 def test_trials_whose_rows_differ_are_evaluated_on_their_own(conduct, tmp_path, monkeypatch):
     from tiny import write_rows
 
@@ -255,6 +256,7 @@ def test_trials_whose_rows_differ_are_evaluated_on_their_own(conduct, tmp_path, 
     }
     together, _ = conduct(name="together", executor=slots(2), **parts)
     apart, _ = conduct(name="apart", executor=slots(1), **parts)
+    assert [record.reason for record in records(together)] == [None, None]
     values = [[record.value for record in records(context)] for context in (together, apart)]
     assert values[0] == pytest.approx(values[1], rel=1e-5)
     assert abs(values[0][0] - values[0][1]) > 1e-3  # the rows do differ
