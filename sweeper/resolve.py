@@ -11,7 +11,7 @@ from sweeper.config.loader import StudyFile, nearest
 from sweeper.config.space import Choice, Fixed, Range, Space, enqueue_faults, space_faults
 from sweeper.config.study import StudyConfig
 from sweeper.config.yaml_source import parse
-from sweeper.data.splits import Splits, load_splits
+from sweeper.data.splits import SPLITS, Splits, load_splits
 from sweeper.errors import DataError, Fault, ModelError, StudyFileError
 from sweeper.hardware import gpus, pick_device
 from sweeper.models.facts import ModelFacts, read_facts
@@ -67,7 +67,7 @@ def resolve_study(
     config = file.config
     _refuse(file, list(_preset_faults(config)))
     device = pick_device(config.executor.device, gpus())
-    splits = load_splits(config.data, file.folder)
+    splits = load_splits(config.data, file.folder, config.technique.rows)
     _require_answers(config, splits)
     model = resolve(config.model, file.folder, fetch=fetch, on_progress=on_progress)
     facts = read_facts(model.path) if model.planned is None else None
@@ -95,6 +95,18 @@ def _require_answers(config: StudyConfig, splits: Splits) -> None:
         raise DataError(
             f"evaluation: {need_answers[0]} compares answers, and rows of plain text have none; use perplexity or "
             "eval_loss as evaluation.metric and evaluation.metrics, or data with prompts and completions"
+        )
+    if splits.kind.startswith("prompt") and config.technique.rows == "prompts":
+        _require_references(config, splits, need_answers)
+
+
+def _require_references(config: StudyConfig, splits: Splits, need_answers: list[Any]) -> None:
+    rewarded = [reward.kind for reward in getattr(config.technique, "rewards", ()) if reward.kind == "exact_match"]
+    without = [name for name in SPLITS if any("reference" not in row for row in getattr(splits, name))]
+    if without and (need_answers or rewarded):
+        raise DataError(
+            f"data: {[*need_answers, *rewarded][0]} compares answers with a reference, and {without[0]} has rows "
+            "without one; add a column reference (data.columns renames yours)"
         )
 
 

@@ -158,7 +158,7 @@ def _begin(
         model_folder=str(resolved.model.path),
         fingerprint=fingerprint(resolved.model.path),
         train_rows=len(resolved.splits.train),
-        tokens_per_row=min(max(lengths), config.technique.max_length),
+        tokens_per_row=config.technique.tokens_per_row(max(lengths)),
     )
     write_json(paths.resolved, asdict(on_disk))
     storage = open_storage(home.database)

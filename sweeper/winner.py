@@ -11,8 +11,8 @@ from sweeper.data.splits import read_prepared
 from sweeper.errors import StudyInterrupted, SweeperError
 from sweeper.evaluation.comparison import Comparison, Difference, compare
 from sweeper.evaluation.report import markdown_report
+from sweeper.evaluation.scorer import Scorer
 from sweeper.evaluation.scores import Scores
-from sweeper.evaluation.scoring import score
 from sweeper.executors.base import StudyContext
 from sweeper.paths import Home, write_atomically
 from sweeper.registry import AdapterVersion, Registry
@@ -98,13 +98,13 @@ def _reasons(context: StudyContext) -> str:
 
 def _score_all(context: StudyContext, base: BaseModel, numbers: list[int]) -> tuple[Scores, dict[int, Scores]]:
     rows = read_prepared(context.data.test)
-    config = context.config.evaluation
-    base_scores = score(base.model, base.tokenizer, rows, config, _progress(context, BASE, 0, len(numbers) + 1))
+    scorer = Scorer(base, rows, context.config.evaluation, context.config.technique)
+    base_scores = scorer(base.model, _progress(context, BASE, 0, len(numbers) + 1))
     scores = {}
     for place, number in enumerate(numbers, start=1):
         with base.with_adapter(context.paths.trial(number).adapter) as model:
             progress = _progress(context, _name(number), place, len(numbers) + 1)
-            scores[number] = score(model, base.tokenizer, rows, config, progress)
+            scores[number] = scorer(model, progress)
     return base_scores, scores
 
 

@@ -23,12 +23,27 @@ WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 def row(shape: str, number: int) -> dict[str, Any]:
     """A number in words and in digits, in the shape asked for."""
     words, digits = " ".join(WORDS[int(digit)] for digit in str(number)), str(number)
+    wrong = str(number + 1)
     user, answer = {"role": "user", "content": f"write {words}"}, {"role": "assistant", "content": digits}
     return {
         "prompt_completion": {"prompt": f"write {words}: ", "completion": digits},
         "prompt_completion_chat": {"prompt": [user], "completion": [answer]},
         "messages": {"messages": [user, answer]},
         "text": {"text": f"write {words}: {digits}"},
+        "preference": {"prompt": f"write {words}: ", "chosen": digits, "rejected": wrong},
+        "preference_chat": {
+            "prompt": [user],
+            "chosen": [answer],
+            "rejected": [{"role": "assistant", "content": wrong}],
+        },
+        "unpaired": {
+            "prompt": f"write {words}: ",
+            "completion": digits if number % 2 else wrong,
+            "label": bool(number % 2),
+        },
+        "prompt": {"prompt": f"write {words}: ", "reference": digits},
+        # Every preferred answer is the same token, every other one another.
+        "same_preference": {"prompt": f"write {words}:", "chosen": " one", "rejected": " two"},
         # Every answer is the same token, which even an untrained model of two layers learns in a few steps.
         "same_answer": {"prompt": f"write {words}:", "completion": " one"},
     }[shape]

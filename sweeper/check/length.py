@@ -10,7 +10,9 @@ from sweeper.check.section import Section
 from sweeper.config.schedule import steps as count_steps
 from sweeper.config.schedule import warmup
 from sweeper.config.space import Space
+from sweeper.config.technique import SFT
 from sweeper.data.files import Row
+from sweeper.data.formats import is_chat
 from sweeper.data.tokens import TokenCounter
 from sweeper.errors import DataError
 from sweeper.presets.rules import corner_values
@@ -131,7 +133,7 @@ def sample(rows: Sequence[Row]) -> list[Row]:
 def _masked(study: ResolvedStudy, counter: TokenCounter, rows: list[Row]) -> int:
     """Return how many rows have nothing with a loss left after the cut, which the trainer drops."""
     technique = study.config.technique
-    if not technique.completion_only or study.splits.kind == "text":
+    if study.splits.kind == "text" or (isinstance(technique, SFT) and not technique.completion_only):
         return 0
     asked = rows
     if study.splits.kind == "messages":
@@ -159,7 +161,7 @@ def _text_warnings(study: ResolvedStudy, counter: TokenCounter, rows: list[Row])
             f"train: {len(special):,} of {len(rows):,} rows hold a special token of the model in their text (first: "
             f"row {special[0] + 1} of those counted); the model takes it for a turn's end or the like"
         )
-    if study.splits.kind in ("messages", "prompt_completion_messages") and not counter.has_chat_template:
+    if is_chat(study.splits.kind) and not counter.has_chat_template:
         warnings.append("the data are chats, and the model has no chat template: turns are joined without any mark")
     positions = study.facts.max_positions if study.facts else None
     most = study.config.technique.max_length

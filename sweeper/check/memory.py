@@ -71,7 +71,7 @@ def largest_workload(study: ResolvedStudy, here: Machine, tokens: Tokens) -> Wor
         adapter=config.adapter,
         lora_rank=int(max(corner_values(space, "lora_rank"))),
         target_modules="all-linear" if "all-linear" in targets else max(targets, key=len),
-        tokens_per_row=config.technique.max_length if config.technique.packing else tokens.longest,
+        tokens_per_row=config.technique.tokens_per_row(tokens.longest),
         dtype=compute_type(config, study.device, here),
         gradient_checkpointing=study.device != "cpu" if checkpointing == "auto" else checkpointing,
         attention_matrix=config.model.attention == "eager",

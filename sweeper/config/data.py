@@ -8,7 +8,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from sweeper.config.base import Frozen
 
-DataFormat = Literal["auto", "messages", "prompt_completion", "alpaca", "text"]
+DataFormat = Literal[
+    "auto", "messages", "prompt_completion", "alpaca", "text", "preference", "unpaired_preference", "prompt"
+]
 
 
 def _as_list(value: Any) -> Any:

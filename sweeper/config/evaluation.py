@@ -27,10 +27,31 @@ TaskMetric = Literal[
 ]
 """Metrics on generated text; all are better when larger."""
 
-Metric = Literal[Loss, TaskMetric]
+PreferenceMetric = Literal["preference_accuracy", "preference_margin"]
+"""How often, and by how much, the better answer is ranked above the worse; both are better when larger."""
+
+RewardMetric = Literal["mean_reward", "win_rate", "kl"]
+"""What answers to held-out prompts earn, how often more than the base model's, and how far the policy has moved from
+it; ``kl`` is better when smaller, the others when larger."""
+
+Metric = Literal[Loss, TaskMetric, PreferenceMetric, RewardMetric]
 
 LOSSES: tuple[str, ...] = get_args(Loss)
 TASK_METRICS: tuple[str, ...] = get_args(TaskMetric)
+PREFERENCE_METRICS: tuple[str, ...] = get_args(PreferenceMetric)
+REWARD_METRICS: tuple[str, ...] = get_args(RewardMetric)
+
+_METRICS_OF = {
+    "answers": (*LOSSES, *TASK_METRICS),
+    "pairs": ("eval_loss", *PREFERENCE_METRICS),
+    "labelled": ("eval_loss", *PREFERENCE_METRICS),
+    "prompts": (*REWARD_METRICS, *TASK_METRICS),
+}
+
+
+def metrics_of(rows: str) -> tuple[str, ...]:
+    """Return the metrics that a technique learning from such rows can be measured with."""
+    return _METRICS_OF[rows]
 
 
 class EvaluationConfig(Frozen):
@@ -62,4 +83,4 @@ class EvaluationConfig(Frozen):
 
 def direction(metric: str) -> Literal["minimize", "maximize"]:
     """Return which way a metric is better."""
-    return "minimize" if metric in LOSSES else "maximize"
+    return "minimize" if metric in (*LOSSES, "kl") else "maximize"

@@ -11,10 +11,11 @@ from typing import Any, get_args
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from sweeper.config.parameters import EXCLUSIVE, PARAMETERS
+from sweeper.config.parameters import EXCLUSIVE, PARAMETERS, TECHNIQUE_PARAMETERS
 from sweeper.config.space import Choice, Fixed, FloatRange, IntRange, Range
 from sweeper.config.study import StudyConfig
-from sweeper.config.trl_fields import OWNED, RENAMED, trl_fields
+from sweeper.config.technique import technique_class
+from sweeper.config.trl_fields import CONFIG_CLASSES, OWNED, RENAMED, trl_fields
 from sweeper.config.yaml_source import Path_, YamlSource, parse, read_text
 from sweeper.errors import Fault, StudyFileError
 
@@ -153,8 +154,7 @@ def _space_faults(source: YamlSource) -> Iterator[Fault]:
     raw = search.get("space") if isinstance(search, dict) else None
     if not isinstance(raw, dict):
         return
-    technique = source.data.get("technique")
-    kind = technique.get("kind", "sft") if isinstance(technique, dict) else "sft"
+    kind = technique_class(source.data.get("technique", "sft")).model_fields["kind"].default
     at = ("search", "space")
     for name, value in raw.items():
         message, hint = _parameter_fault(name, value, str(kind))
@@ -173,19 +173,20 @@ def _parameter_fault(name: str, value: Any, technique: str) -> tuple[str | None,
         return f"is set by sweeper; use {RENAMED[name]} instead", None
     if name in OWNED:
         return "is set by sweeper for its own bookkeeping and cannot be searched", None
-    if name not in PARAMETERS:
+    parameter = PARAMETERS.get(name) or TECHNIQUE_PARAMETERS.get(technique, {}).get(name)
+    if parameter is None:
         fields = trl_fields(technique)
         if name in fields:
             return None, None
         message = (
-            f"unknown parameter; known are {', '.join(PARAMETERS)} and the fields of TRL's {technique.upper()}Config"
+            f"unknown parameter; known are {', '.join(PARAMETERS)} and the fields of TRL's "
+            f"{CONFIG_CLASSES[technique][1]}"
         )
         return message, nearest(name, [*PARAMETERS, *fields])
     try:
         range_ = _RANGE.validate_python(value)
     except ValidationError:
         return None, None  # reported with the rest of the file's form
-    parameter = PARAMETERS[name]
     if isinstance(range_, FloatRange) and parameter.type == "int":
         return f"must be an integer range; found {range_.low:g} to {range_.high:g}", None
     if isinstance(range_, FloatRange | IntRange) and parameter.type in ("text", "modules"):

@@ -106,6 +106,63 @@ PARAMETERS = _table(
 )
 """Every hyperparameter that sweeper itself gives a meaning to, by name."""
 
+_DPO_LOSSES = (
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "nca_pair",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "aot_unpaired",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+    "sigmoid_norm",
+)
+
+TECHNIQUE_PARAMETERS: dict[str, dict[str, Parameter]] = {
+    "dpo": _table(
+        (
+            Parameter("beta", "float", 0.1, low=0, low_open=True),
+            Parameter("loss_type", "text", "sigmoid", allowed=_DPO_LOSSES),
+        )
+    ),
+    "kto": _table(
+        (
+            Parameter("beta", "float", 0.1, low=0, low_open=True),
+            Parameter("loss_type", "text", "kto", allowed=("kto", "apo_zero_unpaired")),
+            Parameter("desirable_weight", "float", 1.0, low=0),
+            Parameter("undesirable_weight", "float", 1.0, low=0),
+        )
+    ),
+    "orpo": _table((Parameter("beta", "float", 0.1, low=0, low_open=True),)),
+    "cpo": _table(
+        (
+            Parameter("beta", "float", 0.1, low=0, low_open=True),
+            Parameter("loss_type", "text", "sigmoid", allowed=("sigmoid", "hinge", "ipo", "simpo", "alphapo")),
+            Parameter("cpo_alpha", "float", 1.0, low=0),
+            Parameter("simpo_gamma", "float", 0.5, low=0),
+        )
+    ),
+    "reward": _table((Parameter("center_rewards_coefficient", "float", None, low=0),)),
+    "grpo": _table(
+        (
+            Parameter("beta", "float", 0.0, low=0),
+            Parameter("num_generations", "int", 8, low=2, high=1024),
+            Parameter("temperature", "float", 1.0, low=0, low_open=True),
+        )
+    ),
+    "rloo": _table(
+        (
+            Parameter("beta", "float", 0.05, low=0),
+            Parameter("num_generations", "int", 2, low=2, high=1024),
+            Parameter("temperature", "float", 1.0, low=0, low_open=True),
+        )
+    ),
+}
+"""Fields of the techniques' TRL configs whose values are checked before anything runs; the defaults are TRL's own."""
+
 EXCLUSIVE = (("warmup_steps", "warmup_ratio"),)
 """Pairs of which a space may name one only: each says the same thing in another unit."""
 

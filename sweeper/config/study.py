@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
 from sweeper.config.adapter import Adapter, QLoRA
 from sweeper.config.base import Frozen
 from sweeper.config.data import DataConfig
-from sweeper.config.evaluation import EvaluationConfig
+from sweeper.config.evaluation import EvaluationConfig, metrics_of
 from sweeper.config.executor import Executor, PackedExecutor, StorageConfig
 from sweeper.config.model import ModelConfig
 from sweeper.config.search import SearchConfig
-from sweeper.config.technique import SFT, Technique
+from sweeper.config.technique import SFT, Technique, technique_class
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 
@@ -49,6 +49,32 @@ class StudyConfig(Frozen):
     executor: Executor = PackedExecutor()
     storage: StorageConfig = StorageConfig()
     seed: int = Field(default=0, ge=0, lt=2**31)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _technique_says_what_decides(cls, data: Any) -> Any:
+        """Each technique has metrics of its own, for a study that names none."""
+        if not isinstance(data, dict) or not isinstance(data.get("evaluation", {}), dict):
+            return data
+        technique = technique_class(data.get("technique", "sft"))
+        decides = {"metric": technique.metric, "metrics": technique.metrics}
+        return {**data, "evaluation": {**decides, **data.get("evaluation", {})}}
+
+    @model_validator(mode="after")
+    def _metrics_fit_the_technique(self) -> StudyConfig:
+        kind, possible = self.technique.kind, metrics_of(self.technique.rows)
+        for place, names in (("metric", (self.evaluation.metric,)), ("metrics", self.evaluation.metrics)):
+            for name in names:
+                if name not in possible:
+                    raise ValueError(
+                        f"evaluation.{place}: {kind} is not measured by {name}; use one of {', '.join(possible)}"
+                    )
+        if kind != "sft" and "eval_loss" in self.evaluation.metrics:
+            raise ValueError(
+                f"evaluation.metrics: the loss of {kind} is known while training only; compare by "
+                f"{', '.join(name for name in possible if name != 'eval_loss')}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_objective_for_cmaes(self) -> StudyConfig:

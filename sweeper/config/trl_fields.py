@@ -7,7 +7,18 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-_CLASSES = {"sft": (("trl", "trainer/sft_config.py", "SFTConfig"),)}
+CONFIG_CLASSES = {
+    "sft": ("trainer/sft_config.py", "SFTConfig"),
+    "dpo": ("trainer/dpo_config.py", "DPOConfig"),
+    "kto": ("trainer/kto_config.py", "KTOConfig"),
+    "orpo": ("experimental/orpo/orpo_config.py", "ORPOConfig"),
+    "cpo": ("experimental/cpo/cpo_config.py", "CPOConfig"),
+    "reward": ("trainer/reward_config.py", "RewardConfig"),
+    "grpo": ("trainer/grpo_config.py", "GRPOConfig"),
+    "rloo": ("trainer/rloo_config.py", "RLOOConfig"),
+}
+"""Where TRL keeps the configuration of each technique."""
+
 _BASES = (("trl", "trainer/base_config.py", "_BaseConfig"), ("transformers", "training_args.py", "TrainingArguments"))
 
 RENAMED = {
@@ -21,6 +32,11 @@ RENAMED = {
     "per_device_eval_batch_size": "executor.micro_batch",
     "max_length": "technique.max_length",
     "completion_only_loss": "technique.completion_only",
+    "assistant_only_loss": "technique.assistant_only",
+    "max_completion_length": "technique.max_completion_length",
+    "generation_batch_size": "batch_size",
+    "steps_per_generation": "batch_size",
+    "reward_weights": "technique.rewards",
     "packing": "technique.packing",
     "gradient_checkpointing": "technique.gradient_checkpointing",
     "activation_checkpointing": "technique.gradient_checkpointing",
@@ -36,7 +52,7 @@ RENAMED = {
 }
 """TRL fields that sweeper sets from a part of the study of its own."""
 
-ROW_FIELDS = ("assistant_only_loss", "packing_strategy", "shuffle_dataset", "truncation_mode")
+ROW_FIELDS = ("packing_strategy", "shuffle_dataset", "truncation_mode")
 """TRL fields that preparing a data set looks at, beyond those that sweeper sets itself."""
 
 OWNED = frozenset(
@@ -82,7 +98,9 @@ OWNED = frozenset(
 @lru_cache
 def trl_fields(technique: str) -> frozenset[str]:
     """Return the names of all fields of the technique's TRL config; empty where TRL is not installed."""
-    return frozenset().union(*(_annotated(*place) for place in (*_CLASSES[technique], *_BASES)))
+    if technique not in CONFIG_CLASSES:
+        return frozenset()
+    return frozenset().union(*(_annotated(*place) for place in (("trl", *CONFIG_CLASSES[technique]), *_BASES)))
 
 
 def _annotated(package: str, file: str, class_name: str) -> frozenset[str]:

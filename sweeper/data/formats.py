@@ -5,17 +5,28 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from sweeper.config.data import DataConfig, DataFormat
-from sweeper.data.files import ROW_LIMIT_BYTES
+from sweeper.config.technique import Rows
+from sweeper.data.fields import chat, check_turns, text
+from sweeper.data.preferences import as_labelled, as_prompt, build_labelled, build_pair, build_prompt
 from sweeper.errors import DataError
 
-RowKind = Literal["text", "messages", "prompt_completion", "prompt_completion_messages"]
-"""What converted rows hold: a text, a chat, or a prompt and a completion, both texts or both chats."""
-
-ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
-"""Known roles, ShareGPT's among them, to the role that chat templates know."""
+RowKind = Literal[
+    "text",
+    "messages",
+    "prompt_completion",
+    "prompt_completion_messages",
+    "preference",
+    "preference_messages",
+    "unpaired_preference",
+    "unpaired_preference_messages",
+    "prompt",
+    "prompt_messages",
+]
+"""What converted rows hold: a text, a chat, or a prompt and a completion, two answers to choose between, an answer with
+a label, or nothing more, each of them texts or chats."""
 
 ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
@@ -29,28 +40,32 @@ ALPACA_WITH_INPUT = (
 """The prompts of Stanford Alpaca (github.com/tatsu-lab/stanford_alpaca), ending in a line break."""
 
 
-def convert(rows: Sequence[Mapping[str, Any]], config: DataConfig, source: str) -> list[dict[str, Any]]:
+def convert(
+    rows: Sequence[Mapping[str, Any]], config: DataConfig, source: str, learns: Rows = "answers"
+) -> list[dict[str, Any]]:
     """Turn rows into TRL's layout; columns that it does not need are left out.
 
     Args:
         rows: Rows as read.
         config: Names the format and renames columns; ``auto`` goes by the columns of the first row.
         source: The file's name for messages.
+        learns: What the technique learns from.
 
     Returns:
-        Rows with ``text``, with ``messages``, or with ``prompt`` and ``completion`` (both texts or both message
-        lists); all of one kind.
+        Rows with ``text``, with ``messages``, or with ``prompt`` and ``completion``; for pairs with ``prompt``,
+        ``chosen``, ``rejected`` and perhaps ``margin``; for labelled answers with ``prompt``, ``completion`` and
+        ``label``; for prompts with ``prompt`` and perhaps ``reference``. Texts or message lists; all of one kind.
 
     Raises:
         DataError: If a column is missing or a row does not fit; names the row, from 1.
     """
     if not rows:
         raise DataError(f"{source}: has no rows")
-    layout = _layout(rows[0], config, source)
+    layout = _layout(rows[0], config, source, learns)
     converted: list[dict[str, Any]] = []
     for number, row in enumerate(rows, 1):
         try:
-            converted.append(layout.build(_fields(row, layout, config)))
+            converted += _FINISH[learns](layout.build(_fields(row, layout, config)))
             _same_kind(converted[0], converted[-1])
         except ValueError as fault:
             raise DataError(f"{source}: row {number}: {fault}") from fault
@@ -63,7 +78,18 @@ def kind_of(row: Mapping[str, Any]) -> RowKind:
         return "text"
     if "messages" in row:
         return "messages"
-    return "prompt_completion" if isinstance(row["prompt"], str) else "prompt_completion_messages"
+    if "chosen" in row:
+        kind = "preference"
+    elif "label" in row:
+        kind = "unpaired_preference"
+    else:
+        kind = "prompt_completion" if "completion" in row else "prompt"
+    return cast(RowKind, kind if isinstance(row["prompt"], str) else f"{kind}_messages")
+
+
+def is_chat(kind: RowKind) -> bool:
+    """Tell whether rows of this kind are chats."""
+    return kind.endswith("messages")
 
 
 def _same_kind(first: Mapping[str, Any], row: Mapping[str, Any]) -> None:
@@ -73,35 +99,35 @@ def _same_kind(first: Mapping[str, Any], row: Mapping[str, Any]) -> None:
 
 def _build_messages(fields: Mapping[str, Any]) -> dict[str, Any]:
     name = next(iter(fields))
-    messages = _messages(fields[name], name)
-    _check_turns(messages, name)
+    messages = chat(fields[name], name)
+    check_turns(messages, name)
     return {"messages": messages}
 
 
 def _build_prompt_completion(fields: Mapping[str, Any]) -> dict[str, Any]:
     prompt, completion = fields["prompt"], fields["completion"]
     if not isinstance(prompt, list) and not isinstance(completion, list):
-        return {"prompt": _text(prompt, "prompt"), "completion": _text(completion, "completion")}
+        return {"prompt": text(prompt, "prompt"), "completion": text(completion, "completion")}
     if not isinstance(prompt, list) or not isinstance(completion, list):
         raise ValueError("'prompt' and 'completion' must both be text or both be lists of messages")
-    prompt, completion = _messages(prompt, "prompt"), _messages(completion, "completion")
+    prompt, completion = chat(prompt, "prompt"), chat(completion, "completion")
     if prompt[-1]["role"] != "user":
         raise ValueError(f"'prompt' must end with the user's turn; found {prompt[-1]['role']!r}")
-    _check_turns([*prompt, *completion], "prompt and completion")
+    check_turns([*prompt, *completion], "prompt and completion")
     return {"prompt": prompt, "completion": completion}
 
 
 def _build_alpaca(fields: Mapping[str, Any]) -> dict[str, Any]:
-    instruction = _text(fields["instruction"], "instruction")
-    completion = _text(fields["output"], "output")
+    instruction = text(fields["instruction"], "instruction")
+    completion = text(fields["output"], "output")
     if fields.get("input") in (None, ""):
         return {"prompt": ALPACA.format(instruction=instruction), "completion": completion}
-    context = _text(fields["input"], "input")
+    context = text(fields["input"], "input")
     return {"prompt": ALPACA_WITH_INPUT.format(instruction=instruction, input=context), "completion": completion}
 
 
 def _build_text(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {"text": _text(fields["text"], "text")}
+    return {"text": text(fields["text"], "text")}
 
 
 @dataclass(frozen=True)
@@ -118,22 +144,42 @@ class _Layout:
         return self.required + self.optional
 
 
-_LAYOUTS = (
+_ANSWERS = (
     _Layout("messages", ("messages",), _build_messages),
     _Layout("messages", ("conversations",), _build_messages),
     _Layout("prompt_completion", ("prompt", "completion"), _build_prompt_completion),
     _Layout("alpaca", ("instruction", "output"), _build_alpaca, optional=("input",)),
     _Layout("text", ("text",), _build_text),
 )
-_COLUMNS = tuple(dict.fromkeys(name for layout in _LAYOUTS for name in layout.columns))
+_PAIRS = (_Layout("preference", ("chosen", "rejected"), build_pair, optional=("prompt", "margin")),)
+_LAYOUTS: dict[Rows, tuple[_Layout, ...]] = {
+    "answers": _ANSWERS,
+    "pairs": _PAIRS,
+    "labelled": (_Layout("unpaired_preference", ("prompt", "completion", "label"), build_labelled), *_PAIRS),
+    "prompts": (*_ANSWERS[:-1], _Layout("prompt", ("prompt",), build_prompt, optional=("reference",)), *_PAIRS),
+}
+"""What each kind of learning can be fed with, the first that fits taken."""
+
+_FINISH: dict[Rows, Callable[[dict[str, Any]], list[dict[str, Any]]]] = {
+    "answers": lambda row: [row],
+    "pairs": lambda row: [row],
+    "labelled": as_labelled,
+    "prompts": as_prompt,
+}
+"""From a layout's row to the rows that are learned from."""
+
+_COLUMNS = tuple(dict.fromkeys(name for layouts in _LAYOUTS.values() for layout in layouts for name in layout.columns))
 
 
-def _layout(row: Mapping[str, Any], config: DataConfig, source: str) -> _Layout:
+def _layout(row: Mapping[str, Any], config: DataConfig, source: str, learns: Rows) -> _Layout:
     """Return the first layout whose columns are there, one with renamed columns before others."""
     for wanted in config.columns:
         if wanted not in _COLUMNS:
             raise DataError(f"data.columns: {wanted!r} is no column that is looked for; {_nearest(wanted, _COLUMNS)}")
-    allowed = [layout for layout in _LAYOUTS if config.format in ("auto", layout.name)]
+    allowed = [layout for layout in _LAYOUTS[learns] if config.format in ("auto", layout.name)]
+    if not allowed:
+        names = dict.fromkeys(layout.name for layout in _LAYOUTS[learns])
+        raise DataError(f"data.format: {config.format} is not what the technique learns from; use {', '.join(names)}")
     there = {*row, *config.columns}
     fitting = [layout for layout in allowed if there.issuperset(layout.required)]
     fitting.sort(key=lambda layout: not set(layout.columns) & set(config.columns))
@@ -167,61 +213,6 @@ def _fields(row: Mapping[str, Any], layout: _Layout, config: DataConfig) -> dict
         elif name in layout.required or name in config.columns:
             raise ValueError(f"the column {column!r} is missing; {_nearest(column, row)}")
     return fields
-
-
-def _messages(value: Any, name: str) -> list[dict[str, str]]:
-    """Return a chat as role and content, from OpenAI's keys or from ShareGPT's (``from`` and ``value``)."""
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"{name!r} must be a list of messages with role and content; found {_described(value)}")
-    messages = []
-    for number, message in enumerate(value, 1):
-        place = f"{name!r}, message {number}"
-        if not isinstance(message, dict):
-            raise ValueError(f"{place}: an object with role and content is due; found {_described(message)}")
-        role = message.get("role", message.get("from"))
-        if not isinstance(role, str) or role not in ROLES:
-            raise ValueError(f"{place}: unknown role {str(role)[:40]!r}; known are {', '.join(ROLES)}")
-        content = _text(message.get("content", message.get("value")), f"{name}[{number}].content")
-        messages.append({"role": ROLES[role], "content": content})
-    return messages
-
-
-def _check_turns(messages: Sequence[Mapping[str, str]], name: str) -> None:
-    roles = [message["role"] for message in messages]
-    for number, role in enumerate(roles, 1):
-        if role == "system" and number > 1:
-            raise ValueError(f"{name!r}, message {number}: 'system' may only come first")
-    first = 1 if roles[0] == "system" else 0
-    for index, role in enumerate(roles[first:]):
-        due = ("user", "assistant")[index % 2]
-        if role != due:
-            raise ValueError(f"{name!r}, message {first + index + 1}: the turn of {due!r} is due; found {role!r}")
-    if roles[-1] != "assistant":
-        raise ValueError(f"{name!r} must end with the assistant's turn; found {roles[-1]!r}")
-
-
-def _text(value: Any, name: str) -> str:
-    if value is None or (isinstance(value, str) and not value.strip()):
-        raise ValueError(f"{name!r} is empty")
-    if not isinstance(value, str):
-        raise ValueError(f"{name!r} must be text; found {_described(value)}")
-    if "\0" in value:
-        raise ValueError(f"{name!r} holds a NUL character, which no text has")
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{name!r} holds half a character (a lone surrogate) at position {error.start}") from error
-    if size > ROW_LIMIT_BYTES:
-        raise ValueError(f"{name!r} has more than {ROW_LIMIT_BYTES:,} bytes; split the row, or leave it out")
-    return value
-
-
-def _described(value: Any) -> str:
-    if isinstance(value, list | dict):
-        return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
-    names = {bool: "true or false", int: "a number", float: "a number", str: "text", type(None): "null"}
-    shown = repr(value)
-    return f"{names.get(type(value), type(value).__name__)}: {shown if len(shown) <= 60 else shown[:57] + '...'}"
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

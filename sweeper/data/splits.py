@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.config.data import DataConfig
+from sweeper.config.technique import Rows
 from sweeper.data.files import Row, read_file
 from sweeper.data.formats import RowKind, convert, kind_of
 from sweeper.data.read import read_rows
@@ -49,7 +50,7 @@ class PreparedData:
     sha256: dict[str, str]
 
 
-def load_splits(config: DataConfig, base: Path) -> Splits:
+def load_splits(config: DataConfig, base: Path, learns: Rows = "answers") -> Splits:
     """Read and convert the splits of a study; those that are not named are cut from ``train``.
 
     A row goes to a split by the hash of its content alone, so it stays there when rows are added or moved, and
@@ -59,14 +60,15 @@ def load_splits(config: DataConfig, base: Path) -> Splits:
     Args:
         config: Sources, format and limits.
         base: The folder where relative paths start.
+        learns: What the technique learns from.
 
     Raises:
         DataError: If a source cannot be read or converted, layouts differ, or a split is empty.
     """
     rows = {
-        "train": _load(config.train, config, base),
-        "validation": _load(config.validation or (), config, base),
-        "test": _load(config.test or (), config, base),
+        "train": _load(config.train, config, base, learns),
+        "validation": _load(config.validation or (), config, base, learns),
+        "test": _load(config.test or (), config, base, learns),
     }
     _refuse_mixed_kinds(rows)
     _cut(rows, config)
@@ -95,8 +97,8 @@ def read_prepared(path: Path) -> list[dict[str, Any]]:
     return read_file(path)
 
 
-def _load(sources: Sequence[str], config: DataConfig, base: Path) -> list[Row]:
-    return [row for source in sources for row in convert(read_rows(source, base), config, source)]
+def _load(sources: Sequence[str], config: DataConfig, base: Path, learns: Rows) -> list[Row]:
+    return [row for source in sources for row in convert(read_rows(source, base), config, source, learns)]
 
 
 def _refuse_mixed_kinds(rows: dict[str, list[Row]]) -> None:
@@ -168,7 +170,7 @@ def _notes(splits: dict[str, tuple[Row, ...]]) -> list[str]:
 
 def _touches(row: Row) -> bool:
     """Tell whether a prompt and its completion run into one word or sentence when joined."""
-    prompt, completion = row.get("prompt"), row.get("completion")
+    prompt, completion = row.get("prompt"), row.get("completion", row.get("chosen"))
     if not isinstance(prompt, str) or not isinstance(completion, str):
         return False
     return completion[0].isalnum() and (prompt[-1].isalnum() or prompt[-1] in ".,:;?!")

@@ -14,7 +14,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from sweeper.data.formats import kind_of
+from sweeper.data.formats import is_chat, kind_of
 from sweeper.errors import DataError, ModelError
 
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
@@ -44,7 +44,7 @@ class TokenCounter:
         return self._template is not None
 
     def lengths(self, rows: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Return the tokens of each row, prompt and completion together.
+        """Return the tokens of each row, prompt and completion together; of a pair, with the longer answer.
 
         Raises:
             DataError: If the chat template refuses a row; names the row, from 1.
@@ -68,19 +68,21 @@ class TokenCounter:
 
     def _count(self, texts: list[str], rows: Sequence[Mapping[str, Any]]) -> list[int]:
         # A chat template writes the special tokens itself, so they are not added a second time.
-        chat = bool(rows) and kind_of(rows[0]) in ("messages", "prompt_completion_messages") and self.has_chat_template
+        chat = bool(rows) and is_chat(kind_of(rows[0])) and self.has_chat_template
         return [len(encoding.ids) for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=not chat)]
 
     def _whole(self, row: Mapping[str, Any], number: int) -> str:
-        match kind_of(row):
-            case "text":
-                return self._ended(row["text"])
-            case "prompt_completion":
-                return str(row["prompt"]) + self._ended(row["completion"])
-            case "messages":
-                return self._render(row["messages"], number, ask=False)
-            case "prompt_completion_messages":
-                return self._render([*row["prompt"], *row["completion"]], number, ask=False)
+        if "text" in row:
+            return self._ended(row["text"])
+        if "messages" in row:
+            return self._render(row["messages"], number, ask=False)
+        answers = [row[name] for name in ("completion", "chosen", "rejected") if name in row]
+        if not answers:
+            return self._prompt(row, number)
+        if isinstance(row["prompt"], str):
+            return str(row["prompt"]) + self._ended(max(answers, key=len))
+        longest = max(answers, key=lambda turns: sum(len(turn["content"]) for turn in turns))
+        return self._render([*row["prompt"], *longest], number, ask=False)
 
     def _prompt(self, row: Mapping[str, Any], number: int) -> str:
         prompt: str | list[dict[str, str]] = row.get("prompt", "")
@@ -173,5 +175,8 @@ def _token(value: Any) -> str:
 def _texts(row: Mapping[str, Any]) -> list[str]:
     found = []
     for value in row.values():
-        found += [value] if isinstance(value, str) else [message["content"] for message in value]
+        if isinstance(value, str):
+            found.append(value)
+        elif isinstance(value, list):
+            found += [message["content"] for message in value]
     return found

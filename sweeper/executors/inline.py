@@ -7,7 +7,7 @@ import time
 from sweeper.config.evaluation import LOSSES
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.data.splits import read_prepared
-from sweeper.evaluation.scoring import score
+from sweeper.evaluation.scorer import Scorer
 from sweeper.executors.base import StudyContext
 from sweeper.executors.micro_batches import MicroBatches
 from sweeper.executors.recorder import Recorder, begin_again
@@ -75,13 +75,18 @@ def budget_spent(context: StudyContext, seconds: float, running_epochs: float = 
 
 
 def task_metric(context: StudyContext, base: BaseModel) -> Evaluate | None:
-    """Return how to measure the deciding metric on generated text; None where the loss decides."""
-    config = context.config.evaluation
-    if config.metric in LOSSES:
+    """Return how to measure what the trainer does not: answers, rankings, rewards; None where its loss decides alone.
+
+    Call it while the base stands without an adapter.
+    """
+    config, technique = context.config.evaluation, context.config.technique
+    if config.metric in LOSSES and technique.kind == "sft":
         return None
+    beside = technique.metrics if technique.kind != "sft" else (config.metric,)
+    names = tuple(dict.fromkeys((*(name for name in (config.metric,) if name not in LOSSES), *beside)))
     rows = read_prepared(context.data.validation)
-    deciding = config.model_copy(update={"metrics": (config.metric,)})
-    return lambda model: {config.metric: score(model, base.tokenizer, rows, deciding).metrics[config.metric].value}
+    scorer = Scorer(base, rows, config.model_copy(update={"metrics": names}), technique)
+    return lambda model: {name: metric.value for name, metric in scorer(model).metrics.items()}
 
 
 def infeasible(spec: TrialSpec, base: BaseModel) -> TrialResult:

@@ -9,9 +9,9 @@ from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.executors.base import StudyContext
 from sweeper.models.memory import Workload, largest_micro_batch
 from sweeper.paths import cache_folder, write_json
+from sweeper.training.arguments import checkpoints
 from sweeper.training.base_model import BaseModel
 from sweeper.training.device import free_memory_bytes
-from sweeper.training.techniques.sft import checkpoints
 
 KEEP_FREE = 0.8
 """Part of the free memory that a plan may use: on the CPU running out ends the process."""

@@ -25,13 +25,12 @@ from sweeper.packing.planning import Plan, plan
 from sweeper.packing.slot import Slot
 from sweeper.presets.rules import corner_values
 from sweeper.search.study import Candidate
-from sweeper.training.adapters import peft_config
+from sweeper.training.adapters import cast_adapter, peft_config
 from sweeper.training.device import free_memory_bytes, reset_peak_memory
 from sweeper.training.latency import milliseconds_per_token
 from sweeper.training.micro_batch import is_out_of_memory
 from sweeper.training.reporting import perplexity, require_finite
 from sweeper.training.results import Ledger, Progress
-from sweeper.training.techniques.sft import cast_adapter
 from sweeper.training.trial import PRUNED, STOPPED
 
 

@@ -11,8 +11,8 @@ from sweeper.executors.pack import Pack
 from sweeper.packing.engine import Engine
 from sweeper.packing.obstacles import obstacle_in_study
 from sweeper.packing.probe import obstacle_in_base
+from sweeper.training.arguments import checkpoints
 from sweeper.training.base_model import BaseModel
-from sweeper.training.techniques.sft import checkpoints
 
 
 class PackedExecutor:

@@ -106,7 +106,7 @@ def _data(source: ExportSource, out: Path) -> dict[str, Any]:
 
 
 def _training(source: ExportSource) -> dict[str, Any]:
-    hyperparameters, technique = source.hyperparameters, source.spec.technique
+    hyperparameters, technique = source.hyperparameters, source.supervised
     return {
         "sequence_len": technique.max_length,
         "excess_length_strategy": "truncate",

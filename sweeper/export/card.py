@@ -73,9 +73,10 @@ def _front_matter(source: ExportSource, kind: Kind) -> dict[str, Any]:
     front["library_name"] = "peft" if kind == "adapter" else "transformers"
     if base.licence:
         front["license"] = base.licence
-    front["pipeline_tag"] = "text-generation"
+    scores = source.spec.technique.head == "score"
+    front["pipeline_tag"] = "text-classification" if scores else "text-generation"
     front["tags"] = [
-        "sft",
+        source.spec.technique.kind,
         source.spec.adapter.kind,
         "sweeper",
         *(["lora"] if source.spec.adapter.kind == "qlora" else []),

@@ -31,16 +31,19 @@ class Renderer:
         self._end: str = self._tokenizer.eos_token or ""
 
     def __call__(self, row: Row) -> Rendered:
-        """Return the row as TRL 1.16's ``SFTTrainer`` tokenises it."""
+        """Return the row as TRL 1.16 tokenises it: of a pair the better answer, of a bare prompt the prompt alone."""
         if "messages" in row:
             return Rendered("", self._chat(row["messages"], begin_answer=False))
         if "text" in row:
             return Rendered("", self._begin + self._ended(row["text"]))
+        answer = row.get("completion", row.get("chosen"))
         if isinstance(row["prompt"], str):
             prompt = self._begin + row["prompt"]
-            return self._split(prompt, prompt + self._ended(row["completion"]))
+            return Rendered(prompt, "") if answer is None else self._split(prompt, prompt + self._ended(answer))
         prompt = self._chat(row["prompt"], begin_answer=True)
-        return self._split(prompt, self._chat([*row["prompt"], *row["completion"]], begin_answer=False))
+        if answer is None:
+            return Rendered(prompt, "")
+        return self._split(prompt, self._chat([*row["prompt"], *answer], begin_answer=False))
 
     def _split(self, prompt: str, whole: str) -> Rendered:
         """Split where TRL does: at the token where prompt and whole part, which is not always after the prompt."""

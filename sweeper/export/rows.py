@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from sweeper.config.technique import SFT
 from sweeper.errors import ExportError
 from sweeper.export.source import ExportSource, SplitSource
 
@@ -62,7 +63,7 @@ def shape_of(path: Path) -> Shape:
 
 def as_trained(source: ExportSource, row: Row) -> Row:
     """Return the row as the trainer took it: where only completions are learned, a conversation's last turn is one."""
-    if "messages" in row and source.spec.technique.completion_only:
+    if "messages" in row and _last_turn_only(source):
         return {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
     return row
 
@@ -70,7 +71,12 @@ def as_trained(source: ExportSource, row: Row) -> Row:
 def has_completions(source: ExportSource) -> bool:
     """Tell whether the trainer saw prompts and completions, rather than text that is learned as a whole."""
     shape = shape_of(source.train.path)
-    return shape.startswith("prompt_completion") or (shape == "messages" and source.spec.technique.completion_only)
+    return shape.startswith("prompt_completion") or (shape == "messages" and _last_turn_only(source))
+
+
+def _last_turn_only(source: ExportSource) -> bool:
+    technique = source.spec.technique
+    return isinstance(technique, SFT) and technique.completion_only and not technique.assistant_only
 
 
 def copy_splits(source: ExportSource, folder: Path, convert: Callable[[Row], Row] | None = None) -> None:

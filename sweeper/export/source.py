@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeper.config.adapter import QLoRA
+from sweeper.config.technique import SFT
 from sweeper.config.trial import Hyperparameters, TrialSpec
+from sweeper.errors import ExportError
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,21 @@ class ExportSource:
     def hyperparameters(self) -> Hyperparameters:
         """The winning configuration."""
         return self.spec.hyperparameters
+
+    @property
+    def supervised(self) -> SFT:
+        """The technique, for formats that train with right answers only.
+
+        Raises:
+            ExportError: If it is another one.
+        """
+        technique = self.spec.technique
+        if not isinstance(technique, SFT):
+            raise ExportError(
+                f"this format is written for sft, and the winner was trained with {technique.kind}; export it to trl, "
+                "or as adapter or merged"
+            )
+        return technique
 
     @property
     def rows_per_pass(self) -> int:

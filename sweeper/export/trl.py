@@ -1,7 +1,7 @@
-"""A YAML file that ``trl sft --config`` runs as it is (TRL 1.16).
+"""A YAML file that TRL 1.16's command line runs as it is: ``trl sft``, ``dpo``, ``kto``, ``reward``, ``grpo``, ``rloo``.
 
-Its keys are the fields of TRL's ``ScriptArguments``, ``SFTConfig`` and ``ModelConfig``. The data is named as a folder
-with one file a split, not under ``datasets:``, because TRL takes an evaluation split only from the former.
+Its keys are the fields of TRL's ``ScriptArguments``, ``ModelConfig`` and the technique's own config. The data is named
+as a folder with one file a split, not under ``datasets:``, because TRL takes an evaluation split only from the former.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from sweeper.config.evaluation import LOSSES
+from sweeper.config.technique import SFT
 from sweeper.errors import ExportError
 from sweeper.export.recipe import bookkeeping, compare, heading, number, write_yaml
 from sweeper.export.rows import check_row_counts, copy_splits, has_completions, shape_of
@@ -21,21 +23,43 @@ DATA = "data"
 
 def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
     """Write ``trl.yaml`` and its data."""
-    reshaped = shape_of(source.train.path) == "messages" and has_completions(source)
+    kind = _kind(source)
+    reshaped = kind == "sft" and shape_of(source.train.path) == "messages" and has_completions(source)
     copy_splits(source, folder / DATA, dict if reshaped else None)
-    command = f"trl sft --config {out / FILE}"
+    command = f"trl {kind} --config {out / FILE}"
     write_yaml(folder / FILE, heading(source, "TRL 1.16", command) + _remarks(source), _values(source, out))
     return [f"train it again: {command}"]
 
 
 def verify(source: ExportSource, folder: Path) -> list[str]:
-    """Read the file with TRL's own parser, as ``trl sft`` does, and compare what it means."""
+    """Read the file with TRL's own parser, as its command line does, and compare what it means."""
     check_row_counts(source, folder / DATA)
-    script, training, model = _parse(folder / FILE)
+    script, training, model = _parse(_kind(source), folder / FILE)
     wanted = {**_hyperparameters(source), **_model(source), "dataset_train_split": "train"}
     found = {**vars(script), **vars(training), **vars(model)}
     compare(wanted, {key: _plain(found.get(key)) for key in wanted}, FILE)
     return []
+
+
+COMMANDS = {
+    "sft": "SFTConfig",
+    "dpo": "DPOConfig",
+    "kto": "KTOConfig",
+    "reward": "RewardConfig",
+    "grpo": "GRPOConfig",
+    "rloo": "RLOOConfig",
+}
+"""TRL's commands by technique, and the class of each one's configuration."""
+
+
+def _kind(source: ExportSource) -> str:
+    kind = source.spec.technique.kind
+    if kind not in COMMANDS:
+        raise ExportError(
+            f"TRL's command line has no {kind} (its trainer is experimental there); export the winner as adapter or "
+            f"merged, or train {kind} again with sweeper"
+        )
+    return kind
 
 
 def _values(source: ExportSource, out: Path) -> dict[str, Any]:
@@ -81,8 +105,8 @@ def _target_modules(modules: str | tuple[str, ...]) -> str | list[str]:
 
 
 def _hyperparameters(source: ExportSource) -> dict[str, Any]:
-    """Return the fields of TRL's ``SFTConfig`` that decide what is learned."""
-    hyperparameters, technique = source.hyperparameters, source.spec.technique
+    """Return the fields of the technique's config that decide what is learned."""
+    hyperparameters = source.hyperparameters
     warmup = hyperparameters.warmup_steps
     return {
         "learning_rate": hyperparameters.learning_rate,
@@ -93,28 +117,40 @@ def _hyperparameters(source: ExportSource) -> dict[str, Any]:
         "lr_scheduler_type": hyperparameters.lr_scheduler,
         "weight_decay": hyperparameters.weight_decay,
         "max_grad_norm": hyperparameters.max_grad_norm,
-        "max_length": technique.max_length,
-        "packing": technique.packing,
-        "eval_packing": False,
-        "completion_only_loss": _completion_only(source),
+        **_technique(source),
         "activation_checkpointing": source.checkpointing,
         "bf16": source.dtype == "bfloat16",
         "fp16": source.dtype == "float16",
         "seed": source.spec.seed,
         "trust_remote_code": source.spec.model.trust_remote_code,
-        **source.hyperparameters.trl,
+        **{name: _listed(name, value) for name, value in hyperparameters.trl.items()},
     }
 
 
-def _completion_only(source: ExportSource) -> bool | None:
-    """Return None where there is no completion: TRL ignores the field there, or refuses it."""
-    return source.spec.technique.completion_only if has_completions(source) else None
+def _technique(source: ExportSource) -> dict[str, Any]:
+    technique = source.spec.technique
+    if isinstance(technique, SFT):
+        completions = technique.completion_only and not technique.assistant_only
+        return {
+            "max_length": technique.max_length,
+            "packing": technique.packing,
+            "eval_packing": False,
+            # TRL ignores the field where there is no completion, or refuses it.
+            "completion_only_loss": completions if has_completions(source) else None,
+            "assistant_only_loss": technique.assistant_only,
+        }
+    return {"max_length": technique.max_length, "disable_dropout": source.hyperparameters.lora_dropout == 0}
+
+
+def _listed(name: str, value: Any) -> Any:
+    """Return a field as TRL's parser gives it back; DPO may mix several losses, and its field is a list."""
+    return [value] if name == "loss_type" and isinstance(value, str) else value
 
 
 def _remarks(source: ExportSource) -> list[str]:
     metric = source.spec.evaluation.metric
     remarks = ["The adapter of the best evaluation is kept in trained/ at the end."]
-    if metric not in ("eval_loss", "perplexity"):
+    if metric not in LOSSES:
         remarks.append(f"TRL picks it by eval_loss; the study picked by {metric}, which TRL cannot measure.")
     if source.on_cpu and source.four_bit:
         remarks.append(
@@ -125,11 +161,12 @@ def _remarks(source: ExportSource) -> list[str]:
     return remarks
 
 
-def _parse(file: Path) -> tuple[Any, Any, Any]:
-    """Parse as ``trl sft`` does; on the CPU, because the machine that exports need not be the one that trains."""
-    from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, SFTConfig, TrlParser
+def _parse(kind: str, file: Path) -> tuple[Any, Any, Any]:
+    """Parse as TRL's command does; on the CPU, because the machine that exports need not be the one that trains."""
+    import trl
 
-    parser = TrlParser((ScriptArguments, SFTConfig, ModelConfig, DatasetMixtureConfig), prog="trl sft")
+    classes = (trl.ScriptArguments, getattr(trl, COMMANDS[kind]), trl.ModelConfig, trl.DatasetMixtureConfig)
+    parser = trl.TrlParser(classes, prog=f"trl {kind}")
     try:
         script, training, model, _ = parser.parse_args_and_config(["--config", str(file), "--use_cpu", "true"])
     except (SystemExit, ValueError, TypeError) as error:

@@ -19,6 +19,8 @@ _OPTIMIZERS = ("adamw", "adam_", "adafactor", "adagrad", "ademamix", "lion", "pa
 
 def obstacle_in_study(config: StudyConfig, space: Mapping[str, Range]) -> str | None:
     """Return why a study cannot be packed as far as its file tells, or None where it can."""
+    if config.technique.kind != "sft":
+        return f"{config.technique.kind} is trained by TRL's own trainer, which trains one model at a time"
     if isinstance(config.adapter, QLoRA) and config.adapter.quantization == "int8":
         return "int8 layers look for outliers across all rows of a batch, so trials would change one another"
     if "training_time" in config.evaluation.objectives:

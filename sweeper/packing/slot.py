@@ -14,12 +14,12 @@ from sweeper.config.schedule import steps
 from sweeper.config.trial import TrialSpec
 from sweeper.packing.adapter import SlotAdapter
 from sweeper.packing.batch import Part, loss_tokens
-from sweeper.training.adapters import peft_config
+from sweeper.training.adapters import cast_adapter, peft_config
 from sweeper.training.base_model import BaseModel
 from sweeper.training.micro_batch import MicroBatch, WholeBatch
 from sweeper.training.reporting import evaluation_steps, require_finite
 from sweeper.training.results import Ledger, Progress
-from sweeper.training.techniques.sft import cast_adapter, sft_arguments, sft_rows
+from sweeper.training.techniques.sft import sft_arguments, sft_rows
 
 
 class Slot:
@@ -53,7 +53,7 @@ class Slot:
         self.ledger = Ledger(spec, base)
         self._rows, self.validation = rows
         self._batch_size = spec.hyperparameters.batch_size
-        self._flat = spec.technique.packing
+        self._flat = arguments.packing
         self.micro_batch = MicroBatch(min(micro_batch, self._batch_size))
         total = steps(len(self._rows), self._batch_size, spec.hyperparameters.epochs)
         self.progress = Progress(total_steps=total, micro_batch=self.micro_batch.rows)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from peft import LoraConfig, PeftConfig, TaskType
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel, TaskType
 
 from sweeper.config.adapter import Adapter
 from sweeper.config.trial import Hyperparameters
+from sweeper.training.base_model import BaseModel
 
 
 def peft_config(adapter: Adapter, parameters: Hyperparameters) -> PeftConfig:
@@ -19,3 +21,16 @@ def peft_config(adapter: Adapter, parameters: Hyperparameters) -> PeftConfig:
         use_rslora=adapter.rslora,
         task_type=TaskType.CAUSAL_LM,
     )
+
+
+def cast_adapter(base: BaseModel, model: PeftModel) -> None:
+    """Give an adapter's weights the type that they train in.
+
+    PEFT makes adapters float32, and TRL rounds those of a quantised base to bfloat16. Beside float32 compute bfloat16
+    only loses small updates, so there they become float32 again.
+    """
+    quantised = getattr(base.model, "is_loaded_in_4bit", False) or getattr(base.model, "is_loaded_in_8bit", False)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            rounded = parameter.data.to(torch.bfloat16) if quantised else parameter.data.float()
+            parameter.data = rounded.float() if base.dtype is torch.float32 else rounded

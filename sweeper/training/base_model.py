@@ -34,6 +34,7 @@ class BaseModel:
         dtype: What it computes in.
         attention: Attention implementation in transformers' words.
         tokenised: Training data already tokenised for this model, by what it was made from.
+        measured: What the model without an adapter was found to say of held-out rows, by those rows.
     """
 
     model: PreTrainedModel
@@ -42,6 +43,7 @@ class BaseModel:
     dtype: torch.dtype
     attention: str
     tokenised: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    measured: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
     @contextmanager
     def adapted(self, config: PeftConfig, seed: int) -> Iterator[PeftModel]:
@@ -61,13 +63,15 @@ class BaseModel:
             self._detach(adapted, saved)
 
     def _attributes(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """Return what trainers patch, each with a copy: model and both configs, input embeddings and their hooks.
+        """Return what trainers patch, each with a copy: model, configs, embeddings and their hooks, dropout.
 
         The hooks are saved here because transformers does not take all of its own away: each trainer that prepares
-        checkpointing adds one and forgets that of the trainer before, and NEFTune's stays where training fails.
+        checkpointing adds one and forgets that of the trainer before, and NEFTune's stays where training fails. Some
+        of TRL's trainers switch dropout off.
         """
         model, embeddings = self.model, self.model.get_input_embeddings()
-        patched = (model, model.config, model.generation_config, embeddings)
+        dropouts = (module for module in model.modules() if isinstance(module, torch.nn.Dropout))
+        patched = (model, model.config, model.generation_config, embeddings, *dropouts)
         targets = [*(target.__dict__ for target in patched), embeddings._forward_hooks]
         return [(target, dict(target)) for target in targets]
 

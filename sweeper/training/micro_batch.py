@@ -44,11 +44,17 @@ class WholeBatch:
     """The rows of one optimizer step, not yet collated. Opaque to accelerate, which would walk through the tokens."""
 
     def __init__(self, rows: list[dict[str, Any]]) -> None:
-        self.rows = sorted(rows, key=lambda row: len(row["input_ids"]), reverse=True)
+        self.rows = sorted(rows, key=_length, reverse=True)
 
     def parts(self, size: int) -> list[list[dict[str, Any]]]:
         """Return the rows in parts of at most ``size``, longest first: like lengths together waste little padding."""
         return [self.rows[start : start + size] for start in range(0, len(self.rows), size)]
+
+
+def _length(row: dict[str, Any]) -> int:
+    """Return the tokens of a row, which may hold several sequences."""
+    sequences = [row["input_ids"]] if "input_ids" in row else [v for name, v in row.items() if name.endswith("ids")]
+    return sum(map(len, sequences))
 
 
 def loss_tokens(inputs: dict[str, Any]) -> int:

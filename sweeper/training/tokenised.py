@@ -12,6 +12,7 @@ import torch
 from datasets import Dataset, load_from_disk
 from trl import SFTConfig, SFTTrainer
 
+from sweeper.config.technique import SFT, Technique
 from sweeper.config.trial import TrialSpec
 from sweeper.config.trl_fields import ROW_FIELDS
 from sweeper.data.splits import read_prepared
@@ -62,8 +63,8 @@ def _prepare(spec: TrialSpec, base: BaseModel, model: torch.nn.Module, arguments
     trainer = SFTTrainer(
         model=model,
         args=arguments,
-        train_dataset=_rows(spec.train, completion_only=spec.technique.completion_only),
-        eval_dataset=_rows(spec.validation, completion_only=spec.technique.completion_only),
+        train_dataset=_rows(spec.train, spec.technique),
+        eval_dataset=_rows(spec.validation, spec.technique),
         processing_class=base.tokenizer,
     )
     splits = {"train": trainer.train_dataset, "validation": trainer.eval_dataset}
@@ -105,9 +106,10 @@ def _row_fields(spec: TrialSpec) -> tuple[tuple[str, Any], ...]:
     return tuple(sorted(fields.items()))
 
 
-def _rows(path: Path, *, completion_only: bool) -> Dataset:
+def _rows(path: Path, technique: Technique) -> Dataset:
     """Return the rows as TRL takes them; where only completions are learned, a conversation's last turn is one."""
     rows = read_prepared(path)
-    if completion_only and "messages" in rows[0]:
+    last_turn = isinstance(technique, SFT) and technique.completion_only and not technique.assistant_only
+    if last_turn and "messages" in rows[0]:
         rows = [{"prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in rows]
     return Dataset.from_list(rows)

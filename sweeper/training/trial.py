@@ -16,7 +16,7 @@ from sweeper.training.latency import milliseconds_per_token
 from sweeper.training.micro_batch import MicroBatch
 from sweeper.training.reporting import ReportingCallback
 from sweeper.training.results import Ledger, Progress
-from sweeper.training.techniques.sft import build_sft
+from sweeper.training.techniques import build_trainer
 
 Evaluate = Callable[[PeftModel], dict[str, float]]
 """Measures the task's own metrics on the validation split, beside the loss."""
@@ -66,7 +66,7 @@ class _Run:
 
     def train(self, model: PeftModel, report: Report, evaluate: Evaluate | None) -> Decision:
         callback = ReportingCallback(report, self.ledger.best, self.spec.evaluation.points, evaluate)
-        self.trainer = build_sft(self.spec, self.base, model, self.micro_batch, callback)
+        self.trainer = build_trainer(self.spec, self.base, model, self.micro_batch, callback)
         self.trainer.train()
         return callback.decision
 

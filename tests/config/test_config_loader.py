@@ -87,7 +87,7 @@ search:
 FAULTS = {
     "unknown key": ("serch:\n  n_trials: 3\n", "serch", 5, "unknown key", "did you mean search?"),
     "unknown key below": ("search:\n  n_trial: 3\n", "search.n_trial", 6, "unknown key", "did you mean n_trials?"),
-    "unknown kind": ("technique: {kind: stf}\n", "technique.kind", 5, "must be one of", None),
+    "unknown kind": ("technique: {kind: stf}\n", "technique", 5, "must be one of", None),
     "unknown adapter": ("adapter: {kind: qlor}\n", "adapter", 5, "must be one of lora, qlora", "did you mean qlora?"),
     "unknown sampler": ("search:\n  sampler: tpee\n", "search.sampler", 6, "must be one of auto", "did you mean tpe?"),
     "unknown metric": (

@@ -13,9 +13,10 @@ from sweeper.config.technique import SFT
 from sweeper.config.trial import Hyperparameters, Outcome
 from sweeper.errors import DataError
 from sweeper.training.adapters import peft_config
+from sweeper.training.arguments import warmup_argument
 from sweeper.training.micro_batch import MicroBatch
 from sweeper.training.reporting import Best, ReportingCallback, evaluation_steps
-from sweeper.training.techniques.sft import build_sft, warmup_argument
+from sweeper.training.techniques.sft import build_sft
 
 SCHEDULES = [
     *(

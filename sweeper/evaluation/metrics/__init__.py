@@ -1,7 +1,8 @@
 """The metrics that ship with sweeper: ``evaluate`` modules that load with no network.
 
 Every score lies between 0 and 1 (BLEU and chrF, which their papers give in percent, are divided by 100), except
-``eval_loss`` and ``perplexity``, which begin at 0 and 1 and have no upper end.
+``eval_loss``, ``perplexity`` and ``kl``, which begin at 0, 1 and 0 and have no upper end, and margins and rewards,
+which have neither.
 
 ``METRICS`` names each metric's class without importing it, because importing ``evaluate`` takes seconds.
 """
@@ -28,6 +29,11 @@ METRICS: dict[str, str] = {
     "field_match": "json_fields:FieldMatch",
     "eval_loss": "perplexity:TokenLoss",
     "perplexity": "perplexity:Perplexity",
+    "preference_accuracy": "means:ExampleMean",
+    "preference_margin": "means:ExampleMean",
+    "mean_reward": "means:ExampleMean",
+    "win_rate": "means:ExampleMean",
+    "kl": "means:ExampleMean",
 }
 """Where each metric that a study may name is found: the file in this folder and the class in it."""
 

@@ -1,0 +1,58 @@
+"""A trial's configuration in the words of transformers' ``TrainingArguments``, which all TRL configs extend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from sweeper.config.technique import Technique
+from sweeper.config.trial import Hyperparameters, TrialSpec
+from sweeper.training.base_model import BaseModel
+
+
+def training_arguments(spec: TrialSpec, base: BaseModel) -> dict[str, Any]:
+    """Return what every technique is trained with; a further TRL field of the trial's own comes last."""
+    parameters = spec.hyperparameters
+    return {
+        "output_dir": str(spec.folder),
+        "per_device_train_batch_size": parameters.batch_size,  # the whole effective batch; see micro_batch.py
+        "gradient_accumulation_steps": 1,
+        "num_train_epochs": parameters.epochs,
+        "learning_rate": parameters.learning_rate,
+        "lr_scheduler_type": parameters.lr_scheduler,
+        "warmup_steps": warmup_argument(parameters),
+        "weight_decay": parameters.weight_decay,
+        "max_grad_norm": parameters.max_grad_norm,
+        "activation_checkpointing": checkpoints(spec.technique, base.device),
+        "bf16": base.dtype is torch.bfloat16,
+        "fp16": base.dtype is torch.float16,
+        "use_cpu": base.device == "cpu",
+        "seed": spec.seed,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        **parameters.trl,
+    }
+
+
+def one_device(arguments: Any) -> Any:
+    """Keep a trial on one device: the trainer would spread over every GPU it sees, which TRL refuses."""
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+    return arguments
+
+
+def checkpoints(technique: Technique, device: str) -> bool:
+    """Return whether activations are computed anew in the backward pass."""
+    asked = technique.gradient_checkpointing
+    return device != "cpu" if asked == "auto" else asked
+
+
+def warmup_argument(parameters: Hyperparameters) -> float:
+    """Return TRL's ``warmup_steps``: a whole number is steps, a part of 1 is a ratio."""
+    if parameters.warmup_steps is not None:
+        return parameters.warmup_steps
+    return parameters.warmup_ratio or 0
