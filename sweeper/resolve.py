@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sweeper.config.evaluation import TASK_METRICS
+from sweeper.config.functions import function_fault
 from sweeper.config.loader import StudyFile, nearest
+from sweeper.config.rewards import FunctionReward, Reward, RewardSources
 from sweeper.config.space import Choice, Fixed, Range, Space, enqueue_faults, space_faults
 from sweeper.config.study import StudyConfig
 from sweeper.config.yaml_source import parse
@@ -16,8 +19,10 @@ from sweeper.errors import DataError, Fault, ModelError, StudyFileError
 from sweeper.hardware import gpus, pick_device
 from sweeper.models.facts import ModelFacts, read_facts
 from sweeper.models.resolve import ModelFolder, resolve
+from sweeper.paths import Home
 from sweeper.presets import ResolvedSpace, resolve_space
 from sweeper.presets import names as preset_names
+from sweeper.registry.reward_models import reward_sources
 
 Progress = Callable[[str, float | None], None]
 """Told what is being done and how far it is (0 to 1; None where that is not known)."""
@@ -36,6 +41,7 @@ class ResolvedStudy:
         facts: What the base model is; None where it is not on this machine yet.
         space: What is searched, and why.
         device: ``cpu`` or ``cuda:N``, by what the driver lists.
+        reward_sources: Where the technique's rewards were found; None where it has none.
     """
 
     config: StudyConfig
@@ -44,10 +50,15 @@ class ResolvedStudy:
     facts: ModelFacts | None
     space: ResolvedSpace
     device: str
+    reward_sources: RewardSources | None = None
 
 
 def resolve_study(
-    file: StudyFile, *, fetch: bool = False, on_progress: Progress = lambda stage, fraction: None
+    file: StudyFile,
+    *,
+    fetch: bool = False,
+    on_progress: Progress = lambda stage, fraction: None,
+    home: Home | None = None,
 ) -> ResolvedStudy:
     """Find the data and the model of a study and settle what is searched; imports no torch unless it converts.
 
@@ -57,16 +68,20 @@ def resolve_study(
         file: A valid study with its file's text, where lines are looked up, and folder, where paths start.
         fetch: Whether to download the model where it is not on this machine.
         on_progress: Called with what is being done and how far it is.
+        home: Where reward models are registered; ``SWEEPER_HOME`` if left out.
 
     Raises:
         UserError: Whatever the user has to change: a device that is not there (HardwareError), data that cannot be
-            used (DataError), a model that is not found (ModelNotFoundError) or cannot be used (ModelError), and, with
+            used (DataError), rewards that cannot be found (StudyFileError, RegistryError), a model that is not found (ModelNotFoundError) or cannot be used (ModelError), and, with
             their lines (StudyFileError), an unknown preset, target modules that the model does not have, ranks above
             what it allows, conditions that cannot hold, configurations outside the space.
     """
     config = file.config
     _refuse(file, list(_preset_faults(config)))
     device = pick_device(config.executor.device, gpus())
+    rewards = getattr(config.technique, "rewards", ())
+    _refuse(file, list(_function_faults(rewards, file.folder)))
+    sources = reward_sources(rewards, file.folder, home or Home.current()) if rewards else None
     splits = load_splits(config.data, file.folder, config.technique.rows)
     _require_answers(config, splits)
     model = resolve(config.model, file.folder, fetch=fetch, on_progress=on_progress)
@@ -85,7 +100,7 @@ def resolve_study(
     faults += _rank_faults(config.search.space, max_rank)
     faults += _condition_faults(config, space.space)
     _refuse(file, faults)
-    return ResolvedStudy(config, splits, model, facts, space, device)
+    return ResolvedStudy(config, splits, model, facts, space, device, sources)
 
 
 def _require_answers(config: StudyConfig, splits: Splits) -> None:
@@ -124,6 +139,12 @@ def _preset_faults(config: StudyConfig) -> Iterator[_Fault]:
         hint = nearest(name, preset_names())
         known = f"there is no preset {name!r}; known are {', '.join(preset_names())}"
         yield ("search", "preset"), f"{known}; {hint}" if hint else known
+
+
+def _function_faults(rewards: Sequence[Reward], folder: Path) -> Iterator[_Fault]:
+    for index, reward in enumerate(rewards):
+        if isinstance(reward, FunctionReward) and (fault := function_fault(reward.function, folder)):
+            yield ("technique", "rewards", index, "function"), fault
 
 
 def _module_faults(own: Space, facts: ModelFacts | None) -> Iterator[_Fault]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, TaskType
 
 from sweeper.config.adapter import Adapter
 from sweeper.config.trial import Hyperparameters
-from sweeper.training.base_model import BaseModel
+from sweeper.training.base_model import SCORE, BaseModel, Head
 
 
-def peft_config(adapter: Adapter, parameters: Hyperparameters) -> PeftConfig:
-    """Return the PEFT configuration of a trial's adapter."""
+def peft_config(adapter: Adapter, parameters: Hyperparameters, head: Head = "language") -> PeftConfig:
+    """Return the PEFT configuration of a trial's adapter; a head that scores is trained and saved with it."""
     targets = parameters.target_modules
     return LoraConfig(
         r=parameters.lora_rank,
@@ -19,8 +21,14 @@ def peft_config(adapter: Adapter, parameters: Hyperparameters) -> PeftConfig:
         lora_dropout=parameters.lora_dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
         use_rslora=adapter.rslora,
-        task_type=TaskType.CAUSAL_LM,
+        **_task(head),
     )
+
+
+def _task(head: Head) -> dict[str, Any]:
+    if head == "score":
+        return {"task_type": TaskType.SEQ_CLS, "modules_to_save": [SCORE]}
+    return {"task_type": TaskType.CAUSAL_LM}
 
 
 def cast_adapter(base: BaseModel, model: PeftModel) -> None:

@@ -22,6 +22,9 @@ BUILDERS = {
     "kto": "preferences:build_preference",
     "orpo": "preferences:build_preference",
     "cpo": "preferences:build_preference",
+    "reward": "reward:build_reward",
+    "grpo": "policy:build_policy",
+    "rloo": "policy:build_policy",
 }
 """Where each technique's trainer is built: the file in this folder and the function in it. Imported when asked for,
 because each of TRL's trainers takes a while to import."""
