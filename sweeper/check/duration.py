@@ -14,9 +14,9 @@ import time
 import numpy as np
 
 from sweeper.check.length import Tokens, corners
-from sweeper.check.memory import compute_type, free_bytes, largest_workload, slots
+from sweeper.check.memory import answers_per_row, compute_type, free_bytes, largest_workload, slots
 from sweeper.check.section import Section
-from sweeper.config.evaluation import TASK_METRICS
+from sweeper.config.evaluation import REWARD_METRICS, TASK_METRICS
 from sweeper.config.search import NoPruner
 from sweeper.hardware import Machine
 from sweeper.models.facts import ModelFacts
@@ -56,18 +56,23 @@ def duration(study: ResolvedStudy, facts: ModelFacts, here: Machine, tokens: Tok
     ]
     if bounded < search_s:
         lines.append(f"search.timeout ends it; without, roughly {_time(search_s)}")
-    if config.evaluation.metric in TASK_METRICS:
+    if config.evaluation.metric in (*TASK_METRICS, *REWARD_METRICS):
         lines.append(f"{config.evaluation.metric} needs generated text at every evaluation, which is not counted here")
+    if config.technique.rows == "prompts":
+        lines.append(f"{config.technique.kind} generates text at every step, which takes at least as long again")
     figures = {"trial_s": trial_s, "search_s": bounded, "gflops": speed / 1e9, "basis": basis}
     return Section("duration", tuple(lines), figures=figures)
 
 
 def trial_flops(study: ResolvedStudy, facts: ModelFacts, tokens: Tokens) -> float:
     """Return the floating-point operations of a trial that is not pruned, evaluations included."""
-    epochs = corner_values(study.space.space, "epochs")
-    checkpointing = study.config.technique.gradient_checkpointing
+    epochs, technique = corner_values(study.space.space, "epochs"), study.config.technique
+    checkpointing = technique.gradient_checkpointing
     again = study.device != "cpu" if checkpointing == "auto" else checkpointing
-    trained = len(study.splits.train) * tokens.mean * (min(epochs) + max(epochs)) / 2
+    per_row = tokens.mean
+    if technique.rows != "answers":
+        per_row = technique.tokens_per_row(round(tokens.mean)) * answers_per_row(study)
+    trained = len(study.splits.train) * per_row * (min(epochs) + max(epochs)) / 2
     evaluated = len(study.splits.validation) * tokens.mean * study.config.evaluation.points
     return float(facts.parameters * (trained * (6 if again else 4) + evaluated * 2))
 

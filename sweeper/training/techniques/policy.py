@@ -94,12 +94,13 @@ class FittingPolicy(Trainer):
 
         return _joined(until_it_fits(self._answering, attempt, undo=lambda: None))
 
-    def _get_per_token_logps_and_entropies(self, *arguments: Any, batch_size: Any = None, **others: Any) -> Any:
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, ids: Any, mask: Any, kept: Any, batch_size: int | None = None, *others: Any, **named: Any
+    ) -> Any:
         """Look at answers in parts as small as those that are learned from."""
         most = self.micro_batch.rows
-        return super()._get_per_token_logps_and_entropies(
-            *arguments, batch_size=min(batch_size or most, most), **others
-        )
+        size = min(batch_size or most, most)
+        return super()._get_per_token_logps_and_entropies(model, ids, mask, kept, size, *others, **named)
 
 
 class FittingGRPOTrainer(FittingPolicy, GRPOTrainer):
