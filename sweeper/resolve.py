@@ -71,10 +71,11 @@ def resolve_study(
         home: Where reward models are registered; ``SWEEPER_HOME`` if left out.
 
     Raises:
-        UserError: Whatever the user has to change: a device that is not there (HardwareError), data that cannot be
-            used (DataError), rewards that cannot be found (StudyFileError, RegistryError), a model that is not found (ModelNotFoundError) or cannot be used (ModelError), and, with
-            their lines (StudyFileError), an unknown preset, target modules that the model does not have, ranks above
-            what it allows, conditions that cannot hold, configurations outside the space.
+        UserError: Whatever the user has to change: a device that is not there (HardwareError), a reward model that is
+            not registered (RegistryError), data that cannot be used (DataError), a model that is not found
+            (ModelNotFoundError) or cannot be used (ModelError), and, with their lines (StudyFileError), an unknown
+            preset, a reward function that is not there, target modules that the model does not have, ranks above what
+            it allows, conditions that cannot hold, configurations outside the space.
     """
     config = file.config
     _refuse(file, list(_preset_faults(config)))

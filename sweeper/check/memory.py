@@ -5,7 +5,7 @@ from __future__ import annotations
 from sweeper.check.length import Tokens
 from sweeper.check.section import Section
 from sweeper.config.executor import PackedExecutor
-from sweeper.config.parameters import TECHNIQUE_PARAMETERS
+from sweeper.config.parameters import default_generations
 from sweeper.config.study import StudyConfig
 from sweeper.hardware import Machine
 from sweeper.models.facts import ModelFacts
@@ -44,11 +44,8 @@ def memory(study: ResolvedStudy, facts: ModelFacts, here: Machine, tokens: Token
 
 def answers_per_row(study: ResolvedStudy) -> int:
     """Return the most rows that pass through the model for a row of the data: of a prompt, every answer to it."""
-    own = TECHNIQUE_PARAMETERS.get(study.config.technique.kind, {}).get("num_generations")
-    if own is None:
-        return 1
-    searched = study.space.space.get(own.name)
-    return int(max(searched.corners()) if searched is not None else own.default)  # type: ignore[arg-type]
+    searched = study.space.space.get("num_generations")
+    return int(max(searched.corners())) if searched is not None else default_generations(study.config.technique.kind)
 
 
 def slots(study: ResolvedStudy, facts: ModelFacts, work: Workload, free: int | None) -> int:

@@ -24,6 +24,7 @@ Message = Mapping[str, Any]
 Prompt = str | Sequence[Message]
 """Text to go on from, or the turns before the answer."""
 
+
 @dataclass(frozen=True)
 class Answer:
     """An answer to a prompt.

@@ -55,9 +55,7 @@ def _load_on_shape(source: ExportSource, folder: Path) -> dict[str, Any]:
 
     remote = source.spec.model.trust_remote_code
     try:
-        config = AutoConfig.from_pretrained(
-            source.base.folder, trust_remote_code=remote, **head_arguments(source)
-        )
+        config = AutoConfig.from_pretrained(source.base.folder, trust_remote_code=remote, **head_arguments(source))
         with torch.device("meta"):
             base = model_class(source).from_config(config, trust_remote_code=remote, dtype=torch.float32)
         # Memory that is never touched is never taken, so this costs little however large the base is.

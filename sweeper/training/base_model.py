@@ -119,9 +119,7 @@ class BaseModel:
             self._detach(adapted, saved)
 
 
-def load_base(
-    folder: Path, config: ModelConfig, adapter: Adapter, device: str, head: Head = "language"
-) -> BaseModel:
+def load_base(folder: Path, config: ModelConfig, adapter: Adapter, device: str, head: Head = "language") -> BaseModel:
     """Load a base model from a local folder, quantised as the adapter asks.
 
     A head that scores is new, and the same in every process; it is not quantised.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sweeper.config.parameters import EXCLUSIVE, PARAMETERS
+from sweeper.config.parameters import EXCLUSIVE, PARAMETERS, TECHNIQUE_PARAMETERS
 from sweeper.errors import UserError
 from sweeper.presets import RECOMMENDED, load, names
 from sweeper.presets.presets import Rule, recommend
@@ -13,7 +13,7 @@ FILES = [name for name in names() if name != RECOMMENDED]
 
 
 def test_names_begin_with_the_default():
-    assert names() == ("recommended", "guide", "lora")
+    assert names() == ("recommended", "grpo", "guide", "lora", "preferences", "reward", "rloo")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -29,11 +29,17 @@ def test_every_known_good_configuration_has_a_source_and_there_are_at_most_three
     assert all(len(configuration.source) > 20 for configuration in known_good)
 
 
+def technique_of(name):
+    purpose = load(name).recommended_for
+    return purpose.techniques[0] if purpose is not None else "sft"
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_every_range_is_within_the_bounds_of_its_parameter(name):
     for parameter, entry in load(name).parameters.items():
         values = getattr(entry.range, "choice", None) or entry.range.corners()
-        assert [PARAMETERS[parameter].fault(value) for value in values] == [None] * len(values)
+        known = {**PARAMETERS, **TECHNIQUE_PARAMETERS.get(technique_of(name), {})}
+        assert [known[parameter].fault(value) for value in values] == [None] * len(values)
 
 
 @pytest.mark.parametrize("name", FILES)

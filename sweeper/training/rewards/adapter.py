@@ -28,7 +28,8 @@ def reward_model(reward: AdapterReward, sources: RewardSources | None, device: s
 
     def call(prompts: Sequence[Any], completions: Sequence[str], **_: Any) -> list[float]:
         rows = [_tokens(base, source, *pair) for pair in zip(prompts, completions, strict=True)]
-        return until_it_fits(at_once, lambda: _in_parts(model, rows, at_once.rows), undo=lambda: None)
+        found: list[float] = until_it_fits(at_once, lambda: _in_parts(model, rows, at_once.rows), undo=lambda: None)
+        return found
 
     return call
 
@@ -58,5 +59,7 @@ def _tokens(base: BaseModel, source: RewardModelSource, prompt: Any, answer: str
         turns = [*prompt, {"role": "assistant", "content": answer}]
         ids = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=True)["input_ids"]
     else:
-        raise RewardError(f"reward model {source.name} v{source.version} has no chat template, and the prompts are chats")
+        raise RewardError(
+            f"reward model {source.name} v{source.version} has no chat template, and the prompts are chats"
+        )
     return list(ids)[-source.max_length :]

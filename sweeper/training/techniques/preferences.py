@@ -12,8 +12,8 @@ from sweeper.training.base_model import BaseModel
 from sweeper.training.fitting import Fitting
 from sweeper.training.micro_batch import MicroBatch
 from sweeper.training.reporting import ReportingCallback
-from sweeper.training.techniques.reference import forget_reference
 from sweeper.training.techniques.ranked import Parts, build_ranked
+from sweeper.training.techniques.reference import forget_reference
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # TRL warns of its experimental folder, where ORPO and CPO live
 
