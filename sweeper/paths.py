@@ -68,6 +68,11 @@ class StudyPaths:
         return self.folder / "lock"
 
     @property
+    def pipeline(self) -> Path:
+        """The study file of a pipeline, and where it came from; absent for a study of one stage."""
+        return self.folder / "pipeline.json"
+
+    @property
     def report(self) -> Path:
         """The final report as Markdown."""
         return self.folder / "report.md"
@@ -96,6 +101,10 @@ class Home:
     def study(self, name: str) -> StudyPaths:
         """Return the paths of study ``name`` (a validated name: no separators)."""
         return StudyPaths(self.folder / "studies" / name)
+
+    def start(self, name: str, version: int) -> Path:
+        """Return the folder of a registered adapter version merged into its base, for studies that begin there."""
+        return self.folder / "starts" / name / f"v{version}"
 
     def adapter(self, name: str, version: int) -> Path:
         """Return the folder of a registered adapter version."""
@@ -135,6 +144,11 @@ def write_atomically(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically."""
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Return what ``write_json`` wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @contextmanager

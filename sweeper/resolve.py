@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sweeper.config.evaluation import TASK_METRICS
@@ -16,8 +17,10 @@ from sweeper.errors import DataError, Fault, ModelError, StudyFileError
 from sweeper.hardware import gpus, pick_device
 from sweeper.models.facts import ModelFacts, read_facts
 from sweeper.models.resolve import ModelFolder, resolve
+from sweeper.paths import Home
 from sweeper.presets import ResolvedSpace, resolve_space
 from sweeper.presets import names as preset_names
+from sweeper.start import find_start, is_start
 
 Progress = Callable[[str, float | None], None]
 """Told what is being done and how far it is (0 to 1; None where that is not known)."""
@@ -47,7 +50,11 @@ class ResolvedStudy:
 
 
 def resolve_study(
-    file: StudyFile, *, fetch: bool = False, on_progress: Progress = lambda stage, fraction: None
+    file: StudyFile,
+    *,
+    fetch: bool = False,
+    home: Home | None = None,
+    on_progress: Progress = lambda stage, fraction: None,
 ) -> ResolvedStudy:
     """Find the data and the model of a study and settle what is searched; imports no torch unless it converts.
 
@@ -56,6 +63,7 @@ def resolve_study(
     Args:
         file: A valid study with its file's text, where lines are looked up, and folder, where paths start.
         fetch: Whether to download the model where it is not on this machine.
+        home: Where adapters are registered that the study begins from; ``SWEEPER_HOME`` if left out.
         on_progress: Called with what is being done and how far it is.
 
     Raises:
@@ -69,7 +77,7 @@ def resolve_study(
     device = pick_device(config.executor.device, gpus())
     splits = load_splits(config.data, file.folder, config.technique.rows)
     _require_answers(config, splits)
-    model = resolve(config.model, file.folder, fetch=fetch, on_progress=on_progress)
+    model = _find_model(config, file.folder, home or Home.current(), fetch=fetch, on_progress=on_progress)
     facts = read_facts(model.path) if model.planned is None else None
     faults = list(_module_faults(config.search.space, facts))
     max_rank = None if faults or facts is None else _largest_rank(config.search.space, facts)
@@ -86,6 +94,12 @@ def resolve_study(
     faults += _condition_faults(config, space.space)
     _refuse(file, faults)
     return ResolvedStudy(config, splits, model, facts, space, device)
+
+
+def _find_model(config: StudyConfig, folder: Path, home: Home, *, fetch: bool, on_progress: Progress) -> ModelFolder:
+    if is_start(config.model):
+        return find_start(config.model, home, fetch=fetch, on_progress=on_progress)
+    return resolve(config.model, folder, fetch=fetch, on_progress=on_progress)
 
 
 def _require_answers(config: StudyConfig, splits: Splits) -> None:
@@ -114,7 +128,8 @@ def _refuse(file: StudyFile, faults: list[_Fault]) -> None:
     """Raise what is wrong with a study, each fault with its line."""
     if faults:
         source = parse(str(file.path), file.text)
-        found = (Fault(".".join(map(str, path)), message, source.line(path)) for path, message in faults)
+        placed = (((*file.within, *path), message) for path, message in faults)
+        found = (Fault(".".join(map(str, path)), message, source.line(path)) for path, message in placed)
         raise StudyFileError(str(file.path), tuple(found))
 
 

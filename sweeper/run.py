@@ -77,7 +77,7 @@ def run_study(
         with Database.open(home.database, create=True) as database:
             _require_new(file, home, database)
     device = resolve_device(config.executor.device)
-    resolved = resolve_study(file, fetch=True, on_progress=listener.stage)
+    resolved = resolve_study(file, fetch=True, home=home, on_progress=listener.stage)
     with Database.open(home.database, create=True) as database, _exclusively(home.study(config.name)):
         _require_new(file, home, database)
         context = _begin(file, resolved, device, home, database, listener, stop)
@@ -181,7 +181,7 @@ def _begin(
         seed=config.seed,
         packages=_versions(),
         data_sha256=data.sha256,
-        base_model=config.model.name,
+        base_model=resolved.model.name,
         base_model_fingerprint=on_disk.fingerprint,
     )
     return _context(config, paths, database, search, data, on_disk, device, listener, stop)

@@ -48,6 +48,7 @@ _SOURCES = {
     "hub-cache": "the Hub's local cache",
     "hub": "the Hub",
     "wheel": "a package index",
+    "start": "a registered adapter, merged into its base",
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
@@ -12,6 +12,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from sweeper.config.parameters import EXCLUSIVE, PARAMETERS, TECHNIQUE_PARAMETERS
+from sweeper.config.pipeline import STAGES, is_pipeline, pipeline_faults, stage_source
 from sweeper.config.space import Choice, Fixed, FloatRange, IntRange, Range
 from sweeper.config.study import StudyConfig
 from sweeper.config.technique import technique_class
@@ -24,11 +25,19 @@ _RANGE: TypeAdapter[Any] = TypeAdapter(Range)
 
 @dataclass(frozen=True)
 class StudyFile:
-    """A valid study with the file it came from."""
+    """A valid study with the file it came from.
+
+    Attributes:
+        config: The study.
+        path: The file.
+        text: What it holds, character by character.
+        within: Where in the file the study stands: nowhere in particular, or in a stage of a pipeline.
+    """
 
     config: StudyConfig
     path: Path
     text: str
+    within: Path_ = ()
 
     @property
     def folder(self) -> Path:
@@ -36,14 +45,57 @@ class StudyFile:
         return self.path.absolute().parent
 
 
-def load_study(path: Path) -> StudyFile:
+@dataclass(frozen=True)
+class PipelineFile:
+    """A valid study of several stages, each a study of its own, in the order in which they run.
+
+    Attributes:
+        name: The whole study's name.
+        stages: The studies by stage.
+        path: The file.
+        text: What it holds.
+    """
+
+    name: str
+    stages: Mapping[str, StudyFile]
+    path: Path
+    text: str
+
+
+def load_study(path: Path) -> StudyFile | PipelineFile:
     """Read, parse and validate a study file.
 
     Raises:
         StudyFileError: With every fault of the file, each with its line.
     """
-    source = parse(str(path), read_text(path))
-    return StudyFile(validate(source), path, source.text)
+    return study_file(parse(str(path), read_text(path)), path)
+
+
+def study_file(source: YamlSource, path: Path) -> StudyFile | PipelineFile:
+    """Validate a study file that was parsed.
+
+    Raises:
+        StudyFileError: With every fault of the file, each with its line.
+    """
+    if not is_pipeline(source.data):
+        return StudyFile(validate(source), path, source.text)
+    faults = list(pipeline_faults(source))
+    stages = {}
+    for stage in STAGES if not faults else ():
+        try:
+            stages[stage] = StudyFile(validate(stage_source(source, stage)), path, source.text, ("stages", stage))
+        except StudyFileError as error:
+            faults += [_within_stage(fault, stage, source) for fault in error.faults]
+    if faults:
+        raise StudyFileError(source.name, tuple(sorted(dict.fromkeys(faults), key=lambda fault: fault.line or 0)))
+    return PipelineFile(source.data["name"], stages, path, source.text)
+
+
+def _within_stage(fault: Fault, stage: str, source: YamlSource) -> Fault:
+    """Name the field as the file has it: below its stage, unless the stages share it."""
+    part = fault.field.partition(".")[0]
+    shared = part in source.data and part not in source.data["stages"][stage]
+    return fault if shared else replace(fault, field=f"stages.{stage}.{fault.field}".rstrip("."))
 
 
 def validate(source: YamlSource) -> StudyConfig:

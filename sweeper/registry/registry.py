@@ -130,6 +130,18 @@ class Registry:
         """Return every version, or those of ``name``, by name and version."""
         return tuple(self._version(record) for record in self._database.adapters.all(name))
 
+    def ancestors(self, version: AdapterVersion) -> tuple[str, ...]:
+        """Return the registered adapters that a version was built on, nearest first, each ``NAME@VERSION`` once."""
+        found: dict[str, None] = {}
+        waiting = list(version.lineage.built_on)
+        while waiting:
+            reference = waiting.pop(0)
+            if reference not in found:
+                found[reference] = None
+                name, _, number = reference.partition("@")
+                waiting += self.get(name, int(number)).lineage.built_on
+        return tuple(found)
+
     def move(self, name: str, version: int, stage: Stage) -> AdapterVersion:
         """Move a version to another stage; a new production version archives the former one.
 
