@@ -60,13 +60,18 @@ def has_completions(path: Path) -> bool:
 
 
 def _prepare(spec: TrialSpec, base: BaseModel, model: torch.nn.Module, arguments: SFTConfig) -> dict[str, Dataset]:
-    trainer = SFTTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=_rows(spec.train, spec.technique),
-        eval_dataset=_rows(spec.validation, spec.technique),
-        processing_class=base.tokenizer,
-    )
+    train, validation = (_rows(path, spec.technique) for path in (spec.train, spec.validation))
+    try:
+        trainer = SFTTrainer(
+            model=model, args=arguments, train_dataset=train, eval_dataset=validation, processing_class=base.tokenizer
+        )
+    except ValueError as error:
+        if not arguments.assistant_only_loss or "chat template" not in str(error):
+            raise
+        raise DataError(
+            f"technique.assistant_only: the model's chat template does not mark the assistant's turns, and TRL cannot "
+            f"mend it: {error}; use completion_only, or a model whose template has {{% generation %}}"
+        ) from error
     splits = {"train": trainer.train_dataset, "validation": trainer.eval_dataset}
     for split, dataset in splits.items():
         if len(dataset) == 0:
