@@ -106,6 +106,9 @@ PARAMETERS = _table(
 )
 """Every hyperparameter that sweeper itself gives a meaning to, by name."""
 
+LORA_PARAMETERS = ("lora_rank", "lora_alpha", "lora_dropout", "target_modules")
+"""Those that only LoRA and QLoRA have."""
+
 EXCLUSIVE = (("warmup_steps", "warmup_ratio"),)
 """Pairs of which a space may name one only: each says the same thing in another unit."""
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from sweeper.config.checkpointing import checkpoints
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.executors.base import StudyContext
 from sweeper.models.memory import Workload, largest_micro_batch
 from sweeper.paths import cache_folder, write_json
 from sweeper.training.base_model import BaseModel
 from sweeper.training.device import free_memory_bytes
-from sweeper.training.techniques.sft import checkpoints
 
 KEEP_FREE = 0.8
 """Part of the free memory that a plan may use: on the CPU running out ends the process."""
@@ -83,7 +83,7 @@ def workload(
         target_modules=target_modules,
         tokens_per_row=context.tokens_per_row,
         dtype=str(base.dtype).removeprefix("torch."),
-        gradient_checkpointing=checkpoints(context.config.technique, base.device),
+        gradient_checkpointing=checkpoints(context.config.technique, context.config.adapter, base.device),
         attention_matrix=base.attention == "eager",
     )
 

@@ -6,16 +6,18 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import PeftModel
 from transformers import PrinterCallback, ProgressCallback
 from trl import SFTConfig, SFTTrainer
 
-from sweeper.config.technique import SFT
+from sweeper.config.checkpointing import checkpoints
 from sweeper.config.trial import Hyperparameters, TrialSpec
 from sweeper.training.base_model import BaseModel
+from sweeper.training.initialisation import initialise
 from sweeper.training.micro_batch import MicroBatch, WholeBatch, loss_tokens, until_it_fits
+from sweeper.training.optimizer import give_lora_plus
 from sweeper.training.reporting import ReportingCallback, perplexity
 from sweeper.training.tokenised import has_completions, tokenised
+from sweeper.training.weights import Adapted
 
 
 class FittingSFTTrainer(SFTTrainer):
@@ -28,7 +30,7 @@ class FittingSFTTrainer(SFTTrainer):
     def __init__(self, micro_batch: MicroBatch, **arguments: Any) -> None:
         self.micro_batch = micro_batch
         super().__init__(**arguments)
-        self._collate = self.data_collator
+        self.collate = self.data_collator
         self.data_collator = lambda rows: {"whole": WholeBatch(rows)}
         # The collator needs every column of the tokenised rows; the model sees only what it returns.
         self.args.remove_unused_columns = False
@@ -40,7 +42,7 @@ class FittingSFTTrainer(SFTTrainer):
 
         def attempt() -> torch.Tensor:
             self._total_train_tokens = seen_before
-            parts = [self._collate(part) for part in whole.parts(self.micro_batch.rows)]
+            parts = [self.collate(part) for part in whole.parts(self.micro_batch.rows)]
             tokens = torch.tensor(sum(map(loss_tokens, parts)), device=self.args.device)
             return torch.stack(
                 [super(FittingSFTTrainer, self).training_step(model, part, tokens) for part in parts]
@@ -64,7 +66,7 @@ class FittingSFTTrainer(SFTTrainer):
         total, tokens = 0.0, 0
         with torch.no_grad(), self.compute_loss_context_manager():
             for part in whole.parts(self.micro_batch.rows):
-                inputs = self._prepare_inputs(self._collate(part))
+                inputs = self._prepare_inputs(self.collate(part))
                 tokens += loss_tokens(inputs)
                 total += float(self.compute_loss(self.model, inputs, num_items_in_batch=torch.tensor(1)))
         return total / max(1, tokens)
@@ -80,7 +82,7 @@ class FittingSFTTrainer(SFTTrainer):
 
 
 def build_sft(
-    spec: TrialSpec, base: BaseModel, model: PeftModel, micro_batch: MicroBatch, callback: ReportingCallback
+    spec: TrialSpec, base: BaseModel, model: Adapted, micro_batch: MicroBatch, callback: ReportingCallback
 ) -> FittingSFTTrainer:
     """Return a trainer ready to train.
 
@@ -100,6 +102,8 @@ def build_sft(
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     cast_adapter(base, model)
+    initialise(spec.adapter, model, spec.model_folder, train, trainer.collate)
+    give_lora_plus(trainer, spec.adapter)
     return trainer
 
 
@@ -112,7 +116,7 @@ def sft_rows(spec: TrialSpec, base: BaseModel, model: torch.nn.Module) -> tuple[
     return tokenised(spec, base, model, sft_arguments(spec, base, skip_prepare=False))
 
 
-def cast_adapter(base: BaseModel, model: PeftModel) -> None:
+def cast_adapter(base: BaseModel, model: Adapted) -> None:
     """Give an adapter's weights the type that they train in.
 
     PEFT makes adapters float32, and TRL rounds those of a quantised base to bfloat16. Beside float32 compute bfloat16
@@ -142,7 +146,7 @@ def sft_arguments(spec: TrialSpec, base: BaseModel, *, skip_prepare: bool = True
         packing=technique.packing,
         eval_packing=False,
         completion_only_loss=technique.completion_only if has_completions(spec.train) else None,
-        activation_checkpointing=checkpoints(technique, base.device),
+        activation_checkpointing=checkpoints(technique, spec.adapter, base.device),
         bf16=base.dtype is torch.bfloat16,
         fp16=base.dtype is torch.float16,
         use_cpu=base.device == "cpu",
@@ -159,12 +163,6 @@ def sft_arguments(spec: TrialSpec, base: BaseModel, *, skip_prepare: bool = True
         # One trial, one device: without this the trainer would spread over every GPU it sees, which TRL refuses.
         arguments._n_gpu = 1
     return arguments
-
-
-def checkpoints(technique: SFT, device: str) -> bool:
-    """Return whether activations are computed anew in the backward pass."""
-    asked = technique.gradient_checkpointing
-    return device != "cpu" if asked == "auto" else asked
 
 
 def warmup_argument(parameters: Hyperparameters) -> float:
