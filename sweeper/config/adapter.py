@@ -148,6 +148,11 @@ class QLoRA(LowRank, QuantisedBase):
             raise ValueError("init orthogonal needs a dense base; use adapter lora, or init gaussian, loftq or eva")
         if self.init == "loftq" and self.quantization == "int8":
             raise ValueError("init loftq is made for bases in 4 bits; use quantization nf4 or fp4")
+        if self.dora and self.quantization == "int8":
+            raise ValueError(
+                "dora measures the base's weights, and PEFT 0.21 spoils an int8 layer by reading it; use quantization "
+                "nf4 or fp4"
+            )
         return self
 
 

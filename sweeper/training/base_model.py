@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, set_seed
 from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -69,7 +70,7 @@ class BaseModel:
                 stack.enter_context(self._weights_kept())
             saved = self._attributes()
             adapted = _attach(self.model, config)
-            stack.callback(self._detach, adapted, saved)
+            stack.callback(self._detach, saved)
             if _changes_base(config):
                 self.initial = Path(stack.enter_context(TemporaryDirectory())) / "initial"
                 adapted.save_pretrained(str(self.initial))
@@ -97,9 +98,8 @@ class BaseModel:
         targets = [*(target.__dict__ for target in patched), embeddings._forward_hooks]
         return [(target, dict(target)) for target in targets]
 
-    def _detach(self, adapted: PeftModel, saved: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
-        if not adapted.active_peft_config.is_prompt_learning:  # virtual tokens touch no layer
-            adapted.unload()
+    def _detach(self, saved: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+        self._unload()
         if getattr(self.model, "is_activation_checkpointing", False):
             self.model.activation_checkpointing_disable()
         for target, former in saved:
@@ -108,6 +108,12 @@ class BaseModel:
         self.model.zero_grad(set_to_none=True)
         self.model.eval()
         self._free()
+
+    def _unload(self) -> None:
+        """Put the layers back that an adapter stands in for; PEFT's own ``unload`` refuses (IA)³ on quantised bases."""
+        for name, layer in list(self.model.named_modules()):
+            if isinstance(layer, BaseTunerLayer):
+                self.model.set_submodule(name, layer.get_base_layer())
 
     def _free(self) -> None:
         if self.device != "cpu":
@@ -132,7 +138,7 @@ class BaseModel:
         try:
             yield adapted
         finally:
-            self._detach(adapted, saved)
+            self._detach(saved)
 
     def _whole(self, folder: Path) -> PreTrainedModel:
         model: PreTrainedModel = type(self.model).from_pretrained(
@@ -149,6 +155,7 @@ class BaseModel:
 def _attach(model: PreTrainedModel, config: PeftConfig) -> PeftModel:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")  # PEFT then sets it itself
+        warnings.filterwarnings("ignore", message="lora with eva initialization used with low_cpu_mem_usage=False")
         return get_peft_model(model, config)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -47,7 +48,9 @@ def save_weights(
     """
     if isinstance(model, PeftModel):
         more = {} if initial is None else {"path_initial_model_for_weight_conversion": str(initial)}
-        model.save_pretrained(folder, safe_serialization=True, **more)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r".* changes the base weights")  # which is what is undone here
+            model.save_pretrained(folder, safe_serialization=True, **more)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty card; an export writes a real one
         return folder / ADAPTER_WEIGHTS
     model.to(dtype).save_pretrained(folder, max_shard_size="1TB")  # one file, whose checksum is the model's
