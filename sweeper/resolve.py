@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sweeper.config.evaluation import TASK_METRICS
 from sweeper.config.loader import StudyFile, nearest
-from sweeper.config.space import Choice, Fixed, Range, Space, enqueue_faults, space_faults
+from sweeper.config.space import Choice, Fixed, IntRange, Range, Space, enqueue_faults, space_faults
 from sweeper.config.study import StudyConfig
+from sweeper.config.variants import combination_fault, variants
 from sweeper.config.yaml_source import parse
 from sweeper.data.splits import SPLITS, Splits, load_splits
-from sweeper.errors import DataError, Fault, ModelError, StudyFileError
+from sweeper.errors import DataError, Fault, HardwareError, ModelError, StudyFileError
 from sweeper.hardware import gpus, pick_device
 from sweeper.models.facts import ModelFacts, read_facts
 from sweeper.models.resolve import ModelFolder, resolve
@@ -73,13 +74,14 @@ def resolve_study(
             what it allows, conditions that cannot hold, configurations outside the space.
     """
     config = file.config
-    _refuse(file, list(_preset_faults(config)))
+    _refuse(file, [*_preset_faults(config), *_combination_faults(config)])
     device = pick_device(config.executor.device, gpus())
+    _require_device_for_adapter(config, device)
     splits = load_splits(config.data, file.folder, config.technique.rows)
     _require_answers(config, splits)
     model = _find_model(config, file.folder, home or Home.current(), fetch=fetch, on_progress=on_progress)
     facts = read_facts(model.path) if model.planned is None else None
-    faults = list(_module_faults(config.search.space, facts))
+    faults = list(_module_faults(config, facts))
     max_rank = None if faults or facts is None else _largest_rank(config.search.space, facts)
     space = resolve_space(
         config.search,
@@ -91,6 +93,7 @@ def resolve_study(
         max_rank=max_rank,
     )
     faults += _rank_faults(config.search.space, max_rank)
+    faults += _odd_rank_faults(config, space.space)
     faults += _condition_faults(config, space.space)
     _refuse(file, faults)
     return ResolvedStudy(config, splits, model, facts, space, device)
@@ -146,12 +149,33 @@ def _preset_faults(config: StudyConfig) -> Iterator[_Fault]:
         yield ("search", "preset"), f"{known}; {hint}" if hint else known
 
 
-def _module_faults(own: Space, facts: ModelFacts | None) -> Iterator[_Fault]:
+def _combination_faults(config: StudyConfig) -> Iterator[_Fault]:
+    found = combination_fault(config.adapter, config.search.space)
+    if found is not None:
+        name, message = found
+        yield ("search", "space", name), f"{message}; or add a `when` that keeps them apart"
+
+
+def _require_device_for_adapter(config: StudyConfig, device: str) -> None:
+    inits = {getattr(adapter, "init", None) for adapter in variants(config.adapter, config.search.space)}
+    if "loftq" in inits and device == "cpu":
+        raise HardwareError(
+            "adapter: init loftq is computed on CUDA by PEFT, and the study trains on the CPU; use init default, "
+            "gaussian or eva, or a machine with a GPU"
+        )
+
+
+def _module_faults(config: StudyConfig, facts: ModelFacts | None) -> Iterator[_Fault]:
     if facts is None:
         return
     if not facts.linear:
         raise ModelError(f"{facts.architecture} has no linear layers that an adapter could sit on")
-    for modules in _targets(own):
+    if config.adapter.modules:
+        try:
+            facts.targets(config.adapter.modules)
+        except ModelError as error:
+            yield ("adapter",), f"{error}; name its layers in attention_modules and feedforward_modules"
+    for modules in _targets(config.search.space):
         try:
             facts.targets(modules)
         except ModelError as error:
@@ -177,6 +201,24 @@ def _rank_faults(own: Space, max_rank: int | None) -> Iterator[_Fault]:
             f"rank {', '.join(map(str, above))} is above what the model allows: its smallest adapted layer is "
             f"{max_rank} wide, so the largest rank is {max_rank}",
         )
+
+
+def _odd_rank_faults(config: StudyConfig, space: Space) -> Iterator[_Fault]:
+    inits = {getattr(adapter, "init", None) for adapter in variants(config.adapter, space)}
+    ranks = _ranks(space) if "orthogonal" in inits else ()
+    if any(rank % 2 for rank in ranks):
+        message = "init orthogonal needs even ranks: it pairs A's rows with B's columns"
+        yield ("search", "space", "lora_rank"), message
+
+
+def _ranks(space: Space) -> Sequence[int]:
+    """Return every rank of a space."""
+    range_ = space.get("lora_rank")
+    if range_ is None:
+        return ()
+    if isinstance(range_, IntRange):
+        return range(range_.low, range_.high + 1, range_.step)
+    return tuple(int(rank) for rank in _values(range_) if isinstance(rank, int | float))
 
 
 def _condition_faults(config: StudyConfig, space: Space) -> Iterator[_Fault]:

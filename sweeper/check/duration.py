@@ -1,8 +1,8 @@
 """How long the sweep may take: arithmetic on tokens and weights, and the speed of the device. Rough by nature.
 
 A step costs 2 floating-point operations a weight and token forward, and 2 backward: through frozen weights only the
-gradient of the input is computed, not that of the weight (a third of the usual 6; Kaplan et al. 2020,
-arXiv:2001.08361, section 2.1). Checkpointing computes the forward pass once more. An evaluation is a forward pass.
+gradient of the input is computed, not that of the weight (a third of the usual 6, which full fine-tuning takes; Kaplan
+et al. 2020, arXiv:2001.08361, section 2.1). Checkpointing computes the forward pass once more. An evaluation is a forward pass.
 To that comes a fixed time for each layer that carries an adapter, which small steps consist of (measured on
 SmolLM2-135M in NF4 on a CPU: about 0.4 s of a step whatever its size, over 210 layers). Packed trials share it.
 """
@@ -16,8 +16,10 @@ import numpy as np
 from sweeper.check.length import Tokens, corners
 from sweeper.check.memory import compute_type, free_bytes, largest_workload, slots
 from sweeper.check.section import Section
+from sweeper.config.checkpointing import checkpoints
 from sweeper.config.evaluation import TASK_METRICS
 from sweeper.config.search import NoPruner
+from sweeper.config.variants import variants
 from sweeper.hardware import Machine
 from sweeper.models.facts import ModelFacts
 from sweeper.presets.rules import corner_values
@@ -65,11 +67,13 @@ def duration(study: ResolvedStudy, facts: ModelFacts, here: Machine, tokens: Tok
 def trial_flops(study: ResolvedStudy, facts: ModelFacts, tokens: Tokens) -> float:
     """Return the floating-point operations of a trial that is not pruned, evaluations included."""
     epochs = corner_values(study.space.space, "epochs")
-    checkpointing = study.config.technique.gradient_checkpointing
-    again = study.device != "cpu" if checkpointing == "auto" else checkpointing
-    trained = len(study.splits.train) * tokens.mean * (min(epochs) + max(epochs)) / 2
-    evaluated = len(study.splits.validation) * tokens.mean * study.config.evaluation.points
-    return float(facts.parameters * (trained * (6 if again else 4) + evaluated * 2))
+    config = study.config
+    again = checkpoints(config.technique, config.adapter, study.device)
+    per_weight = 4 + 2 * config.adapter.is_full + 2 * again
+    length = tokens.mean + max(adapter.extra_tokens for adapter in variants(config.adapter, study.space.space))
+    trained = len(study.splits.train) * length * (min(epochs) + max(epochs)) / 2
+    evaluated = len(study.splits.validation) * length * config.evaluation.points
+    return float(facts.parameters * (trained * per_weight + evaluated * 2))
 
 
 def _fixed_s(study: ResolvedStudy, facts: ModelFacts) -> float:

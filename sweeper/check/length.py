@@ -11,6 +11,7 @@ from sweeper.config.schedule import steps as count_steps
 from sweeper.config.schedule import warmup
 from sweeper.config.space import Space
 from sweeper.config.technique import SFT
+from sweeper.config.variants import variants
 from sweeper.data.files import Row
 from sweeper.data.formats import is_chat
 from sweeper.data.tokens import TokenCounter
@@ -164,7 +165,11 @@ def _text_warnings(study: ResolvedStudy, counter: TokenCounter, rows: list[Row])
     if is_chat(study.splits.kind) and not counter.has_chat_template:
         warnings.append("the data are chats, and the model has no chat template: turns are joined without any mark")
     positions = study.facts.max_positions if study.facts else None
-    most = study.config.technique.max_length
+    extra = max(adapter.extra_tokens for adapter in variants(study.config.adapter, study.space.space))
+    most = study.config.technique.max_length + extra
     if positions is not None and most > positions:
-        warnings.append(f"max_length {most:,} is beyond the {positions:,} positions that the model was made for")
+        virtual = f" with {extra:,} virtual tokens" if extra else ""
+        warnings.append(
+            f"max_length {most - extra:,}{virtual} is beyond the {positions:,} positions that the model was made for"
+        )
     return warnings

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from sweeper.check.length import Tokens
 from sweeper.check.section import Section
+from sweeper.config.adapter import AnyAdapter
+from sweeper.config.checkpointing import checkpoints
 from sweeper.config.executor import PackedExecutor
 from sweeper.config.study import StudyConfig
+from sweeper.config.variants import variants
 from sweeper.hardware import Machine
 from sweeper.models.facts import ModelFacts
 from sweeper.models.memory import Workload, estimate, largest_micro_batch
@@ -30,12 +33,12 @@ def memory(study: ResolvedStudy, facts: ModelFacts, here: Machine, tokens: Token
         rows = largest_micro_batch(facts, work, batch_size=batch, free_bytes=free, loaded=False)
     need = estimate(facts, work, max(1, rows or 1))
     figures = {**vars(need), "total": need.total, "micro_batch": rows, "free": free, "dtype": work.dtype}
-    largest = f"rank {work.lora_rank}, batch size {batch}, {work.tokens_per_row:,} tokens a row, {work.dtype}"
+    largest = f"{_adapter_size(work)}, batch size {batch}, {work.tokens_per_row:,} tokens a row, {work.dtype}"
     where = "an unknown amount" if free is None else _size(free)
     lines = (
         f"about {_size(need.total)} at micro-batch {max(1, rows or 1)} ({largest}); {study.device} has {where} free",
         f"of which base {_size(need.base)}, activations {_size(need.activations)}, logits {_size(need.logits)}, "
-        f"adapter with optimizer {_size(need.adapter + need.gradients + need.optimizer)}",
+        f"{'copy to train' if work.adapter.is_full else 'adapter'} with optimizer {_size(need.adapter + need.gradients + need.optimizer)}",
         *_packing(study, facts, work, free),
     )
     return Section("memory", lines, tuple(_warnings(need.total, free, rows)), figures)
@@ -66,16 +69,28 @@ def largest_workload(study: ResolvedStudy, here: Machine, tokens: Tokens) -> Wor
     """Return what takes most memory among all configurations."""
     space, config = study.space.space, study.config
     targets = space["target_modules"].corners() if "target_modules" in space else ("all-linear",)
-    checkpointing = config.technique.gradient_checkpointing
     return Workload(
-        adapter=config.adapter,
+        adapter=max(variants(config.adapter, space), key=_weight),
         lora_rank=int(max(corner_values(space, "lora_rank"))),
         target_modules="all-linear" if "all-linear" in targets else max(targets, key=len),
         tokens_per_row=config.technique.tokens_per_row(tokens.longest),
         dtype=compute_type(config, study.device, here),
-        gradient_checkpointing=study.device != "cpu" if checkpointing == "auto" else checkpointing,
+        gradient_checkpointing=checkpoints(config.technique, config.adapter, study.device),
         attention_matrix=config.model.attention == "eager",
     )
+
+
+def _weight(adapter: AnyAdapter) -> tuple[int, ...]:
+    """Order the variants of an adapter by the memory that they take: what changes the base keeps a copy of it."""
+    sizes = (getattr(adapter, name, None) or 0 for name in ("projection", "projection_size", "encoder_size", "dora"))
+    return adapter.changes_base, adapter.extra_tokens, *sizes
+
+
+def _adapter_size(work: Workload) -> str:
+    if work.adapter.is_lora:
+        return f"rank {work.lora_rank}"
+    tokens = work.adapter.extra_tokens
+    return f"{tokens} virtual tokens" if tokens else str(work.adapter.model_dump()["kind"])
 
 
 def compute_type(config: StudyConfig, device: str, here: Machine) -> str:

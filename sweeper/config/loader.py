@@ -11,16 +11,19 @@ from typing import Any, get_args
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from sweeper.config.adapter import Adapter, AnyAdapter, QLoRA
 from sweeper.config.parameters import EXCLUSIVE, PARAMETERS, TECHNIQUE_PARAMETERS
 from sweeper.config.pipeline import STAGES, is_pipeline, pipeline_faults, stage_source
 from sweeper.config.space import Choice, Fixed, FloatRange, IntRange, Range
 from sweeper.config.study import StudyConfig
 from sweeper.config.technique import technique_class
 from sweeper.config.trl_fields import CONFIG_CLASSES, OWNED, RENAMED, trl_fields
+from sweeper.config.variants import foreign_fault, option_fault
 from sweeper.config.yaml_source import Path_, YamlSource, parse, read_text
 from sweeper.errors import Fault, StudyFileError
 
 _RANGE: TypeAdapter[Any] = TypeAdapter(Range)
+_ADAPTER: TypeAdapter[Any] = TypeAdapter(Adapter)
 
 
 @dataclass(frozen=True)
@@ -208,8 +211,9 @@ def _space_faults(source: YamlSource) -> Iterator[Fault]:
         return
     kind = technique_class(source.data.get("technique", "sft")).model_fields["kind"].default
     at = ("search", "space")
+    adapter = _adapter(source.data.get("adapter", QLoRA()))
     for name, value in raw.items():
-        message, hint = _parameter_fault(name, value, str(kind))
+        message, hint = _parameter_fault(name, value, str(kind), adapter)
         if message:
             yield Fault(f"search.space.{name}", message, source.line((*at, name)), hint)
     for pair in EXCLUSIVE:
@@ -219,31 +223,51 @@ def _space_faults(source: YamlSource) -> Iterator[Fault]:
     yield from _condition_faults(raw, source)
 
 
-def _parameter_fault(name: str, value: Any, technique: str) -> tuple[str | None, str | None]:
+def _adapter(raw: Any) -> AnyAdapter | None:
+    """Return the study's adapter; None where it is at fault itself, which is reported with the file's form."""
+    try:
+        return _ADAPTER.validate_python(raw)  # type: ignore[no-any-return]
+    except ValidationError:
+        return None
+
+
+def _parameter_fault(
+    name: str, value: Any, technique: str, adapter: AnyAdapter | None
+) -> tuple[str | None, str | None]:
     """Return what is wrong with a parameter's name or values, and a hint."""
+    foreign = foreign_fault(adapter, name) if adapter is not None else None
+    if foreign is not None:
+        return foreign, None
     if name in RENAMED:
         return f"is set by sweeper; use {RENAMED[name]} instead", None
     if name in OWNED:
         return "is set by sweeper for its own bookkeeping and cannot be searched", None
+    options = adapter.options() if adapter is not None else frozenset()
     parameter = PARAMETERS.get(name) or TECHNIQUE_PARAMETERS.get(technique, {}).get(name)
-    if parameter is None:
-        fields = trl_fields(technique)
-        if name in fields:
-            return None, None
-        message = (
-            f"unknown parameter; known are {', '.join(PARAMETERS)} and the fields of TRL's "
-            f"{CONFIG_CLASSES[technique][1]}"
-        )
-        return message, nearest(name, [*PARAMETERS, *fields])
+    if parameter is None and name not in options:
+        return _unknown_parameter(name, technique, options)
     try:
         range_ = _RANGE.validate_python(value)
     except ValidationError:
         return None, None  # reported with the rest of the file's form
+    if adapter is not None and name in options:
+        return option_fault(adapter, name, range_), None
+    assert parameter is not None
     if isinstance(range_, FloatRange) and parameter.type == "int":
         return f"must be an integer range; found {range_.low:g} to {range_.high:g}", None
     if isinstance(range_, FloatRange | IntRange) and parameter.type in ("text", "modules"):
         return "must be a value or a choice, not a range", None
     return next((fault for v in _values(range_) if (fault := parameter.fault(v))), None), None
+
+
+def _unknown_parameter(name: str, technique: str, options: frozenset[str]) -> tuple[str | None, str | None]:
+    """Return what is wrong with a name that is neither a parameter nor an option of the adapter, and a hint."""
+    fields = trl_fields(technique)
+    if name in fields:
+        return None, None
+    known = ", ".join([*PARAMETERS, *TECHNIQUE_PARAMETERS.get(technique, ()), *sorted(options)])
+    message = f"unknown parameter; known are {known} and the fields of TRL's {CONFIG_CLASSES[technique][1]}"
+    return message, nearest(name, [*PARAMETERS, *options, *fields])
 
 
 def _values(range_: FloatRange | IntRange | Choice | Fixed) -> tuple[Any, ...]:

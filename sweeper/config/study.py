@@ -83,3 +83,18 @@ class StudyConfig(Frozen):
                 "search.sampler: cmaes handles one objective only; leave evaluation.objectives out, or use tpe or gp"
             )
         return self
+
+    @model_validator(mode="after")
+    def _adapter_fits_technique(self) -> StudyConfig:
+        kind = self.adapter.kind
+        if not self.adapter.can_checkpoint and self.technique.gradient_checkpointing is True:
+            raise ValueError(
+                f"technique.gradient_checkpointing: adapter {kind} cannot train with it, since checkpointing drops the "
+                "cache that the prefix lives in; use `auto` or false"
+            )
+        if self.adapter.is_prompt_learning and self.technique.packing:
+            raise ValueError(
+                f"technique.packing: adapter {kind} puts its virtual tokens in front of a row, so of packed documents "
+                "only the first would have them; use `packing: false`"
+            )
+        return self

@@ -13,7 +13,7 @@ from sweeper.config.adapter import Adapter
 from sweeper.config.base import Frozen
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.model import ModelConfig
-from sweeper.config.parameters import ParameterValue
+from sweeper.config.parameters import LORA_PARAMETERS, ParameterValue
 from sweeper.config.technique import Technique
 
 
@@ -67,6 +67,13 @@ class TrialSpec(Frozen):
     device: str
     micro_batch: int | None = None
     folder: Path
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The whole configuration by name: hyperparameters, without those the adapter lacks, and adapter options."""
+        absent = set() if self.adapter.is_lora else set(LORA_PARAMETERS)
+        values = self.hyperparameters.model_dump(mode="json", exclude=absent)
+        return {**values, **self.adapter.model_dump(mode="json", include=set(self.adapter.options()))}
 
 
 class Decision(StrEnum):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from sweeper.config.adapter import AnyAdapter
+from sweeper.config.checkpointing import checkpoints
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.executors.base import StudyContext
 from sweeper.models.memory import Workload, largest_micro_batch
 from sweeper.paths import cache_folder, write_json
-from sweeper.training.arguments import checkpoints
 from sweeper.training.base_model import BaseModel
 from sweeper.training.device import free_memory_bytes
 
@@ -53,7 +54,7 @@ class MicroBatches:
 
     def _estimated(self, spec: TrialSpec, batch_size: int) -> int:
         chosen = spec.hyperparameters
-        work = workload(self._context, self._base, chosen.lora_rank, chosen.target_modules)
+        work = workload(self._context, self._base, chosen.lora_rank, chosen.target_modules, spec.adapter)
         free = int(free_memory_bytes(spec.device) * KEEP_FREE)
         return largest_micro_batch(self._context.facts, work, batch_size=batch_size, free_bytes=free, loaded=True)
 
@@ -74,16 +75,20 @@ class MicroBatches:
 
 
 def workload(
-    context: StudyContext, base: BaseModel, lora_rank: int, target_modules: str | tuple[str, ...] = "all-linear"
+    context: StudyContext,
+    base: BaseModel,
+    lora_rank: int,
+    target_modules: str | tuple[str, ...] = "all-linear",
+    adapter: AnyAdapter | None = None,
 ) -> Workload:
-    """Return what a trial of the study trains, as far as memory is concerned."""
+    """Return what a trial of the study trains, as far as memory is concerned; its adapter is the study's by default."""
     return Workload(
-        adapter=context.config.adapter,
+        adapter=adapter or context.config.adapter,
         lora_rank=lora_rank,
         target_modules=target_modules,
         tokens_per_row=context.tokens_per_row,
         dtype=str(base.dtype).removeprefix("torch."),
-        gradient_checkpointing=checkpoints(context.config.technique, base.device),
+        gradient_checkpointing=checkpoints(context.config.technique, context.config.adapter, base.device),
         attention_matrix=base.attention == "eager",
     )
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from sweeper.config.checkpointing import checkpoints
 from sweeper.executors.base import StudyContext
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.pack import Pack
 from sweeper.packing.engine import Engine
 from sweeper.packing.obstacles import obstacle_in_study
 from sweeper.packing.probe import obstacle_in_base
-from sweeper.training.arguments import checkpoints
 from sweeper.training.base_model import BaseModel
 
 
@@ -40,7 +40,7 @@ class PackedExecutor:
 
 @contextmanager
 def _engine(context: StudyContext, base: BaseModel) -> Iterator[Engine]:
-    engine = Engine(base, checkpointing=checkpoints(context.config.technique, base.device))
+    engine = Engine(base, checkpointing=checkpoints(context.config.technique, context.config.adapter, base.device))
     try:
         yield engine
     finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from sweeper.config.parameters import PARAMETERS, ParameterValue, alpha_value
 from sweeper.config.schedule import steps, warmup
@@ -11,8 +11,13 @@ from sweeper.executors.base import StudyContext
 from sweeper.search.study import Candidate
 
 
-def hyperparameters(chosen: Mapping[str, ParameterValue]) -> Hyperparameters:
-    """Make every choice definite: defaults filled in, alpha a number, one kind of warmup, TRL's own fields apart."""
+def hyperparameters(chosen: Mapping[str, ParameterValue], options: Collection[str] = frozenset()) -> Hyperparameters:
+    """Make every choice definite: defaults filled in, alpha a number, one kind of warmup, TRL's own fields apart.
+
+    Args:
+        chosen: What the sampler chose.
+        options: Names of the adapter's options, which become part of the adapter instead.
+    """
     values: dict[str, ParameterValue] = {name: parameter.default for name, parameter in PARAMETERS.items()}
     values |= {name: value for name, value in chosen.items() if name in PARAMETERS}
     if values["warmup_steps"] is not None:
@@ -23,7 +28,7 @@ def hyperparameters(chosen: Mapping[str, ParameterValue]) -> Hyperparameters:
     rank, alpha = values["lora_rank"], values["lora_alpha"]
     assert isinstance(rank, int) and isinstance(alpha, int | float | str)
     values["lora_alpha"] = alpha_value(alpha, rank)
-    further = {name: value for name, value in chosen.items() if name not in PARAMETERS}
+    further = {name: value for name, value in chosen.items() if name not in PARAMETERS and name not in options}
     return Hyperparameters.model_validate({**values, "trl": further})
 
 
@@ -37,10 +42,10 @@ def specification(context: StudyContext, candidate: Candidate) -> TrialSpec:
         model=config.model,
         model_folder=context.model_folder,
         technique=config.technique,
-        adapter=config.adapter,
+        adapter=config.adapter.with_options(candidate.parameters),
         train=context.data.train,
         validation=context.data.validation,
-        hyperparameters=hyperparameters(candidate.parameters),
+        hyperparameters=hyperparameters(candidate.parameters, config.adapter.options()),
         evaluation=config.evaluation,
         device=context.device,
         micro_batch=None if config.executor.micro_batch == "auto" else config.executor.micro_batch,

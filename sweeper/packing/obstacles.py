@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sweeper.config.adapter import QLoRA
+from sweeper.config.adapter import AnyAdapter, LowRank, QLoRA
 from sweeper.config.parameters import PARAMETERS
 from sweeper.config.space import Choice, Fixed, Range
 from sweeper.config.study import StudyConfig
 from sweeper.config.trl_fields import ROW_FIELDS
+from sweeper.config.variants import variants
 
 _FIELDS = {"optim", "adam_beta1", "adam_beta2", "adam_epsilon", "lr_scheduler_kwargs", *ROW_FIELDS}
 """TRL fields whose meaning a slot carries out."""
@@ -21,16 +22,35 @@ def obstacle_in_study(config: StudyConfig, space: Mapping[str, Range]) -> str | 
     """Return why a study cannot be packed as far as its file tells, or None where it can."""
     if config.technique.kind != "sft":
         return f"{config.technique.kind} is trained by TRL's own trainer, which trains one model at a time"
-    if isinstance(config.adapter, QLoRA) and config.adapter.quantization == "int8":
-        return "int8 layers look for outliers across all rows of a batch, so trials would change one another"
+    in_adapter = next(filter(None, map(_obstacle_in_adapter, variants(config.adapter, space))), None)
+    if in_adapter is not None:
+        return in_adapter
     if "training_time" in config.evaluation.objectives:
         return "training_time is an objective, and is only a trial's own where nothing trains beside it"
-    foreign = sorted(name for name in space if name not in PARAMETERS and name not in _FIELDS)
+    known = {*PARAMETERS, *_FIELDS, *config.adapter.options()}
+    foreign = sorted(name for name in space if name not in known)
     if foreign:
         return f"{', '.join(foreign)} belongs to TRL's trainer, which trains one model at a time"
     wanting = [value for value in _values(space.get("optim")) if not str(value).startswith(_OPTIMIZERS)]
     if wanting:
         return f"optim {', '.join(map(str, wanting))} wants the whole model for itself"
+    return None
+
+
+def _obstacle_in_adapter(adapter: AnyAdapter) -> str | None:
+    """Return why trials of an adapter cannot share a pass: a slot is two factors a layer, on weights that all share."""
+    if not isinstance(adapter, LowRank):
+        return f"adapter {adapter.model_dump()['kind']} is no LoRA, whose factors are what trials share a pass with"
+    if isinstance(adapter, QLoRA) and adapter.quantization == "int8":
+        return "int8 layers look for outliers across all rows of a batch, so trials would change one another"
+    if adapter.dora:
+        return "dora divides by the length of the whole weights, adapter included, which a shared pass never forms"
+    if adapter.changes_base:
+        return f"init {adapter.init} takes its start out of the base's weights, which all trials share"
+    if adapter.init in ("loftq", "eva"):
+        return f"init {adapter.init} is computed before training, on the base alone"
+    if adapter.lora_plus is not None:
+        return "lora_plus gives A and B learning rates of their own, and a slot has one"
     return None
 
 

@@ -6,15 +6,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sweeper.config.adapter import Adapter, LoRA, QLoRA
-from sweeper.config.parameters import EXCLUSIVE
+from sweeper.config.adapter import KINDS, Adapter
+from sweeper.config.parameters import EXCLUSIVE, LORA_PARAMETERS
 from sweeper.config.search import SearchConfig
 from sweeper.config.space import Fixed, Range, Space
 from sweeper.config.technique import Technique
 from sweeper.presets import rules
 from sweeper.presets.presets import RECOMMENDED, KnownGood, Preset, Rule, load, recommend
 
-_LORA_ONLY = ("lora_rank", "lora_alpha", "lora_dropout", "target_modules")
+_OPTIONS = frozenset().union(*(kind.options() for kind in KINDS))
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,10 @@ def _picked(preset: Preset, technique: Technique, adapter: Adapter, automatic: b
 
 
 def _ranges(preset: Preset, adapter: Adapter) -> Space:
-    has_lora = isinstance(adapter, LoRA | QLoRA)
-    return {name: p.range for name, p in preset.parameters.items() if has_lora or name not in _LORA_ONLY}
+    """Return the preset's ranges of what the adapter has, without the options that the study file settles itself."""
+    open_options = adapter.options() - adapter.model_fields_set
+    absent = (_OPTIONS - open_options).union(() if adapter.is_lora else LORA_PARAMETERS)
+    return {name: parameter.range for name, parameter in preset.parameters.items() if name not in absent}
 
 
 def _overridden(ranges: Space, own: Mapping[str, Range], reasons: list[str]) -> Space:

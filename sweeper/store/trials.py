@@ -49,7 +49,7 @@ class Trials:
                     confirms=confirms,
                     restarts=restarts,
                     seed=spec.seed,
-                    parameters=spec.hyperparameters.model_dump(mode="json"),
+                    parameters=spec.parameters,
                     device=spec.device,
                     started_at=now(),
                 )

@@ -2,28 +2,94 @@
 
 from __future__ import annotations
 
-import torch
-from peft import LoraConfig, PeftConfig, PeftModel, TaskType
+from pathlib import Path
 
-from sweeper.config.adapter import Adapter
+import torch
+from peft import (
+    EvaConfig,
+    IA3Config,
+    LoraConfig,
+    PeftConfig,
+    PrefixTuningConfig,
+    PromptEncoderConfig,
+    PromptTuningConfig,
+    TaskType,
+)
+
+from sweeper.config.adapter import IA3, Adapter, LoRA, LowRank, Prefix, Prompt, PTuning, QLoRA
 from sweeper.config.trial import Hyperparameters
 from sweeper.training.base_model import BaseModel
+from sweeper.training.weights import Adapted
+
+_TASK = TaskType.CAUSAL_LM
+_PROMPT_INITS = {"random": "RANDOM", "vocabulary": "SAMPLE_VOCAB", "text": "TEXT"}
 
 
-def peft_config(adapter: Adapter, parameters: Hyperparameters) -> PeftConfig:
-    """Return the PEFT configuration of a trial's adapter."""
+def peft_config(adapter: Adapter, parameters: Hyperparameters, tokenizer: Path | None = None) -> PeftConfig | None:
+    """Return the PEFT configuration of a trial's adapter; None where the base itself is trained.
+
+    Args:
+        adapter: What to train.
+        parameters: The trial's configuration.
+        tokenizer: Folder of the base's tokenizer, for a prompt that begins with a text.
+    """
+    match adapter:
+        case LoRA() | QLoRA():
+            return _low_rank(adapter, parameters)
+        case Prefix():
+            projection = {"prefix_projection": True, "encoder_hidden_size": adapter.projection_size}
+            return PrefixTuningConfig(
+                task_type=_TASK,
+                num_virtual_tokens=adapter.virtual_tokens,
+                **projection if adapter.projection else {},
+            )
+        case Prompt():
+            return _prompt(adapter, tokenizer)
+        case PTuning():
+            return PromptEncoderConfig(
+                task_type=_TASK,
+                num_virtual_tokens=adapter.virtual_tokens,
+                encoder_reparameterization_type=adapter.encoder.upper(),
+                encoder_hidden_size=adapter.encoder_size,
+            )
+        case IA3():
+            return IA3Config(
+                task_type=_TASK,
+                target_modules=list(adapter.modules),
+                feedforward_modules=list(adapter.feedforward_modules),
+            )
+        case _:
+            return None
+
+
+def _low_rank(adapter: LowRank, parameters: Hyperparameters) -> LoraConfig:
     targets = parameters.target_modules
+    # LoftQ begins as plain LoRA and is filled in from the dense weights; see ``initialisation.py``.
+    init = True if adapter.init in ("default", "loftq") else adapter.init
     return LoraConfig(
         r=parameters.lora_rank,
         lora_alpha=parameters.lora_alpha,
         lora_dropout=parameters.lora_dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
         use_rslora=adapter.rslora,
-        task_type=TaskType.CAUSAL_LM,
+        use_dora=adapter.dora,
+        init_lora_weights=init,
+        task_type=_TASK,
+        **{"eva_config": EvaConfig()} if adapter.init == "eva" else {},  # PEFT's defaults, its authors'
     )
 
 
-def cast_adapter(base: BaseModel, model: PeftModel) -> None:
+def _prompt(adapter: Prompt, tokenizer: Path | None) -> PromptTuningConfig:
+    text = {"prompt_tuning_init_text": adapter.init_text, "tokenizer_name_or_path": str(tokenizer)}
+    return PromptTuningConfig(
+        task_type=_TASK,
+        num_virtual_tokens=adapter.virtual_tokens,
+        prompt_tuning_init=_PROMPT_INITS[adapter.init],
+        **text if adapter.init == "text" else {},
+    )
+
+
+def cast_adapter(base: BaseModel, model: Adapted) -> None:
     """Give an adapter's weights the type that they train in.
 
     PEFT makes adapters float32, and TRL rounds those of a quantised base to bfloat16. Beside float32 compute bfloat16

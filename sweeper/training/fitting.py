@@ -30,7 +30,7 @@ class Fitting(Trainer):
         self._tokens_seen = 0
         self._share = 1.0
         super().__init__(**arguments)
-        self._collate = self.data_collator
+        self.collate = self.data_collator
         self.data_collator = lambda rows: {"whole": WholeBatch(rows)}
         # The collator needs every column of the tokenised rows; the model sees only what it returns.
         self.args.remove_unused_columns = False
@@ -75,7 +75,7 @@ class Fitting(Trainer):
     def _train_on(self, model: torch.nn.Module, whole: WholeBatch) -> torch.Tensor:
         losses = []
         for part in whole.parts(self.micro_batch.rows):
-            inputs = self._collate(part)
+            inputs = self.collate(part)
             self._tokens_seen += _tokens(inputs)
             self._share = len(part) / len(whole.rows)
             losses.append(super().training_step(model, inputs))
@@ -84,7 +84,7 @@ class Fitting(Trainer):
 
     def _mean_loss(self, whole: WholeBatch) -> float:
         parts = whole.parts(self.micro_batch.rows)
-        inputs = (self._prepare_inputs(self._collate(part)) for part in parts)
+        inputs = (self._prepare_inputs(self.collate(part)) for part in parts)
         losses = [float(self.compute_loss(self.model, each)) for each in inputs]
         return sum(loss * len(part) for loss, part in zip(losses, parts, strict=True)) / len(whole.rows)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 
 import torch
-from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
+
+from sweeper.training.weights import Adapted
 
 _TOKENS = 32
 
 
-def milliseconds_per_token(model: PeftModel, tokenizer: PreTrainedTokenizerBase) -> float:
+def milliseconds_per_token(model: Adapted, tokenizer: PreTrainedTokenizerBase) -> float:
     """Return the milliseconds per generated token for one row at a time: the median of three runs of 32 tokens."""
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     prompt = torch.full((1, 8), start, device=model.device)

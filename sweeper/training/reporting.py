@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sweeper.config.trial import Decision, Report
 from sweeper.errors import DivergedError, TrialError
+from sweeper.training.weights import Adapted, trained_weights
 
 _REPORTED = {"loss": "loss", "grad_norm": "grad_norm", "learning_rate": "learning_rate"}
 
@@ -33,7 +33,7 @@ class Best:
         self.weights: dict[str, torch.Tensor] = {}
 
     def offer(self, step: int, metrics: Mapping[str, float], weights: Mapping[str, torch.Tensor]) -> None:
-        """Keep the adapter's weights, named as PEFT names them, if this evaluation is the best.
+        """Keep the adapter's weights, by whichever names the caller will ask for, if this evaluation is the best.
 
         Raises:
             TrialError: If the deciding metric is not among the metrics.
@@ -52,7 +52,7 @@ class ReportingCallback(TrainerCallback):
     """Reports every step and every evaluation, and ends the training when told to."""
 
     def __init__(
-        self, report: Report, best: Best, points: int, evaluate: Callable[[PeftModel], dict[str, float]] | None
+        self, report: Report, best: Best, points: int, evaluate: Callable[[Adapted], dict[str, float]] | None
     ) -> None:
         self.report = report
         self.best = best
@@ -97,7 +97,7 @@ class ReportingCallback(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         metrics: dict[str, float] | None = None,
-        model: PeftModel | None = None,
+        model: Adapted | None = None,
         **_: Any,
     ) -> TrainerControl:
         """Add the task's own metrics, keep the adapter if it is the best, and report."""
@@ -106,7 +106,7 @@ class ReportingCallback(TrainerCallback):
         require_finite(measured, state.global_step)  # no text is generated with weights that are no numbers
         if self.evaluate is not None and self.decision is Decision.CONTINUE:
             measured |= self.evaluate(model)
-        self.best.offer(state.global_step, measured, get_peft_model_state_dict(model))
+        self.best.offer(state.global_step, measured, trained_weights(model))
         self._tell(state, control, measured)
         return control
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.errors import DivergedError, OutOfMemoryError, UserError
@@ -21,6 +20,7 @@ from sweeper.training.base_model import BaseModel
 from sweeper.training.device import peak_memory_bytes
 from sweeper.training.micro_batch import is_out_of_memory
 from sweeper.training.reporting import Best
+from sweeper.training.weights import Adapted, save_weights
 
 
 @dataclass
@@ -62,9 +62,9 @@ class Ledger:
         shutil.rmtree(self.paths.adapter, ignore_errors=True)
         write_atomically(self.paths.spec, self.spec.model_dump_json(indent=2) + "\n")
 
-    def complete(self, progress: Progress, model: PeftModel, latency_ms: float | None) -> TrialResult:
+    def complete(self, progress: Progress, model: Adapted, latency_ms: float | None) -> TrialResult:
         """Save the adapter on ``model`` and return the result of a trial that trained to its end."""
-        size, digest = save_adapter(model, self.paths.adapter)
+        size, digest = save_adapter(self.base, model, self.paths.adapter)
         kept = {"latency_ms": latency_ms, "adapter_bytes": size, "adapter_sha256": digest}
         return self.result(progress, Outcome.COMPLETE, None, value=self.best.value, **kept)
 
@@ -111,12 +111,11 @@ class Ledger:
         return self.result(progress, outcome, redact(f"{type(error).__name__}: {error}")[:2000])
 
 
-def save_adapter(model: PeftModel, folder: Path) -> tuple[int, str]:
-    """Write the adapter so that a crash leaves all of it or nothing; return its size in bytes and its SHA-256."""
+def save_adapter(base: BaseModel, model: Adapted, folder: Path) -> tuple[int, str]:
+    """Write what was trained so that a crash leaves all of it or nothing; return its size in bytes and its SHA-256."""
     with new_folder(folder) as filled:
-        model.save_pretrained(filled, safe_serialization=True)
-        (filled / "README.md").unlink(missing_ok=True)  # PEFT's empty card; an export writes a real one
-    weights = folder / "adapter_model.safetensors"
+        name = save_weights(model, filled, tokenizer=base.tokenizer, dtype=base.dtype, initial=base.initial).name
+    weights = folder / name
     with weights.open("rb") as file:
         return weights.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
 

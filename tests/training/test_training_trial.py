@@ -31,7 +31,7 @@ def eval_loss(model, spec):
         ids = tokenizer(row["prompt"] + row["completion"])["input_ids"] + [tokenizer.eos_token_id]
         start = next((n for n, (a, b) in enumerate(zip(prompt, ids, strict=False)) if a != b), len(prompt))
         with torch.no_grad():
-            logits = model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+            logits = model(torch.tensor([ids])).logits[0, -len(ids) : -1].log_softmax(-1)  # behind virtual tokens
         picked = logits[torch.arange(len(ids) - 1), torch.tensor(ids[1:])][start - 1 :]
         total, tokens = total - float(picked.sum()), tokens + len(picked)
     return total / tokens

@@ -17,6 +17,7 @@ from sweeper.training.base_model import BaseModel
 from sweeper.training.fitting import Fitting
 from sweeper.training.micro_batch import MicroBatch
 from sweeper.training.reporting import ReportingCallback
+from sweeper.training.weights import Adapted
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # TRL warns of its experimental folder, where ORPO and CPO live
 
@@ -25,24 +26,11 @@ from trl.experimental.cpo import CPOConfig, CPOTrainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 
-class _WithReference(Fitting):
-    """The reference of DPO and KTO is the base without its adapter.
-
-    TRL takes an adapter that is there already for one to go on with, and keeps a frozen copy of it as the reference;
-    ours is new, so that the base itself is the reference, and the copy only takes memory.
-    """
-
-    def __init__(self, micro_batch: MicroBatch, **arguments: Any) -> None:
-        super().__init__(micro_batch, **arguments)
-        if "ref" in self.model.peft_config:
-            self.model.delete_adapter("ref")
-
-
-class FittingDPOTrainer(_WithReference, DPOTrainer):
+class FittingDPOTrainer(Fitting, DPOTrainer):
     """TRL's trainer, taking a step in as many parts as memory asks for."""
 
 
-class FittingKTOTrainer(_WithReference, KTOTrainer):
+class FittingKTOTrainer(Fitting, KTOTrainer):
     """TRL's trainer; its reference point is estimated over the rows of a part."""
 
 
@@ -69,7 +57,7 @@ _PARTS = {
 
 
 def build_preference(
-    spec: TrialSpec, base: BaseModel, model: PeftModel, micro_batch: MicroBatch, callback: ReportingCallback
+    spec: TrialSpec, base: BaseModel, model: Adapted, micro_batch: MicroBatch, callback: ReportingCallback
 ) -> Any:
     """Return a trainer ready to train.
 
@@ -91,7 +79,9 @@ def build_preference(
         eval_dataset=Dataset.from_list(read_prepared(spec.validation)),
         processing_class=base.tokenizer,
         callbacks=[callback],
+        **_reference(spec, base, model),
     )
+    _refer_to_base(model)
     for split, rows in (("train", trainer.train_dataset), ("validation", trainer.eval_dataset)):
         if len(rows) == 0:
             raise DataError(
@@ -99,3 +89,19 @@ def build_preference(
                 "tokens); raise it, or shorten the prompts"
             )
     return trainer
+
+
+def _reference(spec: TrialSpec, base: BaseModel, model: Adapted) -> dict[str, Any]:
+    """Return what the trainer compares with: of an adapter its base, without more ado; of a whole model the base."""
+    whole = spec.technique.has_reference and not isinstance(model, PeftModel)
+    return {"ref_model": base.model} if whole else {}
+
+
+def _refer_to_base(model: Adapted) -> None:
+    """Make the base without its adapter the reference.
+
+    TRL takes an adapter that is there already for one to go on with, and keeps a frozen copy of it as the reference;
+    ours is new, so that the base itself is the reference, and the copy only takes memory.
+    """
+    if isinstance(model, PeftModel) and "ref" in model.peft_config:
+        model.delete_adapter("ref")

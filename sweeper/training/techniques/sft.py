@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from datasets import Dataset
-from peft import PeftModel
 from trl import SFTConfig, SFTTrainer
 
 from sweeper.config.technique import SFT
@@ -15,6 +14,7 @@ from sweeper.training.fitting import Fitting
 from sweeper.training.micro_batch import MicroBatch, WholeBatch, loss_tokens
 from sweeper.training.reporting import ReportingCallback, perplexity
 from sweeper.training.tokenised import has_completions, tokenised
+from sweeper.training.weights import Adapted
 
 
 class FittingSFTTrainer(Fitting, SFTTrainer):
@@ -24,7 +24,7 @@ class FittingSFTTrainer(Fitting, SFTTrainer):
 
     def _train_on(self, model: torch.nn.Module, whole: WholeBatch) -> torch.Tensor:
         self._total_train_tokens = self._tokens_seen
-        parts = [self._collate(part) for part in whole.parts(self.micro_batch.rows)]
+        parts = [self.collate(part) for part in whole.parts(self.micro_batch.rows)]
         tokens = torch.tensor(sum(map(loss_tokens, parts)), device=self.args.device)
         losses = [SFTTrainer.training_step(self, model, part, tokens) for part in parts]
         self._tokens_seen = int(self._total_train_tokens)
@@ -33,7 +33,7 @@ class FittingSFTTrainer(Fitting, SFTTrainer):
     def _mean_loss(self, whole: WholeBatch) -> float:
         total, tokens = 0.0, 0
         for part in whole.parts(self.micro_batch.rows):
-            inputs = self._prepare_inputs(self._collate(part))
+            inputs = self._prepare_inputs(self.collate(part))
             tokens += loss_tokens(inputs)
             total += float(self.compute_loss(self.model, inputs, num_items_in_batch=torch.tensor(1)))
         return total / max(1, tokens)
@@ -43,7 +43,7 @@ class FittingSFTTrainer(Fitting, SFTTrainer):
 
 
 def build_sft(
-    spec: TrialSpec, base: BaseModel, model: PeftModel, micro_batch: MicroBatch, callback: ReportingCallback
+    spec: TrialSpec, base: BaseModel, model: Adapted, micro_batch: MicroBatch, callback: ReportingCallback
 ) -> FittingSFTTrainer:
     """Return a trainer ready to train.
 
