@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sweeper.config.combinations import refusal
 from sweeper.config.evaluation import TASK_METRICS
 from sweeper.config.loader import StudyFile, nearest
 from sweeper.config.space import Choice, Fixed, IntRange, Range, Space, enqueue_faults, space_faults
@@ -154,6 +155,12 @@ def _combination_faults(config: StudyConfig) -> Iterator[_Fault]:
     if found is not None:
         name, message = found
         yield ("search", "space", name), f"{message}; or add a `when` that keeps them apart"
+        return
+    for adapter in variants(config.adapter, config.search.space):
+        reason = refusal(config.technique, adapter)
+        if reason is not None:
+            yield ("search", "space"), reason
+            return
 
 
 def _require_device_for_adapter(config: StudyConfig, device: str) -> None:

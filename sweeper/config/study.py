@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from sweeper.config.adapter import Adapter, QLoRA
 from sweeper.config.base import Frozen
+from sweeper.config.combinations import refusal
 from sweeper.config.data import DataConfig
 from sweeper.config.evaluation import EvaluationConfig, metrics_of
 from sweeper.config.executor import Executor, PackedExecutor, StorageConfig
@@ -86,15 +87,7 @@ class StudyConfig(Frozen):
 
     @model_validator(mode="after")
     def _adapter_fits_technique(self) -> StudyConfig:
-        kind = self.adapter.kind
-        if not self.adapter.can_checkpoint and self.technique.gradient_checkpointing is True:
-            raise ValueError(
-                f"technique.gradient_checkpointing: adapter {kind} cannot train with it, since checkpointing drops the "
-                "cache that the prefix lives in; use `auto` or false"
-            )
-        if self.adapter.is_prompt_learning and self.technique.packing:
-            raise ValueError(
-                f"technique.packing: adapter {kind} puts its virtual tokens in front of a row, so of packed documents "
-                "only the first would have them; use `packing: false`"
-            )
+        reason = refusal(self.technique, self.adapter)
+        if reason is not None:
+            raise ValueError(reason)
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,16 +72,18 @@ def build_preference(
         disable_dropout=spec.hyperparameters.lora_dropout == 0,
         **training_arguments(spec, base),
     )
-    trainer = parts.trainer(
-        micro_batch,
-        model=model,
-        args=one_device(arguments),
-        train_dataset=Dataset.from_list(read_prepared(spec.train)),
-        eval_dataset=Dataset.from_list(read_prepared(spec.validation)),
-        processing_class=base.tokenizer,
-        callbacks=[callback],
-        **_reference(spec, base, model),
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Adapter name 'ref' should not be contained")  # it goes again at once
+        trainer = parts.trainer(
+            micro_batch,
+            model=model,
+            args=one_device(arguments),
+            train_dataset=Dataset.from_list(read_prepared(spec.train)),
+            eval_dataset=Dataset.from_list(read_prepared(spec.validation)),
+            processing_class=base.tokenizer,
+            callbacks=[callback],
+            **_reference(spec, base, model),
+        )
     _refer_to_base(model)
     for split, rows in (("train", trainer.train_dataset), ("validation", trainer.eval_dataset)):
         if len(rows) == 0:
