@@ -4,6 +4,7 @@
     ├── UserError                   the input is at fault; exit code 2
     │   ├── StudyFileError          the study file: all faults at once, each with file:line
     │   ├── DataError               a data file, a split or a column
+    │   ├── RewardError             a reward that cannot be found, or that failed
     │   ├── ModelNotFoundError      a base model no source knows (says where it looked)
     │   ├── ModelError              a base model or adapter folder that cannot be used
     │   ├── HardwareError           a device or part this machine does not have
@@ -73,6 +74,10 @@ class StudyFileError(UserError):
 
 class DataError(UserError):
     """A data file, a split or a column that cannot be used."""
+
+
+class RewardError(UserError):
+    """A reward function or reward model that cannot be found, or that failed."""
 
 
 class ModelNotFoundError(UserError):

@@ -9,7 +9,9 @@ from typing import Any
 
 from sweeper.config.combinations import refusal
 from sweeper.config.evaluation import TASK_METRICS
+from sweeper.config.functions import function_fault
 from sweeper.config.loader import StudyFile, nearest
+from sweeper.config.rewards import FunctionReward, Reward, RewardSources
 from sweeper.config.space import Choice, Fixed, IntRange, Range, Space, enqueue_faults, space_faults
 from sweeper.config.study import StudyConfig
 from sweeper.config.variants import combination_fault, variants
@@ -22,6 +24,7 @@ from sweeper.models.resolve import ModelFolder, resolve
 from sweeper.paths import Home
 from sweeper.presets import ResolvedSpace, resolve_space
 from sweeper.presets import names as preset_names
+from sweeper.registry.reward_models import reward_sources
 from sweeper.start import find_start, is_start
 
 Progress = Callable[[str, float | None], None]
@@ -41,6 +44,7 @@ class ResolvedStudy:
         facts: What the base model is; None where it is not on this machine yet.
         space: What is searched, and why.
         device: ``cpu`` or ``cuda:N``, by what the driver lists.
+        reward_sources: Where the technique's rewards were found; None where it has none.
     """
 
     config: StudyConfig
@@ -49,6 +53,7 @@ class ResolvedStudy:
     facts: ModelFacts | None
     space: ResolvedSpace
     device: str
+    reward_sources: RewardSources | None = None
 
 
 def resolve_study(
@@ -65,19 +70,22 @@ def resolve_study(
     Args:
         file: A valid study with its file's text, where lines are looked up, and folder, where paths start.
         fetch: Whether to download the model where it is not on this machine.
-        home: Where adapters are registered that the study begins from; ``SWEEPER_HOME`` if left out.
+        home: Where adapters are registered that the study begins from or is rewarded by; ``SWEEPER_HOME`` if left out.
         on_progress: Called with what is being done and how far it is.
 
     Raises:
         UserError: Whatever the user has to change: a device that is not there (HardwareError), data that cannot be
-            used (DataError), a model that is not found (ModelNotFoundError) or cannot be used (ModelError), and, with
+            used (DataError), rewards that cannot be found (StudyFileError, RegistryError), a model that is not found (ModelNotFoundError) or cannot be used (ModelError), and, with
             their lines (StudyFileError), an unknown preset, target modules that the model does not have, ranks above
             what it allows, conditions that cannot hold, configurations outside the space.
     """
     config = file.config
     _refuse(file, [*_preset_faults(config), *_combination_faults(config)])
     device = pick_device(config.executor.device, gpus())
+    rewards = getattr(config.technique, "rewards", ())
+    _refuse(file, list(_function_faults(rewards, file.folder)))
     _require_device_for_adapter(config, device)
+    sources = reward_sources(rewards, file.folder, home or Home.current()) if rewards else None
     splits = load_splits(config.data, file.folder, config.technique.rows)
     _require_answers(config, splits)
     model = _find_model(config, file.folder, home or Home.current(), fetch=fetch, on_progress=on_progress)
@@ -97,7 +105,7 @@ def resolve_study(
     faults += _odd_rank_faults(config, space.space)
     faults += _condition_faults(config, space.space)
     _refuse(file, faults)
-    return ResolvedStudy(config, splits, model, facts, space, device)
+    return ResolvedStudy(config, splits, model, facts, space, device, sources)
 
 
 def _find_model(config: StudyConfig, folder: Path, home: Home, *, fetch: bool, on_progress: Progress) -> ModelFolder:
@@ -148,6 +156,12 @@ def _preset_faults(config: StudyConfig) -> Iterator[_Fault]:
         hint = nearest(name, preset_names())
         known = f"there is no preset {name!r}; known are {', '.join(preset_names())}"
         yield ("search", "preset"), f"{known}; {hint}" if hint else known
+
+
+def _function_faults(rewards: Sequence[Reward], folder: Path) -> Iterator[_Fault]:
+    for index, reward in enumerate(rewards):
+        if isinstance(reward, FunctionReward) and (fault := function_fault(reward.function, folder)):
+            yield ("technique", "rewards", index, "function"), fault
 
 
 def _combination_faults(config: StudyConfig) -> Iterator[_Fault]:

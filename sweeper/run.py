@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
 from sweeper.config.loader import StudyFile
+from sweeper.config.rewards import RewardSources
 from sweeper.config.space import Space
 from sweeper.config.study import StudyConfig
 from sweeper.data.splits import PreparedData, write_splits
@@ -47,6 +48,7 @@ class _Resolved:
     fingerprint: str
     train_rows: int
     tokens_per_row: int
+    reward_sources: dict[str, Any] | None = None
 
 
 def run_study(
@@ -159,6 +161,7 @@ def _begin(
         fingerprint=fingerprint(resolved.model.path),
         train_rows=len(resolved.splits.train),
         tokens_per_row=config.technique.tokens_per_row(max(lengths)),
+        reward_sources=resolved.reward_sources.model_dump(mode="json") if resolved.reward_sources else None,
     )
     write_json(paths.resolved, asdict(on_disk))
     storage = open_storage(home.database)
@@ -237,7 +240,7 @@ def _context(
     listener: Listener,
     stop: StopRequest,
 ) -> StudyContext:
-    folder = Path(resolved.model_folder)
+    folder, found = Path(resolved.model_folder), resolved.reward_sources
     return StudyContext(
         config=config,
         paths=paths,
@@ -252,6 +255,7 @@ def _context(
         device=device,
         listener=listener,
         stop=stop,
+        reward_sources=None if found is None else RewardSources.model_validate(found),
     )
 
 

@@ -98,7 +98,7 @@ def _reasons(context: StudyContext) -> str:
 
 def _score_all(context: StudyContext, base: BaseModel, numbers: list[int]) -> tuple[Scores, dict[int, Scores]]:
     rows = read_prepared(context.data.test)
-    scorer = Scorer(base, rows, context.config.evaluation, context.config.technique)
+    scorer = Scorer(base, rows, context.config.evaluation, context.config.technique, context.reward_sources)
     base_scores = scorer(base.model, _progress(context, BASE, 0, len(numbers) + 1))
     scores = {}
     for place, number in enumerate(numbers, start=1):

@@ -14,10 +14,10 @@ import time
 import numpy as np
 
 from sweeper.check.length import Tokens, corners
-from sweeper.check.memory import compute_type, free_bytes, largest_workload, slots
+from sweeper.check.memory import answers_per_row, compute_type, free_bytes, largest_workload, slots
 from sweeper.check.section import Section
 from sweeper.config.checkpointing import checkpoints
-from sweeper.config.evaluation import TASK_METRICS
+from sweeper.config.evaluation import REWARD_METRICS, TASK_METRICS
 from sweeper.config.search import NoPruner
 from sweeper.config.variants import variants
 from sweeper.hardware import Machine
@@ -58,8 +58,10 @@ def duration(study: ResolvedStudy, facts: ModelFacts, here: Machine, tokens: Tok
     ]
     if bounded < search_s:
         lines.append(f"search.timeout ends it; without, roughly {_time(search_s)}")
-    if config.evaluation.metric in TASK_METRICS:
+    if config.evaluation.metric in (*TASK_METRICS, *REWARD_METRICS):
         lines.append(f"{config.evaluation.metric} needs generated text at every evaluation, which is not counted here")
+    if config.technique.rows == "prompts":
+        lines.append(f"{config.technique.kind} generates text at every step, which takes at least as long again")
     figures = {"trial_s": trial_s, "search_s": bounded, "gflops": speed / 1e9, "basis": basis}
     return Section("duration", tuple(lines), figures=figures)
 
@@ -67,12 +69,15 @@ def duration(study: ResolvedStudy, facts: ModelFacts, here: Machine, tokens: Tok
 def trial_flops(study: ResolvedStudy, facts: ModelFacts, tokens: Tokens) -> float:
     """Return the floating-point operations of a trial that is not pruned, evaluations included."""
     epochs = corner_values(study.space.space, "epochs")
-    config = study.config
-    again = checkpoints(config.technique, config.adapter, study.device)
+    config, technique = study.config, study.config.technique
+    again = checkpoints(technique, config.adapter, study.device)
     per_weight = 4 + 2 * config.adapter.is_full + 2 * again
-    length = tokens.mean + max(adapter.extra_tokens for adapter in variants(config.adapter, study.space.space))
-    trained = len(study.splits.train) * length * (min(epochs) + max(epochs)) / 2
-    evaluated = len(study.splits.validation) * length * config.evaluation.points
+    extra = max(adapter.extra_tokens for adapter in variants(config.adapter, study.space.space))
+    per_row = tokens.mean + extra
+    if technique.rows != "answers":
+        per_row = (technique.tokens_per_row(round(tokens.mean)) + extra) * answers_per_row(study)
+    trained = len(study.splits.train) * per_row * (min(epochs) + max(epochs)) / 2
+    evaluated = len(study.splits.validation) * (tokens.mean + extra) * config.evaluation.points
     return float(facts.parameters * (trained * per_weight + evaluated * 2))
 
 

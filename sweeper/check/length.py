@@ -98,8 +98,10 @@ def tokens(study: ResolvedStudy) -> Tokens:
     counter = TokenCounter(study.model.path)
     rows = sample(study.splits.train)
     lengths = counter.lengths(rows)
-    masked = _masked(study, counter, rows) if max(lengths) > most else 0
     cut = sum(length > most for length in lengths)
+    masked = _masked(study, counter, rows) if cut else 0
+    if study.config.technique.drops_long:
+        cut, masked = 0, cut
     figures: dict[str, Any] = {
         "rows_counted": len(rows),
         "mean": sum(lengths) / len(lengths),
@@ -110,15 +112,15 @@ def tokens(study: ResolvedStudy) -> Tokens:
     }
     if masked == len(rows):
         raise DataError(
-            f"data: every training row's prompt fills technique.max_length ({most} tokens), so that no completion is "
-            f"left to learn from; raise it (the longest row has {max(lengths):,} tokens), or shorten the prompts"
+            f"data: {_what_is_too_long(study)} technique.max_length ({most} tokens), so that nothing is left to learn "
+            f"from; raise it (the longest row has {max(lengths):,} tokens), or shorten the rows"
         )
     several = "" if len(rows) == len(study.splits.train) else f" of {len(rows):,} rows taken evenly"
     lines = (
         f"mean {figures['mean']:.0f}, longest {max(lengths):,}{several}; max_length {most:,}",
-        f"{figures['truncated']:.1%} of the rows are cut, {figures['dropped']:.1%} have no completion left",
+        f"{figures['truncated']:.1%} of the rows are cut, {figures['dropped']:.1%} dropped: {_why_dropped(study)}",
     )
-    warnings = [*_cut_warnings(figures), *_text_warnings(study, counter, rows)]
+    warnings = [*_cut_warnings(figures, _why_dropped(study)), *_text_warnings(study, counter, rows)]
     kept = [min(length, most) for length in lengths]
     section = Section("tokens", lines, tuple(warnings), figures)
     return Tokens(sum(kept) / len(kept), max(kept), True, section)
@@ -142,7 +144,15 @@ def _masked(study: ResolvedStudy, counter: TokenCounter, rows: list[Row]) -> int
     return sum(length >= technique.max_length for length in counter.prompt_lengths(asked))
 
 
-def _cut_warnings(figures: dict[str, Any]) -> list[str]:
+def _what_is_too_long(study: ResolvedStudy) -> str:
+    return "every training row is longer than" if study.config.technique.drops_long else "every row's prompt fills"
+
+
+def _why_dropped(study: ResolvedStudy) -> str:
+    return "too long" if study.config.technique.drops_long else "no completion left"
+
+
+def _cut_warnings(figures: dict[str, Any], why: str) -> list[str]:
     warnings = []
     if figures["truncated"] > 0:
         warnings.append(
@@ -150,7 +160,7 @@ def _cut_warnings(figures: dict[str, Any]) -> list[str]:
             f"are cut at the end; the longest has {figures['longest']:,} tokens"
         )
     if figures["dropped"] > 0:
-        warnings.append(f"{figures['dropped']:.1%} of the training rows have no completion left and are dropped")
+        warnings.append(f"{figures['dropped']:.1%} of the training rows are dropped: {why}")
     return warnings
 
 

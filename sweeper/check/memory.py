@@ -7,6 +7,7 @@ from sweeper.check.section import Section
 from sweeper.config.adapter import AnyAdapter
 from sweeper.config.checkpointing import checkpoints
 from sweeper.config.executor import PackedExecutor
+from sweeper.config.parameters import TECHNIQUE_PARAMETERS
 from sweeper.config.study import StudyConfig
 from sweeper.config.variants import variants
 from sweeper.hardware import Machine
@@ -25,7 +26,7 @@ _BF16_CAPABILITY = 8.0  # NVIDIA Ampere, the first with bfloat16
 def memory(study: ResolvedStudy, facts: ModelFacts, here: Machine, tokens: Tokens) -> Section:
     """Say what the largest configuration takes, and how many rows fit at once."""
     work = largest_workload(study, here, tokens)
-    batch = int(max(corner_values(study.space.space, "batch_size")))
+    batch = int(max(corner_values(study.space.space, "batch_size"))) * answers_per_row(study)
     free = free_bytes(study.device, here)
     asked = study.config.executor.micro_batch
     rows = asked if isinstance(asked, int) else None
@@ -42,6 +43,15 @@ def memory(study: ResolvedStudy, facts: ModelFacts, here: Machine, tokens: Token
         *_packing(study, facts, work, free),
     )
     return Section("memory", lines, tuple(_warnings(need.total, free, rows)), figures)
+
+
+def answers_per_row(study: ResolvedStudy) -> int:
+    """Return the most rows that pass through the model for a row of the data: of a prompt, every answer to it."""
+    own = TECHNIQUE_PARAMETERS.get(study.config.technique.kind, {}).get("num_generations")
+    if own is None:
+        return 1
+    searched = study.space.space.get(own.name)
+    return int(max(searched.corners()) if searched is not None else own.default)  # type: ignore[arg-type]
 
 
 def slots(study: ResolvedStudy, facts: ModelFacts, work: Workload, free: int | None) -> int:

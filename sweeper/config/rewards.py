@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator
 
+from sweeper.config.adapter import Adapter
 from sweeper.config.base import Frozen, kind_of, word_is_kind
+from sweeper.config.model import ModelConfig
 
 
 class _Reward(Frozen):
@@ -30,7 +33,10 @@ class LengthReward(_Reward):
 
 
 class RegexReward(_Reward):
-    """1 where the whole answer has the form of a regular expression, else 0."""
+    """1 where the whole answer has the form of a regular expression, else 0.
+
+    An answer that takes longer than a second to decide counts as none: nested repetitions can take for ever.
+    """
 
     kind: Literal["regex"] = "regex"
     pattern: str
@@ -46,19 +52,31 @@ class RegexReward(_Reward):
 
 
 class JsonSchemaReward(_Reward):
-    """1 where the answer is JSON that a schema accepts, else 0."""
+    """1 where the answer is JSON that a schema (json-schema.org) accepts, else 0."""
 
     model_config = ConfigDict(populate_by_name=True)
 
     kind: Literal["json_schema"] = "json_schema"
     schema_: dict[str, Any] = Field(alias="schema")
 
+    @field_validator("schema_")
+    @classmethod
+    def _is_schema(cls, schema: dict[str, Any]) -> dict[str, Any]:
+        from jsonschema.exceptions import SchemaError  # imported late: few studies need it
+        from jsonschema.validators import validator_for
+
+        try:
+            validator_for(schema).check_schema(schema)
+        except SchemaError as error:
+            raise ValueError(f"is no JSON schema: {error.message}") from None
+        return schema
+
 
 class FunctionReward(_Reward):
     """A function of the user's own, ``module:function``, called as TRL calls reward functions.
 
-    It gets ``prompts``, ``completions`` (texts) and the row's other columns by name, and returns one number a row. The
-    module is looked for in the study file's folder first.
+    It gets ``prompts``, ``completions`` (texts) and, where the rows have one, ``reference``, all by name and as lists,
+    and returns one number an answer. The module is looked for in the study file's folder first.
     """
 
     kind: Literal["function"] = "function"
@@ -84,3 +102,43 @@ Reward = Annotated[
     BeforeValidator(word_is_kind),
 ]
 """The next reward is one more class here and one more function in ``training.rewards``."""
+
+
+class RewardModelSource(Frozen):
+    """A reward model that was found in the registry.
+
+    Attributes:
+        name: Its name there.
+        asked: The version that the study names; None for the newest there was.
+        version: The version that was found.
+        folder: Its adapter.
+        base: The folder of the base model that the adapter stands on.
+        base_config: How that base is loaded.
+        adapter: What kind of adapter it is, which says how the base is quantised.
+        max_length: The longest text that it learned from, in tokens.
+    """
+
+    name: str
+    asked: int | None
+    version: int
+    folder: Path
+    base: Path
+    base_config: ModelConfig
+    adapter: Adapter
+    max_length: int
+
+
+class RewardSources(Frozen):
+    """Where what rewards are made of was found, when the study began.
+
+    Attributes:
+        study_folder: The study file's folder, where modules with functions are looked for first.
+        models: The reward models.
+    """
+
+    study_folder: Path
+    models: tuple[RewardModelSource, ...] = ()
+
+    def model(self, reward: AdapterReward) -> RewardModelSource:
+        """Return the model that a reward names."""
+        return next(each for each in self.models if (each.name, each.asked) == (reward.name, reward.version))

@@ -28,6 +28,8 @@ class _Technique(Frozen):
     """The final comparison where the study names nothing."""
     has_reference: ClassVar[bool] = False
     """Whether the loss looks at the model as it was before: the base without its adapter."""
+    drops_long: ClassVar[bool] = False
+    """Whether rows longer than ``max_length`` are left out, rather than cut at the end."""
     head: ClassVar[Literal["language", "score"]] = "language"
     """What the base model ends in: the vocabulary, or a single number."""
 
@@ -116,6 +118,7 @@ class RewardModel(_Technique):
     """
 
     rows: ClassVar[Rows] = "pairs"
+    drops_long: ClassVar[bool] = True
     head: ClassVar[Literal["language", "score"]] = "score"
 
     kind: Literal["reward"] = "reward"
@@ -125,7 +128,8 @@ class _Policy(_Technique):
     """What GRPO and RLOO share: a policy that answers prompts and learns from the rewards of its answers.
 
     ``batch_size`` counts prompts; each is answered ``num_generations`` times (a field of TRL's, which can be searched).
-    The current TRL has no PPO trainer; these two optimise a policy without a value model.
+    The current TRL has no PPO trainer; these two optimise a policy without a value model. ``max_length`` is that of a
+    prompt here; longer ones are dropped.
 
     Attributes:
         rewards: What an answer earns, added up with their weights.
@@ -136,6 +140,7 @@ class _Policy(_Technique):
     metric: ClassVar[str] = "mean_reward"
     metrics: ClassVar[tuple[str, ...]] = ("mean_reward", "kl")
     has_reference: ClassVar[bool] = True
+    drops_long: ClassVar[bool] = True
 
     rewards: tuple[Reward, ...] = Field(min_length=1)
     max_completion_length: int = Field(default=256, ge=1)

@@ -13,7 +13,8 @@ from sweeper.config.adapter import Adapter
 from sweeper.config.base import Frozen
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.model import ModelConfig
-from sweeper.config.parameters import LORA_PARAMETERS, ParameterValue
+from sweeper.config.parameters import LORA_PARAMETERS, TECHNIQUE_PARAMETERS, ParameterValue
+from sweeper.config.rewards import RewardSources
 from sweeper.config.technique import Technique
 
 
@@ -51,6 +52,7 @@ class TrialSpec(Frozen):
         hyperparameters: The configuration.
         device: ``cpu``, ``cuda`` or ``cuda:0``, already resolved.
         micro_batch: Rows per forward pass; None for the most that fits.
+        reward_sources: Where the technique's rewards were found; None where it has none.
     """
 
     study: str
@@ -67,6 +69,18 @@ class TrialSpec(Frozen):
     device: str
     micro_batch: int | None = None
     folder: Path
+    reward_sources: RewardSources | None = None
+
+    @property
+    def answers_per_row(self) -> int:
+        """How many rows pass through the model for a row of the data: of a prompt, every answer to it."""
+        own = TECHNIQUE_PARAMETERS.get(self.technique.kind, {}).get("num_generations")
+        return 1 if own is None else int(self.hyperparameters.trl.get(own.name, own.default))
+
+    @property
+    def rows_per_step(self) -> int:
+        """How many rows pass through the model in an optimizer step."""
+        return self.hyperparameters.batch_size * self.answers_per_row
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from transformers import GenerationConfig
 
 from sweeper.errors import DataError
 from sweeper.evaluation.batching import Progress, run_in_batches
+from sweeper.training.micro_batch import answers_at_once
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +24,21 @@ Message = Mapping[str, Any]
 Prompt = str | Sequence[Message]
 """Text to go on from, or the turns before the answer."""
 
-CPU_BATCH = 64
-ACCELERATOR_BATCH = 256
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer to a prompt.
+
+    Attributes:
+        prompt: The prompt's tokens, as the model saw them.
+        tokens: The answer's tokens, the one that ends it included.
+        text: The answer without special tokens.
+    """
+
+    prompt: list[int]
+    tokens: list[int]
+    text: str
+
 
 _CPU_PACKING = "support_avx512bf16_for_cpu"
 
@@ -36,6 +51,18 @@ def generate(
     batch_size: int | None = None,
     on_progress: Progress | None = None,
 ) -> list[str]:
+    """Return the text of the model's greedy answer to each prompt; see ``answers``."""
+    return [answer.text for answer in answers(model, tokenizer, prompts, max_new_tokens, batch_size, on_progress)]
+
+
+def answers(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    batch_size: int | None = None,
+    on_progress: Progress | None = None,
+) -> list[Answer]:
     """Return the model's greedy answer to each prompt, in the order of the prompts.
 
     Text is continued as it stands, with the tokenizer's own special tokens in front; conversations go through the
@@ -66,7 +93,7 @@ def generate(
             raise DataError(f"prompt {number} is empty, so there is nothing to generate from")
     settings = _greedy(model, tokenizer, max_new_tokens)
 
-    def answer(batch: list[list[int]]) -> list[str]:
+    def answer(batch: list[list[int]]) -> list[Answer]:
         return _answer(model, tokenizer, batch, settings)
 
     with as_found(model), _contiguous_head(model), torch.no_grad():
@@ -111,7 +138,7 @@ def context_length(model: Any) -> int | None:
 
 def default_batch_size(model: Any) -> int:
     """Return how many rows a batch begins with on the model's device."""
-    return CPU_BATCH if input_device(model).type == "cpu" else ACCELERATOR_BATCH
+    return answers_at_once(input_device(model).type)
 
 
 def input_device(model: Any) -> torch.device:
@@ -206,7 +233,7 @@ def _last(ids: list[int], room: int | None) -> list[int]:
     return ids[-room:]
 
 
-def _answer(model: Any, tokenizer: Any, batch: list[list[int]], settings: GenerationConfig) -> list[str]:
+def _answer(model: Any, tokenizer: Any, batch: list[list[int]], settings: GenerationConfig) -> list[Answer]:
     device = input_device(model)
     rows = [torch.tensor(ids) for ids in batch]
     input_ids = pad_sequence(rows, batch_first=True, padding_value=settings.pad_token_id, padding_side="left")
@@ -215,5 +242,12 @@ def _answer(model: Any, tokenizer: Any, batch: list[list[int]], settings: Genera
     output = model.generate(
         input_ids=input_ids.to(device), attention_mask=attention_mask.to(device), generation_config=settings
     )
-    answers: list[str] = tokenizer.batch_decode(output[:, input_ids.shape[1] :], skip_special_tokens=True)
-    return answers
+    ends = set(_as_list(settings.eos_token_id))
+    found = [_up_to_end(ids, ends) for ids in output[:, input_ids.shape[1] :].tolist()]
+    texts: list[str] = tokenizer.batch_decode(found, skip_special_tokens=True)
+    return [Answer(*parts) for parts in zip(batch, found, texts, strict=True)]
+
+
+def _up_to_end(ids: list[int], ends: set[int]) -> list[int]:
+    """Leave out the filler after the token that ends an answer."""
+    return ids[: next((place for place, token in enumerate(ids, start=1) if token in ends), len(ids))]

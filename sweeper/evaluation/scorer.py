@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sweeper.config.evaluation import EvaluationConfig
-from sweeper.config.technique import Technique
+from sweeper.config.rewards import RewardSources
+from sweeper.config.technique import GRPO, RLOO, Technique
 from sweeper.evaluation.intervals import FloatArray
+from sweeper.evaluation.policies import PolicyScorer
 from sweeper.evaluation.preferences import answers_in, implicit_rewards, log_likelihoods, preference_statistics
 from sweeper.evaluation.scores import Scores
 from sweeper.evaluation.scoring import metric_score, score
@@ -26,11 +28,21 @@ class Scorer:
     scored against it.
     """
 
-    def __init__(self, base: BaseModel, rows: Sequence[Row], config: EvaluationConfig, technique: Technique) -> None:
+    def __init__(
+        self,
+        base: BaseModel,
+        rows: Sequence[Row],
+        config: EvaluationConfig,
+        technique: Technique,
+        sources: RewardSources | None = None,
+    ) -> None:
         self._base = base
         self._rows = rows
         self._config = config
         self._technique = technique
+        self._policies = (
+            PolicyScorer(base, rows, config, technique, sources) if isinstance(technique, GRPO | RLOO) else None
+        )
         self._reference = self._measured_once() if technique.has_reference and self._ranks else None
 
     def __call__(self, model: Any, on_progress: Progress | None = None) -> Scores:
@@ -38,8 +50,11 @@ class Scorer:
 
         Raises:
             DataError: If the rows cannot be scored with these metrics.
+            RewardError: If a reward fails.
             OutOfMemoryError: If a single row does not fit in memory.
         """
+        if self._policies is not None:
+            return self._policies(model, on_progress)
         if self._ranks:
             return self._preferences(model, on_progress)
         return score(model, self._base.tokenizer, self._rows, self._config, on_progress)
@@ -56,9 +71,16 @@ class Scorer:
         return found
 
     def _preferences(self, model: Any, on_progress: Progress | None) -> Scores:
-        likelihoods_A2 = log_likelihoods(model, self._base.tokenizer, self._rows, on_progress)
-        statistics = preference_statistics(self._rows, implicit_rewards(likelihoods_A2, self._reference))
-        examples = answers_in(self._rows)[: len(self._rows)]
+        examples = answers_in(self._rows)
+        if self._technique.head == "score":
+            from sweeper.evaluation.reward_models import answer_scores  # imports torch
+
+            rewards_A = answer_scores(model, self._base.tokenizer, examples, on_progress=on_progress)
+        else:
+            likelihoods_A2 = log_likelihoods(model, self._base.tokenizer, self._rows, on_progress)
+            rewards_A = implicit_rewards(likelihoods_A2, self._reference)
+        statistics = preference_statistics(self._rows, rewards_A)
+        examples = examples[: len(self._rows)]
         return Scores(
             {name: metric_score(name, statistics[name]) for name in self._config.metrics},
             tuple(example.shown_prompt for example in examples),

@@ -52,12 +52,12 @@ def score(
     if on_text:
         _require_prompts(examples, on_text)
         prompts = [example.prompt for example in examples]
-        progress = _part(on_progress, 0, total)
+        progress = part_of(on_progress, 0, total)
         answers = generate(model, tokenizer, prompts, config.max_new_tokens, on_progress=progress)
         predictions = tuple(answer.strip() for answer in answers)
         statistics |= {name: load_metric(name).statistics(predictions, references) for name in on_text}
     if on_losses:
-        progress = _part(on_progress, total - len(examples), total)
+        progress = part_of(on_progress, total - len(examples), total)
         statistics |= dict.fromkeys(on_losses, answer_losses(model, tokenizer, examples, on_progress=progress))
     metrics: dict[str, MetricScore] = {name: metric_score(name, statistics[name]) for name in config.metrics}
     return Scores(metrics, tuple(example.shown_prompt for example in examples), references, predictions)
@@ -83,7 +83,7 @@ def _require_prompts(examples: Sequence[Example], metrics: Sequence[str]) -> Non
         )
 
 
-def _part(on_progress: Progress | None, offset: int, total: int) -> Progress | None:
+def part_of(on_progress: Progress | None, offset: int, total: int) -> Progress | None:
     """Return progress on a part of the work as progress on the whole."""
     if on_progress is None:
         return None

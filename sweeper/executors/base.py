@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from sweeper.config.rewards import RewardSources
 from sweeper.config.study import StudyConfig
 from sweeper.config.trial import TrialResult, TrialSpec
 from sweeper.data.splits import PreparedData
@@ -90,6 +91,7 @@ class StudyContext:
         device: ``cpu`` or ``cuda:N``.
         listener: Whoever watches.
         stop: Set when the user asks to stop.
+        reward_sources: Where the technique's rewards were found; None where it has none.
     """
 
     config: StudyConfig
@@ -105,6 +107,7 @@ class StudyContext:
     device: str
     listener: Listener
     stop: StopRequest
+    reward_sources: RewardSources | None = None
 
 
 class Executor(Protocol):

@@ -29,7 +29,9 @@ class InlineExecutor:
         if self._base is None:
             config = context.config
             context.listener.stage(f"loading {config.model.name}")
-            self._base = load_base(context.model_folder, config.model, config.adapter, context.device)
+            self._base = load_base(
+                context.model_folder, config.model, config.adapter, context.device, config.technique.head
+            )
         return self._base
 
     def run(self, context: StudyContext) -> None:
@@ -85,7 +87,7 @@ def task_metric(context: StudyContext, base: BaseModel) -> Evaluate | None:
     beside = technique.metrics if technique.kind != "sft" else (config.metric,)
     names = tuple(dict.fromkeys((*(name for name in (config.metric,) if name not in LOSSES), *beside)))
     rows = read_prepared(context.data.validation)
-    scorer = Scorer(base, rows, config.model_copy(update={"metrics": names}), technique)
+    scorer = Scorer(base, rows, config.model_copy(update={"metrics": names}), technique, context.reward_sources)
     return lambda model: {name: metric.value for name, metric in scorer(model).metrics.items()}
 
 

@@ -32,7 +32,7 @@ class MicroBatches:
         On the CPU the estimate decides, because there is no running out of memory and going on. On a GPU the whole
         batch is tried unless it is known not to fit: there the trial halves it until it does.
         """
-        batch_size = spec.hyperparameters.batch_size
+        batch_size = spec.rows_per_step
         if spec.micro_batch is not None:
             return min(spec.micro_batch, batch_size)
         if spec.device == "cpu":

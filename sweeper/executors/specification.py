@@ -50,6 +50,7 @@ def specification(context: StudyContext, candidate: Candidate) -> TrialSpec:
         device=context.device,
         micro_batch=None if config.executor.micro_batch == "auto" else config.executor.micro_batch,
         folder=context.paths.trial(candidate.number).folder,
+        reward_sources=context.reward_sources,
     )
 
 

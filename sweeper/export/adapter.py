@@ -10,6 +10,7 @@ from typing import Any
 
 from sweeper.errors import ExportError
 from sweeper.export.card import check_private, model_card, write_card
+from sweeper.export.heads import class_name, head_arguments, model_class, scores
 from sweeper.export.source import ExportSource
 from sweeper.paths import write_json
 
@@ -50,13 +51,13 @@ def _load_on_shape(source: ExportSource, folder: Path) -> dict[str, Any]:
     """Return the adapter's tensors as PEFT loads them, by their names in the file."""
     import torch
     from peft import PeftModel, get_peft_model_state_dict
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     remote = source.spec.model.trust_remote_code
     try:
-        config = AutoConfig.from_pretrained(source.base.folder, trust_remote_code=remote)
+        config = AutoConfig.from_pretrained(source.base.folder, trust_remote_code=remote, **head_arguments(source))
         with torch.device("meta"):
-            base = AutoModelForCausalLM.from_config(config, trust_remote_code=remote, dtype=torch.float32)
+            base = model_class(source).from_config(config, trust_remote_code=remote, dtype=torch.float32)
         # Memory that is never touched is never taken, so this costs little however large the base is.
         base = base.to_empty(device="cpu")
         with warnings.catch_warnings(action="ignore"):  # PEFT only warns of missing keys; the caller compares them
@@ -89,10 +90,10 @@ def _remarks(source: ExportSource) -> list[str]:
 def _loading(source: ExportSource) -> str:
     quantised = source.quantised
     name = source.base.public_name
-    imports, extra = "AutoModelForCausalLM, AutoTokenizer", ""
+    imports, extra = f"{class_name(source)}, AutoTokenizer", ", num_labels=1" if scores(source) else ""
     lines = []
     if quantised is not None:
-        imports, extra = f"{imports}, BitsAndBytesConfig", ", quantization_config=quantization"
+        imports, extra = f"{imports}, BitsAndBytesConfig", f"{extra}, quantization_config=quantization"
         lines = [f"quantization = {_quantization_code(source)}"]
     return "\n".join(
         [
@@ -101,12 +102,23 @@ def _loading(source: ExportSource) -> str:
             f"from transformers import {imports}",
             "",
             *lines,
-            f'base = AutoModelForCausalLM.from_pretrained("{name}", dtype=torch.{source.dtype}{extra})',
+            f'base = {class_name(source)}.from_pretrained("{name}", dtype=torch.{source.dtype}{extra})',
             f'model = PeftModel.from_pretrained(base, "{source.adapter_name}")  # this folder',
             f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
+            *_scoring(source),
             "",
         ]
     )
+
+
+def _scoring(source: ExportSource) -> list[str]:
+    """Return how a reward model scores a text; the padding has to be named, as it is in no file of the base."""
+    if not scores(source):
+        return []
+    return [
+        "model.config.pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id",
+        'score = model(**tokenizer(prompt + answer + tokenizer.eos_token, return_tensors="pt")).logits[0, 0]',
+    ]
 
 
 def _quantization_code(source: ExportSource) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from sweeper.errors import ExportError
+from sweeper.export.heads import scores
 from sweeper.export.recipe import number
 from sweeper.export.source import ExportSource
 
@@ -73,8 +74,7 @@ def _front_matter(source: ExportSource, kind: Kind) -> dict[str, Any]:
     front["library_name"] = "peft" if kind == "adapter" else "transformers"
     if base.licence:
         front["license"] = base.licence
-    scores = source.spec.technique.head == "score"
-    front["pipeline_tag"] = "text-classification" if scores else "text-generation"
+    front["pipeline_tag"] = "text-classification" if scores(source) else "text-generation"
     front["tags"] = [
         source.spec.technique.kind,
         source.spec.adapter.kind,
@@ -89,9 +89,15 @@ def _summary(source: ExportSource, kind: Kind) -> str:
     licence = f"licence {source.base.licence}" if source.base.licence else "licence not known: ask its publisher"
     kept = f" The adapter of step {source.best_step} of {source.steps} was kept." if source.best_step else ""
     return (
-        f"{what} **{source.base.public_name}** ({licence}), tuned on instructions. It is the {source.search}, found by "
+        f"{what} **{source.base.public_name}** ({licence}), {_tuned(source)}. It is the {source.search}, found by "
         f"sweeper {source.sweeper_version} in the study `{source.study}`, trial {source.spec.number}.{kept}"
     )
+
+
+def _tuned(source: ExportSource) -> str:
+    kind = source.spec.technique.kind
+    special = {"sft": "tuned on instructions", "reward": "made a reward model: it scores answers"}
+    return special.get(kind, f"tuned with {kind.upper()}")
 
 
 def _scores(source: ExportSource) -> str:
@@ -117,7 +123,7 @@ def _hyperparameters(source: ExportSource) -> list[tuple[str, str]]:
     warmup = hyperparameters.warmup_steps
     rows = {
         "learning rate": hyperparameters.learning_rate,
-        "effective batch": f"{hyperparameters.batch_size} ({source.accumulation} x {source.rows_per_pass})",
+        "effective batch": f"{source.spec.rows_per_step} ({source.accumulation} x {source.rows_per_pass})",
         "epochs": number(hyperparameters.epochs),
         "optimizer steps": source.steps,
         "warmup": f"{warmup} steps" if warmup is not None else f"{hyperparameters.warmup_ratio or 0:g} of the steps",
@@ -132,6 +138,10 @@ def _hyperparameters(source: ExportSource) -> list[tuple[str, str]]:
         "base in training": _precision(source) if quantised else source.dtype,
         "length at most": f"{source.spec.technique.max_length} tokens",
         "seed": source.spec.seed,
+        **{
+            f"reward {place}": reward.model_dump_json(by_alias=True)
+            for place, reward in enumerate(getattr(source.spec.technique, "rewards", ()), start=1)
+        },
         **hyperparameters.trl,
     }
     return [(name, str(value)) for name, value in rows.items()]

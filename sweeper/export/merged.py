@@ -15,6 +15,7 @@ from typing import Any
 from sweeper.config.adapter import QLoRA
 from sweeper.errors import ExportError
 from sweeper.export.card import check_private, model_card, write_card
+from sweeper.export.heads import class_name, model_class, scores
 from sweeper.export.rendered import Renderer, load_tokenizer
 from sweeper.export.rows import read_rows
 from sweeper.export.source import ExportSource
@@ -61,15 +62,15 @@ def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
     batches = _prompts(source, tokenizer)
     for dtype in ("float32",) if source.dtype == "float32" else ("bfloat16", "float32"):
         plain, reference = _merge(source, folder, dtype, batches)
-        fidelity = _compare(plain, reference, _logits(_reload(folder), batches))
+        fidelity = _compare(plain, reference, _logits(_reload(source, folder), batches))
         if fidelity.good:
             break
     else:
         raise ExportError(f"the export does not verify: the merged weights differ from base plus adapter: {fidelity}")
     tokenizer.save_pretrained(folder)
-    remarks = [_which_base(source), f"The weights are saved in {dtype}. {_measured(fidelity)}"]
+    remarks = [_which_base(source), f"The weights are saved in {dtype}. {_measured(source, fidelity)}"]
     write_card(source, folder, model_card(source, "merged", _loading(source, dtype), remarks))
-    return [f"load it with transformers from {out}, saved in {dtype}", _which_base(source), _measured(fidelity)]
+    return [f"load it with transformers from {out}, saved in {dtype}", _which_base(source), _measured(source, fidelity)]
 
 
 def verify(source: ExportSource, folder: Path) -> list[str]:
@@ -124,7 +125,7 @@ def _load_base(source: ExportSource) -> Any:
     device = source.spec.device if torch.cuda.is_available() else "cpu"
     if device == "cpu" and source.dtype == "float16":
         raise ExportError("the trial computed in float16 on a GPU; merge it on a machine with a GPU")
-    return load_base(source.base.folder, config, source.spec.adapter, device).model
+    return load_base(source.base.folder, config, source.spec.adapter, device, source.spec.technique.head).model
 
 
 def _dense(base: Any, quantised: QLoRA | None) -> Any:
@@ -150,11 +151,10 @@ def _attach(source: ExportSource, base: Any) -> Any:
     return PeftModel.from_pretrained(base, str(source.adapter_folder)).eval()
 
 
-def _reload(folder: Path) -> Any:
+def _reload(source: ExportSource, folder: Path) -> Any:
     import torch
-    from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return model_class(source).from_pretrained(folder, dtype=torch.float32).eval()
 
 
 def _tokenizer(folder: Path) -> Any:
@@ -172,7 +172,7 @@ def _prompts(source: ExportSource, tokenizer: Any) -> list[Any]:
 
 
 def _logits(model: Any, batches: list[Any]) -> list[Any]:
-    """Return the logits of each prompt on the CPU, each of shape (tokens, vocabulary)."""
+    """Return the logits of each prompt on the CPU: of shape (tokens, vocabulary), or the one score."""
     import torch
 
     with torch.no_grad():
@@ -202,17 +202,19 @@ def _which_base(source: ExportSource) -> str:
     )
 
 
-def _measured(fidelity: Fidelity) -> str:
+def _measured(source: ExportSource, fidelity: Fidelity) -> str:
+    what = "scores" if scores(source) else "logits"
+    same = "" if scores(source) else f"; the most likely token is the same at {fidelity.agreement:.1%} of the positions"
     return (
-        f"Checked by loading them again and comparing logits with base plus adapter on validation rows, in float32: "
-        f"largest difference {fidelity.error:.2g}, where the adapter itself changes logits by up to "
-        f"{fidelity.effect:.2g}; the most likely token is the same at {fidelity.agreement:.1%} of the positions."
+        f"Checked by loading them again and comparing {what} with base plus adapter on validation rows, in float32: "
+        f"largest difference {fidelity.error:.2g}, where the adapter itself changes {what} by up to "
+        f"{fidelity.effect:.2g}{same}."
     )
 
 
 def _loading(source: ExportSource, dtype: str) -> str:
     return (
-        "import torch\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f'model = AutoModelForCausalLM.from_pretrained("{source.adapter_name}", dtype=torch.{dtype})  # this folder\n'
+        f"import torch\nfrom transformers import {class_name(source)}, AutoTokenizer\n\n"
+        f'model = {class_name(source)}.from_pretrained("{source.adapter_name}", dtype=torch.{dtype})  # this folder\n'
         f'tokenizer = AutoTokenizer.from_pretrained("{source.adapter_name}")\n'
     )

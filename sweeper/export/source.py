@@ -137,13 +137,13 @@ class ExportSource:
     @property
     def rows_per_pass(self) -> int:
         """The most rows up to ``micro_batch`` that divide the effective batch: other tools take only whole parts."""
-        batch = self.hyperparameters.batch_size
+        batch = self.spec.rows_per_step
         return next(rows for rows in range(min(self.micro_batch, batch), 0, -1) if batch % rows == 0)
 
     @property
     def accumulation(self) -> int:
         """Forward passes per optimizer step."""
-        return self.hyperparameters.batch_size // self.rows_per_pass
+        return self.spec.rows_per_step // self.rows_per_pass
 
     @property
     def evaluation_steps(self) -> int:

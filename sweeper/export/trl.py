@@ -7,15 +7,25 @@ as a folder with one file a split, not under ``datasets:``, because TRL takes an
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from sweeper.config.evaluation import LOSSES
 from sweeper.config.technique import SFT
 from sweeper.errors import ExportError
+from sweeper.export.heads import scores
 from sweeper.export.recipe import bookkeeping, compare, heading, number, write_yaml
 from sweeper.export.rows import check_row_counts, copy_splits, has_completions, shape_of
 from sweeper.export.source import ExportSource
+from sweeper.export.trl_rewards import (
+    config_fields,
+    evaluation_fields,
+    is_policy,
+    remarks,
+    script_fields,
+    write_rewards,
+)
 
 FILE = "trl.yaml"
 DATA = "data"
@@ -27,15 +37,19 @@ def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
     reshaped = kind == "sft" and shape_of(source.train.path) == "messages" and has_completions(source)
     copy_splits(source, folder / DATA, dict if reshaped else None)
     command = f"trl {kind} --config {out / FILE}"
+    if is_policy(source):
+        write_rewards(source, folder)
+        command = f"cd {out} && trl {kind} --config {FILE}"
     write_yaml(folder / FILE, heading(source, "TRL 1.16", command) + _remarks(source), _values(source, out))
-    return [f"train it again: {command}"]
+    return [f"train it again: {command}", *(remarks(source) if is_policy(source) else [])]
 
 
 def verify(source: ExportSource, folder: Path) -> list[str]:
     """Read the file with TRL's own parser, as its command line does, and compare what it means."""
     check_row_counts(source, folder / DATA)
     script, training, model = _parse(_kind(source), folder / FILE)
-    wanted = {**_hyperparameters(source), **_model(source), "dataset_train_split": "train"}
+    chosen = script_fields(source) if is_policy(source) else {}
+    wanted = {**chosen, **_hyperparameters(source), **_model(source), "dataset_train_split": "train"}
     found = {**vars(script), **vars(training), **vars(model)}
     compare(wanted, {key: _plain(found.get(key)) for key in wanted}, FILE)
     return []
@@ -70,6 +84,7 @@ def _values(source: ExportSource, out: Path) -> dict[str, Any]:
         "dataset_test_split": "validation",
         **_hyperparameters(source),
         **bookkeeping(source, out),
+        **({**script_fields(source), **evaluation_fields(source)} if is_policy(source) else {}),
     }
 
 
@@ -87,6 +102,7 @@ def _model(source: ExportSource) -> dict[str, Any]:
         "lora_dropout": hyperparameters.lora_dropout,
         "lora_target_modules": _target_modules(modules),
         "use_rslora": source.spec.adapter.rslora,
+        **({"lora_task_type": "SEQ_CLS", "lora_modules_to_save": ["score"]} if scores(source) else {}),
         "load_in_8bit": quantised is not None and not source.four_bit,
         "load_in_4bit": source.four_bit,
         **(
@@ -139,7 +155,8 @@ def _technique(source: ExportSource) -> dict[str, Any]:
             "completion_only_loss": completions if has_completions(source) else None,
             "assistant_only_loss": technique.assistant_only,
         }
-    return {"max_length": technique.max_length, "disable_dropout": source.hyperparameters.lora_dropout == 0}
+    own = config_fields(source) if is_policy(source) else {"max_length": technique.max_length}
+    return {**own, "disable_dropout": source.hyperparameters.lora_dropout == 0}
 
 
 def _listed(name: str, value: Any) -> Any:
@@ -149,29 +166,39 @@ def _listed(name: str, value: Any) -> Any:
 
 def _remarks(source: ExportSource) -> list[str]:
     metric = source.spec.evaluation.metric
-    remarks = ["The adapter of the best evaluation is kept in trained/ at the end."]
+    found = ["The adapter of the best evaluation is kept in trained/ at the end."]
     if metric not in LOSSES:
-        remarks.append(f"TRL picks it by eval_loss; the study picked by {metric}, which TRL cannot measure.")
+        measure = "eval_reward, of sampled answers" if is_policy(source) else "eval_loss"
+        found.append(f"TRL picks it by {measure}; the study picked by {metric}, which TRL cannot measure.")
     if source.on_cpu and source.four_bit:
-        remarks.append(
+        found.append(
             "It evaluates at the end only: bitsandbytes 0.50 spoils 4-bit training on some CPUs by evaluating."
         )
     if source.quantised is not None and source.dtype == "float32":
-        remarks.append("TRL keeps the adapter of a quantised base in bfloat16, where the study kept float32.")
-    return remarks
+        found.append("TRL keeps the adapter of a quantised base in bfloat16, where the study kept float32.")
+    return [*found, *(remarks(source) if is_policy(source) else [])]
 
 
 def _parse(kind: str, file: Path) -> tuple[Any, Any, Any]:
     """Parse as TRL's command does; on the CPU, because the machine that exports need not be the one that trains."""
     import trl
 
-    classes = (trl.ScriptArguments, getattr(trl, COMMANDS[kind]), trl.ModelConfig, trl.DatasetMixtureConfig)
+    classes = (_script_arguments(kind), getattr(trl, COMMANDS[kind]), trl.ModelConfig, trl.DatasetMixtureConfig)
     parser = trl.TrlParser(classes, prog=f"trl {kind}")
     try:
         script, training, model, _ = parser.parse_args_and_config(["--config", str(file), "--use_cpu", "true"])
     except (SystemExit, ValueError, TypeError) as error:
         raise ExportError(f"the export does not verify: TRL refuses {file.name}: {error}") from error
     return script, training, model
+
+
+def _script_arguments(kind: str) -> Any:
+    """Return the class of a command's own arguments: those that take rewards have more of them."""
+    import trl
+
+    if kind not in ("grpo", "rloo"):
+        return trl.ScriptArguments
+    return getattr(import_module(f"trl.scripts.{kind}"), f"{kind.upper()}ScriptArguments")
 
 
 def _plain(value: Any) -> Any:

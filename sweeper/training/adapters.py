@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import (
@@ -18,51 +19,55 @@ from peft import (
 
 from sweeper.config.adapter import IA3, Adapter, LoRA, LowRank, Prefix, Prompt, PTuning, QLoRA
 from sweeper.config.trial import Hyperparameters
-from sweeper.training.base_model import BaseModel
+from sweeper.training.base_model import SCORE, BaseModel, Head
 from sweeper.training.weights import Adapted
 
-_TASK = TaskType.CAUSAL_LM
 _PROMPT_INITS = {"random": "RANDOM", "vocabulary": "SAMPLE_VOCAB", "text": "TEXT"}
 
 
-def peft_config(adapter: Adapter, parameters: Hyperparameters, tokenizer: Path | None = None) -> PeftConfig | None:
+def peft_config(
+    adapter: Adapter, parameters: Hyperparameters, tokenizer: Path | None = None, head: Head = "language"
+) -> PeftConfig | None:
     """Return the PEFT configuration of a trial's adapter; None where the base itself is trained.
 
     Args:
         adapter: What to train.
         parameters: The trial's configuration.
         tokenizer: Folder of the base's tokenizer, for a prompt that begins with a text.
+        head: What the base ends in; a head that scores is trained and saved with the adapter.
     """
+    scores = head == "score"
+    task = {"task_type": TaskType.SEQ_CLS if scores else TaskType.CAUSAL_LM}
+    beside = {"modules_to_save": [SCORE]} if scores else {}
     match adapter:
         case LoRA() | QLoRA():
-            return _low_rank(adapter, parameters)
+            return _low_rank(adapter, parameters, {**task, **beside})
         case Prefix():
             projection = {"prefix_projection": True, "encoder_hidden_size": adapter.projection_size}
             return PrefixTuningConfig(
-                task_type=_TASK,
-                num_virtual_tokens=adapter.virtual_tokens,
-                **projection if adapter.projection else {},
+                num_virtual_tokens=adapter.virtual_tokens, **projection if adapter.projection else {}, **task
             )
         case Prompt():
-            return _prompt(adapter, tokenizer)
+            return _prompt(adapter, tokenizer, task)
         case PTuning():
             return PromptEncoderConfig(
-                task_type=_TASK,
                 num_virtual_tokens=adapter.virtual_tokens,
                 encoder_reparameterization_type=adapter.encoder.upper(),
                 encoder_hidden_size=adapter.encoder_size,
+                **task,
             )
         case IA3():
             return IA3Config(
-                task_type=_TASK,
                 target_modules=list(adapter.modules),
                 feedforward_modules=list(adapter.feedforward_modules),
+                **task,
+                **beside,
             )
         case _:
             return None
 
 
-def _low_rank(adapter: LowRank, parameters: Hyperparameters) -> LoraConfig:
+def _low_rank(adapter: LowRank, parameters: Hyperparameters, task: dict[str, Any]) -> LoraConfig:
     targets = parameters.target_modules
     # LoftQ begins as plain LoRA and is filled in from the dense weights; see ``initialisation.py``.
     init = True if adapter.init in ("default", "loftq") else adapter.init
@@ -74,18 +79,18 @@ def _low_rank(adapter: LowRank, parameters: Hyperparameters) -> LoraConfig:
         use_rslora=adapter.rslora,
         use_dora=adapter.dora,
         init_lora_weights=init,
-        task_type=_TASK,
         **{"eva_config": EvaConfig()} if adapter.init == "eva" else {},  # PEFT's defaults, its authors'
+        **task,
     )
 
 
-def _prompt(adapter: Prompt, tokenizer: Path | None) -> PromptTuningConfig:
+def _prompt(adapter: Prompt, tokenizer: Path | None, task: dict[str, Any]) -> PromptTuningConfig:
     text = {"prompt_tuning_init_text": adapter.init_text, "tokenizer_name_or_path": str(tokenizer)}
     return PromptTuningConfig(
-        task_type=_TASK,
         num_virtual_tokens=adapter.virtual_tokens,
         prompt_tuning_init=_PROMPT_INITS[adapter.init],
         **text if adapter.init == "text" else {},
+        **task,
     )
 
 

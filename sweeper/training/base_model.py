@@ -9,13 +9,20 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, set_seed
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    set_seed,
+)
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from sweeper.config.adapter import AnyAdapter, QuantisedBase
@@ -25,6 +32,11 @@ from sweeper.training.device import resolve_attention, resolve_dtype
 from sweeper.training.micro_batch import is_out_of_memory
 from sweeper.training.quiet import quieten
 from sweeper.training.weights import ADAPTER_WEIGHTS, MODEL_WEIGHTS, Adapted
+
+Head = Literal["language", "score"]
+
+SCORE = "score"
+"""The name that transformers gives the head of a model that scores texts."""
 
 
 @dataclass
@@ -56,7 +68,8 @@ class BaseModel:
         """Attach a new adapter, seeded, for the length of a ``with`` block, and leave the base as it was found.
 
         The trainer patches the model it trains (the forward of TRL's fused head, checkpointing, input gradients);
-        all of that is undone, so that the tenth trial sees the same base as the first.
+        all of that is undone, so that the tenth trial sees the same base as the first; so is PEFT's putting a trained
+        head in the place of the base's own.
 
         Args:
             config: PEFT's configuration; None for a copy of the base to train as a whole.
@@ -101,8 +114,9 @@ class BaseModel:
         """
         model, embeddings = self.model, self.model.get_input_embeddings()
         dropouts = (module for module in model.modules() if isinstance(module, torch.nn.Dropout))
-        patched = (model, model.config, model.generation_config, embeddings, *dropouts)
-        targets = [*(target.__dict__ for target in patched), embeddings._forward_hooks]
+        generation = [model.generation_config] if model.can_generate() else []
+        patched = (model, model.config, *generation, embeddings, *dropouts)
+        targets = [*(target.__dict__ for target in patched), embeddings._forward_hooks, model._modules]
         return [(target, dict(target)) for target in targets]
 
     def _detach(self, saved: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
@@ -173,8 +187,12 @@ def _changes_base(config: PeftConfig) -> bool:
     return isinstance(config, LoraConfig) and config.init_lora_weights in ("pissa", "olora")
 
 
-def load_base(folder: Path, config: ModelConfig, adapter: AnyAdapter, device: str) -> BaseModel:
+def load_base(
+    folder: Path, config: ModelConfig, adapter: AnyAdapter, device: str, head: Head = "language"
+) -> BaseModel:
     """Load a base model from a local folder, quantised as the adapter asks.
+
+    A head that scores is new, and the same in every process; it is not quantised.
 
     Raises:
         ModelError: If the folder cannot be loaded.
@@ -186,11 +204,12 @@ def load_base(folder: Path, config: ModelConfig, adapter: AnyAdapter, device: st
     dtype = resolve_dtype(config.dtype, device)
     attention = resolve_attention(config.attention, device, dtype)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model = _LOADERS[head].from_pretrained(
             folder,
+            **({"num_labels": 1} if head == "score" else {}),
             dtype=dtype,
             attn_implementation=attention,
-            quantization_config=_quantization(adapter, dtype),
+            quantization_config=_quantization(adapter, dtype, head),
             device_map={"": device},
             trust_remote_code=config.trust_remote_code,
             use_safetensors=True,
@@ -204,6 +223,8 @@ def load_base(folder: Path, config: ModelConfig, adapter: AnyAdapter, device: st
         raise ModelError(f"the base model in {folder} cannot be loaded: {error}{advice}") from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if head == "score":
+        _begin_head(model, tokenizer)
     model.requires_grad_(False)
     model.eval()
     if device == "cpu":
@@ -211,13 +232,28 @@ def load_base(folder: Path, config: ModelConfig, adapter: AnyAdapter, device: st
     return BaseModel(model, tokenizer, device, dtype, attention)
 
 
-def _quantization(adapter: AnyAdapter, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+_LOADERS = {"language": AutoModelForCausalLM, "score": AutoModelForSequenceClassification}
+
+
+def _begin_head(model: PreTrainedModel, tokenizer: Tokenizer) -> None:
+    """Draw the head's weights from a seed of their own, and say which tokens come after the one that is scored."""
+    config = model.config.get_text_config()
+    config.pad_token_id = tokenizer.pad_token_id
+    weight = getattr(model, SCORE).weight
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.empty(weight.shape).normal_(0.0, getattr(config, "initializer_range", 0.02), generator=generator)
+    weight.data.copy_(drawn)
+
+
+def _quantization(adapter: AnyAdapter, dtype: torch.dtype, head: Head) -> BitsAndBytesConfig | None:
     if not isinstance(adapter, QuantisedBase) or adapter.quantization is None:
         return None
+    skipped = [SCORE] if head == "score" else None
     if adapter.quantization == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
     return BitsAndBytesConfig(
         load_in_4bit=True,
+        llm_int8_skip_modules=skipped,  # whatever the name says, it holds for 4 bits too
         bnb_4bit_quant_type=adapter.quantization,
         bnb_4bit_use_double_quant=adapter.double_quantization,
         bnb_4bit_compute_dtype=dtype,

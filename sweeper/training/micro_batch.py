@@ -57,6 +57,11 @@ def _length(row: dict[str, Any]) -> int:
     return sum(map(len, sequences))
 
 
+def answers_at_once(device_type: str) -> int:
+    """Return how many prompts to answer at once to begin with; a cache of keys and values is all that it takes."""
+    return 64 if device_type == "cpu" else 256
+
+
 def loss_tokens(inputs: dict[str, Any]) -> int:
     """Return how many tokens of collated inputs carry a loss; the first of a row has nothing before it: none."""
     return int((inputs["labels"][..., 1:] != -100).sum())

@@ -13,7 +13,14 @@ from sweeper.config.trial import Decision, Report
 from sweeper.errors import DivergedError, TrialError
 from sweeper.training.weights import Adapted, trained_weights
 
-_REPORTED = {"loss": "loss", "grad_norm": "grad_norm", "learning_rate": "learning_rate"}
+_REPORTED = {
+    "loss": "loss",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+    "reward": "train_reward",
+    "kl": "train_kl",  # TRL's estimate from the sampled tokens; the evaluation's kl is exact
+}
+"""What is reported of a step: names in TRL's logs, and names here."""
 
 
 def evaluation_steps(total_steps: int, points: int) -> tuple[int, ...]:
@@ -86,7 +93,7 @@ class ReportingCallback(TrainerCallback):
         """Report the loss of a step; evaluations are reported by ``on_evaluate``."""
         if logs is None or "loss" not in logs:
             return control
-        metrics = {name: float(logs[key]) for key, name in _REPORTED.items() if key in logs}
+        metrics = {name: float(logs[key]) for key, name in _REPORTED.items() if logs.get(key) is not None}
         require_finite({"loss": metrics["loss"]}, state.global_step)
         self._tell(state, control, metrics)
         return control

@@ -45,7 +45,7 @@ def train_trial(
     run.ledger.begin()
     reset_peak_memory(base.device)
     try:
-        config = peft_config(spec.adapter, spec.hyperparameters, spec.model_folder)
+        config = peft_config(spec.adapter, spec.hyperparameters, spec.model_folder, spec.technique.head)
         with base.adapted(config, spec.seed) as model:
             decision = run.train(model, report, evaluate)
             return run.finish(model, decision)
@@ -60,7 +60,7 @@ class _Run:
         self.spec = spec
         self.base = base
         self.ledger = Ledger(spec, base)
-        self.micro_batch = MicroBatch(min(micro_batch, spec.hyperparameters.batch_size))
+        self.micro_batch = MicroBatch(min(micro_batch, spec.rows_per_step))
         self.trainer: Any = None
         self.clock = time.monotonic()
 

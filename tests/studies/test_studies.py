@@ -42,8 +42,8 @@ def test_a_study_ends_with_a_registered_winner_and_its_export(path, tiny_models,
 
 def test_every_technique_and_adapter_has_a_study():
     from sweeper.config.adapter import ADAPTERS
-    from sweeper.config.technique import TECHNIQUES
     from sweeper.config.loader import load_study
+    from sweeper.config.technique import TECHNIQUES
 
     studies = [load_study(path) for path in FILES]
     single = [study.config for study in studies if not isinstance(study, PipelineFile)]

@@ -142,6 +142,26 @@ def make_splits(seed: int = SEED) -> dict[str, list[dict[str, str]]]:
     return splits
 
 
+def mistaken(written: str, generator: random.Random) -> str:
+    """Return a number with one digit misheard; its form and its length stay as they are."""
+    places = [place for place, character in enumerate(written) if character.isdigit()]
+    place = generator.choice(places)
+    others = [digit for digit in "0123456789" if digit != written[place] and (digit != "0" or place != places[0])]
+    return written[:place] + generator.choice(others) + written[place + 1 :]
+
+
+def make_preferences(splits: dict[str, list[dict[str, str]]], seed: int = SEED) -> dict[str, list[dict[str, str]]]:
+    """Return each split as pairs: the right number is preferred to one with a digit misheard."""
+    generator = random.Random(seed)
+    return {
+        name: [
+            {"prompt": row["prompt"], "chosen": row["completion"], "rejected": mistaken(row["completion"], generator)}
+            for row in rows
+        ]
+        for name, rows in splits.items()
+    }
+
+
 def assert_sound(splits: dict[str, list[dict[str, str]]]) -> None:
     """Raise AssertionError if a number of a class, or a prompt, is in the data more than once."""
     rows = [row for split in splits.values() for row in split]
@@ -153,9 +173,11 @@ def assert_sound(splits: dict[str, list[dict[str, str]]]) -> None:
 
 
 def write(folder: Path) -> None:
-    """Write ``train.jsonl``, ``validation.jsonl`` and ``test.jsonl`` to ``folder``."""
+    """Write each split to ``folder``, and each split as pairs: ``train.jsonl``, ``preferences-train.jsonl``, ..."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, rows in make_splits().items():
+    splits = make_splits()
+    pairs = {f"preferences-{name}": rows for name, rows in make_preferences(splits).items()}
+    for name, rows in {**splits, **pairs}.items():
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (folder / f"{name}.jsonl").write_bytes("".join(lines).encode())
 

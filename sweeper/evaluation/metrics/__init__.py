@@ -33,7 +33,7 @@ METRICS: dict[str, str] = {
     "preference_margin": "means:ExampleMean",
     "mean_reward": "means:ExampleMean",
     "win_rate": "means:ExampleMean",
-    "kl": "means:ExampleMean",
+    "kl": "perplexity:TokenLoss",
 }
 """Where each metric that a study may name is found: the file in this folder and the class in it."""
 

@@ -24,6 +24,9 @@ BUILDERS = {
     "kto": "preferences:build_preference",
     "orpo": "preferences:build_preference",
     "cpo": "preferences:build_preference",
+    "reward": "reward:build_reward",
+    "grpo": "policy:build_policy",
+    "rloo": "policy:build_policy",
 }
 """Where each technique's trainer is built: the file in this folder and the function in it. Imported when asked for,
 because each of TRL's trainers takes a while to import."""
@@ -44,6 +47,6 @@ def build_trainer(
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     cast_adapter(base, model)
-    initialise(spec.adapter, model, spec.model_folder, trainer.train_dataset, trainer.collate)
+    initialise(spec.adapter, model, spec.model_folder, trainer.train_dataset, getattr(trainer, "collate", None))
     give_lora_plus(trainer, spec.adapter)
     return trainer

@@ -1,0 +1,103 @@
+"""What a policy's greedy answers to held-out prompts earn, and how far it has moved from the base model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sweeper.config.evaluation import TASK_METRICS, EvaluationConfig
+from sweeper.config.rewards import RewardSources
+from sweeper.config.technique import GRPO, RLOO
+from sweeper.evaluation.intervals import FloatArray
+from sweeper.evaluation.metrics import load_metric
+from sweeper.evaluation.rows import Example, read_examples
+from sweeper.evaluation.scores import Scores
+from sweeper.evaluation.scoring import metric_score, part_of
+from sweeper.training.base_model import BaseModel
+
+if TYPE_CHECKING:
+    from sweeper.evaluation.batching import Progress
+    from sweeper.evaluation.generation import Answer
+
+Row = Mapping[str, Any]
+
+
+class PolicyScorer:
+    """Scores policies on the same prompts; made while the base stands without an adapter.
+
+    What the base itself answers is found once and kept with it: answers are compared with it for the win rate.
+    """
+
+    def __init__(
+        self,
+        base: BaseModel,
+        rows: Sequence[Row],
+        config: EvaluationConfig,
+        technique: GRPO | RLOO,
+        sources: RewardSources | None,
+    ) -> None:
+        from sweeper.training.rewards import build_rewards  # imports torch where a reward is a model
+
+        self._base = base
+        self._rows = rows
+        self._config = config
+        self._rewards = build_rewards(technique.rewards, sources, base.device)
+        self._key = (technique.model_dump_json(), config.max_new_tokens, tuple(map(repr, rows)))
+        self._examples = [_as_example(row) for row in rows]
+        if "win_rate" in config.metrics:
+            self._answered(base.model, None)
+
+    def __call__(self, model: Any, on_progress: Progress | None = None) -> Scores:
+        """Return the scores of a model: the base's own, or one with an adapter on it.
+
+        Raises:
+            DataError: If the rows cannot be scored with these metrics.
+            RewardError: If a reward fails.
+            OutOfMemoryError: If a single row does not fit in memory.
+        """
+        total = 2 * len(self._rows)  # a row counts once for its answer and once for the divergence
+        answers, rewards = self._answered(model, part_of(on_progress, 0, total))
+        texts = tuple(answer.text.strip() for answer in answers)
+        references = tuple(example.reference for example in self._examples)
+        statistics: dict[str, FloatArray] = {"mean_reward": rewards.reshape(-1, 1)}
+        if "win_rate" in self._config.metrics:
+            _, before = self._answered(self._base.model, None)
+            statistics["win_rate"] = (np.sign(rewards - before).reshape(-1, 1) + 1) / 2
+        if "kl" in self._config.metrics:
+            from sweeper.evaluation.divergence import divergences
+
+            statistics["kl"] = divergences(model, answers, on_progress=part_of(on_progress, len(self._rows), total))
+        for name in set(self._config.metrics) & set(TASK_METRICS):
+            statistics[name] = load_metric(name).statistics(texts, references)
+        metrics = {name: metric_score(name, statistics[name]) for name in self._config.metrics}
+        return Scores(metrics, tuple(example.shown_prompt for example in self._examples), references, texts)
+
+    def _answered(self, model: Any, on_progress: Progress | None) -> tuple[list[Answer], FloatArray]:
+        """Return a model's answers and what they earn; the base's own are remembered."""
+        if model is not self._base.model:
+            return self._answer(model, on_progress)
+        if self._key not in self._base.measured:
+            self._base.measured[self._key] = self._answer(model, on_progress)
+        found: tuple[list[Answer], FloatArray] = self._base.measured[self._key]
+        return found
+
+    def _answer(self, model: Any, on_progress: Progress | None) -> tuple[list[Answer], FloatArray]:
+        from sweeper.evaluation.generation import answers  # imports torch
+        from sweeper.training.rewards import earned
+
+        prompts = [row["prompt"] for row in self._rows]
+        found = answers(model, self._base.tokenizer, prompts, self._config.max_new_tokens, on_progress=on_progress)
+        columns = {"reference": [row.get("reference") for row in self._rows]}
+        own = columns if any("reference" in row for row in self._rows) else {}
+        return found, np.array(earned(self._rewards, prompts, [answer.text for answer in found], own))
+
+
+def _as_example(row: Row) -> Example:
+    """Return a prompt as evaluation sees rows; without a reference the right answer is empty."""
+    reference = row.get("reference", "")
+    chat = [{"role": "assistant", "content": reference}]
+    return read_examples(
+        [{"prompt": row["prompt"], "completion": reference if isinstance(row["prompt"], str) else chat}]
+    )[0]

@@ -1,0 +1,86 @@
+"""The rewards of a policy's study, as TRL's command line takes them: by the dotted path of a function."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sweeper.config.technique import GRPO, RLOO
+from sweeper.export.source import ExportSource
+from sweeper.paths import write_json
+from sweeper.training.rewards import unique_names
+
+MODULE = "study_rewards"  # not `rewards`, which a module of the user's own may be called
+
+_TEXT = """\
+\"\"\"The rewards of the study {study}, as `trl {kind}` calls them; needs sweeper {version}.\"\"\"
+
+from pathlib import Path
+
+from sweeper.training.rewards.stored import load_rewards
+
+{names} = load_rewards(Path(__file__).with_suffix(".json"))
+"""
+
+
+def is_policy(source: ExportSource) -> bool:
+    """Tell whether the technique learns from rewards."""
+    return isinstance(source.spec.technique, GRPO | RLOO)
+
+
+def write_rewards(source: ExportSource, folder: Path) -> None:
+    """Write the module that TRL imports, and beside it what its functions are made of."""
+    technique, sources = _technique(source), source.spec.reward_sources
+    text = _TEXT.format(
+        study=source.study,
+        kind=technique.kind,
+        version=source.sweeper_version,
+        names=", ".join(unique_names(technique.rewards)) + ("," if len(technique.rewards) == 1 else ""),
+    )
+    (folder / f"{MODULE}.py").write_text(text, encoding="utf-8")
+    stored = {
+        "rewards": [reward.model_dump(mode="json", by_alias=True) for reward in technique.rewards],
+        "sources": sources.model_dump(mode="json") if sources is not None else None,
+        "device": source.spec.device,
+    }
+    write_json(folder / f"{MODULE}.json", stored)
+
+
+def script_fields(source: ExportSource) -> dict[str, Any]:
+    """Return the fields of TRL's script arguments that name the rewards."""
+    return {"reward_funcs": [f"{MODULE}.{name}" for name in unique_names(_technique(source).rewards)]}
+
+
+def config_fields(source: ExportSource) -> dict[str, Any]:
+    """Return the fields of TRL's configuration that say how answers are made and weighed."""
+    technique = _technique(source)
+    return {
+        "max_completion_length": technique.max_completion_length,
+        "num_generations": source.spec.answers_per_row,
+        "reward_weights": [reward.weight for reward in technique.rewards],
+    }
+
+
+def evaluation_fields(source: ExportSource) -> dict[str, Any]:
+    """Return how TRL picks the best adapter: by the mean reward of whole groups of sampled answers."""
+    return {
+        "per_device_eval_batch_size": source.spec.answers_per_row,
+        "metric_for_best_model": "eval_reward",
+        "greater_is_better": True,
+    }
+
+
+def remarks(source: ExportSource) -> list[str]:
+    """Return what the file's reader should know."""
+    technique = _technique(source)
+    return [
+        f"The rewards in {MODULE}.py are sweeper's own: sweeper must be installed, and the command must run in this folder.",
+        f"TRL leaves out the last prompts of an epoch that fill no batch of {source.hyperparameters.batch_size}, and takes "
+        f"prompts longer than {technique.max_length} tokens; the study did neither.",
+    ]
+
+
+def _technique(source: ExportSource) -> GRPO | RLOO:
+    technique = source.spec.technique
+    assert isinstance(technique, GRPO | RLOO)
+    return technique

@@ -1,0 +1,56 @@
+"""Registered reward models, as rewards of policies name them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sweeper.config.rewards import AdapterReward, Reward, RewardModelSource, RewardSources
+from sweeper.config.trial import TrialSpec
+from sweeper.errors import RegistryError
+from sweeper.paths import Home
+from sweeper.registry.registry import Registry
+from sweeper.store import Database
+
+
+def reward_sources(rewards: Sequence[Reward], study_folder: Path, home: Home) -> RewardSources:
+    """Find what a study's rewards are made of.
+
+    Raises:
+        RegistryError: If a reward model is not registered, is none, or was changed since.
+    """
+    named = [reward for reward in rewards if isinstance(reward, AdapterReward)]
+    if not named:
+        return RewardSources(study_folder=study_folder)
+    if not home.database.exists():
+        raise RegistryError(f"the reward model {named[0].name!r} is not registered: {home.folder} has no adapters yet")
+    with Database.open(home.database, create=False) as database:
+        models = tuple(_reward_model(reward, home, database) for reward in named)
+    return RewardSources(study_folder=study_folder, models=models)
+
+
+def _reward_model(reward: AdapterReward, home: Home, database: Database) -> RewardModelSource:
+    registry = Registry(home, database)
+    version = registry.get(reward.name, reward.version)
+    registry.verify(version.name, version.version)
+    specification = home.study(version.lineage.study).trial(version.lineage.trial).spec
+    if not specification.is_file():
+        raise RegistryError(f"{specification} is gone, so {version} cannot be loaded; restore it from a backup")
+    spec = TrialSpec.model_validate_json(specification.read_text(encoding="utf-8"))
+    if spec.technique.kind != "reward":
+        raise RegistryError(
+            f"technique.rewards: {version} was trained with {spec.technique.kind} and gives no rewards; name an adapter "
+            "that a study of technique reward registered"
+        )
+    if not spec.model_folder.is_dir():
+        raise RegistryError(f"{version} stands on the base model in {spec.model_folder}, which is gone")
+    return RewardModelSource(
+        name=version.name,
+        asked=reward.version,
+        version=version.version,
+        folder=version.folder,
+        base=spec.model_folder,
+        base_config=spec.model,
+        adapter=spec.adapter,
+        max_length=spec.technique.max_length,
+    )
