@@ -30,8 +30,11 @@ RULES = (
         "init default, gaussian or orthogonal",
     ),
     Rule(
-        lambda technique, adapter: getattr(adapter, "init", None) == "eva" and technique.kind not in ("sft", "dpo"),
-        "init eva looks at rows of tokens, which {technique} does not have; use it with sft or dpo, or init default",
+        lambda technique, adapter: (
+            getattr(adapter, "init", None) == "eva" and technique.kind not in ("sft", "dpo", "reward")
+        ),
+        "init eva looks at whole rows of tokens, which {technique} does not have; use it with sft, dpo or reward, or "
+        "init default",
     ),
     Rule(
         lambda technique, adapter: (

@@ -20,4 +20,6 @@ def quieten() -> None:
     logging.getLogger("trl").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*'pin_memory' argument is set as true but no accelerator.*")
     warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated", category=FutureWarning)
+    warnings.filterwarnings("ignore", message="Position ids are not supported for parameter efficient tuning")
+    warnings.filterwarnings("ignore", message="Adapter name 'ref' should not be contained")  # TRL's; it goes at once
     warnings.filterwarnings("ignore", message=".*Converting a tensor with requires_grad=True to a scalar.*")

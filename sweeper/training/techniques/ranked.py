@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,18 +54,16 @@ def build_ranked(
     )
     # A whole model is compared with the base it is a copy of; an adapter's base is there without more ado.
     whole = spec.technique.has_reference and not isinstance(model, PeftModel)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Adapter name 'ref' should not be contained")  # it goes again at once
-        trainer = parts.trainer(
-            micro_batch,
-            model=model,
-            args=one_device(arguments),
-            train_dataset=Dataset.from_list(_with_margins(read_prepared(spec.train))),
-            eval_dataset=Dataset.from_list(_with_margins(read_prepared(spec.validation))),
-            processing_class=base.tokenizer,
-            callbacks=[callback],
-            **{"ref_model": base.model} if whole else {},
-        )
+    trainer = parts.trainer(
+        micro_batch,
+        model=model,
+        args=one_device(arguments),
+        train_dataset=Dataset.from_list(_with_margins(read_prepared(spec.train))),
+        eval_dataset=Dataset.from_list(_with_margins(read_prepared(spec.validation))),
+        processing_class=base.tokenizer,
+        callbacks=[callback],
+        **{"ref_model": base.model} if whole else {},
+    )
     for split, rows in (("train", trainer.train_dataset), ("validation", trainer.eval_dataset)):
         if len(rows) == 0:
             raise DataError(
