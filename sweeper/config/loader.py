@@ -16,7 +16,7 @@ from sweeper.config.parameters import EXCLUSIVE, PARAMETERS
 from sweeper.config.space import Choice, Fixed, FloatRange, IntRange, Range
 from sweeper.config.study import StudyConfig
 from sweeper.config.trl_fields import OWNED, RENAMED, trl_fields
-from sweeper.config.variants import combination_fault, foreign_fault, option_fault
+from sweeper.config.variants import foreign_fault, option_fault
 from sweeper.config.yaml_source import Path_, YamlSource, parse, read_text
 from sweeper.errors import Fault, StudyFileError
 

@@ -11,9 +11,7 @@ from sweeper.executors.base import StudyContext
 from sweeper.search.study import Candidate
 
 
-def hyperparameters(
-    chosen: Mapping[str, ParameterValue], options: Collection[str] = frozenset()
-) -> Hyperparameters:
+def hyperparameters(chosen: Mapping[str, ParameterValue], options: Collection[str] = frozenset()) -> Hyperparameters:
     """Make every choice definite: defaults filled in, alpha a number, one kind of warmup, TRL's own fields apart.
 
     Args:

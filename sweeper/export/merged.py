@@ -12,8 +12,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sweeper.config.adapter import QLoRA
+from sweeper.config.adapter import QuantisedBase
 from sweeper.errors import ExportError
+from sweeper.export import whole
 from sweeper.export.card import check_private, model_card, write_card
 from sweeper.export.rendered import Renderer, load_tokenizer
 from sweeper.export.rows import read_rows
@@ -57,6 +58,14 @@ class Fidelity:
 
 def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
     """Merge in float32; save in bfloat16 where rounding to it passes the check, else in float32."""
+    adapter = source.spec.adapter
+    if adapter.is_full:
+        return whole.write(source, folder, out)
+    if not adapter.can_merge:
+        raise ExportError(
+            f"adapter {adapter.kind} cannot be merged: its virtual tokens stand before the input, and no layer's weights "
+            "have a place for them; use --format adapter, which plain PEFT loads onto the base"
+        )
     tokenizer = load_tokenizer(source)
     batches = _prompts(source, tokenizer)
     for dtype in ("float32",) if source.dtype == "float32" else ("bfloat16", "float32"):
@@ -68,12 +77,14 @@ def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
         raise ExportError(f"the export does not verify: the merged weights differ from base plus adapter: {fidelity}")
     tokenizer.save_pretrained(folder)
     remarks = [_which_base(source), f"The weights are saved in {dtype}. {_measured(fidelity)}"]
-    write_card(source, folder, model_card(source, "merged", _loading(source, dtype), remarks))
+    write_card(source, folder, model_card(source, "merged", whole.loading_code(source.adapter_name, dtype), remarks))
     return [f"load it with transformers from {out}, saved in {dtype}", _which_base(source), _measured(fidelity)]
 
 
 def verify(source: ExportSource, folder: Path) -> list[str]:
     """Look through what was saved: dense, finite, the base's tokens and template. The outputs were measured above."""
+    if source.spec.adapter.is_full:
+        return whole.verify(source, folder)
     from safetensors.torch import load_file
 
     check_private(source, folder)
@@ -93,6 +104,8 @@ def _merge(source: ExportSource, folder: Path, dtype: str, batches: list[Any]) -
     """Save merged weights in ``dtype``; return the logits of the base, and of base plus adapter."""
     import torch
 
+    from sweeper.training.base_model import take_off
+
     quantised = source.quantised
     base = _load_base(source)
     if quantised is None or quantised.quantization == "int8":
@@ -104,7 +117,8 @@ def _merge(source: ExportSource, folder: Path, dtype: str, batches: list[Any]) -
     model = _attach(source, base)
     reference = _logits(model, batches)
     if quantised is not None and quantised.quantization != "int8":
-        model = _attach(source, _dense(model.unload(), quantised))
+        take_off(base)
+        model = _attach(source, _dense(base, quantised))
     try:
         merged = model.merge_and_unload(safe_merge=True).to(getattr(torch, dtype))
     except ValueError as error:
@@ -127,7 +141,7 @@ def _load_base(source: ExportSource) -> Any:
     return load_base(source.base.folder, config, source.spec.adapter, device).model
 
 
-def _dense(base: Any, quantised: QLoRA | None) -> Any:
+def _dense(base: Any, quantised: QuantisedBase | None) -> Any:
     return (base.dequantize() if quantised is not None else base).float()
 
 
@@ -207,12 +221,4 @@ def _measured(fidelity: Fidelity) -> str:
         f"Checked by loading them again and comparing logits with base plus adapter on validation rows, in float32: "
         f"largest difference {fidelity.error:.2g}, where the adapter itself changes logits by up to "
         f"{fidelity.effect:.2g}; the most likely token is the same at {fidelity.agreement:.1%} of the positions."
-    )
-
-
-def _loading(source: ExportSource, dtype: str) -> str:
-    return (
-        "import torch\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f'model = AutoModelForCausalLM.from_pretrained("{source.adapter_name}", dtype=torch.{dtype})  # this folder\n'
-        f'tokenizer = AutoTokenizer.from_pretrained("{source.adapter_name}")\n'
     )

@@ -99,7 +99,8 @@ def estimate(facts: ModelFacts, work: Workload, micro_batch: int) -> MemoryEstim
     trained = trained_parameters(facts, work)
     width = _TYPE_BYTES[work.dtype]
     return MemoryEstimate(
-        base=base_bytes(facts, work.adapter, work.dtype) * (1 + work.adapter.changes_base),  # what changes is kept, to be put back
+        base=base_bytes(facts, work.adapter, work.dtype)
+        * (1 + work.adapter.changes_base),  # what changes is kept, to be put back
         adapter=trained * _FLOAT32,
         gradients=trained * _FLOAT32,
         optimizer=2 * trained * _FLOAT32,

@@ -99,7 +99,7 @@ class BaseModel:
         return [(target, dict(target)) for target in targets]
 
     def _detach(self, saved: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
-        self._unload()
+        take_off(self.model)
         if getattr(self.model, "is_activation_checkpointing", False):
             self.model.activation_checkpointing_disable()
         for target, former in saved:
@@ -108,12 +108,6 @@ class BaseModel:
         self.model.zero_grad(set_to_none=True)
         self.model.eval()
         self._free()
-
-    def _unload(self) -> None:
-        """Put the layers back that an adapter stands in for; PEFT's own ``unload`` refuses (IA)³ on quantised bases."""
-        for name, layer in list(self.model.named_modules()):
-            if isinstance(layer, BaseTunerLayer):
-                self.model.set_submodule(name, layer.get_base_layer())
 
     def _free(self) -> None:
         if self.device != "cpu":
@@ -161,6 +155,13 @@ def _attach(model: PreTrainedModel, config: PeftConfig) -> PeftModel:
 
 def _changes_base(config: PeftConfig) -> bool:
     return isinstance(config, LoraConfig) and config.init_lora_weights in ("pissa", "olora")
+
+
+def take_off(model: PreTrainedModel) -> None:
+    """Put the layers back that an adapter stands in for; PEFT's own ``unload`` refuses (IA)³ on quantised bases."""
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, BaseTunerLayer):
+            model.set_submodule(name, layer.get_base_layer())
 
 
 def load_base(folder: Path, config: ModelConfig, adapter: AnyAdapter, device: str) -> BaseModel:

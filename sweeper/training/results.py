@@ -114,9 +114,7 @@ class Ledger:
 def save_adapter(base: BaseModel, model: Adapted, folder: Path) -> tuple[int, str]:
     """Write what was trained so that a crash leaves all of it or nothing; return its size in bytes and its SHA-256."""
     with new_folder(folder) as filled:
-        name = save_weights(
-            model, filled, tokenizer=base.tokenizer, dtype=base.dtype, initial=base.initial
-        ).name
+        name = save_weights(model, filled, tokenizer=base.tokenizer, dtype=base.dtype, initial=base.initial).name
     weights = folder / name
     with weights.open("rb") as file:
         return weights.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
