@@ -97,11 +97,9 @@ def _summary(source: ExportSource, kind: Kind) -> str:
     name = "A copy, fully fine-tuned, of" if whole else _NAMES[source.spec.adapter.kind]
     what = name if whole else f"{name} for" if kind == "adapter" else f"{name} merged into"
     licence = f"licence {source.base.licence}" if source.base.licence else "licence not known: ask its publisher"
-    kept = (
-        f" The {'model' if whole else 'adapter'} of step {source.best_step} of {source.steps} was kept."
-        if source.best_step
-        else ""
-    )
+    kept = ""
+    if source.best_step:
+        kept = f" The {'model' if whole else 'adapter'} of step {source.best_step} of {source.steps} was kept."
     return (
         f"{what} **{source.base.public_name}** ({licence}), tuned on instructions. It is the {source.search}, found by "
         f"sweeper {source.sweeper_version} in the study `{source.study}`, trial {source.spec.number}.{kept}"

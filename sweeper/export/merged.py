@@ -63,8 +63,8 @@ def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
         return whole.write(source, folder, out)
     if not adapter.can_merge:
         raise ExportError(
-            f"adapter {adapter.kind} cannot be merged: its virtual tokens stand before the input, and no layer's weights "
-            "have a place for them; use --format adapter, which plain PEFT loads onto the base"
+            f"adapter {adapter.kind} cannot be merged: its virtual tokens stand before the input, and no layer's "
+            "weights have a place for them; use --format adapter, which plain PEFT loads onto the base"
         )
     tokenizer = load_tokenizer(source)
     batches = _prompts(source, tokenizer)

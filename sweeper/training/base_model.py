@@ -162,6 +162,7 @@ def take_off(model: PreTrainedModel) -> None:
     for name, layer in list(model.named_modules()):
         if isinstance(layer, BaseTunerLayer):
             model.set_submodule(name, layer.get_base_layer())
+    model.__dict__.pop("peft_config", None)  # or PEFT warns of the next one
 
 
 def load_base(folder: Path, config: ModelConfig, adapter: AnyAdapter, device: str) -> BaseModel:
