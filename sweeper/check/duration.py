@@ -1,8 +1,9 @@
 """How long the sweep may take: arithmetic on tokens and weights, and the speed of the device. Rough by nature.
 
 A step costs 2 floating-point operations a weight and token forward, and 2 backward: through frozen weights only the
-gradient of the input is computed, not that of the weight (a third of the usual 6, which full fine-tuning takes; Kaplan
-et al. 2020, arXiv:2001.08361, section 2.1). Checkpointing computes the forward pass once more. An evaluation is a forward pass.
+gradient of the input is computed, not that of the weight (a third of the usual 6, which full fine-tuning takes;
+Kaplan et al. 2020, arXiv:2001.08361, section 2.1). Checkpointing computes the forward pass once more. An evaluation is
+a forward pass.
 To that comes a fixed time for each layer that carries an adapter, which small steps consist of (measured on
 SmolLM2-135M in NF4 on a CPU: about 0.4 s of a step whatever its size, over 210 layers). Packed trials share it.
 """

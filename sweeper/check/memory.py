@@ -35,11 +35,12 @@ def memory(study: ResolvedStudy, facts: ModelFacts, here: Machine, tokens: Token
     need = estimate(facts, work, max(1, rows or 1))
     figures = {**vars(need), "total": need.total, "micro_batch": rows, "free": free, "dtype": work.dtype}
     largest = f"{_adapter_size(work)}, batch size {batch}, {work.tokens_per_row:,} tokens a row, {work.dtype}"
+    trained = "copy to train" if work.adapter.is_full else "adapter"
     where = "an unknown amount" if free is None else _size(free)
     lines = (
         f"about {_size(need.total)} at micro-batch {max(1, rows or 1)} ({largest}); {study.device} has {where} free",
         f"of which base {_size(need.base)}, activations {_size(need.activations)}, logits {_size(need.logits)}, "
-        f"{'copy to train' if work.adapter.is_full else 'adapter'} with optimizer {_size(need.adapter + need.gradients + need.optimizer)}",
+        f"{trained} with optimizer {_size(need.adapter + need.gradients + need.optimizer)}",
         *_packing(study, facts, work, free),
     )
     return Section("memory", lines, tuple(_warnings(need.total, free, rows)), figures)

@@ -159,8 +159,8 @@ class QLoRA(LowRank, QuantisedBase):
 class PromptLearning(QuantisedBase):
     """What prefix tuning, prompt tuning and P-tuning have in common: trained virtual tokens before every row.
 
-    ``virtual_tokens`` is 20 by default: TRL's page on PEFT advises 8 to 20, Lester et al. (2021, arXiv:2104.08691) found
-    little gain beyond 20.
+    ``virtual_tokens`` is 20 by default: TRL's page on PEFT advises 8 to 20, and Lester et al. (2021, arXiv:2104.08691)
+    found little gain beyond 20.
     """
 
     virtual_tokens: VirtualTokens = 20
@@ -214,8 +214,8 @@ class PTuning(PromptLearning):
 class IA3(QuantisedBase):
     """(IA)³: a trained factor for each key, value and inner activation of the MLP (Liu et al. 2022, arXiv:2205.05638).
 
-    The names of the layers are those of Llama, Mistral, Qwen, Gemma and SmolLM; other models may need others. Factors of
-    ``attention_modules`` scale what a layer gives, those of ``feedforward_modules`` what it takes.
+    The names of the layers are those of Llama, Mistral, Qwen, Gemma and SmolLM; other models may need others. Factors
+    of ``attention_modules`` scale what a layer gives, those of ``feedforward_modules`` what it takes.
     """
 
     kind: Literal["ia3"] = "ia3"

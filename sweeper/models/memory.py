@@ -138,7 +138,7 @@ def trained_parameters(facts: ModelFacts, work: Workload) -> int:
 
 
 def _encoder_parameters(hidden: int, adapter: PTuning) -> int:
-    """Return the weights of P-tuning's network, as PEFT builds it: three layers, or two of an LSTM both ways and two."""
+    """Return the weights of P-tuning's network, as PEFT builds it: three layers, or two of an LSTM and two."""
     size = adapter.encoder_size or hidden
     if adapter.encoder == "mlp":
         return size * (2 * hidden + size)

@@ -32,8 +32,8 @@ class AdapterVersion:
         name: The adapter's name.
         version: Counts from 1 per name; never given twice, not even after a deletion.
         stage: Candidate, staging, production or archived.
-        folder: Its files, as PEFT loads them.
-        sha256: SHA-256 of ``adapter_model.safetensors``.
+        folder: Its files, as PEFT loads them; of full fine-tuning a model, as transformers does.
+        sha256: SHA-256 of the weights.
         bytes: Size of all files.
         files: SHA-256 of every file by name.
         scores: {split: {metric: {score, low, high, diff_to_base, ...}}}.
@@ -98,7 +98,7 @@ class Registry:
                     number=trial,
                     stage=Stage.CANDIDATE,
                     path=folder.relative_to(self._home.folder).as_posix(),
-                    sha256=hashes[files.WEIGHTS],
+                    sha256=hashes[files.weights_name(hashes)],
                     bytes=files.size_bytes(folder),
                     files=hashes,
                     scores=scores(self._database, study, trial),

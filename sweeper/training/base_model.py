@@ -120,7 +120,7 @@ class BaseModel:
         return [(target, dict(target)) for target in targets]
 
     def _detach(self, saved: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
-        self._unload()
+        take_off(self.model)
         if getattr(self.model, "is_activation_checkpointing", False):
             self.model.activation_checkpointing_disable()
         self._restore(saved)
@@ -132,12 +132,6 @@ class BaseModel:
         self.model.zero_grad(set_to_none=True)
         self.model.eval()
         self._free()
-
-    def _unload(self) -> None:
-        """Put the layers back that an adapter stands in for; PEFT's own ``unload`` refuses (IA)³ on quantised bases."""
-        for name, layer in list(self.model.named_modules()):
-            if isinstance(layer, BaseTunerLayer):
-                self.model.set_submodule(name, layer.get_base_layer())
 
     def _free(self) -> None:
         if self.device != "cpu":
@@ -185,6 +179,14 @@ def _attach(model: PreTrainedModel, config: PeftConfig) -> PeftModel:
 
 def _changes_base(config: PeftConfig) -> bool:
     return isinstance(config, LoraConfig) and config.init_lora_weights in ("pissa", "olora")
+
+
+def take_off(model: PreTrainedModel) -> None:
+    """Put the layers back that an adapter stands in for; PEFT's own ``unload`` refuses (IA)³ on quantised bases."""
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, BaseTunerLayer):
+            model.set_submodule(name, layer.get_base_layer())
+    model.__dict__.pop("peft_config", None)  # or PEFT warns of the next one
 
 
 def load_base(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Adapted = PeftModel | PreTrainedModel
+Adapted: TypeAlias = PeftModel | PreTrainedModel
 """A base with an adapter on it, or the copy of a base whose every weight is trained."""
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"

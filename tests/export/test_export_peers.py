@@ -23,18 +23,20 @@ AXOLOTL_0_19 = """
     dataset_prepared_path datasets eval_batch_size eval_sample_packing eval_steps excess_length_strategy fp16
     gradient_accumulation_steps gradient_checkpointing greater_is_better learning_rate load_best_model_at_end
     load_in_4bit load_in_8bit logging_steps lora_alpha lora_dropout lora_r lora_target_linear lora_target_modules
-    lr_scheduler lr_scheduler_kwargs max_grad_norm metric_for_best_model micro_batch_size neftune_noise_alpha num_epochs
-    optim_args optimizer output_dir peft_use_rslora sample_packing save_only_model save_steps save_total_limit seed
-    sequence_len test_datasets train_on_inputs trust_remote_code warmup_steps weight_decay"""
+    loraplus_lr_ratio lr_scheduler lr_scheduler_kwargs max_grad_norm metric_for_best_model micro_batch_size
+    neftune_noise_alpha num_epochs optim_args optimizer output_dir peft_init_lora_weights peft_use_dora
+    peft_use_rslora sample_packing save_only_model save_steps save_total_limit seed sequence_len test_datasets
+    train_on_inputs trust_remote_code warmup_steps weight_decay"""
 LLAMA_FACTORY_0_9_5 = """
     adam_beta1 adam_beta2 adam_epsilon bf16 cutoff_len dataset dataset_dir disable_gradient_checkpointing do_eval
     do_train double_quantization eval_dataset eval_steps eval_strategy finetuning_type flash_attn fp16
     gradient_accumulation_steps greater_is_better label_smoothing_factor learning_rate load_best_model_at_end
-    logging_steps lora_alpha lora_dropout lora_rank lora_target lr_scheduler_kwargs lr_scheduler_type max_grad_norm
-    metric_for_best_model model_name_or_path neat_packing neftune_noise_alpha num_train_epochs optim optim_args
-    output_dir packing per_device_eval_batch_size per_device_train_batch_size quantization_bit quantization_method
-    quantization_type report_to save_only_model save_steps save_strategy save_total_limit seed stage template
-    train_on_prompt trust_remote_code use_cpu use_rslora warmup_steps weight_decay"""
+    logging_steps lora_alpha lora_dropout lora_rank lora_target loraplus_lr_ratio lr_scheduler_kwargs
+    lr_scheduler_type max_grad_norm metric_for_best_model model_name_or_path neat_packing neftune_noise_alpha
+    num_train_epochs optim optim_args output_dir packing per_device_eval_batch_size per_device_train_batch_size
+    pissa_convert pissa_init pissa_iter quantization_bit quantization_method quantization_type report_to
+    save_only_model save_steps save_strategy save_total_limit seed stage template train_on_prompt trust_remote_code
+    use_cpu use_dora use_rslora warmup_steps weight_decay"""
 KNOWN = {"axolotl": set(AXOLOTL_0_19.split()), "llama-factory": set(LLAMA_FACTORY_0_9_5.split())}
 
 

@@ -102,7 +102,7 @@ def test_a_trial_from_start_to_end(database: Database, new_study: NewStudy, spec
     database.trials.start(spec(1, learning_rate=3e-4), TrialKind.CONFIRMATION, confirms=0, restarts=None)
     running = database.trials.get("itn", 0)
     assert (running.outcome, running.value, running.metrics, running.seed) == (None, None, {}, 7)
-    assert running.parameters == spec(0).hyperparameters.model_dump(mode="json")
+    assert running.parameters == spec(0).parameters
     database.trials.finish("itn", result(0))
     ended, other = database.trials.all("itn")
     for field in set(TrialResult.model_fields) - {"started_at", "finished_at"}:
