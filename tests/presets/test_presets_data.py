@@ -6,7 +6,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from sweeper.config.adapter import Adapter
-from sweeper.config.parameters import EXCLUSIVE, LORA_PARAMETERS, PARAMETERS
+from sweeper.config.parameters import EXCLUSIVE, LORA_PARAMETERS, PARAMETERS, TECHNIQUE_PARAMETERS
 from sweeper.config.variants import option_fault
 from sweeper.errors import UserError
 from sweeper.presets import RECOMMENDED, load, names
@@ -17,7 +17,18 @@ FILES = [name for name in names() if name != RECOMMENDED]
 
 
 def test_names_begin_with_the_default():
-    assert names() == ("recommended", "full", "guide", "ia3", "lora", "prompt")
+    assert names() == (
+        "recommended",
+        "full",
+        "grpo",
+        "guide",
+        "ia3",
+        "lora",
+        "preferences",
+        "prompt",
+        "reward",
+        "rloo",
+    )
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -35,11 +46,13 @@ def test_every_known_good_configuration_has_a_source_and_there_are_at_most_three
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_range_is_within_the_bounds_of_its_parameter(name):
+    purpose = load(name).recommended_for
     for parameter, entry in load(name).parameters.items():
         values = getattr(entry.range, "choice", None) or entry.range.corners()
-        if parameter in PARAMETERS:
-            assert [PARAMETERS[parameter].fault(value) for value in values] == [None] * len(values)
-        for kind in load(name).recommended_for.adapters if parameter not in PARAMETERS else ():
+        own = [TECHNIQUE_PARAMETERS.get(kind, {}).get(parameter) for kind in (purpose.techniques if purpose else ())]
+        known = [each for each in (PARAMETERS.get(parameter), *own) if each is not None]
+        assert [each.fault(value) for each in known for value in values] == [None] * len(values) * len(known)
+        for kind in () if known else purpose.adapters:
             assert option_fault(ADAPTER.validate_python(kind), parameter, entry.range) is None
 
 
