@@ -11,8 +11,9 @@ from typing import Any, get_args
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from sweeper.config.choice import ONE, SEVERAL
 from sweeper.config.parameters import EXCLUSIVE, PARAMETERS
-from sweeper.config.space import Choice, Fixed, FloatRange, IntRange, Range
+from sweeper.config.space import ADAPTER, MODEL, Choice, Fixed, FloatRange, IntRange, Range
 from sweeper.config.study import StudyConfig
 from sweeper.config.trl_fields import OWNED, RENAMED, trl_fields
 from sweeper.config.yaml_source import Path_, YamlSource, parse, read_text
@@ -117,6 +118,7 @@ def _written_path(location: tuple[str | int, ...], data: Any, *, keep_last: bool
 def _allowed_keys(annotation: Any, location: tuple[str | int, ...]) -> set[str]:
     """Return the keys that the model at ``location`` (union tags included) takes."""
     models = _models(annotation)
+    location = tuple(part for part in location if part not in (ONE, SEVERAL))
     if not location:
         return {key for model in models for key in model.model_fields}
     part, rest = location[0], location[1:]
@@ -149,22 +151,46 @@ def _short(value: Any) -> str:
 
 def _space_faults(source: YamlSource) -> Iterator[Fault]:
     """Check each well-formed range against its parameter, also where other parts of the file are at fault."""
-    search = source.data.get("search")
-    raw = search.get("space") if isinstance(search, dict) else None
-    if not isinstance(raw, dict):
-        return
     technique = source.data.get("technique")
     kind = technique.get("kind", "sft") if isinstance(technique, dict) else "sft"
-    at = ("search", "space")
-    for name, value in raw.items():
-        message, hint = _parameter_fault(name, value, str(kind))
-        if message:
-            yield Fault(f"search.space.{name}", message, source.line((*at, name)), hint)
-    for pair in EXCLUSIVE:
-        if all(name in raw for name in pair):
-            message = f"{' and '.join(pair)} say the same thing; name one of them"
-            yield Fault(f"search.space.{pair[1]}", message, source.line((*at, pair[1])))
-    yield from _condition_faults(raw, source)
+    for at, raw in _written_spaces(source.data):
+        for name, value in raw.items():
+            message, hint = _parameter_fault(name, value, str(kind))
+            if message:
+                yield Fault(_dotted(at, name), message, source.line((*at, name)), hint)
+        for pair in EXCLUSIVE:
+            if all(name in raw for name in pair):
+                message = f"{' and '.join(pair)} say the same thing; name one of them"
+                yield Fault(_dotted(at, pair[1]), message, source.line((*at, pair[1])))
+        yield from _condition_faults(at, raw, source)
+
+
+def _written_spaces(data: dict[str, Any]) -> Iterator[tuple[Path_, dict[str, Any]]]:
+    """Return every space that the file writes, and where: that of the search, and those of single adapters."""
+    places: list[Path_] = [("search", "space")]
+    alternatives = _at(data, (ADAPTER, "choice"))
+    if isinstance(alternatives, list):
+        places += [(ADAPTER, "choice", index, "space") for index in range(len(alternatives))]
+    for at in places:
+        raw = _at(data, at)
+        if isinstance(raw, dict):
+            yield at, raw
+
+
+def _at(data: Any, path: Path_) -> Any:
+    """Return what the file wrote at ``path``; None where there is no such place."""
+    for part in path:
+        if isinstance(data, dict):
+            data = data.get(part)
+        elif isinstance(data, list) and isinstance(part, int):
+            data = data[part]
+        else:
+            return None
+    return data
+
+
+def _dotted(*path: Any) -> str:
+    return ".".join(str(part) for each in path for part in (each if isinstance(each, tuple) else (each,)))
 
 
 def _parameter_fault(name: str, value: Any, technique: str) -> tuple[str | None, str | None]:
@@ -199,14 +225,15 @@ def _values(range_: FloatRange | IntRange | Choice | Fixed) -> tuple[Any, ...]:
     return range_.corners()
 
 
-def _condition_faults(raw: Mapping[str, Any], source: YamlSource) -> Iterator[Fault]:
+def _condition_faults(at: Path_, raw: Mapping[str, Any], source: YamlSource) -> Iterator[Fault]:
     """A condition may look at known parameters only, and not at itself."""
+    choices = {name for name in (ADAPTER, MODEL) if _at(source.data, (name, "choice")) is not None}
     for name, value in raw.items():
         when = value.get("when") if isinstance(value, dict) else None
         for parent in when if isinstance(when, dict) else ():
-            if parent == name or (parent not in raw and parent not in PARAMETERS):
+            if parent == name or (parent not in raw and parent not in PARAMETERS and parent not in choices):
                 message = (
                     "cannot depend on itself" if parent == name else f"depends on {parent}, which is not in the space"
                 )
-                path = ("search", "space", name, "when", parent)
-                yield Fault(".".join(path), message, source.line(path), nearest(parent, [p for p in raw if p != name]))
+                path = (*at, name, "when", parent)
+                yield Fault(_dotted(path), message, source.line(path), nearest(parent, [p for p in raw if p != name]))

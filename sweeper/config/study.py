@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
-from sweeper.config.adapter import Adapter, QLoRA
+from sweeper.config.adapter import QLoRA
 from sweeper.config.base import Frozen
+from sweeper.config.choice import AdapterAlternative, AdapterChoice, ModelChoice, OneOrMoreAdapters, OneOrMoreModels
 from sweeper.config.data import DataConfig
-from sweeper.config.evaluation import EvaluationConfig
+from sweeper.config.evaluation import SMALLEST, EvaluationConfig
 from sweeper.config.executor import Executor, PackedExecutor, StorageConfig
 from sweeper.config.model import ModelConfig
 from sweeper.config.search import SearchConfig
@@ -40,15 +42,37 @@ class StudyConfig(Frozen):
     """One study: what to tune, on what, how to search, and what decides."""
 
     name: Name
-    model: ModelConfig
+    model: OneOrMoreModels
     data: DataConfig
     technique: Technique = SFT()
-    adapter: Adapter = QLoRA()
+    adapter: OneOrMoreAdapters = QLoRA()
     search: SearchConfig = SearchConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     executor: Executor = PackedExecutor()
     storage: StorageConfig = StorageConfig()
     seed: int = Field(default=0, ge=0, lt=2**31)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _goal_asks_for_the_smallest(cls, data: Any) -> Any:
+        """With several models and a goal, what is sought is the smallest that meets it, unless objectives are named."""
+        model, evaluation = (data.get(part) for part in ("model", "evaluation")) if isinstance(data, dict) else ("", "")
+        several = "choice" in model if isinstance(model, dict) else isinstance(model, ModelChoice)
+        if several and isinstance(evaluation, Mapping) and evaluation.get("goal") is not None:
+            return {**data, "evaluation": {**evaluation, "objectives": evaluation.get("objectives") or SMALLEST}}
+        return data
+
+    @property
+    def adapters(self) -> dict[str, AdapterAlternative]:
+        """The adapters to choose from by label; of one that is not a choice, that one by its kind."""
+        if isinstance(self.adapter, AdapterChoice):
+            return self.adapter.by_label
+        return {self.adapter.kind: AdapterAlternative(adapter=self.adapter)}
+
+    @property
+    def models(self) -> dict[str, ModelConfig]:
+        """The base models to choose from by name."""
+        return self.model.by_label if isinstance(self.model, ModelChoice) else {self.model.name: self.model}
 
     @model_validator(mode="after")
     def _one_objective_for_cmaes(self) -> StudyConfig:

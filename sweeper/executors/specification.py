@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from sweeper.config.choice import pick
 from sweeper.config.parameters import PARAMETERS, ParameterValue, alpha_value
 from sweeper.config.schedule import steps, warmup
+from sweeper.config.space import ADAPTER, MODEL, definite
 from sweeper.config.trial import Hyperparameters, TrialSpec
 from sweeper.executors.base import StudyContext
 from sweeper.search.study import Candidate
 
 
 def hyperparameters(chosen: Mapping[str, ParameterValue]) -> Hyperparameters:
-    """Make every choice definite: defaults filled in, alpha a number, one kind of warmup, TRL's own fields apart."""
+    """Make every choice definite: defaults filled in, alpha a number, one kind of warmup, TRL's own fields apart.
+
+    A parameter of the chosen alternative alone (``qlora.learning_rate``) gets its bare name.
+    """
+    chosen = definite(chosen)
     values: dict[str, ParameterValue] = {name: parameter.default for name, parameter in PARAMETERS.items()}
     values |= {name: value for name, value in chosen.items() if name in PARAMETERS}
     if values["warmup_steps"] is not None:
@@ -29,18 +35,19 @@ def hyperparameters(chosen: Mapping[str, ParameterValue]) -> Hyperparameters:
 
 def specification(context: StudyContext, candidate: Candidate) -> TrialSpec:
     """Return the whole specification of the trial that a candidate asks for."""
-    config = context.config
+    config, chosen = context.config, candidate.parameters
+    model = pick(context.models, chosen.get(MODEL))
     return TrialSpec(
         study=config.name,
         number=candidate.number,
         seed=candidate.seed,
-        model=config.model,
-        model_folder=context.model_folder,
+        model=model.config,
+        model_folder=model.folder,
         technique=config.technique,
-        adapter=config.adapter,
+        adapter=pick(config.adapters, chosen.get(ADAPTER)).adapter,
         train=context.data.train,
         validation=context.data.validation,
-        hyperparameters=hyperparameters(candidate.parameters),
+        hyperparameters=hyperparameters(chosen),
         evaluation=config.evaluation,
         device=context.device,
         micro_batch=None if config.executor.micro_batch == "auto" else config.executor.micro_batch,

@@ -14,7 +14,11 @@ from sweeper.config.technique import Technique
 from sweeper.presets import rules
 from sweeper.presets.presets import RECOMMENDED, KnownGood, Preset, Rule, load, recommend
 
-_LORA_ONLY = ("lora_rank", "lora_alpha", "lora_dropout", "target_modules")
+LORA_ONLY = ("lora_rank", "lora_alpha", "lora_dropout", "target_modules")
+"""Parameters that mean nothing to other adapters."""
+
+WARNING = "warning: "
+"""How a reason begins that the user should act on."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,12 @@ def _picked(preset: Preset, technique: Technique, adapter: Adapter, automatic: b
 
 
 def _ranges(preset: Preset, adapter: Adapter) -> Space:
-    has_lora = isinstance(adapter, LoRA | QLoRA)
-    return {name: p.range for name, p in preset.parameters.items() if has_lora or name not in _LORA_ONLY}
+    return {name: p.range for name, p in preset.parameters.items() if has_lora(adapter) or name not in LORA_ONLY}
+
+
+def has_lora(adapter: Adapter) -> bool:
+    """Tell whether an adapter is made of low-rank products."""
+    return isinstance(adapter, LoRA | QLoRA)
 
 
 def _overridden(ranges: Space, own: Mapping[str, Range], reasons: list[str]) -> Space:
@@ -113,14 +121,14 @@ def _apply(space: Space, name: str, change: tuple[Range, str] | None, reasons: l
 
 def _warnings(space: Space, own: Collection[str], train_rows: int) -> list[str]:
     beyond = rules.warmup_beyond(space, train_rows)
-    found = [] if beyond is None else [f"warning: {beyond}; warmup_ratio fits any length"]
+    found = [] if beyond is None else [f"{WARNING}{beyond}; warmup_ratio fits any length"]
     epochs = space.get("epochs")
     if epochs is not None and not isinstance(epochs, Fixed):
         fix = "fix it in the study" if "epochs" in own else f"preset {RECOMMENDED} fixes it"
-        found.append(f"warning: epochs is searched, which made pruned searches worse wherever measured; {fix}")
+        found.append(f"{WARNING}epochs is searched, which made pruned searches worse wherever measured; {fix}")
     shortest, batch, count = rules.shortest_run(space, train_rows)
     if shortest < rules.FEWEST_STEPS:
-        found.append(f"warning: only {shortest} optimizer steps at batch size {batch} and epochs {count:g}")
+        found.append(f"{WARNING}only {shortest} optimizer steps at batch size {batch} and epochs {count:g}")
     return found
 
 

@@ -65,7 +65,8 @@ class Ledger:
     def complete(self, progress: Progress, model: PeftModel, latency_ms: float | None) -> TrialResult:
         """Save the adapter on ``model`` and return the result of a trial that trained to its end."""
         size, digest = save_adapter(model, self.paths.adapter)
-        kept = {"latency_ms": latency_ms, "adapter_bytes": size, "adapter_sha256": digest}
+        _, weights = model.get_nb_trainable_parameters()  # PEFT counts what is packed in 4 bits as what it stands for
+        kept = {"latency_ms": latency_ms, "adapter_bytes": size, "adapter_sha256": digest, "total_parameters": weights}
         return self.result(progress, Outcome.COMPLETE, None, value=self.best.value, **kept)
 
     def result(self, progress: Progress, outcome: Outcome, reason: str | None, **more: Any) -> TrialResult:
