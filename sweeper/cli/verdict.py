@@ -7,7 +7,7 @@ from typing import Any
 
 from sweeper.cli.output import console, safe, table
 from sweeper.config.study import StudyConfig
-from sweeper.winner import BASE, Verdict
+from sweeper.winner import Verdict
 
 
 def show_verdict(config: StudyConfig, verdict: Verdict, say: Callable[[str], None]) -> None:
@@ -44,7 +44,7 @@ def verdict_json(config: StudyConfig, verdict: Verdict) -> dict[str, Any]:
 
 
 def _scores(verdict: Verdict) -> list[tuple[str, str, float, float, float, dict[str, float]]]:
-    subjects = {BASE: verdict.base} | {f"trial {number}": scores for number, scores in verdict.candidates.items()}
+    subjects = dict(verdict.bases) | {f"trial {number}": scores for number, scores in verdict.candidates.items()}
     found = []
     for subject, scores in subjects.items():
         for name, metric in scores.metrics.items():

@@ -8,9 +8,16 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
-from sweeper.config.adapter import QLoRA
+from sweeper.config.adapter import Adapter, QLoRA
 from sweeper.config.base import Frozen
-from sweeper.config.choice import AdapterAlternative, AdapterChoice, ModelChoice, OneOrMoreAdapters, OneOrMoreModels
+from sweeper.config.choice import (
+    AdapterAlternative,
+    AdapterChoice,
+    ModelChoice,
+    OneOrMoreAdapters,
+    OneOrMoreModels,
+    loaded_as,
+)
 from sweeper.config.data import DataConfig
 from sweeper.config.evaluation import SMALLEST, EvaluationConfig
 from sweeper.config.executor import Executor, PackedExecutor, StorageConfig
@@ -73,6 +80,21 @@ class StudyConfig(Frozen):
     def models(self) -> dict[str, ModelConfig]:
         """The base models to choose from by name."""
         return self.model.by_label if isinstance(self.model, ModelChoice) else {self.model.name: self.model}
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """The different base models that trials stand on, as ``base_label`` calls them."""
+        adapters = [alternative.adapter for alternative in self.adapters.values()]
+        return tuple(dict.fromkeys(self.base_label(name, adapter) for name in self.models for adapter in adapters))
+
+    def base_label(self, model: str, adapter: Adapter) -> str:
+        """Return what tells the base model below an adapter from the study's others; empty where it has one only.
+
+        A quantised base answers otherwise than a dense one, so they are two.
+        """
+        held = {loaded_as(alternative.adapter) for alternative in self.adapters.values()}
+        parts = [model] * (len(self.models) > 1) + [loaded_as(adapter)] * (len(held) > 1)
+        return " ".join(parts)
 
     @model_validator(mode="after")
     def _one_objective_for_cmaes(self) -> StudyConfig:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from sweeper.config.adapter import QLoRA
 from sweeper.config.parameters import PARAMETERS
-from sweeper.config.space import Choice, Fixed, Range
+from sweeper.config.space import ADAPTER, Choice, Fixed, Range, bare, ranges_of
 from sweeper.config.study import StudyConfig
 from sweeper.config.trl_fields import ROW_FIELDS
 
@@ -19,20 +19,24 @@ _OPTIMIZERS = ("adamw", "adam_", "adafactor", "adagrad", "ademamix", "lion", "pa
 
 def obstacle_in_study(config: StudyConfig, space: Mapping[str, Range]) -> str | None:
     """Return why a study cannot be packed as far as its file tells, or None where it can."""
-    if isinstance(config.adapter, QLoRA) and config.adapter.quantization == "int8":
+    if len(config.bases) > 1:
+        return f"they stand on different base models ({', '.join(config.bases)}), and a pass goes through one"
+    if any(isinstance(one.adapter, QLoRA) and one.adapter.quantization == "int8" for one in config.adapters.values()):
         return "int8 layers look for outliers across all rows of a batch, so trials would change one another"
     if "training_time" in config.evaluation.objectives:
         return "training_time is an objective, and is only a trial's own where nothing trains beside it"
-    foreign = sorted(name for name in space if name not in PARAMETERS and name not in _FIELDS)
+    names = {bare(name) for name in space if name != ADAPTER}
+    foreign = sorted(name for name in names if name not in PARAMETERS and name not in _FIELDS)
     if foreign:
         return f"{', '.join(foreign)} belongs to TRL's trainer, which trains one model at a time"
-    wanting = [value for value in _values(space.get("optim")) if not str(value).startswith(_OPTIMIZERS)]
+    optimizers = [value for range_ in ranges_of(space, "optim") for value in _values(range_)]
+    wanting = [value for value in optimizers if not str(value).startswith(_OPTIMIZERS)]
     if wanting:
         return f"optim {', '.join(map(str, wanting))} wants the whole model for itself"
     return None
 
 
-def _values(range_: Range | None) -> Sequence[object]:
+def _values(range_: Range) -> Sequence[object]:
     if isinstance(range_, Choice):
         return range_.choice
     return (range_.value,) if isinstance(range_, Fixed) else ()

@@ -1,6 +1,6 @@
 """Recommended search ranges as data, each with its source, and how they become the space of a study."""
 
-from sweeper.presets.choices import ModelSize, resolve_choices
+from sweeper.presets.choices import ModelSize, resolve_choices, search_of
 from sweeper.presets.presets import RECOMMENDED, KnownGood, Preset, load, names
 from sweeper.presets.resolution import ResolvedSpace, resolve_space
 
@@ -14,4 +14,5 @@ __all__ = [
     "names",
     "resolve_choices",
     "resolve_space",
+    "search_of",
 ]

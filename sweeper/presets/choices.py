@@ -15,7 +15,7 @@ from sweeper.config.parameters import EXCLUSIVE
 from sweeper.config.search import SearchConfig
 from sweeper.config.space import ADAPTER, MODEL, Choice, Range, Space, scoped
 from sweeper.config.study import StudyConfig
-from sweeper.presets.resolution import LORA_ONLY, WARNING, ResolvedSpace, has_lora, resolve_space
+from sweeper.presets.resolution import LORA_ONLY, WARNING, ResolvedSpace, has_lora, resolve_space, tried_first
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ def resolve_choices(
         if resolved.known_good
     )
     presets = dict.fromkeys(resolved.preset for resolved in adapters.values())
-    return ResolvedSpace(space, known_good, ", ".join(presets), _reasons(adapters))
+    reasons = [*_reasons(adapters), *([tried_first(len(known_good))] if known_good else [])]
+    return ResolvedSpace(space, known_good, ", ".join(presets), tuple(reasons))
 
 
 def search_of(config: StudyConfig, label: str) -> SearchConfig:
@@ -121,6 +122,8 @@ def _reasons(adapters: Mapping[str, ResolvedSpace]) -> tuple[str, ...]:
     told: dict[str, None] = {}
     for label, resolved in adapters.items():
         for reason in resolved.reasons:
+            if reason == tried_first(len(resolved.known_good)):
+                continue
             shared = all(reason in other.reasons for other in adapters.values())
             mark = WARNING if reason.startswith(WARNING) else ""
             told[reason if shared else f"{mark}{label}: {reason.removeprefix(mark)}"] = None

@@ -75,8 +75,13 @@ def resolve_space(
     reasons += _warnings(space, own, train_rows)
     known_good = _known_good(preset.known_good, space, hidden_size, architecture) if search.known_good else ()
     if known_good:
-        reasons.append(f"{len(known_good)} known-good configuration{'s' * (len(known_good) > 1)} tried first")
+        reasons.append(tried_first(len(known_good)))
     return ResolvedSpace(space, known_good, preset.name, tuple(reasons))
+
+
+def tried_first(count: int) -> str:
+    """Return the reason that known-good configurations are tried for."""
+    return f"{count} known-good configuration{'s' * (count > 1)} tried first"
 
 
 def _picked(preset: Preset, technique: Technique, adapter: Adapter, automatic: bool) -> str:

@@ -24,8 +24,9 @@ def study(write_study):
 def test_everything_is_found(study, folder):
     found = resolve_study(study())
     assert found.device == "cpu"
-    assert found.model.path == folder / "tiny"
-    assert found.facts is not None and found.facts.hidden_size == 32
+    assert found.models[str(found.config.model.name)].found.path == folder / "tiny"
+    (model,) = found.models.values()
+    assert model.facts is not None and model.facts.hidden_size == 32
     assert len(found.splits.train) == 400
     assert found.space.preset == "lora"
     assert found.space.space["lora_rank"].corners() == (8, 32)  # 64 and 128 are above what the model allows
