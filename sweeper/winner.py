@@ -1,4 +1,4 @@
-"""After the search: the best trials against their base models on the test split, the report, and the registered winner."""
+"""After the search: the best trials against their bases on the test split, the report, and the registered winner."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def largest_workload(study: ResolvedStudy, here: Machine, tokens: Mapping[str, T
         for label in study.config.adapters
         if model.facts is not None
     ]
-    return max(works, key=lambda pair: estimate(*pair, 1).total)
+    return max(works, key=lambda found: estimate(found[0], found[1], micro_batch=1).total)
 
 
 def _workload(study: ResolvedStudy, here: Machine, name: str, label: str, tokens: Tokens) -> Workload:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from sweeper.config.adapter import Adapter
 from sweeper.config.parameters import EXCLUSIVE

@@ -159,6 +159,11 @@ class Evaluation:
     scores: tuple[Score, ...]
     base: str = ""
 
+    @property
+    def subject(self) -> str:
+        """What was scored, in words."""
+        return f"base model {self.base}".rstrip() if self.number is None else f"trial {self.number}"
+
 
 @dataclass(frozen=True)
 class Example:
