@@ -57,7 +57,7 @@ def run_pipeline(
         )
     for study in file.stages.values():  # the last stage's data are at fault now, not after a night
         load_splits(study.config.data, study.folder, study.config.technique.rows)
-    stages = {stage: study.config.model_dump(mode="json") for stage, study in file.stages.items()}
+    stages = {stage: study.config.model_dump(mode="json", exclude_unset=True) for stage, study in file.stages.items()}
     write_json(paths.pipeline, {"path": str(file.path.absolute()), "text": file.text, "stages": stages})
     try:
         return _go_on(file, home, watch, StopRequest() if stop is None else stop, force=force)
@@ -139,7 +139,7 @@ def _done(database: Database, name: str) -> int:
 
 def _begun_from(study: StudyFile, winners: Mapping[str, AdapterVersion]) -> StudyFile:
     """Let a stage begin from the SFT stage's winner, and a policy be rewarded by the reward stage's."""
-    data: dict[str, Any] = study.config.model_dump()
+    data: dict[str, Any] = study.config.model_dump(exclude_unset=True)
     if "sft" in winners:
         data["model"]["name"] = reference(winners["sft"])
     if "reward" in winners:

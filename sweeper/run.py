@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from sweeper.config.loader import StudyFile
 from sweeper.config.rewards import RewardSources
@@ -22,7 +22,7 @@ from sweeper.config.study import StudyConfig
 from sweeper.data.splits import PreparedData, write_splits
 from sweeper.data.tokens import TokenCounter
 from sweeper.errors import StudyInterrupted, StudyStateError
-from sweeper.executors.base import Executor, Listener, Silent, StopRequest, StudyContext
+from sweeper.executors.base import Executor, Listener, Silent, StopRequest, StudyContext, StudyModel
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.packed import PackedExecutor
 from sweeper.executors.recorder import recover
@@ -31,6 +31,7 @@ from sweeper.paths import Home, StudyPaths, write_json
 from sweeper.resolve import ResolvedStudy, resolve_study
 from sweeper.search.storage import open_storage
 from sweeper.search.study import Search
+from sweeper.start import pinned
 from sweeper.store import Database, StudyRecord, StudyState
 from sweeper.training.device import resolve_device
 from sweeper.winner import Verdict, find_winner
@@ -41,13 +42,20 @@ _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate
 
 
 @dataclass(frozen=True)
+class _Found:
+    """A base model as it was found on this machine, kept for `resume`."""
+
+    folder: str
+    fingerprint: str
+    tokens_per_row: int
+
+
+@dataclass(frozen=True)
 class _Resolved:
     """What a study was resolved to on this machine, kept beside it for `resume`."""
 
-    model_folder: str
-    fingerprint: str
     train_rows: int
-    tokens_per_row: int
+    models: dict[str, _Found]
     reward_sources: dict[str, Any] | None = None
 
 
@@ -74,6 +82,7 @@ def run_study(
         SweeperError: If no trial was completed.
     """
     home, listener, stop = home or Home.current(), listener or Silent(), StopRequest() if stop is None else stop
+    file = replace(file, config=pinned(file.config, home))
     config = file.config
     if home.database.exists():  # looked at before anything is downloaded, and made only once the study can run
         with Database.open(home.database, create=True) as database:
@@ -132,7 +141,7 @@ def _conduct(context: StudyContext, home: Home, *, force: bool, searched: bool =
         if context.stop.is_set:
             raise StudyInterrupted(f"stopped; `sweeper resume {name}` goes on")
         state = StudyState.FINISHED
-        return find_winner(context, executor.base(context), home, force=force)
+        return find_winner(context, partial(executor.base, context), home, force=force)
     except (StudyInterrupted, KeyboardInterrupt):
         state = StudyState.INTERRUPTED
         raise
@@ -153,15 +162,14 @@ def _begin(
     config, paths = file.config, home.study(file.config.name)
     for note in (*resolved.splits.notes, *resolved.space.reasons):
         listener.note(note)
-    lengths = TokenCounter(resolved.model.path).lengths(resolved.splits.train)
+    found = {name: _found(resolved, model.found.path) for name, model in resolved.models.items()}
     shutil.rmtree(paths.folder / "trials", ignore_errors=True)  # of a study of this name whose database is gone
     data = write_splits(resolved.splits, paths.data)
+    sources = resolved.reward_sources
     on_disk = _Resolved(
-        model_folder=str(resolved.model.path),
-        fingerprint=fingerprint(resolved.model.path),
         train_rows=len(resolved.splits.train),
-        tokens_per_row=config.technique.tokens_per_row(max(lengths)),
-        reward_sources=resolved.reward_sources.model_dump(mode="json") if resolved.reward_sources else None,
+        models=found,
+        reward_sources=sources.model_dump(mode="json") if sources else None,
     )
     write_json(paths.resolved, asdict(on_disk))
     storage = open_storage(home.database)
@@ -184,10 +192,21 @@ def _begin(
         seed=config.seed,
         packages=_versions(),
         data_sha256=data.sha256,
-        base_model=resolved.model.name,
-        base_model_fingerprint=on_disk.fingerprint,
+        base_model=", ".join(found),
+        base_model_fingerprint=_fingerprint_of_all(found.values()),
     )
     return _context(config, paths, database, search, data, on_disk, device, listener, stop)
+
+
+def _found(resolved: ResolvedStudy, folder: Path) -> _Found:
+    lengths = TokenCounter(folder).lengths(resolved.splits.train)
+    return _Found(str(folder), fingerprint(folder), resolved.config.technique.tokens_per_row(max(lengths)))
+
+
+def _fingerprint_of_all(models: Iterable[_Found]) -> str:
+    """Return the fingerprint of a study's base model; of several, a hash over theirs."""
+    first, *others = (model.fingerprint for model in models)
+    return hashlib.sha256("".join([first, *others]).encode()).hexdigest() if others else first
 
 
 def _take_up(name: str, home: Home, database: Database, listener: Listener, stop: StopRequest) -> StudyContext:
@@ -198,9 +217,9 @@ def _take_up(name: str, home: Home, database: Database, listener: Listener, stop
         paths.data / "train.jsonl", paths.data / "validation.jsonl", paths.data / "test.jsonl", record.data_sha256
     )
     _require(name, paths.resolved, data.train, data.validation, data.test)
-    on_disk = _Resolved(**json.loads(paths.resolved.read_text(encoding="utf-8")))
-    _require(name, Path(on_disk.model_folder))
-    _require_unchanged(record, data, Path(on_disk.model_folder))
+    on_disk = _read_resolved(name, paths.resolved)
+    _require(name, *(Path(model.folder) for model in on_disk.models.values()))
+    _require_unchanged(record, data, on_disk)
     search = Search.open(
         name,
         open_storage(home.database),
@@ -213,20 +232,33 @@ def _take_up(name: str, home: Home, database: Database, listener: Listener, stop
     return _context(config, paths, database, search, data, on_disk, device, listener, stop)
 
 
+def _read_resolved(name: str, file: Path) -> _Resolved:
+    try:
+        return TypeAdapter(_Resolved).validate_json(file.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        raise StudyStateError(
+            f"study {name!r} cannot go on: {file} is damaged, or of another version of sweeper; run the study again "
+            "under another name (--name)"
+        ) from error
+
+
 def _require(name: str, *paths: Path) -> None:
     missing = [str(path) for path in paths if not path.exists()]
     if missing:
         raise StudyStateError(f"study {name!r} cannot go on: {', '.join(missing)} is gone")
 
 
-def _require_unchanged(record: StudyRecord, data: PreparedData, model: Path) -> None:
+def _require_unchanged(record: StudyRecord, data: PreparedData, resolved: _Resolved) -> None:
     """Refuse to mix two experiments in one study."""
     for split in ("train", "validation", "test"):
         path: Path = getattr(data, split)
         if hashlib.sha256(path.read_bytes()).hexdigest() != record.data_sha256[split]:
             raise StudyStateError(f"study {record.name!r} cannot go on: {path} is not what it began with")
-    if fingerprint(model) != record.base_model_fingerprint:
-        raise StudyStateError(f"study {record.name!r} cannot go on: the base model in {model} is another one now")
+    for model in resolved.models.values():
+        if fingerprint(Path(model.folder)) != model.fingerprint:
+            raise StudyStateError(
+                f"study {record.name!r} cannot go on: the base model in {model.folder} is another one now"
+            )
 
 
 def _context(
@@ -240,7 +272,17 @@ def _context(
     listener: Listener,
     stop: StopRequest,
 ) -> StudyContext:
-    folder, found = Path(resolved.model_folder), resolved.reward_sources
+    found = resolved.reward_sources
+    models = {
+        name: StudyModel(
+            config=config.models[name],
+            folder=Path(model.folder),
+            fingerprint=model.fingerprint,
+            facts=read_facts(Path(model.folder)),
+            tokens_per_row=model.tokens_per_row,
+        )
+        for name, model in resolved.models.items()
+    }
     return StudyContext(
         config=config,
         paths=paths,
@@ -248,10 +290,7 @@ def _context(
         search=search,
         data=data,
         train_rows=resolved.train_rows,
-        tokens_per_row=resolved.tokens_per_row,
-        model_folder=folder,
-        fingerprint=resolved.fingerprint,
-        facts=read_facts(folder),
+        models=models,
         device=device,
         listener=listener,
         stop=stop,

@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 from sweeper.config.model import ModelConfig
 from sweeper.config.pipeline import STARTED_FROM
+from sweeper.config.rewards import AdapterReward
+from sweeper.config.study import StudyConfig
 from sweeper.errors import ModelError
 from sweeper.export.source import ExportSource
 from sweeper.export.writer import MANIFEST, export
@@ -35,6 +37,37 @@ def reference(version: AdapterVersion) -> str:
     return f"{STARTED_FROM}{version.name}@{version.version}"
 
 
+def pinned(config: StudyConfig, home: Home) -> StudyConfig:
+    """Return a study that names versions where it names registered adapters: what is newest changes, a study does not.
+
+    Raises:
+        RegistryError: If an adapter that it begins from, or is rewarded by, is not registered.
+        ModelError: If the name of one is none.
+        DatabaseError: If there is no database.
+    """
+    begun_from = [model for model in config.models.values() if is_start(model)]
+    rewards = [reward for reward in getattr(config.technique, "rewards", ()) if isinstance(reward, AdapterReward)]
+    if not begun_from and not rewards:
+        return config
+    data = config.model_dump(exclude_unset=True)
+    with Database.open(home.database, create=False) as database:
+        registry = Registry(home, database)
+        for model in data["model"].get("choice", [data["model"]]):
+            if model["name"].startswith(STARTED_FROM):
+                model["name"] = reference(registry.get(*_parsed(model["name"])))
+        for reward in data["technique"].get("rewards", ()):
+            if reward["kind"] == "adapter":
+                reward["version"] = registry.get(reward["name"], reward.get("version")).version
+    return StudyConfig.model_validate(data)
+
+
+def _parsed(name: str) -> tuple[str, int | None]:
+    match = _REFERENCE.fullmatch(name)
+    if match is None:
+        raise ModelError(f"model {name!r} must be {STARTED_FROM}NAME or {STARTED_FROM}NAME@VERSION")
+    return match["name"], int(match["version"]) if match["version"] else None
+
+
 def find_start(model: ModelConfig, home: Home, *, fetch: bool, on_progress: Progress) -> ModelFolder:
     """Find the base model that a study begins from, merging it if that was not done yet and ``fetch`` allows.
 
@@ -50,12 +83,10 @@ def find_start(model: ModelConfig, home: Home, *, fetch: bool, on_progress: Prog
         ExportError: If it cannot be merged.
         DatabaseError: If there is no database.
     """
-    match = _REFERENCE.fullmatch(model.name)
-    if match is None:
-        raise ModelError(f"model {model.name!r} must be {STARTED_FROM}NAME or {STARTED_FROM}NAME@VERSION")
+    name, number = _parsed(model.name)
     with Database.open(home.database, create=False) as database:
         registry = Registry(home, database)
-        version = registry.get(match["name"], int(match["version"]) if match["version"] else None)
+        version = registry.get(name, number)
         source = export_source(home, database, version)
         _require_language_model(source, version)
         folder = home.start(version.name, version.version)

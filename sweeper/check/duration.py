@@ -11,6 +11,8 @@ SmolLM2-135M in NF4 on a CPU: about 0.4 s of a step whatever its size, over 210 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from statistics import fmean
 
 import numpy as np
 
@@ -20,7 +22,6 @@ from sweeper.check.section import Section
 from sweeper.config.checkpointing import checkpoints
 from sweeper.config.evaluation import REWARD_METRICS, TASK_METRICS
 from sweeper.config.search import NoPruner
-from sweeper.config.variants import variants
 from sweeper.hardware import Machine
 from sweeper.models.facts import ModelFacts
 from sweeper.presets.rules import corner_values
@@ -42,11 +43,15 @@ _GPU_EFFICIENCY = 0.2
 _UNKNOWN_TFLOPS = 60
 
 
-def duration(study: ResolvedStudy, facts: ModelFacts, here: Machine, tokens: Tokens) -> Section:
-    """Estimate how long one trial and the whole search take."""
+def duration(study: ResolvedStudy, here: Machine, tokens: Mapping[str, Tokens]) -> Section:
+    """Estimate how long one trial and the whole search take; of several models, a trial of the mean one."""
     speed, basis = _speed(study, here)
-    together = slots(study, facts, largest_workload(study, here, tokens), free_bytes(study.device, here))
-    trial_s = trial_flops(study, facts, tokens) / speed + _fixed_s(study, facts) / together
+    together = slots(study, *largest_workload(study, here, tokens), free_bytes(study.device, here))
+    trial_s = fmean(
+        trial_flops(study, model.facts, tokens[name]) / speed + _fixed_s(study, model.facts) / together
+        for name, model in study.models.items()
+        if model.facts is not None
+    )
     config = study.config
     prunes = not isinstance(config.search.pruner, NoPruner) and not config.evaluation.objectives
     search_s = _LOAD_S + config.search.n_trials * trial_s * (1 - PRUNING_SAVES * prunes)
@@ -71,9 +76,10 @@ def trial_flops(study: ResolvedStudy, facts: ModelFacts, tokens: Tokens) -> floa
     """Return the floating-point operations of a trial that is not pruned, evaluations included."""
     epochs = corner_values(study.space.space, "epochs")
     config, technique = study.config, study.config.technique
-    again = checkpoints(technique, config.adapter, study.device)
-    per_weight = 4 + 2 * config.adapter.is_full + 2 * again
-    extra = max(adapter.extra_tokens for adapter in variants(config.adapter, study.space.space))
+    adapters = list(config.variants(study.space.space))
+    again = any(checkpoints(technique, adapter, study.device) for adapter in adapters)
+    per_weight = 4 + 2 * any(adapter.is_full for adapter in adapters) + 2 * again
+    extra = max(adapter.extra_tokens for adapter in adapters)
     per_row = tokens.mean + extra
     if technique.rows != "answers":
         per_row = (technique.tokens_per_row(round(tokens.mean)) + extra) * answers_per_row(study)
@@ -97,7 +103,7 @@ def _speed(study: ResolvedStudy, here: Machine) -> tuple[float, str]:
         return here.cpus * peak * _CPU_EFFICIENCY, basis
     gpu = here.gpus[int(study.device.partition(":")[2] or 0)]
     peak = 1e12 * _PEAK_TFLOPS.get(gpu.capability or 0.0, _UNKNOWN_TFLOPS)
-    if compute_type(study.config, study.device, here) == "float32":
+    if "float32" in {compute_type(model, study.device, here) for model in study.config.models.values()}:
         peak /= 8  # without tensor cores
     return peak * _GPU_EFFICIENCY, f"assumed for {gpu.name}: {_GPU_EFFICIENCY:.0%} of {peak / 1e12:.0f} TFLOP/s"
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sweeper.check.length import Tokens
 from sweeper.check.section import Section
 from sweeper.config.adapter import AnyAdapter
 from sweeper.config.checkpointing import checkpoints
 from sweeper.config.executor import PackedExecutor
+from sweeper.config.model import ModelConfig
 from sweeper.config.parameters import TECHNIQUE_PARAMETERS
-from sweeper.config.study import StudyConfig
+from sweeper.config.space import ADAPTER, MODEL, space_of
 from sweeper.config.variants import variants
 from sweeper.hardware import Machine
 from sweeper.models.facts import ModelFacts
@@ -23,9 +26,9 @@ _UNKNOWN_MEMORY = 1 << 50
 _BF16_CAPABILITY = 8.0  # NVIDIA Ampere, the first with bfloat16
 
 
-def memory(study: ResolvedStudy, facts: ModelFacts, here: Machine, tokens: Tokens) -> Section:
+def memory(study: ResolvedStudy, here: Machine, tokens: Mapping[str, Tokens]) -> Section:
     """Say what the largest configuration takes, and how many rows fit at once."""
-    work = largest_workload(study, here, tokens)
+    facts, work = largest_workload(study, here, tokens)
     batch = int(max(corner_values(study.space.space, "batch_size"))) * answers_per_row(study)
     free = free_bytes(study.device, here)
     asked = study.config.executor.micro_batch
@@ -76,18 +79,30 @@ def _packing(study: ResolvedStudy, facts: ModelFacts, work: Workload, free: int 
     return (f"up to {together} trial{'s' * (together > 1)} at a time on one base model",)
 
 
-def largest_workload(study: ResolvedStudy, here: Machine, tokens: Tokens) -> Workload:
-    """Return what takes most memory among all configurations."""
-    space, config = study.space.space, study.config
+def largest_workload(study: ResolvedStudy, here: Machine, tokens: Mapping[str, Tokens]) -> tuple[ModelFacts, Workload]:
+    """Return what takes most memory among all configurations, and the base model that it is on."""
+    works = [
+        (model.facts, _workload(study, here, name, label, tokens[name]))
+        for name, model in study.models.items()
+        for label in study.config.adapters
+        if model.facts is not None
+    ]
+    return max(works, key=lambda found: estimate(found[0], found[1], micro_batch=1).total)
+
+
+def _workload(study: ResolvedStudy, here: Machine, name: str, label: str, tokens: Tokens) -> Workload:
+    """Return the largest configuration of one base model and one adapter."""
+    config, model = study.config, study.config.models[name]
+    space = space_of(study.space.space, {MODEL: name, ADAPTER: label})
     targets = space["target_modules"].corners() if "target_modules" in space else ("all-linear",)
     return Workload(
-        adapter=max(variants(config.adapter, space), key=_weight),
+        adapter=max(variants(config.adapters[label].adapter, space), key=_weight),
         lora_rank=int(max(corner_values(space, "lora_rank"))),
         target_modules="all-linear" if "all-linear" in targets else max(targets, key=len),
         tokens_per_row=config.technique.tokens_per_row(tokens.longest),
-        dtype=compute_type(config, study.device, here),
-        gradient_checkpointing=checkpoints(config.technique, config.adapter, study.device),
-        attention_matrix=config.model.attention == "eager",
+        dtype=compute_type(model, study.device, here),
+        gradient_checkpointing=checkpoints(config.technique, config.adapters[label].adapter, study.device),
+        attention_matrix=model.attention == "eager",
     )
 
 
@@ -104,10 +119,10 @@ def _adapter_size(work: Workload) -> str:
     return f"{tokens} virtual tokens" if tokens else str(work.adapter.model_dump()["kind"])
 
 
-def compute_type(config: StudyConfig, device: str, here: Machine) -> str:
+def compute_type(model: ModelConfig, device: str, here: Machine) -> str:
     """Return the number type that training will pick for the device."""
-    if config.model.dtype != "auto":
-        return config.model.dtype
+    if model.dtype != "auto":
+        return model.dtype
     if device == "cpu":
         return "float32"
     capability = here.gpus[_index(device)].capability

@@ -6,40 +6,50 @@ from importlib.util import find_spec
 from typing import Any
 
 from sweeper.check.section import Section
+from sweeper.config.model import ModelConfig
 from sweeper.config.space import Fixed, describe
-from sweeper.config.study import StudyConfig
 from sweeper.errors import HardwareError
-from sweeper.resolve import ResolvedStudy
+from sweeper.resolve import ResolvedModel, ResolvedStudy
 
 _WARNING = "warning: "
 
 
 def model(study: ResolvedStudy) -> Section:
-    """Say where the base model is and what it is.
+    """Say where the base models are and what they are.
 
     Raises:
         HardwareError: If the device does not compute in what the study asks for.
     """
-    _refuse_unsupported(study.config, study.device)
-    found, facts = study.model, study.facts
+    lines: list[str] = []
+    figures: dict[str, dict[str, Any]] = {}
+    for name, resolved in study.models.items():
+        _refuse_unsupported(study.config.models[name], study.device)
+        told, figures[name] = _one_model(resolved)
+        lines += told
+    lines.append(f"trains on {study.device}")
+    several = len(figures) > 1
+    found = {"device": study.device} | ({"models": figures} if several else figures.popitem()[1])
+    return Section("model", tuple(lines), figures=found)
+
+
+def _one_model(resolved: ResolvedModel) -> tuple[tuple[str, ...], dict[str, Any]]:
+    found, facts = resolved.found, resolved.facts
     figures: dict[str, Any] = {
         "name": found.name,
         "source": found.source,
         "path": str(found.path),
         "license": found.license,
         "planned": found.planned,
-        "device": study.device,
     }
     if facts is None:
         later = "its sizes and token counts are checked once it is here (--fetch)"
-        return Section("model", (f"{found.name}: {found.planned}", later), figures=figures)
+        return (f"{found.name}: {found.planned}", later), figures
     figures |= {"architecture": facts.architecture, "parameters": facts.parameters}
     lines = (
         f"{found.name}: {facts.architecture}, {_count(facts.parameters)} parameters, licence {found.license or '?'}",
         f"from {_SOURCES[found.source]}: {found.path}",
-        f"trains on {study.device}",
     )
-    return Section("model", lines, figures=figures)
+    return lines, figures
 
 
 _SOURCES = {
@@ -52,10 +62,10 @@ _SOURCES = {
 }
 
 
-def _refuse_unsupported(config: StudyConfig, device: str) -> None:
-    if device == "cpu" and config.model.dtype == "float16":
+def _refuse_unsupported(model: ModelConfig, device: str) -> None:
+    if device == "cpu" and model.dtype == "float16":
         raise HardwareError("model.dtype is float16, which the CPU does not train in; use float32, bfloat16 or auto")
-    if config.model.attention == "flash_attention_2" and (device == "cpu" or find_spec("flash_attn") is None):
+    if model.attention == "flash_attention_2" and (device == "cpu" or find_spec("flash_attn") is None):
         raise HardwareError(
             "model.attention is flash_attention_2, which needs a CUDA device and the package flash-attn; "
             "use `attention: sdpa`, or `auto`"

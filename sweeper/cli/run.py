@@ -107,7 +107,7 @@ def with_options(file: StudyFile | PipelineFile, options: dict[tuple[str, ...], 
 
 def _rewarded_by(study: StudyFile, former: str, name: str) -> StudyFile:
     """Let a renamed pipeline's policy be rewarded by its own reward model."""
-    data = study.config.model_dump()
+    data = study.config.model_dump(exclude_unset=True)
     for reward in data["technique"].get("rewards", ()):
         if reward.get("name") == stage_name(former, "reward"):
             reward["name"] = stage_name(name, "reward")
@@ -115,12 +115,12 @@ def _rewarded_by(study: StudyFile, former: str, name: str) -> StudyFile:
 
 
 def _with_options(study: StudyFile, options: dict[tuple[str, ...], Any]) -> StudyFile:
-    data = study.config.model_dump()
+    data = study.config.model_dump(exclude_unset=True)  # a preset may say what the file leaves open
     for path, value in options.items():
         if value is not None:
             part = data
             for key in path[:-1]:
-                part = part[key]
+                part = part.setdefault(key, {})
             part[path[-1]] = value
     try:
         return replace(study, config=StudyConfig.model_validate(data))

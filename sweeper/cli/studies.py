@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sweeper.cli.front import front_table, goal_json, goal_of, pareto_front
 from sweeper.cli.output import console, emit_json, safe, say, table
 from sweeper.config.pipeline import STAGES, stage_name
 from sweeper.config.study import StudyConfig
@@ -85,18 +86,18 @@ def best(name: _Study = None, as_json: _Json = False) -> None:
         )
     decided = versions[-1].number if versions else verdicts[-1] if verdicts else None
     winner = ranked[0] if decided is None else found[decided]
+    config = StudyConfig.model_validate(study.config).evaluation
+    front = pareto_front(config, ranked, evaluations)
+    goal = goal_of(config, winner, front, evaluations)
     if as_json:
-        emit_json(
-            {
-                "study": study.name,
-                "trial": winner,
-                "adapters": versions,
-                "evaluations": evaluations,
-                "ranked": [t.number for t in ranked],
-            }
-        )
+        shown = {"study": study.name, "trial": winner.number, "adapters": versions, "evaluations": evaluations}
+        emit_json({**shown, "ranked": [t.number for t in ranked], "goal": goal and goal_json(goal), "front": front})
         return
     _show_winner(study, winner, ranked, versions)
+    if goal is not None:
+        say(f"[bold {'green' if goal.met else 'yellow'}]{safe(goal)}[/]")
+    if front:
+        console().print(front_table(config, front))
     if evaluations:
         console().print(
             table(
@@ -126,7 +127,7 @@ def _show_winner(study: StudyRecord, winner: TrialRecord, ranked: list[TrialReco
 
 def _score_rows(evaluations: tuple[Evaluation, ...]) -> Iterator[tuple[str, ...]]:
     for evaluation in evaluations:
-        subject = "base model" if evaluation.number is None else f"trial {evaluation.number}"
+        subject = evaluation.subject
         for score in evaluation.scores:
             yield (
                 subject,

@@ -146,6 +146,7 @@ class TrialResult(Frozen):
             train at the same time, of all of them.
         micro_batch: Rows per forward pass at the end.
         adapter_bytes: Size of the saved adapter.
+        total_parameters: Weights of the base and the adapter together.
         reason: Why it ended where it did; None for a complete trial.
     """
 
@@ -169,6 +170,7 @@ class TrialResult(Frozen):
     peak_memory_bytes: int | None = None
     micro_batch: int | None = None
     adapter_bytes: int | None = None
+    total_parameters: int | None = None
     adapter_sha256: str | None = None
 
 

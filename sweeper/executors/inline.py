@@ -1,4 +1,4 @@
-"""One trial after the other in this process, on a base model that stays loaded."""
+"""One trial after the other in this process, on base models that stay loaded while they are needed."""
 
 from __future__ import annotations
 
@@ -9,30 +9,25 @@ from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.data.splits import read_prepared
 from sweeper.evaluation.scorer import Scorer
 from sweeper.executors.base import StudyContext
+from sweeper.executors.bases import Bases
 from sweeper.executors.micro_batches import MicroBatches
 from sweeper.executors.recorder import Recorder, begin_again
 from sweeper.executors.specification import specification
 from sweeper.search.study import Candidate
-from sweeper.training.base_model import BaseModel, load_base
+from sweeper.training.base_model import BaseModel
 from sweeper.training.results import Ledger, Progress
 from sweeper.training.trial import Evaluate, train_trial
 
 
 class InlineExecutor:
-    """Runs trials one by one; the base model is loaded at the first and kept for the final scoring."""
+    """Runs trials one by one; a base model stays loaded until a trial needs another, or the final scoring ends."""
 
-    def __init__(self) -> None:
-        self._base: BaseModel | None = None
+    def __init__(self, bases: Bases | None = None) -> None:
+        self._bases = bases or Bases()
 
-    def base(self, context: StudyContext) -> BaseModel:
-        """Return the base model, loading it the first time."""
-        if self._base is None:
-            config = context.config
-            context.listener.stage(f"loading {config.model.name}")
-            self._base = load_base(
-                context.model_folder, config.model, config.adapter, context.device, config.technique.head
-            )
-        return self._base
+    def base(self, context: StudyContext, spec: TrialSpec) -> BaseModel:
+        """Return the base model of a trial, loading it unless it is the one before's."""
+        return self._bases.of(context, spec)
 
     def run(self, context: StudyContext) -> None:
         """Run trials until the search or the budget ends, or the user asks to stop."""
@@ -48,7 +43,7 @@ class InlineExecutor:
 
     def _run_trial(self, context: StudyContext, candidate: Candidate) -> None:
         spec = specification(context, candidate)
-        base = self.base(context)
+        base = self.base(context, spec)
         recorder = Recorder(context, candidate, spec)
         recorder.start()
         planner = MicroBatches(context, base)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from sweeper.config.choice import pick
 from sweeper.config.parameters import PARAMETERS, ParameterValue, alpha_value
 from sweeper.config.schedule import steps, warmup
+from sweeper.config.space import ADAPTER, MODEL, definite
 from sweeper.config.trial import Hyperparameters, TrialSpec
 from sweeper.executors.base import StudyContext
 from sweeper.search.study import Candidate
@@ -14,10 +16,13 @@ from sweeper.search.study import Candidate
 def hyperparameters(chosen: Mapping[str, ParameterValue], options: Collection[str] = frozenset()) -> Hyperparameters:
     """Make every choice definite: defaults filled in, alpha a number, one kind of warmup, TRL's own fields apart.
 
+    A parameter of the chosen alternative alone (``qlora.learning_rate``) gets its bare name.
+
     Args:
         chosen: What the sampler chose.
         options: Names of the adapter's options, which become part of the adapter instead.
     """
+    chosen = definite(chosen)
     values: dict[str, ParameterValue] = {name: parameter.default for name, parameter in PARAMETERS.items()}
     values |= {name: value for name, value in chosen.items() if name in PARAMETERS}
     if values["warmup_steps"] is not None:
@@ -34,18 +39,19 @@ def hyperparameters(chosen: Mapping[str, ParameterValue], options: Collection[st
 
 def specification(context: StudyContext, candidate: Candidate) -> TrialSpec:
     """Return the whole specification of the trial that a candidate asks for."""
-    config = context.config
+    config, chosen = context.config, candidate.parameters
+    model, adapter = pick(context.models, chosen.get(MODEL)), pick(config.adapters, chosen.get(ADAPTER)).adapter
     return TrialSpec(
         study=config.name,
         number=candidate.number,
         seed=candidate.seed,
-        model=config.model,
-        model_folder=context.model_folder,
+        model=model.config,
+        model_folder=model.folder,
         technique=config.technique,
-        adapter=config.adapter.with_options(candidate.parameters),
+        adapter=adapter.with_options(definite(chosen)),
         train=context.data.train,
         validation=context.data.validation,
-        hyperparameters=hyperparameters(candidate.parameters, config.adapter.options()),
+        hyperparameters=hyperparameters(chosen, adapter.options()),
         evaluation=config.evaluation,
         device=context.device,
         micro_batch=None if config.executor.micro_batch == "auto" else config.executor.micro_batch,

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from sweeper.config.adapter import AnyAdapter, LowRank, QLoRA
 from sweeper.config.parameters import PARAMETERS
-from sweeper.config.space import Choice, Fixed, Range
+from sweeper.config.space import ADAPTER, Choice, Fixed, Range, bare, ranges_of
 from sweeper.config.study import StudyConfig
 from sweeper.config.trl_fields import ROW_FIELDS
-from sweeper.config.variants import variants
 
 _FIELDS = {"optim", "adam_beta1", "adam_beta2", "adam_epsilon", "lr_scheduler_kwargs", *ROW_FIELDS}
 """TRL fields whose meaning a slot carries out."""
@@ -22,16 +21,20 @@ def obstacle_in_study(config: StudyConfig, space: Mapping[str, Range]) -> str | 
     """Return why a study cannot be packed as far as its file tells, or None where it can."""
     if config.technique.kind != "sft":
         return f"{config.technique.kind} is trained by TRL's own trainer, which trains one model at a time"
-    in_adapter = next(filter(None, map(_obstacle_in_adapter, variants(config.adapter, space))), None)
+    in_adapter = next(filter(None, map(_obstacle_in_adapter, config.variants(space))), None)
     if in_adapter is not None:
         return in_adapter
+    if len(config.bases) > 1:
+        return f"they stand on different base models ({', '.join(config.bases)}), and a pass goes through one"
     if "training_time" in config.evaluation.objectives:
         return "training_time is an objective, and is only a trial's own where nothing trains beside it"
-    known = {*PARAMETERS, *_FIELDS, *config.adapter.options()}
-    foreign = sorted(name for name in space if name not in known)
+    options = frozenset[str]().union(*(one.adapter.options() for one in config.adapters.values()))
+    names = {bare(name) for name in space if name != ADAPTER}
+    foreign = sorted(names - {*PARAMETERS, *_FIELDS, *options})
     if foreign:
         return f"{', '.join(foreign)} belongs to TRL's trainer, which trains one model at a time"
-    wanting = [value for value in _values(space.get("optim")) if not str(value).startswith(_OPTIMIZERS)]
+    optimizers = [value for range_ in ranges_of(space, "optim") for value in _values(range_)]
+    wanting = [value for value in optimizers if not str(value).startswith(_OPTIMIZERS)]
     if wanting:
         return f"optim {', '.join(map(str, wanting))} wants the whole model for itself"
     return None
@@ -54,7 +57,7 @@ def _obstacle_in_adapter(adapter: AnyAdapter) -> str | None:
     return None
 
 
-def _values(range_: Range | None) -> Sequence[object]:
+def _values(range_: Range) -> Sequence[object]:
     if isinstance(range_, Choice):
         return range_.choice
     return (range_.value,) if isinstance(range_, Fixed) else ()

@@ -20,7 +20,7 @@ from sweeper.training.base_model import BaseModel
 from sweeper.training.device import peak_memory_bytes
 from sweeper.training.micro_batch import is_out_of_memory
 from sweeper.training.reporting import Best
-from sweeper.training.weights import Adapted, save_weights
+from sweeper.training.weights import Adapted, count_weights, save_weights
 
 
 @dataclass
@@ -65,7 +65,12 @@ class Ledger:
     def complete(self, progress: Progress, model: Adapted, latency_ms: float | None) -> TrialResult:
         """Save the adapter on ``model`` and return the result of a trial that trained to its end."""
         size, digest = save_adapter(self.base, model, self.paths.adapter)
-        kept = {"latency_ms": latency_ms, "adapter_bytes": size, "adapter_sha256": digest}
+        kept = {
+            "latency_ms": latency_ms,
+            "adapter_bytes": size,
+            "adapter_sha256": digest,
+            "total_parameters": count_weights(model),
+        }
         return self.result(progress, Outcome.COMPLETE, None, value=self.best.value, **kept)
 
     def result(self, progress: Progress, outcome: Outcome, reason: str | None, **more: Any) -> TrialResult:

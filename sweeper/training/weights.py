@@ -27,6 +27,14 @@ def trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
+def count_weights(model: Adapted) -> int:
+    """Return how many weights a model has, adapter included; packed in 4 bits they count as what they stand for."""
+    if isinstance(model, PeftModel):
+        _, count = model.get_nb_trainable_parameters()
+        return int(count)
+    return sum(weight.numel() for weight in model.parameters())
+
+
 @torch.no_grad()
 def put_back(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
     """Give the trained weights the values that ``trained_weights`` had once."""

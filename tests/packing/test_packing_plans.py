@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sweeper.config.adapter import QLoRA
+from sweeper.config.space import Fixed
 from sweeper.models.facts import read_facts
 from sweeper.models.memory import Workload, estimate
 from sweeper.packing.obstacles import obstacle_in_study
@@ -54,6 +55,10 @@ def test_every_planned_slot_has_room_for_a_row(facts):
         ({"search": {"space": {"optim": ["adamw_torch", "lomo"]}}}, "optim lomo wants the whole model"),
         ({"search": {"space": {"optim": "muon"}}}, "optim muon wants the whole model"),
         ({"search": {"space": {"neftune_noise_alpha": 5.0}}}, "neftune_noise_alpha belongs to TRL's trainer"),
+        ({"adapter": {"choice": ["lora", "qlora"]}}, "different base models (dense, nf4)"),
+        ({"adapter": {"choice": ["qlora", {"kind": "qlora", "rslora": True}]}}, None),
+        ({"adapter": {"choice": [{"kind": "qlora", "quantization": "int8"}]}}, "int8 layers look for outliers"),
+        ({"model": {"choice": ["a", "b"]}}, "different base models (a, b)"),
         ({"search": {"space": {"adam_beta2": {"low": 0.9, "high": 0.999}, "truncation_mode": "keep_end"}}}, None),
     ],
 )
@@ -61,6 +66,13 @@ def test_what_a_study_file_says_against_packing(study_file, parts, said):
     config = study_file(**parts).config
     found = obstacle_in_study(config, config.search.space)
     assert found is None if said is None else said in found
+
+
+def test_the_ranges_of_single_alternatives_count_too(study_file):
+    config = study_file(adapter={"choice": ["lora", {"kind": "lora", "rslora": True}]}).config
+    space = {"adapter": config.search.space["lora_rank"], "lora.optim": Fixed(value="lomo")}
+    assert obstacle_in_study(config, space) == "optim lomo wants the whole model for itself"
+    assert "lora_plus" in obstacle_in_study(config, {"lora.lora_plus": Fixed(value=1)})
 
 
 @pytest.mark.parametrize("kind", ["lora", "qlora"])

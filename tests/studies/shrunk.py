@@ -26,16 +26,19 @@ def shrunk(path: Path, models: tuple[Path, ...]) -> StudyFile | PipelineFile:
 
 
 def _shrunk(file: StudyFile, models: tuple[Path, ...]) -> StudyFile:
-    data: dict[str, Any] = file.config.model_dump()
+    data: dict[str, Any] = file.config.model_dump(exclude_unset=True)
     data["data"] |= _ROWS
     data["model"] = _tiny(data["model"], models)
+    data.setdefault("technique", {"kind": "sft"})
     data["technique"] |= {"max_length": 128}
     if "max_completion_length" in data["technique"]:
         data["technique"]["max_completion_length"] = 4
-    search = data["search"]
-    search["space"] = {name: _small(name, range_) for name, range_ in search["space"].items()}
-    search |= {"n_trials": 2 if "choice" not in str(data["adapter"]) else 4, "confirm": 0, "max_epochs_total": None}
+    search = data.setdefault("search", {})
+    search["space"] = {name: _small(name, range_) for name, range_ in search.get("space", {}).items()}
+    search |= {"n_trials": 2 if "choice" not in data.get("adapter", {}) else 4, "confirm": 0, "max_epochs_total": None}
+    data.setdefault("evaluation", {})
     data["evaluation"] |= {"points": 1, "candidates": 1, "max_new_tokens": 4}
+    data.setdefault("executor", {})
     data["executor"] |= {"device": "cpu"}
     return replace(file, config=StudyConfig.model_validate(data))
 
