@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from transformers import GenerationConfig
 
 from sweeper.errors import DataError
 from sweeper.evaluation.batching import Progress, run_in_batches
+from sweeper.training.quiet import silent_about_positions
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +69,8 @@ def generate(
     settings = _greedy(model, tokenizer, max_new_tokens)
 
     def answer(batch: list[list[int]]) -> list[str]:
-        return _answer(model, tokenizer, batch, settings)
+        parts = _of_equal_length(batch) if _has_virtual_tokens(model) else [batch]
+        return [text for part in parts for text in _answer(model, tokenizer, part, settings)]
 
     with as_found(model), _contiguous_head(model), torch.no_grad():
         size = batch_size or default_batch_size(model)
@@ -206,14 +209,29 @@ def _last(ids: list[int], room: int | None) -> list[int]:
     return ids[-room:]
 
 
+def _has_virtual_tokens(model: Any) -> bool:
+    """Tell whether PEFT puts virtual tokens in front of every row."""
+    config = getattr(model, "active_peft_config", None)
+    return config is not None and config.is_prompt_learning
+
+
+def _of_equal_length(batch: list[list[int]]) -> list[list[list[int]]]:
+    """Return a batch in parts that need no padding: it would stand between the virtual tokens and the text.
+
+    Training pads on the other side, and the text would be further from the virtual tokens than it ever was there.
+    """
+    return [list(part) for _, part in groupby(batch, key=len)]
+
+
 def _answer(model: Any, tokenizer: Any, batch: list[list[int]], settings: GenerationConfig) -> list[str]:
     device = input_device(model)
     rows = [torch.tensor(ids) for ids in batch]
     input_ids = pad_sequence(rows, batch_first=True, padding_value=settings.pad_token_id, padding_side="left")
     ones = [torch.ones_like(row) for row in rows]
     attention_mask = pad_sequence(ones, batch_first=True, padding_value=0, padding_side="left")
-    output = model.generate(
-        input_ids=input_ids.to(device), attention_mask=attention_mask.to(device), generation_config=settings
-    )
+    with silent_about_positions():
+        output = model.generate(
+            input_ids=input_ids.to(device), attention_mask=attention_mask.to(device), generation_config=settings
+        )
     answers: list[str] = tokenizer.batch_decode(output[:, input_ids.shape[1] :], skip_special_tokens=True)
     return answers
