@@ -86,18 +86,22 @@ def test_options_are_searched_by_their_name(study):
         "virtual_tokens",
         "projection",
     }
+    widths = study("p_tuning", "{encoder_size: {low: 64, high: 256, log: true}}").search.space
+    assert widths["encoder_size"] == IntRange(low=64, high=256, log=True)
 
 
 SPACE_FAULTS = [
     ("prefix", "{lora_rank: [8, 16]}", "lora_rank: belongs to lora and qlora, and the study's adapter is prefix"),
     ("full", "{target_modules: all-linear}", "its own options are: none"),
-    ("lora", "{virtual_tokens: [8, 20]}", "is an option of prefix and prompt and p_tuning, and the study's adapter is lora"),
+    ("lora", "{virtual_tokens: [8, 20]}", "is an option of prefix and prompt and p_tuning, and the study's adapter is"),
     ("qlora", "{quantization: [nf4, fp4]}", "is how the base is loaded, once for all trials"),
     ("lora", "{dora: [maybe]}", "found 'maybe'"),
     ("lora", "{init: [default, pisa]}", "found 'pisa'"),
     ("lora", "{dora: {low: 0, high: 1}}", "must be a value or a choice, not a range"),
     ("prefix", "{virtual_tokens: {low: 0.5, high: 8.5}}", "must be an integer range"),
     ("prefix", "{virtual_tokens: {low: 0, high: 8}}", "found 0"),
+    ("prefix", "{projection_size: {low: 0.5, high: 64.5}}", "must be an integer range"),
+    ("prefix", "{projection_size: [0, 64]}", "found 0"),
     ("prefix", "{virtual_token: 8}", "did you mean virtual_tokens?"),
     ("lora", "{lora_plus: [0.5, 16]}", "greater than or equal to 1; found 0.5"),
 ]  # fmt: skip
