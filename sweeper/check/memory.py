@@ -116,7 +116,7 @@ def _adapter_size(work: Workload) -> str:
     if work.adapter.is_lora:
         return f"rank {work.lora_rank}"
     tokens = work.adapter.extra_tokens
-    return f"{tokens} virtual tokens" if tokens else str(work.adapter.model_dump()["kind"])
+    return f"{tokens} virtual tokens" if tokens else work.adapter.kind
 
 
 def compute_type(model: ModelConfig, device: str, here: Machine) -> str:

@@ -14,14 +14,14 @@ from sweeper.config.base import Frozen, kind_of, word_is_kind
 
 Quantization = Literal["nf4", "fp4", "int8"]
 Initialisation = Literal["default", "gaussian", "orthogonal", "pissa", "olora", "loftq", "eva"]
-VirtualTokens = Annotated[int, Field(ge=1, le=10_000)]
-Width = Annotated[int, Field(ge=1, le=65_536)]
 
 _OF_THE_BASE = frozenset({"kind", "quantization", "double_quantization"})
 
 
 class AnyAdapter(Frozen):
     """What every adapter can be asked."""
+
+    kind: str
 
     @classmethod
     def options(cls) -> frozenset[str]:
@@ -109,6 +109,11 @@ class LowRank(AnyAdapter):
     init: Initialisation = "default"
     lora_plus: float | None = Field(default=None, ge=1, le=1000)
 
+    @property
+    def raises_b(self) -> bool:
+        """Whether B's learning rate is another than A's."""
+        return self.lora_plus not in (None, 1)
+
     @model_validator(mode="after")
     def _dora_keeps_its_base(self) -> Self:
         if self.dora and self.changes_base:
@@ -163,7 +168,7 @@ class PromptLearning(QuantisedBase):
     found little gain beyond 20.
     """
 
-    virtual_tokens: VirtualTokens = 20
+    virtual_tokens: int = Field(default=20, ge=1, le=10_000)
 
 
 class Prefix(PromptLearning):
@@ -177,7 +182,7 @@ class Prefix(PromptLearning):
 
     kind: Literal["prefix"] = "prefix"
     projection: bool = False
-    projection_size: Width | None = None
+    projection_size: int | None = Field(default=None, ge=1, le=65_536)
 
 
 class Prompt(PromptLearning):
@@ -208,7 +213,7 @@ class PTuning(PromptLearning):
 
     kind: Literal["p_tuning"] = "p_tuning"
     encoder: Literal["mlp", "lstm"] = "mlp"
-    encoder_size: Width | None = None
+    encoder_size: int | None = Field(default=None, ge=1, le=65_536)
 
 
 class IA3(QuantisedBase):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import product
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from sweeper.config.adapter import KINDS, Adapter, AnyAdapter
 from sweeper.config.parameters import LORA_PARAMETERS
@@ -38,14 +38,13 @@ def option_fault(adapter: AnyAdapter, name: str, range_: Range) -> str | None:
         return "must be a value or a choice, not a range"
     if isinstance(range_, FloatRange) and float not in numeric:
         return f"must be an integer range; found {range_.low:g} to {range_.high:g}"
+    by_itself: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, field])  # type: ignore[arg-type]
     for value in range_.choice if isinstance(range_, Choice) else range_.corners():
         try:
-            type(adapter).model_validate({**_free(adapter, name), name: value})
+            by_itself.validate_python(value)
         except ValidationError as error:
-            for detail in error.errors(include_url=False):
-                if detail["loc"] == (name,):
-                    text = detail["msg"].replace("Input should be", "must be")
-                    return f"{text}; found {value!r}"
+            text = error.errors(include_url=False)[0]["msg"].replace("Input should be", "must be")
+            return f"{text}; found {value!r}"
     return None
 
 
@@ -57,29 +56,23 @@ def combination_fault(adapter: Adapter, space: Mapping[str, Range]) -> tuple[str
     except ValidationError as error:
         (detail, *_) = error.errors(include_url=False)
         message = str(detail.get("ctx", {}).get("error", detail["msg"]))
-        name = next((name for name in space if name in adapter.options() and name in message), "")
-        return name or next(name for name in space if name in adapter.options()), message
+        searched = [name for name in space if name in adapter.options()]
+        return next((name for name in searched if name in message), searched[0]), message
     return None
 
 
 def foreign_fault(adapter: AnyAdapter, name: str) -> str | None:
     """Return why a name that belongs to adapters cannot be searched with this one; None where it belongs to none."""
-    kind = adapter.model_dump()["kind"]
     own = ", ".join(sorted(adapter.options())) or "none"
     if name in LORA_PARAMETERS and not adapter.is_lora:
-        return f"belongs to lora and qlora, and the study's adapter is {kind}; its own options are: {own}"
+        return f"belongs to lora and qlora, and the study's adapter is {adapter.kind}; its own options are: {own}"
     if name in ("quantization", "double_quantization") and name in type(adapter).model_fields:
         return "is how the base is loaded, once for all trials; name it under adapter"
     others = [other.model_fields["kind"].default for other in KINDS if name in other.options()]
     if others and name not in adapter.options():
-        return f"is an option of {' and '.join(others)}, and the study's adapter is {kind}; its own options are: {own}"
+        theirs = " and ".join(others)
+        return f"is an option of {theirs}, and the study's adapter is {adapter.kind}; its own options are: {own}"
     return None
-
-
-def _free(adapter: AnyAdapter, name: str) -> dict[str, Any]:
-    """Return the adapter's own values without those that forbid others: an option is judged by itself here."""
-    kept = {"kind", "quantization", "double_quantization"} & set(type(adapter).model_fields)
-    return {field: getattr(adapter, field) for field in kept}
 
 
 def _values(range_: Range) -> tuple[Any, ...]:

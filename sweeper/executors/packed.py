@@ -47,7 +47,9 @@ class PackedExecutor:
 
 @contextmanager
 def _engine(context: StudyContext, base: BaseModel) -> Iterator[Engine]:
-    engine = Engine(base, checkpointing=checkpoints(context.config.technique, next(context.config.variants({})), base.device))
+    engine = Engine(
+        base, checkpointing=checkpoints(context.config.technique, next(context.config.variants({})), base.device)
+    )
     try:
         yield engine
     finally:

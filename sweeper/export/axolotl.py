@@ -104,7 +104,7 @@ def _adapter(source: ExportSource) -> dict[str, Any]:
         "peft_use_rslora": lora.rslora,
         "peft_use_dora": lora.dora,
         **({} if lora.init == "default" else {"peft_init_lora_weights": lora.init}),
-        **({} if lora.lora_plus is None else {"loraplus_lr_ratio": lora.lora_plus}),
+        **({"loraplus_lr_ratio": lora.lora_plus} if lora.raises_b else {}),
     }
 
 

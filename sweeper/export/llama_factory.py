@@ -128,7 +128,7 @@ def _adapter(source: ExportSource) -> dict[str, Any]:
         "use_dora": lora.dora,
         # -1: the singular vectors themselves, as here, instead of an approximation.
         **({"pissa_init": True, "pissa_iter": -1, "pissa_convert": True} if lora.init == "pissa" else {}),
-        **({} if lora.lora_plus is None else {"loraplus_lr_ratio": lora.lora_plus}),
+        **({"loraplus_lr_ratio": lora.lora_plus} if lora.raises_b else {}),
     }
 
 

@@ -144,7 +144,11 @@ def _load_base(source: ExportSource) -> Any:
 
 
 def _dense(base: Any, quantised: QuantisedBase | None) -> Any:
-    return (base.dequantize() if quantised is not None else base).float()
+    if quantised is None:
+        return base.float()
+    dense = base.dequantize().float()
+    dense.is_loaded_in_4bit = dense.is_loaded_in_8bit = False  # transformers 5.23 leaves what PEFT asks
+    return dense
 
 
 def _compute_in_float32(model: Any) -> None:

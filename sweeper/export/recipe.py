@@ -54,7 +54,7 @@ def require_trainable(source: ExportSource, tool: str, *, inits: Collection[str]
         missing = f"adapter {kind}"
     elif lora is not None and lora.init not in ("default", *inits):
         missing = f"init {lora.init} of LoRA"
-    elif lora is not None and lora.lora_plus is not None and not lora_plus:
+    elif lora is not None and lora.raises_b and not lora_plus:
         missing = "lora_plus"
     if missing is not None:
         raise ExportError(

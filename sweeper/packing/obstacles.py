@@ -43,7 +43,7 @@ def obstacle_in_study(config: StudyConfig, space: Mapping[str, Range]) -> str | 
 def _obstacle_in_adapter(adapter: AnyAdapter) -> str | None:
     """Return why trials of an adapter cannot share a pass: a slot is two factors a layer, on weights that all share."""
     if not isinstance(adapter, LowRank):
-        return f"adapter {adapter.model_dump()['kind']} is no LoRA, whose factors are what trials share a pass with"
+        return f"adapter {adapter.kind} is no LoRA, whose factors are what trials share a pass with"
     if isinstance(adapter, QLoRA) and adapter.quantization == "int8":
         return "int8 layers look for outliers across all rows of a batch, so trials would change one another"
     if adapter.dora:
@@ -52,7 +52,7 @@ def _obstacle_in_adapter(adapter: AnyAdapter) -> str | None:
         return f"init {adapter.init} takes its start out of the base's weights, which all trials share"
     if adapter.init in ("loftq", "eva"):
         return f"init {adapter.init} is computed before training, on the base alone"
-    if adapter.lora_plus is not None:
+    if adapter.raises_b:
         return "lora_plus gives A and B learning rates of their own, and a slot has one"
     return None
 

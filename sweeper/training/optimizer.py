@@ -13,7 +13,7 @@ def give_lora_plus(trainer: Trainer, adapter: AnyAdapter) -> None:
 
     To be called before training, once the adapter has its first weights and its type.
     """
-    if not isinstance(adapter, LowRank) or adapter.lora_plus is None:
+    if not isinstance(adapter, LowRank) or not adapter.raises_b:
         return
     kind, options = trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
     trainer.optimizer = create_loraplus_optimizer(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def quieten() -> None:
@@ -23,3 +25,11 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message="Position ids are not supported for parameter efficient tuning")
     warnings.filterwarnings("ignore", message="Adapter name 'ref' should not be contained")  # TRL's; it goes at once
     warnings.filterwarnings("ignore", message=".*Converting a tensor with requires_grad=True to a scalar.*")
+
+
+@contextmanager
+def silent_about_positions() -> Iterator[None]:
+    """Generate without a word of PEFT's: virtual tokens move the text, so it drops the positions worked out before."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Position ids are not supported for parameter efficient tuning")
+        yield

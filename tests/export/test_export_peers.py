@@ -11,7 +11,7 @@ import json
 import pytest
 import yaml
 
-from sweeper.config.adapter import LoRA, QLoRA
+from sweeper.config.adapter import IA3, Full, LoRA, Prefix, PTuning, QLoRA
 from sweeper.config.technique import SFT
 from sweeper.errors import ExportError
 from sweeper.export import export
@@ -115,3 +115,49 @@ def test_rows_are_rendered_as_the_trainer_sees_them(make_source):
     pair = make_source()
     text = Renderer(pair)(next(read_rows(pair.train.path)))
     assert text.prompt + text.completion == "write one zero zero: 100<|im_end|>"
+
+
+VARIANT = LoRA(dora=True, rslora=True, lora_plus=16)
+
+
+def test_lora_variants_are_carried_to_each_tool(make_source, tmp_path):
+    def found(tool, adapter):
+        return values(export(make_source(adapter=adapter), tool, tmp_path / f"{tool}-{adapter.init}").folder)
+
+    axolotl, factory = found("axolotl", VARIANT), found("llama-factory", VARIANT)
+    assert (axolotl["peft_use_dora"], axolotl["peft_use_rslora"], axolotl["loraplus_lr_ratio"]) == (True, True, 16)
+    assert (factory["use_dora"], factory["use_rslora"], factory["loraplus_lr_ratio"]) == (True, True, 16)
+    axolotl, factory = found("axolotl", LoRA(init="pissa")), found("llama-factory", LoRA(init="pissa"))
+    assert axolotl["peft_init_lora_weights"] == "pissa"
+    assert (factory["pissa_init"], factory["pissa_iter"], factory["pissa_convert"]) == (True, -1, True)
+    assert set(axolotl) <= KNOWN["axolotl"] and set(factory) <= KNOWN["llama-factory"]
+
+
+def test_full_fine_tuning_is_carried_to_each_tool(make_source, tmp_path):
+    axolotl = values(export(make_source(adapter=Full()), "axolotl", tmp_path / "a").folder)
+    assert not {"adapter", "lora_r", "peft_use_dora"} & set(axolotl)
+    factory = values(export(make_source(adapter=Full()), "llama-factory", tmp_path / "b").folder)
+    assert factory["finetuning_type"] == "full"
+    assert "lora_rank" not in factory
+
+
+@pytest.mark.parametrize(
+    ("tool", "adapter", "missing"),
+    [
+        ("axolotl", Prefix(), "Axolotl has no adapter prefix"),
+        ("axolotl", LoRA(init="eva"), "Axolotl has no init eva of LoRA"),
+        ("llama-factory", IA3(), "LLaMA-Factory has no adapter ia3"),
+        ("llama-factory", LoRA(init="olora"), "LLaMA-Factory has no init olora of LoRA"),
+        ("trl", PTuning(), "TRL's command line has no adapter p_tuning"),
+        ("trl", LoRA(init="gaussian"), "TRL's command line has no init gaussian of LoRA"),
+        ("trl", LoRA(lora_plus=16), "TRL's command line has no lora_plus"),
+    ],
+)
+def test_what_a_tool_cannot_train_is_refused_with_what_to_use_instead(make_source, tmp_path, tool, adapter, missing):
+    with pytest.raises(ExportError, match=f"{missing}, so it cannot train this winner again; .*--format adapter"):
+        export(make_source(adapter=adapter), tool, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_ratio_of_one_is_plain_lora_to_every_tool(make_source, tmp_path):
+    assert "use_dora" in values(export(make_source(adapter=LoRA(lora_plus=1)), "trl", tmp_path / "out").folder)

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from sweeper.config.adapter import IA3, Full, LoRA, Prefix, Prompt, PTuning, QLoRA
 from sweeper.config.model import ModelConfig
 from sweeper.config.trial import Outcome
+from sweeper.evaluation.generation import generate
 from sweeper.training.base_model import load_base
 from sweeper.training.trial import train_trial
 
@@ -114,3 +115,88 @@ def test_it_learns_leaves_no_trace_and_loads_elsewhere(base_for, tiny_model, tmp
     repeated = train_trial(spec.model_copy(update={"folder": tmp_path / "again"}), base, again, 8)
     assert again.steps == curve.steps
     assert repeated.adapter_sha256 == result.adapter_sha256
+
+
+@pytest.mark.parametrize("name", ["prefix", "prompt", "p_tuning"])
+def test_answers_behind_virtual_tokens_are_those_of_each_prompt_alone(base_for, tiny_model, tmp_path, name):
+    spec = tiny.trial_spec(tiny_model, tmp_path, adapter=DENSE[name], learning_rate=0.1)
+    base = base_for(spec.adapter)
+    train_trial(spec, base, tiny.Curve(), 8)
+    prompts = ["write one:", "write two three four:", "write five:", "write six seven:"]
+    with base.with_adapter(spec.folder / "adapter") as model:
+        answers = generate(model, base.tokenizer, prompts, max_new_tokens=5)
+        for prompt, answer in zip(prompts, answers, strict=True):
+            assert answer == greedily(model, base.tokenizer, prompt, 5)
+
+
+def greedily(model, tokenizer, prompt, count):
+    """The most likely tokens by whole forward passes, as training runs them."""
+    ids = tokenizer(prompt)["input_ids"]
+    answer = []
+    with torch.no_grad():
+        while len(answer) < count and (not answer or answer[-1] != tokenizer.eos_token_id):
+            answer.append(int(model(torch.tensor([ids + answer])).logits[0, -1].argmax()))
+    return tokenizer.decode(answer, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("name", ["dora", "prefix", "prompt", "p_tuning", "ia3", "full"])
+def test_the_micro_batch_changes_nothing(base_for, tiny_model, tmp_path, name):
+    curves = []
+    for rows in (3, 8):
+        spec = tiny.trial_spec(tiny_model, tmp_path / str(rows), adapter=DENSE[name], learning_rate=1e-3)
+        curves.append(tiny.Curve())
+        train_trial(spec, base_for(spec.adapter), curves[-1], rows)
+    for metric in ("loss", "grad_norm", "eval_loss"):
+        assert curves[0].of(metric) == pytest.approx(curves[1].of(metric), rel=1e-3)
+
+
+def test_lora_plus_raises_the_rate_of_b_alone(base_for, tiny_model, tmp_path):
+    from sweeper.training.adapters import peft_config
+    from sweeper.training.micro_batch import MicroBatch
+    from sweeper.training.reporting import Best, ReportingCallback
+    from sweeper.training.techniques.sft import build_sft
+
+    spec = tiny.trial_spec(tiny_model, tmp_path, adapter=LoRA(lora_plus=16), learning_rate=1e-3, weight_decay=0.5)
+    base = base_for(spec.adapter)
+    with base.adapted(peft_config(spec.adapter, spec.hyperparameters), 0) as model:
+        callback = ReportingCallback(tiny.Curve(), Best("eval_loss", maximize=False), 1, None)
+        trainer = build_sft(spec, base, model, MicroBatch(8), callback)
+        names = {id(weight): name for name, weight in model.named_parameters()}
+        for group in trainer.optimizer.param_groups:
+            for weight in group["params"]:
+                assert group["lr"] == (1.6e-2 if "lora_B" in names[id(weight)] else 1e-3)
+                assert group["weight_decay"] == 0.5
+        assert sum(len(group["params"]) for group in trainer.optimizer.param_groups) == 2 * 2 * 7
+
+
+def test_one_is_plain_lora(base_for, tiny_model, tmp_path):
+    curves = []
+    for ratio in (None, 1):
+        spec = tiny.trial_spec(tiny_model, tmp_path / str(ratio), adapter=LoRA(lora_plus=ratio))
+        curves.append(tiny.Curve())
+        train_trial(spec, base_for(spec.adapter), curves[-1], 8)
+    assert curves[0].of("eval_loss") == pytest.approx(curves[1].of("eval_loss"), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["pissa", "eva"])
+def test_a_start_of_its_own_begins_where_the_base_is(base_for, tiny_model, tmp_path, name):
+    """Before the first step the base with its adapter still says what the base says."""
+    plain, started = tiny.Curve(), tiny.Curve()
+    for curve, adapter in ((plain, LoRA()), (started, DENSE[name])):
+        spec = tiny.trial_spec(tiny_model, tmp_path, adapter=adapter)
+        train_trial(spec, base_for(adapter), curve, 8)
+    assert started.of("loss")[0] == pytest.approx(plain.of("loss")[0], rel=1e-4)
+    assert started.of("loss")[-1] != plain.of("loss")[-1]
+
+
+def test_a_broken_trial_gives_the_base_its_weights_back(base_for, tiny_model, tmp_path):
+    def broken(step, metrics):
+        raise RuntimeError("the disk is gone")
+
+    base = base_for(LoRA())
+    weights, before = state(base.model), traces(base.model)
+    for name in ("pissa", "prefix", "ia3", "full"):
+        result = train_trial(tiny.trial_spec(tiny_model, tmp_path, adapter=DENSE[name]), base, broken, 8)
+        assert (result.outcome, result.reason) == (Outcome.FAILED, "RuntimeError: the disk is gone")
+        assert_untouched(base.model, weights, before)
+        assert base.initial is None
