@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from sweeper.config.loader import StudyFile
-from sweeper.config.rewards import RewardSources
 from sweeper.config.space import Space
 from sweeper.config.study import StudyConfig
 from sweeper.data.splits import PreparedData, write_splits
-from sweeper.data.tokens import TokenCounter
 from sweeper.errors import StudyInterrupted, StudyStateError
-from sweeper.executors.base import Executor, Listener, Silent, StopRequest, StudyContext, StudyModel
+from sweeper.executors.base import Executor, Listener, Silent, StopRequest, StudyContext
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.packed import PackedExecutor
 from sweeper.executors.recorder import recover
-from sweeper.models.facts import fingerprint, read_facts
-from sweeper.paths import Home, StudyPaths, write_json
+from sweeper.paths import Home, StudyPaths
 from sweeper.resolve import ResolvedStudy, resolve_study
+from sweeper.resolved import Resolved
 from sweeper.search.storage import open_storage
 from sweeper.search.study import Search
 from sweeper.start import pinned
@@ -39,24 +37,6 @@ from sweeper.winner import Verdict, find_winner
 EXECUTORS: dict[str, Callable[[], Executor]] = {"packed": PackedExecutor, "inline": InlineExecutor}
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "evaluate", "optuna")
-
-
-@dataclass(frozen=True)
-class _Found:
-    """A base model as it was found on this machine, kept for `resume`."""
-
-    folder: str
-    fingerprint: str
-    tokens_per_row: int
-
-
-@dataclass(frozen=True)
-class _Resolved:
-    """What a study was resolved to on this machine, kept beside it for `resume`."""
-
-    train_rows: int
-    models: dict[str, _Found]
-    reward_sources: dict[str, Any] | None = None
 
 
 def run_study(
@@ -162,16 +142,11 @@ def _begin(
     config, paths = file.config, home.study(file.config.name)
     for note in (*resolved.splits.notes, *resolved.space.reasons):
         listener.note(note)
-    found = {name: _found(resolved, model.found.path) for name, model in resolved.models.items()}
+    folders = {name: model.found.path for name, model in resolved.models.items()}
+    on_disk = Resolved.of(folders, resolved.splits.train, config.technique, resolved.reward_sources)
     shutil.rmtree(paths.folder / "trials", ignore_errors=True)  # of a study of this name whose database is gone
     data = write_splits(resolved.splits, paths.data)
-    sources = resolved.reward_sources
-    on_disk = _Resolved(
-        train_rows=len(resolved.splits.train),
-        models=found,
-        reward_sources=sources.model_dump(mode="json") if sources else None,
-    )
-    write_json(paths.resolved, asdict(on_disk))
+    on_disk.write(paths.resolved)
     storage = open_storage(home.database)
     Search.forget_unbegun(config.name, storage)  # the study's row, written last, is what makes it one
     search = Search.create(
@@ -192,21 +167,10 @@ def _begin(
         seed=config.seed,
         packages=_versions(),
         data_sha256=data.sha256,
-        base_model=", ".join(found),
-        base_model_fingerprint=_fingerprint_of_all(found.values()),
+        base_model=", ".join(on_disk.models),
+        base_model_fingerprint=on_disk.fingerprint,
     )
     return _context(config, paths, database, search, data, on_disk, device, listener, stop)
-
-
-def _found(resolved: ResolvedStudy, folder: Path) -> _Found:
-    lengths = TokenCounter(folder).lengths(resolved.splits.train)
-    return _Found(str(folder), fingerprint(folder), resolved.config.technique.tokens_per_row(max(lengths)))
-
-
-def _fingerprint_of_all(models: Iterable[_Found]) -> str:
-    """Return the fingerprint of a study's base model; of several, a hash over theirs."""
-    first, *others = (model.fingerprint for model in models)
-    return hashlib.sha256("".join([first, *others]).encode()).hexdigest() if others else first
 
 
 def _take_up(name: str, home: Home, database: Database, listener: Listener, stop: StopRequest) -> StudyContext:
@@ -217,9 +181,10 @@ def _take_up(name: str, home: Home, database: Database, listener: Listener, stop
         paths.data / "train.jsonl", paths.data / "validation.jsonl", paths.data / "test.jsonl", record.data_sha256
     )
     _require(name, paths.resolved, data.train, data.validation, data.test)
-    on_disk = _read_resolved(name, paths.resolved)
+    on_disk = Resolved.read(name, paths.resolved)
     _require(name, *(Path(model.folder) for model in on_disk.models.values()))
-    _require_unchanged(record, data, on_disk)
+    _require_unchanged(record, data)
+    on_disk.require_unchanged(name)
     search = Search.open(
         name,
         open_storage(home.database),
@@ -232,33 +197,18 @@ def _take_up(name: str, home: Home, database: Database, listener: Listener, stop
     return _context(config, paths, database, search, data, on_disk, device, listener, stop)
 
 
-def _read_resolved(name: str, file: Path) -> _Resolved:
-    try:
-        return TypeAdapter(_Resolved).validate_json(file.read_text(encoding="utf-8"))
-    except ValidationError as error:
-        raise StudyStateError(
-            f"study {name!r} cannot go on: {file} is damaged, or of another version of sweeper; run the study again "
-            "under another name (--name)"
-        ) from error
-
-
 def _require(name: str, *paths: Path) -> None:
     missing = [str(path) for path in paths if not path.exists()]
     if missing:
         raise StudyStateError(f"study {name!r} cannot go on: {', '.join(missing)} is gone")
 
 
-def _require_unchanged(record: StudyRecord, data: PreparedData, resolved: _Resolved) -> None:
+def _require_unchanged(record: StudyRecord, data: PreparedData) -> None:
     """Refuse to mix two experiments in one study."""
     for split in ("train", "validation", "test"):
         path: Path = getattr(data, split)
         if hashlib.sha256(path.read_bytes()).hexdigest() != record.data_sha256[split]:
             raise StudyStateError(f"study {record.name!r} cannot go on: {path} is not what it began with")
-    for model in resolved.models.values():
-        if fingerprint(Path(model.folder)) != model.fingerprint:
-            raise StudyStateError(
-                f"study {record.name!r} cannot go on: the base model in {model.folder} is another one now"
-            )
 
 
 def _context(
@@ -267,22 +217,11 @@ def _context(
     database: Database,
     search: Search,
     data: PreparedData,
-    resolved: _Resolved,
+    resolved: Resolved,
     device: str,
     listener: Listener,
     stop: StopRequest,
 ) -> StudyContext:
-    found = resolved.reward_sources
-    models = {
-        name: StudyModel(
-            config=config.models[name],
-            folder=Path(model.folder),
-            fingerprint=model.fingerprint,
-            facts=read_facts(Path(model.folder)),
-            tokens_per_row=model.tokens_per_row,
-        )
-        for name, model in resolved.models.items()
-    }
     return StudyContext(
         config=config,
         paths=paths,
@@ -290,11 +229,11 @@ def _context(
         search=search,
         data=data,
         train_rows=resolved.train_rows,
-        models=models,
+        models=resolved.study_models(config),
         device=device,
         listener=listener,
         stop=stop,
-        reward_sources=None if found is None else RewardSources.model_validate(found),
+        reward_sources=resolved.reward_sources,
     )
 
 

@@ -71,13 +71,12 @@ def find_winner(context: StudyContext, load: LoadBase, home: Home, *, force: boo
     named = {_name(number): scores[number] for number in specs}
     base_of = {_name(number): _base_name(context, spec) for number, spec in specs.items()}
     config = context.config.evaluation
-    goal, decided = _goal(context, scores), None
-    if goal is not None and config.objectives:
-        decided = _name(goal.nearest if goal.smallest is None else goal.smallest)
+    goal = _goal(context, scores) if config.objectives else None
+    decided = None if goal is None else _name(goal.nearest if goal.smallest is None else goal.smallest)
     comparison = compare(named, bases, config.metrics[0], base_of=base_of, winner=decided)
     winner = next(number for number in specs if _name(number) == comparison.winner)
-    if goal is not None and decided is None:  # with one objective the winner is held against the goal, and only it
-        goal = judge(config, [one for one in goal.contenders if one.number == winner], goal.split)
+    if goal is None:  # with one objective the winner is held against the goal, and only it
+        goal = _goal(context, {winner: scores[winner]})
     _record_all(context, specs, bases, scores, comparison)
     report = markdown_report(context.config.name, named, bases, comparison, config.examples, goal)
     write_atomically(context.paths.report, report)
@@ -108,7 +107,7 @@ def _candidates(context: StudyContext) -> list[int]:
 
 
 def _goal(context: StudyContext, scores: Mapping[int, Scores]) -> GoalResult | None:
-    """Hold the candidates against the goal: by the test split where it was measured there, else by validation."""
+    """Hold trials against the goal, if there is one: by the test split where it was measured, else by validation."""
     config = context.config.evaluation
     tested = config.metric in config.metrics
     contenders = [

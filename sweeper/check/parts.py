@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from sweeper.check.section import Section
+from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.model import ModelConfig
 from sweeper.config.space import Fixed, describe
 from sweeper.errors import HardwareError
@@ -97,7 +98,7 @@ def space(study: ResolvedStudy) -> Section:
     lines += [f"enqueued: {_listed(values)}" for values in search.enqueue]
     lines.append(
         f"{search.n_trials} trials, sampler {search.sampler.kind}, pruner {search.pruner.kind}, "
-        f"decided by {study.config.evaluation.metric}"
+        f"decided by {study.config.evaluation.metric}{_aims(study.config.evaluation)}"
     )
     figures = {
         "preset": resolved.preset,
@@ -107,6 +108,15 @@ def space(study: ResolvedStudy) -> Section:
         "n_trials": search.n_trials,
     }
     return Section("space", tuple(lines), warnings, figures)
+
+
+def _aims(evaluation: EvaluationConfig) -> str:
+    """Say what else than the metric decides."""
+    further = f" beside {', '.join(evaluation.objectives)}" if evaluation.objectives else ""
+    if evaluation.goal is None:
+        return further
+    asked = f"{'at most' if evaluation.direction == 'minimize' else 'at least'} {evaluation.goal:g}"
+    return f"{further}; {f'the smallest with {asked} wins' if further else f'its goal is {asked}'}"
 
 
 def _when(when: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ class InlineExecutor:
     """Runs trials one by one; a base model stays loaded until a trial needs another, or the final scoring ends."""
 
     def __init__(self, bases: Bases | None = None) -> None:
-        self._bases = bases or Bases()
+        self._bases = Bases() if bases is None else bases
 
     def base(self, context: StudyContext, spec: TrialSpec) -> BaseModel:
         """Return the base model of a trial, loading it unless it is the one before's."""
