@@ -191,11 +191,11 @@ def _prompts(source: ExportSource, tokenizer: Any) -> list[Any]:
 
 
 def _logits(model: Any, batches: list[Any]) -> list[Any]:
-    """Return the logits of each prompt on the CPU: of shape (tokens, vocabulary), or the one score."""
+    """Return the logits of each prompt on the CPU: of shape (tokens, vocabulary), or (1, 1) for a score."""
     import torch
 
     with torch.no_grad():
-        return [model(input_ids=ids.to(model.device)).logits[0].float().cpu() for ids in batches]
+        return [model(input_ids=ids.to(model.device)).logits.flatten(0, -2).float().cpu() for ids in batches]
 
 
 def _compare(plain: list[Any], reference: list[Any], merged: list[Any]) -> Fidelity:

@@ -109,9 +109,11 @@ class ReportingCallback(TrainerCallback):
     ) -> TrainerControl:
         """Add the task's own metrics, keep the adapter if it is the best, and report."""
         assert model is not None
+        if self.decision is not Decision.CONTINUE:
+            return control  # the trial has ended at this very step, and is not measured any more
         measured = dict(metrics or {})
         require_finite(measured, state.global_step)  # no text is generated with weights that are no numbers
-        if self.evaluate is not None and self.decision is Decision.CONTINUE:
+        if self.evaluate is not None:
             measured |= self.evaluate(model)
         self.best.offer(state.global_step, measured, trained_weights(model))
         self._tell(state, control, measured)

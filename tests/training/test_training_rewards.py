@@ -1,0 +1,158 @@
+"""What answers earn: every kind of reward, and what is said where one cannot be used."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from sweeper.config.functions import function_fault
+from sweeper.config.rewards import Reward, RewardSources
+from sweeper.errors import RewardError
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+
+
+def built(reward, folder=None):
+    from sweeper.training.rewards import build_rewards
+
+    parsed = TypeAdapter(Reward).validate_python(reward)
+    (function,) = build_rewards([parsed], RewardSources(study_folder=folder) if folder else None, "cpu")
+    return function
+
+
+@pytest.mark.parametrize(
+    ("reward", "answer", "earns"),
+    [
+        ({"kind": "exact_match"}, " 12 \n", 1.0),
+        ({"kind": "exact_match"}, "13", 0.0),
+        ({"kind": "length", "target": 4}, "1234", 1.0),
+        ({"kind": "length", "target": 4}, " 12 ", 0.5),
+        ({"kind": "length", "target": 4}, "123456", 0.5),
+        ({"kind": "length", "target": 4}, "", 0.0),
+        ({"kind": "length", "target": 4}, "123456789", 0.0),
+        ({"kind": "regex", "pattern": r"\d+"}, " 123 ", 1.0),
+        ({"kind": "regex", "pattern": r"\d+"}, "123 and more", 0.0),
+        ({"kind": "json_schema", "schema": SCHEMA}, '{"n": 3}', 1.0),
+        ({"kind": "json_schema", "schema": SCHEMA}, '{"n": "3"}', 0.0),
+        ({"kind": "json_schema", "schema": SCHEMA}, "{n: 3}", 0.0),
+        ({"kind": "json_schema", "schema": {"type": "number"}}, "NaN", 0.0),
+        ({"kind": "json_schema", "schema": {}}, "[" * 100_000, 0.0),
+    ],
+)
+def test_what_an_answer_earns(reward, answer, earns):
+    function = built(reward)
+    assert function(["p"], [answer], reference=["12"]) == [earns]
+    chat = [[{"role": "assistant", "content": answer}]]
+    assert function(["p"], chat, reference=["12"], completion_ids=[[1]], trainer_state=None) == [earns]
+
+
+def test_a_pattern_that_would_look_for_ever_counts_as_no_match(monkeypatch):
+    from sweeper.training.rewards import texts
+
+    monkeypatch.setattr(texts, "MATCH_TIMEOUT_S", 0.05)
+    assert built({"kind": "regex", "pattern": r"(a|aa)+b"})(["p"], ["a" * 60 + "c"]) == [0.0]
+
+
+def test_weights_add_up():
+    from sweeper.training.rewards import build_rewards, earned
+
+    rewards = TypeAdapter(tuple[Reward, ...]).validate_python(
+        [{"kind": "exact_match", "weight": 2}, {"kind": "regex", "pattern": r"\d", "weight": -0.5}]
+    )
+    functions = build_rewards(rewards, None, "cpu")
+    assert [function.weight for function in functions] == [2.0, -0.5]
+    assert earned(functions, ["p"] * 3, ["1", "x", "2"], {"reference": ["1", "1", "1"]}) == [1.5, 0.0, -0.5]
+
+
+@pytest.mark.parametrize(
+    ("reward", "said"),
+    [
+        ({"kind": "regex", "pattern": "("}, "no regular expression"),
+        ({"kind": "json_schema", "schema": {"type": "integr"}}, "no JSON schema"),
+        ({"kind": "function", "function": "no colon"}, "match pattern"),
+        ({"kind": "length", "target": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_a_reward_that_cannot_be_is_a_fault_of_the_file(reward, said):
+    with pytest.raises(ValidationError, match=said):
+        TypeAdapter(Reward).validate_python(reward)
+
+
+def test_a_schema_is_never_fetched_from_elsewhere():
+    function = built({"kind": "json_schema", "schema": {"$ref": "https://example.com/schema.json"}})
+    with pytest.raises(RewardError, match="refers to what is not in it"):
+        function(["p"], ["1"])
+
+
+def module(folder, text, name="earning"):
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.py").write_text(textwrap.dedent(text))
+    return folder
+
+
+def test_a_function_of_the_users_own(tmp_path):
+    folder = module(
+        tmp_path / "one",
+        """
+        import beside
+
+        def near(prompts, completions, reference, **columns):
+            return [beside.ONE if a == b else len(p) / 10 for p, a, b in zip(prompts, completions, reference)]
+        """,
+    )
+    (folder / "beside.py").write_text("ONE = 1\n")
+    function = built({"kind": "function", "function": "earning:near"}, folder)
+    assert function(["abc", "abcd"], ["x", "y"], reference=["x", "x"]) == [1.0, 0.4]
+    other = module(tmp_path / "two", "def near(completions, **_):\n    return [7] * len(completions)\n")
+    assert built({"kind": "function", "function": "earning:near"}, other)(["p"], ["x"]) == [7.0]
+    assert function(["abc"], ["x"], reference=["x"]) == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return [1.0]", "returned 1 numbers for 2 answers"),
+        ("return [1.0, float('nan')]", "must return finite numbers"),
+        ("return [1.0, 'much']", "must return a number for each answer"),
+        ("return None", "must return a number for each answer"),
+        ("return [1 / 0]", "earning:bad failed: ZeroDivisionError"),
+    ],
+)
+def test_a_function_that_fails_is_named(tmp_path, body, said):
+    folder = module(tmp_path, f"def bad(completions, **_):\n    {body}\n")
+    with pytest.raises(RewardError, match=said):
+        built({"kind": "function", "function": "earning:bad"}, folder)(["p", "q"], ["x", "y"])
+
+
+def test_a_module_that_cannot_be_imported_is_named(tmp_path):
+    folder = module(tmp_path, "import nothing_of_this_name\ndef good(**_): ...\n")
+    with pytest.raises(RewardError, match="earning:good cannot be imported: ModuleNotFoundError"):
+        built({"kind": "function", "function": "earning:good"}, folder)
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        ("earning:good", None),
+        ("earning:also", None),
+        ("json:dumps", None),
+        ("earning:bad", "defines no bad; it has also, good"),
+        ("earning:waits", "is async"),
+        ("missing:good", "there is no module 'missing'"),
+        ("earning.sub:good", "there is no module 'earning.sub'"),
+    ],
+)
+def test_functions_are_found_without_importing_them(tmp_path, reference, said):
+    folder = module(
+        tmp_path,
+        """
+        raise SystemExit("imported")
+        from json import dumps as also
+        async def waits(): ...
+        def good(): ...
+        """,
+    )
+    fault = function_fault(reference, folder)
+    assert fault is None if said is None else said in fault
