@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from sweeper.config.adapter import Adapter, QLoRA
+from sweeper.config.backend import TRL, Backend
 from sweeper.config.base import Frozen
 from sweeper.config.data import DataConfig
 from sweeper.config.evaluation import EvaluationConfig
@@ -44,6 +45,7 @@ class StudyConfig(Frozen):
     data: DataConfig
     technique: Technique = SFT()
     adapter: Adapter = QLoRA()
+    backend: Backend = TRL()
     search: SearchConfig = SearchConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     executor: Executor = PackedExecutor()

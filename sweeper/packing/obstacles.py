@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sweeper.config.adapter import QLoRA
+from sweeper.config.backend import TRL
 from sweeper.config.parameters import PARAMETERS
 from sweeper.config.space import Choice, Fixed, Range
 from sweeper.config.study import StudyConfig
@@ -19,6 +20,10 @@ _OPTIMIZERS = ("adamw", "adam_", "adafactor", "adagrad", "ademamix", "lion", "pa
 
 def obstacle_in_study(config: StudyConfig, space: Mapping[str, Range]) -> str | None:
     """Return why a study cannot be packed as far as its file tells, or None where it can."""
+    if not isinstance(config.backend, TRL):
+        return f"with the backend {config.backend.kind} each trial has processes of its own"
+    if not config.backend.is_plain:
+        return "liger and compile change the base model's own passes, which trials would share"
     if isinstance(config.adapter, QLoRA) and config.adapter.quantization == "int8":
         return "int8 layers look for outliers across all rows of a batch, so trials would change one another"
     if "training_time" in config.evaluation.objectives:
