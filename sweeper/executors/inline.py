@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
-from sweeper.config.evaluation import LOSSES
+from sweeper.config.evaluation import LOSSES, EvaluationConfig
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.data.splits import read_prepared
 from sweeper.evaluation.scoring import score
@@ -76,10 +77,14 @@ def budget_spent(context: StudyContext, seconds: float, running_epochs: float = 
 
 def task_metric(context: StudyContext, base: BaseModel) -> Evaluate | None:
     """Return how to measure the deciding metric on generated text; None where the loss decides."""
-    config = context.config.evaluation
+    return task_metric_of(context.config.evaluation, context.data.validation, base)
+
+
+def task_metric_of(config: EvaluationConfig, validation: Path, base: BaseModel) -> Evaluate | None:
+    """Return how to measure the deciding metric on generated text; None where the loss decides."""
     if config.metric in LOSSES:
         return None
-    rows = read_prepared(context.data.validation)
+    rows = read_prepared(validation)
     deciding = config.model_copy(update={"metrics": (config.metric,)})
     return lambda model: {config.metric: score(model, base.tokenizer, rows, deciding).metrics[config.metric].value}
 

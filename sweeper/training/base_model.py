@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model
+from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, set_seed
 from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from sweeper.config.adapter import Adapter, QLoRA
 from sweeper.config.model import ModelConfig
 from sweeper.errors import ModelError
+from sweeper.training.backends.base import TrainingBackend
 from sweeper.training.device import resolve_attention, resolve_dtype
 from sweeper.training.micro_batch import is_out_of_memory
 from sweeper.training.quiet import quieten
@@ -33,6 +34,7 @@ class BaseModel:
         device: ``cpu`` or ``cuda:N``.
         dtype: What it computes in.
         attention: Attention implementation in transformers' words.
+        backend: What trains adapters on it.
         tokenised: Training data already tokenised for this model, by what it was made from.
     """
 
@@ -41,6 +43,7 @@ class BaseModel:
     device: str
     dtype: torch.dtype
     attention: str
+    backend: TrainingBackend = field(default_factory=TrainingBackend)
     tokenised: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
     @contextmanager
@@ -54,7 +57,7 @@ class BaseModel:
         set_seed(seed)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")  # PEFT then sets it itself
-            adapted = get_peft_model(self.model, config)
+            adapted = self.backend.attach(self.model, config, seed)
         try:
             yield adapted
         finally:
@@ -101,7 +104,9 @@ class BaseModel:
             self._detach(adapted, saved)
 
 
-def load_base(folder: Path, config: ModelConfig, adapter: Adapter, device: str) -> BaseModel:
+def load_base(
+    folder: Path, config: ModelConfig, adapter: Adapter, device: str, backend: TrainingBackend | None = None
+) -> BaseModel:
     """Load a base model from a local folder, quantised as the adapter asks.
 
     Raises:
@@ -109,6 +114,7 @@ def load_base(folder: Path, config: ModelConfig, adapter: Adapter, device: str) 
         HardwareError: If the device lacks what the configuration asks for.
     """
     quieten()
+    backend = backend or TrainingBackend()
     if device != "cpu":
         torch.cuda.set_device(torch.device(device))  # the trainer's "cuda" is then this one
     dtype = resolve_dtype(config.dtype, device)
@@ -119,7 +125,7 @@ def load_base(folder: Path, config: ModelConfig, adapter: Adapter, device: str) 
             dtype=dtype,
             attn_implementation=attention,
             quantization_config=_quantization(adapter, dtype),
-            device_map={"": device},
+            **backend.load_arguments(device),
             trust_remote_code=config.trust_remote_code,
             use_safetensors=True,
             local_files_only=True,
@@ -136,7 +142,7 @@ def load_base(folder: Path, config: ModelConfig, adapter: Adapter, device: str) 
     model.eval()
     if device == "cpu":
         _keep_gradients(model)
-    return BaseModel(model, tokenizer, device, dtype, attention)
+    return BaseModel(model, tokenizer, device, dtype, attention, backend)
 
 
 def _quantization(adapter: Adapter, dtype: torch.dtype) -> BitsAndBytesConfig | None:

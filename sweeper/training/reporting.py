@@ -12,6 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from sweeper.config.trial import Decision, Report
 from sweeper.errors import DivergedError, TrialError
+from sweeper.training.sharded import gathered
 
 _REPORTED = {"loss": "loss", "grad_norm": "grad_norm", "learning_rate": "learning_rate"}
 
@@ -106,7 +107,8 @@ class ReportingCallback(TrainerCallback):
         require_finite(measured, state.global_step)  # no text is generated with weights that are no numbers
         if self.evaluate is not None and self.decision is Decision.CONTINUE:
             measured |= self.evaluate(model)
-        self.best.offer(state.global_step, measured, get_peft_model_state_dict(model))
+        with gathered(model):
+            self.best.offer(state.global_step, measured, get_peft_model_state_dict(model))
         self._tell(state, control, measured)
         return control
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from peft import PeftModel, set_peft_model_state_dict
+from peft import PeftModel
 
 from sweeper.config.trial import Decision, Outcome, Report, TrialResult, TrialSpec
 from sweeper.training.adapters import peft_config
@@ -16,6 +16,7 @@ from sweeper.training.latency import milliseconds_per_token
 from sweeper.training.micro_batch import MicroBatch
 from sweeper.training.reporting import ReportingCallback
 from sweeper.training.results import Ledger, Progress
+from sweeper.training.sharded import gathered, restore
 from sweeper.training.techniques.sft import build_sft
 
 Evaluate = Callable[[PeftModel], dict[str, float]]
@@ -60,7 +61,8 @@ class _Run:
         self.spec = spec
         self.base = base
         self.ledger = Ledger(spec, base)
-        self.micro_batch = MicroBatch(min(micro_batch, spec.hyperparameters.batch_size))
+        several = base.backend.ranks.size > 1
+        self.micro_batch = MicroBatch(min(micro_batch, spec.hyperparameters.batch_size), fixed=several)
         self.trainer: Any = None
         self.clock = time.monotonic()
 
@@ -75,10 +77,11 @@ class _Run:
             return self.ledger.result(self.progress, Outcome.PRUNED, PRUNED)
         if decision is Decision.INTERRUPT:
             return self.ledger.result(self.progress, Outcome.INTERRUPTED, STOPPED)
-        set_peft_model_state_dict(model, self.ledger.best.weights)
+        restore(model, self.ledger.best.weights)
         timed = "latency" in self.spec.evaluation.objectives
         latency = milliseconds_per_token(model, self.base.tokenizer) if timed else None
-        return self.ledger.complete(self.progress, model, latency)
+        with gathered(model):
+            return self.ledger.complete(self.progress, model, latency)
 
     @property
     def progress(self) -> Progress:

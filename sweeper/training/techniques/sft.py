@@ -14,6 +14,7 @@ from sweeper.config.technique import SFT
 from sweeper.config.trial import Hyperparameters, TrialSpec
 from sweeper.training.base_model import BaseModel
 from sweeper.training.micro_batch import MicroBatch, WholeBatch, loss_tokens, until_it_fits
+from sweeper.training.ranks import Ranks
 from sweeper.training.reporting import ReportingCallback, perplexity
 from sweeper.training.tokenised import has_completions, tokenised
 
@@ -25,8 +26,9 @@ class FittingSFTTrainer(SFTTrainer):
     data_collator: Any
     _total_train_tokens: int
 
-    def __init__(self, micro_batch: MicroBatch, **arguments: Any) -> None:
+    def __init__(self, micro_batch: MicroBatch, ranks: Ranks, **arguments: Any) -> None:
         self.micro_batch = micro_batch
+        self.ranks = ranks
         super().__init__(**arguments)
         self._collate = self.data_collator
         self.data_collator = lambda rows: {"whole": WholeBatch(rows)}
@@ -39,14 +41,20 @@ class FittingSFTTrainer(SFTTrainer):
         seen_before = self._total_train_tokens
 
         def attempt() -> torch.Tensor:
-            self._total_train_tokens = seen_before
-            parts = [self._collate(part) for part in whole.parts(self.micro_batch.rows)]
-            tokens = torch.tensor(sum(map(loss_tokens, parts)), device=self.args.device)
-            return torch.stack(
-                [super(FittingSFTTrainer, self).training_step(model, part, tokens) for part in parts]
-            ).sum()
+            parts = self.ranks.parts(whole, self.micro_batch.rows, self._collate)
+            # Gradients are averaged over the ranks: each divides by its part of all tokens.
+            tokens = self.ranks.total(sum(map(loss_tokens, parts))) / self.ranks.size
+            losses = [self._part_step(model, part, tokens, last=part is parts[-1]) for part in parts]
+            return self.ranks.mean(torch.stack(losses).sum())
 
-        return until_it_fits(self.micro_batch, attempt, undo=model.zero_grad)
+        loss = until_it_fits(self.micro_batch, attempt, undo=model.zero_grad)
+        self._total_train_tokens = seen_before + whole.tokens
+        return loss
+
+    def _part_step(self, model: torch.nn.Module, part: dict[str, Any], tokens: float, *, last: bool) -> torch.Tensor:
+        self.accelerator.gradient_state._set_sync_gradients(last)  # DeepSpeed steps in the backward pass of the last
+        loss: torch.Tensor = super().training_step(model, part, torch.tensor(tokens, device=self.args.device))
+        return loss
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
@@ -63,11 +71,11 @@ class FittingSFTTrainer(SFTTrainer):
     def _mean_loss(self, whole: WholeBatch) -> float:
         total, tokens = 0.0, 0
         with torch.no_grad(), self.compute_loss_context_manager():
-            for part in whole.parts(self.micro_batch.rows):
-                inputs = self._prepare_inputs(self._collate(part))
+            for part in self.ranks.parts(whole, self.micro_batch.rows, self._collate):
+                inputs = self._prepare_inputs(part)
                 tokens += loss_tokens(inputs)
                 total += float(self.compute_loss(self.model, inputs, num_items_in_batch=torch.tensor(1)))
-        return total / max(1, tokens)
+        return self.ranks.total(total) / max(1, self.ranks.total(tokens))
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: the batch is not collated yet, and nothing reads the count."""
@@ -90,6 +98,7 @@ def build_sft(
     train, validation = sft_rows(spec, base, model)
     trainer = FittingSFTTrainer(
         micro_batch,
+        base.backend.ranks,
         model=model,
         args=sft_arguments(spec, base),
         train_dataset=train,
@@ -100,6 +109,7 @@ def build_sft(
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     cast_adapter(base, model)
+    base.backend.prepare(trainer)
     return trainer
 
 
@@ -145,7 +155,7 @@ def sft_arguments(spec: TrialSpec, base: BaseModel, *, skip_prepare: bool = True
         activation_checkpointing=checkpoints(technique, base.device),
         bf16=base.dtype is torch.bfloat16,
         fp16=base.dtype is torch.float16,
-        use_cpu=base.device == "cpu",
+        **{"use_cpu": base.device == "cpu", **base.backend.arguments()},
         seed=spec.seed,
         dataset_kwargs={"skip_prepare_dataset": True} if skip_prepare else None,
         logging_steps=1,

@@ -1,0 +1,34 @@
+"""What a backend may change in a trial's training; this one, TRL's trainer on one device, changes almost nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from peft import PeftConfig, PeftModel, get_peft_model
+from transformers import PreTrainedModel
+
+from sweeper.config.backend import TRL
+from sweeper.training.ranks import Ranks
+
+
+class TrainingBackend:
+    """TRL by itself."""
+
+    def __init__(self, config: TRL = TRL()) -> None:  # noqa: B008  (frozen)
+        self._config = config
+        self.ranks = Ranks()
+
+    def load_arguments(self, device: str) -> dict[str, Any]:
+        """Return further arguments of ``from_pretrained``: where the weights go."""
+        return {"device_map": {"": device}}
+
+    def attach(self, model: PreTrainedModel, config: PeftConfig, seed: int) -> PeftModel:
+        """Put a new adapter on the base model."""
+        return get_peft_model(model, config)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return further fields of TRL's configuration."""
+        return {"use_liger_kernel": self._config.liger, "torch_compile": self._config.compile}
+
+    def prepare(self, trainer: Any) -> None:
+        """Change a trainer that is ready to train."""

@@ -1,0 +1,65 @@
+"""An adapter whose weights are spread over processes, put together for an instant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+
+def restore(model: PeftModel, weights: Mapping[str, torch.Tensor]) -> None:
+    """Give an adapter the weights that it had, by PEFT's names; all ranks do."""
+    with gathered(model):
+        if not _is_spread(model):
+            set_peft_model_state_dict(model, weights)
+            return
+        with torch.no_grad():  # FSDP2 forbids to load whole weights where it keeps parts
+            for name, tensor in get_peft_model_state_dict(model).items():
+                tensor.copy_(weights[name])
+
+
+def _is_spread(model: torch.nn.Module) -> bool:
+    return any(hasattr(parameter, "ds_id") or isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+@contextmanager
+def gathered(model: torch.nn.Module) -> Iterator[None]:
+    """Make the trainable weights whole for the length of a ``with`` block; all ranks enter it, the first one's count.
+
+    What is changed in the block is kept. Of ZeRO stage 3 and FSDP2; elsewhere the weights are whole already.
+    """
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if any(hasattr(parameter, "ds_id") for parameter in trainable):
+        from deepspeed.zero import GatheredParameters
+
+        with GatheredParameters(trainable, modifier_rank=0):
+            yield
+    elif any(isinstance(parameter, DTensor) for parameter in trainable):
+        with _gathered_tensors(model):
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def _gathered_tensors(model: torch.nn.Module) -> Iterator[None]:
+    places = [
+        (module, name, parameter)
+        for module in model.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        if parameter.requires_grad and isinstance(parameter, DTensor)
+    ]
+    for module, name, parameter in places:
+        module._parameters[name] = torch.nn.Parameter(parameter.detach().full_tensor())
+    try:
+        yield
+    finally:
+        for module, name, parameter in places:
+            whole = module._parameters[name]
+            assert whole is not None
+            with torch.no_grad():
+                parameter.copy_(distribute_tensor(whole.detach(), parameter.device_mesh, parameter.placements))
+            module._parameters[name] = parameter
