@@ -33,9 +33,9 @@ def gathered(model: torch.nn.Module) -> Iterator[None]:
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if any(hasattr(parameter, "ds_id") for parameter in trainable):
-        from deepspeed.zero import GatheredParameters
+        import deepspeed
 
-        with GatheredParameters(trainable, modifier_rank=0):
+        with deepspeed.zero.GatheredParameters(trainable, modifier_rank=0):
             yield
     elif any(isinstance(parameter, DTensor) for parameter in trainable):
         with _gathered_tensors(model):
