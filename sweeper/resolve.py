@@ -18,6 +18,7 @@ from sweeper.models.facts import ModelFacts, read_facts
 from sweeper.models.resolve import ModelFolder, resolve
 from sweeper.presets import ResolvedSpace, resolve_space
 from sweeper.presets import names as preset_names
+from sweeper.support import require
 
 Progress = Callable[[str, float | None], None]
 """Told what is being done and how far it is (0 to 1; None where that is not known)."""
@@ -59,14 +60,16 @@ def resolve_study(
         on_progress: Called with what is being done and how far it is.
 
     Raises:
-        UserError: Whatever the user has to change: a device that is not there (HardwareError), data that cannot be
-            used (DataError), a model that is not found (ModelNotFoundError) or cannot be used (ModelError), and, with
+        UserError: Whatever the user has to change: a device or part that is not there (HardwareError), data that
+            cannot be used (DataError), a model that is not found (ModelNotFoundError) or cannot be used (ModelError), and, with
             their lines (StudyFileError), an unknown preset, target modules that the model does not have, ranks above
             what it allows, conditions that cannot hold, configurations outside the space.
     """
     config = file.config
     _refuse(file, list(_preset_faults(config)))
-    device = pick_device(config.executor.device, gpus())
+    present = gpus()
+    device = pick_device(config.executor.device, present)
+    require(config, device, present)
     splits = load_splits(config.data, file.folder)
     _require_answers(config, splits)
     model = resolve(config.model, file.folder, fetch=fetch, on_progress=on_progress)

@@ -25,12 +25,14 @@ from sweeper.executors.base import Executor, Listener, Silent, StopRequest, Stud
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.packed import PackedExecutor
 from sweeper.executors.recorder import recover
+from sweeper.hardware import gpus
 from sweeper.models.facts import fingerprint, read_facts
 from sweeper.paths import Home, StudyPaths, write_json
 from sweeper.resolve import ResolvedStudy, resolve_study
 from sweeper.search.storage import open_storage
 from sweeper.search.study import Search
 from sweeper.store import Database, StudyRecord, StudyState
+from sweeper.support import require
 from sweeper.training.device import resolve_device
 from sweeper.winner import Verdict, find_winner
 
@@ -207,6 +209,7 @@ def _take_up(name: str, home: Home, database: Database, listener: Listener, stop
         seed=config.seed,
     )
     device = resolve_device(config.executor.device)
+    require(config, device, gpus())
     return _context(config, paths, database, search, data, on_disk, device, listener, stop)
 
 

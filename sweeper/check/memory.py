@@ -13,10 +13,10 @@ from sweeper.packing.obstacles import obstacle_in_study
 from sweeper.packing.planning import plan
 from sweeper.presets.rules import corner_values
 from sweeper.resolve import ResolvedStudy
+from sweeper.support import BF16_CAPABILITY
 
 _GIB = 1 << 30
 _UNKNOWN_MEMORY = 1 << 50
-_BF16_CAPABILITY = 8.0  # NVIDIA Ampere, the first with bfloat16
 
 
 def memory(study: ResolvedStudy, facts: ModelFacts, here: Machine, tokens: Tokens) -> Section:
@@ -85,7 +85,7 @@ def compute_type(config: StudyConfig, device: str, here: Machine) -> str:
     if device == "cpu":
         return "float32"
     capability = here.gpus[_index(device)].capability
-    return "bfloat16" if capability is None or capability >= _BF16_CAPABILITY else "float16"
+    return "bfloat16" if capability is None or capability >= BF16_CAPABILITY else "float16"
 
 
 def free_bytes(device: str, here: Machine) -> int | None:

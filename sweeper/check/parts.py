@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any
 
 from sweeper.check.section import Section
+from sweeper.config.backend import processes
 from sweeper.config.space import Fixed, describe
-from sweeper.config.study import StudyConfig
-from sweeper.errors import HardwareError
+from sweeper.hardware import gpus
 from sweeper.resolve import ResolvedStudy
 
 _WARNING = "warning: "
 
 
 def model(study: ResolvedStudy) -> Section:
-    """Say where the base model is and what it is.
-
-    Raises:
-        HardwareError: If the device does not compute in what the study asks for.
-    """
-    _refuse_unsupported(study.config, study.device)
+    """Say where the base model is and what it is, and what trains on it."""
     found, facts = study.model, study.facts
     figures: dict[str, Any] = {
         "name": found.name,
@@ -37,9 +31,16 @@ def model(study: ResolvedStudy) -> Section:
     lines = (
         f"{found.name}: {facts.architecture}, {_count(facts.parameters)} parameters, licence {found.license or '?'}",
         f"from {_SOURCES[found.source]}: {found.path}",
-        f"trains on {study.device}",
+        f"trains on {_where(study)}",
     )
     return Section("model", lines, figures=figures)
+
+
+def _where(study: ResolvedStudy) -> str:
+    backend = study.config.backend
+    count = processes(backend, 0 if study.device == "cpu" else len(gpus()))
+    several = f"{count} processes, " if count > 1 else ""
+    return f"{several}{study.device if count == 1 or study.device == 'cpu' else 'a GPU each'}, with {backend.kind}"
 
 
 _SOURCES = {
@@ -49,16 +50,6 @@ _SOURCES = {
     "hub": "the Hub",
     "wheel": "a package index",
 }
-
-
-def _refuse_unsupported(config: StudyConfig, device: str) -> None:
-    if device == "cpu" and config.model.dtype == "float16":
-        raise HardwareError("model.dtype is float16, which the CPU does not train in; use float32, bfloat16 or auto")
-    if config.model.attention == "flash_attention_2" and (device == "cpu" or find_spec("flash_attn") is None):
-        raise HardwareError(
-            "model.attention is flash_attention_2, which needs a CUDA device and the package flash-attn; "
-            "use `attention: sdpa`, or `auto`"
-        )
 
 
 def data(study: ResolvedStudy) -> Section:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from sweeper.config.backend import in_own_processes
 from sweeper.config.evaluation import LOSSES, EvaluationConfig
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.data.splits import read_prepared
 from sweeper.evaluation.scoring import score
 from sweeper.executors.base import StudyContext
 from sweeper.executors.micro_batches import MicroBatches
+from sweeper.executors.processes import train_in_processes
 from sweeper.executors.recorder import Recorder, begin_again
 from sweeper.executors.specification import specification
 from sweeper.search.study import Candidate
+from sweeper.training.backends.base import in_this_process
 from sweeper.training.base_model import BaseModel, load_base
 from sweeper.training.results import Ledger, Progress
 from sweeper.training.trial import Evaluate, train_trial
@@ -30,7 +33,9 @@ class InlineExecutor:
         if self._base is None:
             config = context.config
             context.listener.stage(f"loading {config.model.name}")
-            self._base = load_base(context.model_folder, config.model, config.adapter, context.device)
+            self._base = load_base(
+                context.model_folder, config.model, config.adapter, context.device, in_this_process(config.backend)
+            )
         return self._base
 
     def run(self, context: StudyContext) -> None:
@@ -47,6 +52,9 @@ class InlineExecutor:
 
     def _run_trial(self, context: StudyContext, candidate: Candidate) -> None:
         spec = specification(context, candidate)
+        if in_own_processes(spec.backend):
+            run_in_processes(context, candidate, spec)
+            return
         base = self.base(context)
         recorder = Recorder(context, candidate, spec)
         recorder.start()
@@ -58,6 +66,13 @@ class InlineExecutor:
         result = train_trial(spec, base, recorder, rows, task_metric(context, base))
         planner.learn(spec, rows, result)
         recorder.end(result)
+
+
+def run_in_processes(context: StudyContext, candidate: Candidate, spec: TrialSpec) -> None:
+    """Run one trial in processes of its own, which load the base model themselves."""
+    recorder = Recorder(context, candidate, spec)
+    recorder.start()
+    recorder.end(train_in_processes(spec, recorder))
 
 
 def budget_spent(context: StudyContext, seconds: float, running_epochs: float = 0.0) -> float:

@@ -1,7 +1,7 @@
 """``python -m sweeper.executors.worker``: one process of a trial that has processes of its own.
 
-It is given an end of a ``Line``, on which its job comes in, and reports and its result go out. Nothing heavy is imported
-at the top: Unsloth patches transformers, and has to be imported before it.
+It is given an end of a ``Line``, on which its job comes in, and reports and its result go out. Nothing heavy is
+imported at the top: Unsloth patches transformers, and has to be imported before it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class Parent:
     def _listen(self) -> None:
         for value in self._line.values():
             self._values.put(value)
-        os.kill(os.getpid(), signal.SIGKILL)  # a collective that waits for a dead rank listens to nothing less
+        # With all that it started: a collective that waits for a dead rank listens to nothing less.
+        os.killpg(os.getpgid(0), signal.SIGKILL)
 
     def job(self) -> Job:
         """Wait for the job."""

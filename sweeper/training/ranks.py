@@ -39,9 +39,7 @@ class Ranks:
         """Whether this process reports and writes for all."""
         return self.rank == 0
 
-    def parts(
-        self, whole: WholeBatch, most: int, collate: Callable[[Any], dict[str, Any]]
-    ) -> list[dict[str, Any]]:
+    def parts(self, whole: WholeBatch, most: int, collate: Callable[[Any], dict[str, Any]]) -> list[dict[str, Any]]:
         """Return this rank's share of a batch, collated in parts of at most ``most`` rows: as many on every rank.
 
         A rank without rows for a part passes a row without a loss, for the model's own collectives count on all.

@@ -44,6 +44,11 @@ def gathered(model: torch.nn.Module) -> Iterator[None]:
         yield
 
 
+def _whole(parameter: torch.Tensor) -> torch.Tensor:
+    assert isinstance(parameter, DTensor)
+    return parameter.detach().full_tensor()
+
+
 @contextmanager
 def _gathered_tensors(model: torch.nn.Module) -> Iterator[None]:
     places = [
@@ -53,7 +58,7 @@ def _gathered_tensors(model: torch.nn.Module) -> Iterator[None]:
         if parameter.requires_grad and isinstance(parameter, DTensor)
     ]
     for module, name, parameter in places:
-        module._parameters[name] = torch.nn.Parameter(parameter.detach().full_tensor())
+        module._parameters[name] = torch.nn.Parameter(_whole(parameter))
     try:
         yield
     finally:

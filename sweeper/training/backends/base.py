@@ -7,16 +7,16 @@ from typing import Any
 from peft import PeftConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
-from sweeper.config.backend import TRL
+from sweeper.config.backend import TRL, Backend
 from sweeper.training.ranks import Ranks
 
 
 class TrainingBackend:
     """TRL by itself."""
 
-    def __init__(self, config: TRL = TRL()) -> None:  # noqa: B008  (frozen)
-        self._config = config
-        self.ranks = Ranks()
+    def __init__(self, config: TRL | None = None, ranks: Ranks | None = None) -> None:
+        self._config = config or TRL()
+        self.ranks = ranks or Ranks()
 
     def load_arguments(self, device: str) -> dict[str, Any]:
         """Return further arguments of ``from_pretrained``: where the weights go."""
@@ -32,3 +32,11 @@ class TrainingBackend:
 
     def prepare(self, trainer: Any) -> None:
         """Change a trainer that is ready to train."""
+
+
+def in_this_process(config: Backend) -> TrainingBackend:
+    """Return a study's backend for a base model in the process that runs the study.
+
+    Where the trials have processes of their own that model is only for scoring, and nothing is changed in it.
+    """
+    return TrainingBackend(config if isinstance(config, TRL) else None)

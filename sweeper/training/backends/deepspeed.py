@@ -22,8 +22,7 @@ class DeepSpeedBackend(TrainingBackend):
     """One rank of a trial under ZeRO; the process group is there already."""
 
     def __init__(self, config: DeepSpeed, ranks: Ranks, device: str, batch_size: int) -> None:
-        super().__init__()
-        self.ranks = ranks
+        super().__init__(ranks=ranks)
         self._deepspeed = config
         self._settings = settings(config, batch_size, ranks.size)
         # Accelerate takes a run on the CPU for plain data-parallel training unless the state is made here, by hand.

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel
-from torch.distributed import init_device_mesh
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.nn.utils import clip_grad_norm_
 from transformers import PreTrainedModel
@@ -22,8 +22,7 @@ class FSDPBackend(TrainingBackend):
     """
 
     def __init__(self, ranks: Ranks, device: str) -> None:
-        super().__init__()
-        self.ranks = ranks
+        super().__init__(ranks=ranks)
         self._mesh = init_device_mesh(device.partition(":")[0], (ranks.size,))
 
     def load_arguments(self, device: str) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch's own stubs leave it out
 
 from sweeper.config.backend import FSDP, DeepSpeed, Unsloth
 from sweeper.config.trial import TrialSpec
@@ -52,7 +52,7 @@ def meet(ranks: Ranks, device: str, port: int) -> None:
         torch.cuda.set_device(torch.device(device))
     dist.init_process_group(
         "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl",
-        store=dist.TCPStore("127.0.0.1", port, is_master=False),
+        store=TCPStore("127.0.0.1", port, is_master=False),
         rank=ranks.rank,
         world_size=ranks.size,
         timeout=_TIMEOUT,
