@@ -61,9 +61,9 @@ def resolve_study(
 
     Raises:
         UserError: Whatever the user has to change: a device or part that is not there (HardwareError), data that
-            cannot be used (DataError), a model that is not found (ModelNotFoundError) or cannot be used (ModelError), and, with
-            their lines (StudyFileError), an unknown preset, target modules that the model does not have, ranks above
-            what it allows, conditions that cannot hold, configurations outside the space.
+            cannot be used (DataError), a model that is not found (ModelNotFoundError) or cannot be used (ModelError),
+            and, with their lines (StudyFileError), an unknown preset, target modules that the model does not have,
+            ranks above what it allows, conditions that cannot hold, configurations outside the space.
     """
     config = file.config
     _refuse(file, list(_preset_faults(config)))

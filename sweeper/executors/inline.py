@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 from sweeper.config.backend import in_own_processes
-from sweeper.config.evaluation import LOSSES, EvaluationConfig
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
-from sweeper.data.splits import read_prepared
-from sweeper.evaluation.scoring import score
+from sweeper.evaluation.validation import task_metric
 from sweeper.executors.base import StudyContext
 from sweeper.executors.micro_batches import MicroBatches
 from sweeper.executors.processes import train_in_processes
@@ -19,7 +16,7 @@ from sweeper.search.study import Candidate
 from sweeper.training.backends.base import in_this_process
 from sweeper.training.base_model import BaseModel, load_base
 from sweeper.training.results import Ledger, Progress
-from sweeper.training.trial import Evaluate, train_trial
+from sweeper.training.trial import train_trial
 
 
 class InlineExecutor:
@@ -63,7 +60,8 @@ class InlineExecutor:
         if rows == 0:
             recorder.end(infeasible(spec, base))
             return
-        result = train_trial(spec, base, recorder, rows, task_metric(context, base))
+        evaluate = task_metric(spec.evaluation, spec.validation, base.tokenizer)
+        result = train_trial(spec, base, recorder, rows, evaluate)
         planner.learn(spec, rows, result)
         recorder.end(result)
 
@@ -88,20 +86,6 @@ def budget_spent(context: StudyContext, seconds: float, running_epochs: float = 
     time_spent = seconds / search.timeout if search.timeout is not None else 0.0
     epochs_spent = epochs / search.max_epochs_total if search.max_epochs_total is not None else 0.0
     return max(time_spent, epochs_spent)
-
-
-def task_metric(context: StudyContext, base: BaseModel) -> Evaluate | None:
-    """Return how to measure the deciding metric on generated text; None where the loss decides."""
-    return task_metric_of(context.config.evaluation, context.data.validation, base)
-
-
-def task_metric_of(config: EvaluationConfig, validation: Path, base: BaseModel) -> Evaluate | None:
-    """Return how to measure the deciding metric on generated text; None where the loss decides."""
-    if config.metric in LOSSES:
-        return None
-    rows = read_prepared(validation)
-    deciding = config.model_copy(update={"metrics": (config.metric,)})
-    return lambda model: {config.metric: score(model, base.tokenizer, rows, deciding).metrics[config.metric].value}
 
 
 def infeasible(spec: TrialSpec, base: BaseModel) -> TrialResult:

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -109,14 +108,15 @@ class _Group:
         with selectors.DefaultSelector() as selector:
             for worker in self.workers:
                 selector.register(worker.line, selectors.EVENT_READ, worker)
-            deadline = None
-            while selector.get_map() and (deadline is None or time.monotonic() < deadline):
-                for key, _ in selector.select(None if deadline is None else _AFTERMATH_S):
+            while any(worker.result is None for worker in self.workers):
+                heard = selector.select(_AFTERMATH_S if self._faults() else None)
+                if not heard:
+                    break  # the others wait for the one that failed
+                for key, _ in heard:
                     if not self._hear(key.data, report):
                         selector.unregister(key.fileobj)
-                    if deadline is None and key.data.result is not None and _is_fault(key.data.result):
-                        deadline = time.monotonic() + _AFTERMATH_S
-        return self._result()
+        faults = self._faults()
+        return faults[0] if faults else self._results()[0]
 
     def _hear(self, worker: _Worker, report: Report) -> bool:
         """Take what a process says; tell whether it goes on."""
@@ -134,11 +134,13 @@ class _Group:
                     raise _user_error(name, text)
         return True
 
-    def _result(self) -> TrialResult:
-        """Return the first process's result, or that of the one that failed before the others."""
-        results = [worker.result for worker in self.workers if worker.result is not None]
-        faults = sorted(filter(_is_fault, results), key=lambda result: result.finished_at)
-        return faults[0] if faults else results[0]
+    def _results(self) -> list[TrialResult]:
+        return [worker.result for worker in self.workers if worker.result is not None]
+
+    def _faults(self) -> list[TrialResult]:
+        """Return how processes failed, the first to fail first: the others may only have lost it."""
+        faults = [result for result in self._results() if result.outcome in (Outcome.FAILED, Outcome.INFEASIBLE)]
+        return sorted(faults, key=lambda result: result.finished_at)
 
     def _died(self, worker: _Worker) -> TrialResult:
         code = worker.process.wait()
@@ -153,10 +155,6 @@ class _Group:
             started_at=self.began.isoformat(),
             finished_at=datetime.now(UTC).isoformat(),
         )
-
-
-def _is_fault(result: TrialResult) -> bool:
-    return result.outcome in (Outcome.FAILED, Outcome.INFEASIBLE)
 
 
 def _user_error(name: str, text: str) -> errors.UserError:

@@ -88,14 +88,14 @@ def train(job: Job, parent: Parent) -> TrialResult:
     """Load the base model as the backend wants it, and train the trial on it."""
     if job.spec.backend.kind == "unsloth":
         import unsloth  # noqa: F401  (before transformers, which it patches)
-    from sweeper.executors.inline import task_metric_of
+    from sweeper.evaluation.validation import task_metric
     from sweeper.training.backends.table import load
     from sweeper.training.ranks import Ranks
     from sweeper.training.trial import train_trial
 
     ranks, spec = Ranks(job.rank, job.size), job.spec
     base = load(spec, ranks, job.port)
-    evaluate = task_metric_of(spec.evaluation, spec.validation, base)
+    evaluate = task_metric(spec.evaluation, spec.validation, base.tokenizer)
     return train_trial(spec, base, _Together(ranks, parent), job.rows, evaluate)
 
 

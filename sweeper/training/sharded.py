@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
@@ -44,9 +45,9 @@ def gathered(model: torch.nn.Module) -> Iterator[None]:
         yield
 
 
-def _whole(parameter: torch.Tensor) -> torch.Tensor:
-    assert isinstance(parameter, DTensor)
-    return parameter.detach().full_tensor()
+def _whole(parameter: Any) -> torch.Tensor:
+    whole: torch.Tensor = parameter.detach().full_tensor()
+    return whole
 
 
 @contextmanager
