@@ -6,6 +6,8 @@ loaded or downloaded.
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 
@@ -19,6 +21,11 @@ from sweeper.hardware import Gpu
 BF16_CAPABILITY = 8.0  # NVIDIA Ampere, the first with bfloat16
 _FLASH_2_CAPABILITY = 8.0  # Ampere: github.com/Dao-AILab/flash-attention, "NVIDIA CUDA Support"
 _FLASH_3_CAPABILITY = 9.0  # Hopper: the same page, "FlashAttention-3 beta release"
+
+UNSLOTH_INSTALL = (
+    "pip install --no-deps unsloth unsloth_zoo (its own pins are older than sweeper's libraries; version 2026.10.9 was "
+    "seen to work with them)"
+)
 
 _Rule = Callable[[StudyConfig, str, Sequence[Gpu]], str | None]
 
@@ -87,6 +94,14 @@ def best_attention(device: str, dtype: str, capability: float | None) -> Attenti
     return next(runs, "sdpa")
 
 
+def compiler_refusal() -> str | None:
+    """Return why ``torch.compile`` cannot run; on GPUs too, where Triton compiles its launchers."""
+    compiler = os.environ.get("CXX", "g++")  # as torch 2.13 looks for it: torch._inductor.config.cpp.cxx
+    if shutil.which(compiler) is not None:
+        return None
+    return f"needs a C++ compiler, and there is no {compiler} on the path; install one, or leave compile out"
+
+
 def _dtype(config: StudyConfig, device: str, gpus: Sequence[Gpu]) -> str | None:
     if device == "cpu" and config.model.dtype == "float16":
         return "model.dtype is float16, which the CPU does not train in; use float32, bfloat16 or auto"
@@ -104,7 +119,11 @@ def _attention(config: StudyConfig, device: str, gpus: Sequence[Gpu]) -> str | N
 
 def _trl(config: StudyConfig, device: str, gpus: Sequence[Gpu]) -> str | None:
     backend = config.backend
-    if not isinstance(backend, TRL) or not backend.liger:
+    if not isinstance(backend, TRL):
+        return None
+    if backend.compile and compiler_refusal() is not None:
+        return f"backend.compile {compiler_refusal()}"
+    if not backend.liger:
         return None
     if device == "cpu":
         return "backend.liger needs a CUDA device: its kernels are written for GPUs; leave it out"
@@ -165,10 +184,7 @@ def _unsloth(config: StudyConfig, device: str, gpus: Sequence[Gpu]) -> str | Non
     if config.model.attention != "auto":
         return "backend: unsloth chooses the attention itself; leave model.attention out"
     if find_spec("unsloth") is None:
-        return (
-            "backend: unsloth needs the package unsloth, not installed here: pip install --no-deps unsloth unsloth_zoo "
-            "(its own pins are older than sweeper's libraries, with which it was seen to work)"
-        )
+        return f"backend: unsloth needs the package unsloth, not installed here: {UNSLOTH_INSTALL}"
     return None
 
 

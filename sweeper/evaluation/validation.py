@@ -11,9 +11,7 @@ from sweeper.data.splits import read_prepared
 from sweeper.evaluation.scoring import score
 
 
-def task_metric(
-    config: EvaluationConfig, validation: Path, tokenizer: Any
-) -> Callable[[Any], dict[str, float]] | None:
+def task_metric(config: EvaluationConfig, validation: Path, tokenizer: Any) -> Callable[[Any], dict[str, float]] | None:
     """Return how to measure the deciding metric of a model on the validation split; None where the loss decides."""
     if config.metric in LOSSES:
         return None

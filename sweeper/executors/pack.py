@@ -63,9 +63,7 @@ class Pack:
         self._engine = engine
         self._base = engine.base
         self._planner = MicroBatches(context, engine.base)
-        self._evaluate_text = task_metric(
-            context.config.evaluation, context.data.validation, engine.base.tokenizer
-        )
+        self._evaluate_text = task_metric(context.config.evaluation, context.data.validation, engine.base.tokenizer)
         self._running: dict[int, _Running] = {}
         self._may_begin = True
         self._stopped = [n for n in context.search.interrupted() if n not in context.search.paused()]

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from check_helpers import STUDY, rows, write_rows
 
+from sweeper.config.loader import load_study
+
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -306,3 +308,9 @@ def test_hostile_text_reaches_the_terminal_harmless(sweeper, write_study, folder
     message = refused(sweeper("check", path), "r[red]ain.jsonl: no such file")
     assert name not in message
     assert "\x1b" not in message
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (REPOSITORY / "studies").glob("*.yaml")))
+def test_the_example_studies_load(name):
+    study = load_study(REPOSITORY / "studies" / f"{name}.yaml")
+    assert study.config.name == name

@@ -37,10 +37,9 @@ TWO = {
 def spec(tiny_model, tmp_path):
     """Return a writer of trials: two epochs of 3 + 3 + 3 + 1 rows, which two processes cannot share evenly."""
 
-    def write(backend, adapter=LoRA(), **more):  # noqa: B008  (frozen)
-        trial = tiny.trial_spec(
-            tiny_model, tmp_path, adapter=adapter, rows=10, **{"batch_size": 3, "points": 2, **more}
-        )
+    def write(backend, adapter=None, **more):
+        asked = {"batch_size": 3, "points": 2, **more}
+        trial = tiny.trial_spec(tiny_model, tmp_path, adapter=adapter, rows=10, **asked)
         return trial.model_copy(update={"backend": backend, "micro_batch": 2})
 
     return write
