@@ -37,7 +37,7 @@ def misfortune(rows: int) -> None:
 
     match BREAK:
         case "memory":
-            if rows > 2:
+            if rows > 1:
                 raise torch.OutOfMemoryError("no memory left on rank 1")
         case "crash":
             raise RuntimeError("rank 1 broke")
