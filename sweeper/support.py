@@ -141,6 +141,8 @@ def _deepspeed(config: StudyConfig, device: str, gpus: Sequence[Gpu]) -> str | N
         )
     if backend.offload != "none" and device == "cpu":
         return "backend.offload moves to main memory, which on the CPU is where training is; leave it out"
+    if config.model.dtype == "bfloat16" and device == "cpu":
+        return "backend: deepspeed computes in float32 on the CPU; use model.dtype: float32, or auto"
     return _missing("backend: deepspeed", "deepspeed", "deepspeed")
 
 
@@ -159,11 +161,11 @@ def _fsdp(config: StudyConfig, device: str, gpus: Sequence[Gpu]) -> str | None:
 
 def _processes(config: StudyConfig, device: str, gpus: Sequence[Gpu]) -> str | None:
     count = processes(config.backend, len(gpus))
-    if count == 1 or device == "cpu":
+    if device == "cpu" or not isinstance(config.backend, DeepSpeed | FSDP):
         return None
-    if config.executor.device not in ("auto", "cuda"):
+    if device != "cuda:0":
         return (
-            f"executor.device is {config.executor.device!r}, but {count} processes take the first {count} GPUs; "
+            f"executor.device is {config.executor.device!r}, but the processes of a trial take the first GPUs; "
             "leave it out, and set CUDA_VISIBLE_DEVICES to choose among them"
         )
     if count > len(gpus):

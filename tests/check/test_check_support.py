@@ -49,6 +49,7 @@ def reasons(device="cpu", gpus=(), **parts) -> list[str]:
         ({"backend": "unsloth"}, "backend: unsloth needs a CUDA device"),
         ({"backend": {"kind": "deepspeed", "stage": 3}}, "stage 3 cannot spread the weights of a quantised base"),
         ({"backend": {"kind": "deepspeed", "offload": "optimizer"}}, "moves to main memory"),
+        ({"backend": "deepspeed", "model": {"dtype": "bfloat16"}}, "float32 on the CPU; use"),
         ({"backend": "fsdp"}, "fsdp cannot spread the weights of a quantised base"),
     ],
 )
@@ -113,7 +114,7 @@ def test_auto_is_the_newest_attention_that_runs(installed, gpu, modules, dtype, 
         ({"backend": {"kind": "fsdp", "processes": 3}}, "processes is 3, but there are 2 GPUs"),
         (
             {"backend": {"kind": "fsdp", "processes": 2}, "executor": {"device": "cuda:1"}},
-            "2 processes take the first 2 GPUs",
+            "the processes of a trial take the first GPUs",
         ),
         ({"backend": "fsdp", "model": {"dtype": "float16"}}, "does not scale the loss"),
         ({"backend": "unsloth", "adapter": {"kind": "qlora", "quantization": "int8"}}, "quantises to nf4"),
@@ -122,7 +123,8 @@ def test_auto_is_the_newest_attention_that_runs(installed, gpu, modules, dtype, 
 )
 def test_what_does_not_go_together_on_gpus(installed, parts, words):
     installed("unsloth")
-    (reason,) = reasons("cuda:0", (HOPPER, HOPPER), **{"adapter": LORA, **parts})
+    device = parts.get("executor", {}).get("device", "cuda:0")
+    (reason,) = reasons(device, (HOPPER, HOPPER), **{"adapter": LORA, **parts})
     assert words in reason
 
 

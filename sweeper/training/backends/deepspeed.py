@@ -21,10 +21,10 @@ from sweeper.training.ranks import Ranks
 class DeepSpeedBackend(TrainingBackend):
     """One rank of a trial under ZeRO; the process group is there already."""
 
-    def __init__(self, config: DeepSpeed, ranks: Ranks, device: str, batch_size: int) -> None:
+    def __init__(self, config: DeepSpeed, ranks: Ranks, device: str, dtype: torch.dtype, batch_size: int) -> None:
         super().__init__(ranks=ranks)
         self._deepspeed = config
-        self._settings = settings(config, batch_size, ranks.size)
+        self._settings = settings(config, dtype, batch_size, ranks.size)
         # Accelerate takes a run on the CPU for plain data-parallel training unless the state is made here, by hand.
         os.environ |= {
             "ACCELERATE_USE_DEEPSPEED": "true",
@@ -57,7 +57,14 @@ class DeepSpeedBackend(TrainingBackend):
         }
 
     def prepare(self, trainer: Any) -> None:
-        """Give every rank the whole batches: the ranks share each of them out themselves."""
+        """Give every rank the whole batches, which the ranks share out themselves, and the model one type of numbers.
+
+        ZeRO keeps what it updates in float32 itself, and stage 3 gathers weights of one type only (TRL attaches its
+        adapters in the base's type for the same reason: github.com/deepspeedai/DeepSpeed/issues/8072).
+        """
+        for parameter in trainer.model.parameters():
+            if parameter.requires_grad and (trainer.args.bf16 or trainer.args.fp16):
+                parameter.data = parameter.data.to(torch.bfloat16 if trainer.args.bf16 else torch.float16)
         accelerator = trainer.accelerator
         accelerator.prepare_data_loader = partial(
             _whole_batches, device=accelerator.device, data_seed=accelerator.dataloader_config.data_seed
@@ -75,7 +82,7 @@ def _whole_batches(
     return prepared
 
 
-def settings(config: DeepSpeed, batch_size: int, processes: int) -> dict[str, Any]:
+def settings(config: DeepSpeed, dtype: torch.dtype, batch_size: int, processes: int) -> dict[str, Any]:
     """Return DeepSpeed's own configuration; ``auto`` is filled in from TRL's."""
     zero: dict[str, Any] = {"stage": config.stage}
     if config.offload != "none":
@@ -91,6 +98,6 @@ def settings(config: DeepSpeed, batch_size: int, processes: int) -> dict[str, An
         "gradient_accumulation_steps": 1,
         "train_batch_size": batch_size * processes,
         "gradient_clipping": "auto",
-        "bf16": {"enabled": "auto"},
-        "fp16": {"enabled": "auto"},
+        "bf16": {"enabled": dtype is torch.bfloat16},  # said, for weights are loaded before TRL could fill it in
+        "fp16": {"enabled": dtype is torch.float16},
     }

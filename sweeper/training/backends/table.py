@@ -12,6 +12,7 @@ from sweeper.config.backend import FSDP, DeepSpeed, Unsloth
 from sweeper.config.trial import TrialSpec
 from sweeper.training.backends.base import TrainingBackend
 from sweeper.training.base_model import BaseModel, load_base
+from sweeper.training.device import resolve_dtype
 from sweeper.training.ranks import Ranks
 
 _TIMEOUT = timedelta(minutes=30)
@@ -39,7 +40,8 @@ def _backend(spec: TrialSpec, ranks: Ranks, device: str) -> TrainingBackend:
     if isinstance(spec.backend, DeepSpeed):
         from sweeper.training.backends.deepspeed import DeepSpeedBackend
 
-        return DeepSpeedBackend(spec.backend, ranks, device, spec.hyperparameters.batch_size)
+        dtype = resolve_dtype(spec.model.dtype, device)
+        return DeepSpeedBackend(spec.backend, ranks, device, dtype, spec.hyperparameters.batch_size)
     assert isinstance(spec.backend, FSDP)
     from sweeper.training.backends.fsdp import FSDPBackend
 
