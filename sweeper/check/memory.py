@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 from sweeper.check.length import Tokens
 from sweeper.check.section import Section
+from sweeper.config.backend import processes, spreads_weights
 from sweeper.config.executor import PackedExecutor
 from sweeper.config.study import StudyConfig
 from sweeper.hardware import Machine
@@ -22,8 +25,11 @@ _UNKNOWN_MEMORY = 1 << 50
 def memory(study: ResolvedStudy, facts: ModelFacts, here: Machine, tokens: Tokens) -> Section:
     """Say what the largest configuration takes, and how many rows fit at once."""
     work = largest_workload(study, here, tokens)
-    batch = int(max(corner_values(study.space.space, "batch_size")))
+    together = _processes(study, here)
+    batch = ceil(max(corner_values(study.space.space, "batch_size")) / together)
     free = free_bytes(study.device, here)
+    if free is not None and study.device == "cpu":
+        free //= together
     asked = study.config.executor.micro_batch
     rows = asked if isinstance(asked, int) else None
     if rows is None and free is not None:
@@ -75,7 +81,12 @@ def largest_workload(study: ResolvedStudy, here: Machine, tokens: Tokens) -> Wor
         dtype=compute_type(config, study.device, here),
         gradient_checkpointing=study.device != "cpu" if checkpointing == "auto" else checkpointing,
         attention_matrix=config.model.attention == "eager",
+        spread_over=_processes(study, here) if spreads_weights(config.backend) else 1,
     )
+
+
+def _processes(study: ResolvedStudy, here: Machine) -> int:
+    return processes(study.config.backend, 0 if study.device == "cpu" else len(here.gpus))
 
 
 def compute_type(config: StudyConfig, device: str, here: Machine) -> str:

@@ -81,6 +81,11 @@ def processes(backend: Backend, gpus: int) -> int:
     return max(1, gpus) if asked == "auto" else int(asked)
 
 
+def spreads_weights(backend: Backend) -> bool:
+    """Tell whether no process of a trial holds the whole base model."""
+    return isinstance(backend, FSDP) or (isinstance(backend, DeepSpeed) and backend.stage == 3)
+
+
 def in_own_processes(backend: Backend) -> bool:
     """Tell whether each trial runs in processes of its own, which load the base model themselves."""
     return not isinstance(backend, TRL)

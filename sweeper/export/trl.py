@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from sweeper.config.backend import TRL
 from sweeper.errors import ExportError
 from sweeper.export.recipe import bookkeeping, compare, heading, number, write_yaml
 from sweeper.export.rows import check_row_counts, copy_splits, has_completions, shape_of
@@ -102,8 +103,17 @@ def _hyperparameters(source: ExportSource) -> dict[str, Any]:
         "fp16": source.dtype == "float16",
         "seed": source.spec.seed,
         "trust_remote_code": source.spec.model.trust_remote_code,
+        **_backend(source),
         **source.hyperparameters.trl,
     }
+
+
+def _backend(source: ExportSource) -> dict[str, Any]:
+    """Return what the study added to TRL's trainer; processes that share a trial change nothing in what is learned."""
+    backend = source.spec.backend
+    if not isinstance(backend, TRL) or backend.is_plain:
+        return {}
+    return {"use_liger_kernel": backend.liger, "torch_compile": backend.compile}
 
 
 def _completion_only(source: ExportSource) -> bool | None:

@@ -74,6 +74,7 @@ class Workload:
         dtype: What the model computes in.
         gradient_checkpointing: Whether activations are computed anew in the backward pass.
         attention_matrix: Whether attention keeps its heads x tokens x tokens weights (eager attention only).
+        spread_over: Processes that hold the base model's weights between them.
     """
 
     adapter: Adapter
@@ -83,6 +84,7 @@ class Workload:
     dtype: str = "bfloat16"
     gradient_checkpointing: bool = False
     attention_matrix: bool = False
+    spread_over: int = 1
 
 
 def estimate(facts: ModelFacts, work: Workload, micro_batch: int) -> MemoryEstimate:
@@ -95,7 +97,7 @@ def estimate(facts: ModelFacts, work: Workload, micro_batch: int) -> MemoryEstim
     trained = facts.lora_parameters(work.lora_rank, work.target_modules)
     width = _TYPE_BYTES[work.dtype]
     return MemoryEstimate(
-        base=base_bytes(facts, work.adapter, work.dtype),
+        base=base_bytes(facts, work.adapter, work.dtype) // work.spread_over,
         adapter=trained * _FLOAT32,
         gradients=trained * _FLOAT32,
         optimizer=2 * trained * _FLOAT32,

@@ -171,3 +171,15 @@ def test_trls_own_fields_point_to_the_backend(tmp_path, field, place):
     path.write_text(f"name: s\nmodel: m\ndata: {{train: t.jsonl}}\nsearch: {{space: {{{field}: [true, false]}}}}\n")
     with pytest.raises(StudyFileError, match=f"use {place} instead"):
         load_study(path)
+
+
+def test_memory_is_that_of_one_process(study_file):
+    from sweeper.check.report import check_study
+
+    def figures(**parts):
+        space = {"learning_rate": 1e-3, "batch_size": 8, "epochs": 1, "lora_rank": 2}
+        return check_study(study_file(search={"space": space, "n_trials": 1}, **parts)).figures["memory"]
+
+    alone, spread = figures(), figures(backend={"kind": "fsdp", "processes": 2})
+    assert spread["base"] == alone["base"] // 2
+    assert (alone["micro_batch"], spread["micro_batch"]) == (8, 4)
