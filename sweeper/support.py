@@ -151,8 +151,8 @@ def _fsdp(config: StudyConfig, device: str, gpus: Sequence[Gpu]) -> str | None:
         return None
     if isinstance(config.adapter, QLoRA):
         return (
-            "backend: fsdp cannot spread the weights of a quantised base, which are packed; use adapter: lora, or "
-            "backend: {kind: deepspeed, stage: 2}"
+            "backend: fsdp does not train a quantised base as one process does, for its weights are packed; use "
+            "adapter: lora, or backend: {kind: deepspeed, stage: 2}"
         )
     if config.model.dtype == "float16":
         return "backend: fsdp does not scale the loss, which float16 needs; use model.dtype: bfloat16 or float32"

@@ -50,7 +50,7 @@ def reasons(device="cpu", gpus=(), **parts) -> list[str]:
         ({"backend": {"kind": "deepspeed", "stage": 3}}, "stage 3 cannot spread the weights of a quantised base"),
         ({"backend": {"kind": "deepspeed", "offload": "optimizer"}}, "moves to main memory"),
         ({"backend": "deepspeed", "model": {"dtype": "bfloat16"}}, "float32 on the CPU; use"),
-        ({"backend": "fsdp"}, "fsdp cannot spread the weights of a quantised base"),
+        ({"backend": "fsdp"}, "fsdp does not train a quantised base as one process does"),
     ],
 )
 def test_what_the_cpu_does_not_do(installed, parts, words):
