@@ -134,10 +134,10 @@ def _deepspeed(config: StudyConfig, device: str, gpus: Sequence[Gpu]) -> str | N
     backend = config.backend
     if not isinstance(backend, DeepSpeed):
         return None
-    if backend.stage == 3 and isinstance(config.adapter, QLoRA):
+    if backend.stage == 3 and isinstance(config.adapter, QLoRA) and config.adapter.quantization == "int8":
         return (
-            "backend: deepspeed with stage 3 cannot spread the weights of a quantised base, which are packed; "
-            "use stage: 2, or adapter: lora"
+            "backend: deepspeed with stage 3 spreads the weights of an int8 base without the scales that belong to "
+            "them; use quantization: nf4, or stage: 2"
         )
     if backend.offload != "none" and device == "cpu":
         return "backend.offload moves to main memory, which on the CPU is where training is; leave it out"

@@ -29,6 +29,7 @@ TWO = {
     "zero-2": (DeepSpeed(stage=2, processes=2), LoRA()),
     "zero-2 4-bit": (DeepSpeed(stage=2, processes=2), QLoRA()),
     "zero-3": (DeepSpeed(stage=3, processes=2), LoRA()),
+    "zero-3 4-bit": (DeepSpeed(stage=3, processes=2), QLoRA()),
     "fsdp": (FSDP(processes=2), LoRA()),
 }
 

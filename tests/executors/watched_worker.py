@@ -26,7 +26,7 @@ def facts(trainer) -> dict[str, object]:
     return {
         "engine": type(engine).__name__,
         "stage": engine.zero_optimization_stage() if hasattr(engine, "zero_optimization_stage") else None,
-        "spread": all(hasattr(p, "ds_id") or isinstance(p, DTensor) for p in parameters),
+        "spread": all(hasattr(p, "ds_id") and not p.ds_persist for p in parameters),
         "dtensors": all(isinstance(p, DTensor) for p in parameters),
         "held": sum(p.to_local().numel() if isinstance(p, DTensor) else p.numel() for p in parameters),
     }
@@ -45,6 +45,20 @@ def misfortune(rows: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         case "hang":
             time.sleep(600)
+
+
+def spread_the_smallest() -> None:
+    """Let stage 3 spread every weight; by itself it leaves those whole that are small, which here are all."""
+    from sweeper.training.backends import deepspeed
+
+    original = deepspeed.settings
+
+    def settings(*arguments):
+        made = original(*arguments)
+        made["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+        return made
+
+    deepspeed.settings = settings
 
 
 def watch(rank: int, folder: Path) -> None:
@@ -66,6 +80,8 @@ def watch(rank: int, folder: Path) -> None:
 
 def train(job, parent):
     watch(job.rank, job.spec.folder)
+    if job.spec.backend.kind == "deepspeed":
+        spread_the_smallest()
     result = original_train(job, parent)
     (job.spec.folder / f"result-{job.rank}.json").write_text(result.model_dump_json())
     return result
