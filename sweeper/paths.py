@@ -40,6 +40,14 @@ class TrialPaths:
         """The whole state of a trial that was stopped or paused midway; absent once it has ended."""
         return self.folder / "frozen"
 
+    def error(self, rank: int) -> Path:
+        """The traceback of a failed trial; one a process where several train it."""
+        return self.folder / (f"error-{rank}.txt" if rank else "error.txt")
+
+    def log(self, rank: int) -> Path:
+        """What a process of the trial's own wrote to its terminal."""
+        return self.folder / f"process-{rank}.log"
+
     @property
     def is_frozen(self) -> bool:
         """Whether the trial can go on from where it was stopped or paused."""

@@ -13,7 +13,7 @@ from sweeper.config.model import ModelConfig
 from sweeper.config.rewards import RewardSources
 from sweeper.config.study import StudyConfig
 from sweeper.data.splits import SPLITS, Splits, load_splits
-from sweeper.errors import DataError, HardwareError
+from sweeper.errors import DataError
 from sweeper.hardware import gpus, pick_device
 from sweeper.models.facts import ModelFacts, read_facts
 from sweeper.models.resolve import ModelFolder, resolve
@@ -33,6 +33,7 @@ from sweeper.study_faults import (
     refuse,
     tokenizer_faults,
 )
+from sweeper.support import require
 
 Progress = Callable[[str, float | None], None]
 """Told what is being done and how far it is (0 to 1; None where that is not known)."""
@@ -95,8 +96,8 @@ def resolve_study(
         on_progress: Called with what is being done and how far it is.
 
     Raises:
-        UserError: Whatever the user has to change: a device that is not there (HardwareError), data that cannot be
-            used (DataError), an adapter that is not registered (RegistryError), a model that is not found
+        UserError: Whatever the user has to change: a device or part that is not there (HardwareError), data that
+            cannot be used (DataError), an adapter that is not registered (RegistryError), a model that is not found
             (ModelNotFoundError) or cannot be used (ModelError), and, with their lines (StudyFileError), an unknown
             preset, reward functions that are not there, options that do not go together, target modules that a model
             does not have, ranks above what it allows, conditions that cannot hold, configurations outside the space,
@@ -104,8 +105,9 @@ def resolve_study(
     """
     config, home = file.config, home or Home.current()
     refuse(file, [*preset_faults(config), *combination_faults(config), *function_faults(config, file.folder)])
-    device = pick_device(config.executor.device, gpus())
-    _require_device_for_adapter(config, device)
+    present = gpus()
+    device = pick_device(config.executor.device, present)
+    require(config, device, present)
     rewards = getattr(config.technique, "rewards", ())
     sources = reward_sources(rewards, file.folder, home) if rewards else None
     splits = load_splits(config.data, file.folder, config.technique.rows)
@@ -146,15 +148,6 @@ def _space(file: StudyFile, models: Mapping[str, ResolvedModel], train_rows: int
     faults += condition_faults(config, space.space)
     refuse(file, faults)
     return space
-
-
-def _require_device_for_adapter(config: StudyConfig, device: str) -> None:
-    inits = {getattr(adapter, "init", None) for adapter in config.variants(config.search.space)}
-    if "loftq" in inits and device == "cpu":
-        raise HardwareError(
-            "adapter: init loftq is computed on CUDA by PEFT, and the study trains on the CPU; use init default, "
-            "gaussian or eva, or a machine with a GPU"
-        )
 
 
 def _require_answers(config: StudyConfig, splits: Splits) -> None:

@@ -24,6 +24,7 @@ from sweeper.executors.base import Executor, Listener, Silent, StopRequest, Stud
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.packed import PackedExecutor
 from sweeper.executors.recorder import recover
+from sweeper.hardware import gpus
 from sweeper.paths import Home, StudyPaths
 from sweeper.resolve import ResolvedStudy, resolve_study
 from sweeper.resolved import Resolved
@@ -31,6 +32,7 @@ from sweeper.search.storage import open_storage
 from sweeper.search.study import Search
 from sweeper.start import pinned
 from sweeper.store import Database, StudyRecord, StudyState
+from sweeper.support import require
 from sweeper.training.device import resolve_device
 from sweeper.winner import Verdict, find_winner
 
@@ -194,6 +196,7 @@ def _take_up(name: str, home: Home, database: Database, listener: Listener, stop
         seed=config.seed,
     )
     device = resolve_device(config.executor.device)
+    require(config, device, gpus())
     return _context(config, paths, database, search, data, on_disk, device, listener, stop)
 
 

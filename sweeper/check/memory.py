@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil
 
 from sweeper.check.length import Tokens
 from sweeper.check.section import Section
 from sweeper.config.adapter import AnyAdapter
+from sweeper.config.backend import processes, spreads_weights
 from sweeper.config.checkpointing import checkpoints
 from sweeper.config.executor import PackedExecutor
 from sweeper.config.model import ModelConfig
@@ -20,17 +22,20 @@ from sweeper.packing.obstacles import obstacle_in_study
 from sweeper.packing.planning import plan
 from sweeper.presets.rules import corner_values
 from sweeper.resolve import ResolvedStudy
+from sweeper.support import BF16_CAPABILITY
 
 _GIB = 1 << 30
 _UNKNOWN_MEMORY = 1 << 50
-_BF16_CAPABILITY = 8.0  # NVIDIA Ampere, the first with bfloat16
 
 
 def memory(study: ResolvedStudy, here: Machine, tokens: Mapping[str, Tokens]) -> Section:
     """Say what the largest configuration takes, and how many rows fit at once."""
     facts, work = largest_workload(study, here, tokens)
-    batch = int(max(corner_values(study.space.space, "batch_size"))) * answers_per_row(study)
+    together = _processes(study, here)
+    batch = ceil(max(corner_values(study.space.space, "batch_size")) * answers_per_row(study) / together)
     free = free_bytes(study.device, here)
+    if free is not None and study.device == "cpu":
+        free //= together
     asked = study.config.executor.micro_batch
     rows = asked if isinstance(asked, int) else None
     if rows is None and free is not None:
@@ -103,7 +108,12 @@ def _workload(study: ResolvedStudy, here: Machine, name: str, label: str, tokens
         dtype=compute_type(model, study.device, here),
         gradient_checkpointing=checkpoints(config.technique, config.adapters[label].adapter, study.device),
         attention_matrix=model.attention == "eager",
+        spread_over=_processes(study, here) if spreads_weights(config.backend) else 1,
     )
+
+
+def _processes(study: ResolvedStudy, here: Machine) -> int:
+    return processes(study.config.backend, 0 if study.device == "cpu" else len(here.gpus))
 
 
 def _weight(adapter: AnyAdapter) -> tuple[int, ...]:
@@ -126,7 +136,7 @@ def compute_type(model: ModelConfig, device: str, here: Machine) -> str:
     if device == "cpu":
         return "float32"
     capability = here.gpus[_index(device)].capability
-    return "bfloat16" if capability is None or capability >= _BF16_CAPABILITY else "float16"
+    return "bfloat16" if capability is None or capability >= BF16_CAPABILITY else "float16"
 
 
 def free_bytes(device: str, here: Machine) -> int | None:

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any
 
 from sweeper.check.section import Section
+from sweeper.config.backend import processes
 from sweeper.config.evaluation import EvaluationConfig
-from sweeper.config.model import ModelConfig
 from sweeper.config.space import Fixed, describe
-from sweeper.errors import HardwareError
+from sweeper.hardware import gpus
 from sweeper.resolve import ResolvedModel, ResolvedStudy
 
 _WARNING = "warning: "
 
 
 def model(study: ResolvedStudy) -> Section:
-    """Say where the base models are and what they are.
-
-    Raises:
-        HardwareError: If the device does not compute in what the study asks for.
-    """
+    """Say where the base models are and what they are, and what trains on them."""
     lines: list[str] = []
     figures: dict[str, dict[str, Any]] = {}
     for name, resolved in study.models.items():
-        _refuse_unsupported(study.config.models[name], study.device)
         told, figures[name] = _one_model(resolved)
         lines += told
-    lines.append(f"trains on {study.device}")
+    lines.append(f"trains on {_where(study)}")
     several = len(figures) > 1
     found = {"device": study.device} | ({"models": figures} if several else figures.popitem()[1])
     return Section("model", tuple(lines), figures=found)
@@ -53,6 +47,13 @@ def _one_model(resolved: ResolvedModel) -> tuple[tuple[str, ...], dict[str, Any]
     return lines, figures
 
 
+def _where(study: ResolvedStudy) -> str:
+    backend = study.config.backend
+    count = processes(backend, 0 if study.device == "cpu" else len(gpus()))
+    several = f"{count} processes, " if count > 1 else ""
+    return f"{several}{study.device if count == 1 or study.device == 'cpu' else 'a GPU each'}, with {backend.kind}"
+
+
 _SOURCES = {
     "folder": "a local folder",
     "cache": "sweeper's cache",
@@ -61,16 +62,6 @@ _SOURCES = {
     "wheel": "a package index",
     "start": "a registered adapter, merged into its base",
 }
-
-
-def _refuse_unsupported(model: ModelConfig, device: str) -> None:
-    if device == "cpu" and model.dtype == "float16":
-        raise HardwareError("model.dtype is float16, which the CPU does not train in; use float32, bfloat16 or auto")
-    if model.attention == "flash_attention_2" and (device == "cpu" or find_spec("flash_attn") is None):
-        raise HardwareError(
-            "model.attention is flash_attention_2, which needs a CUDA device and the package flash-attn; "
-            "use `attention: sdpa`, or `auto`"
-        )
 
 
 def data(study: ResolvedStudy) -> Section:

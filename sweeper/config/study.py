@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, model_validator
 
 from sweeper.config.adapter import Adapter, QLoRA
+from sweeper.config.backend import TRL, Backend
 from sweeper.config.base import Frozen
 from sweeper.config.choice import (
     AdapterAlternative,
@@ -56,6 +57,7 @@ class StudyConfig(Frozen):
     data: DataConfig
     technique: Technique = SFT()
     adapter: OneOrMoreAdapters = QLoRA()
+    backend: Backend = TRL()
     search: SearchConfig = SearchConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     executor: Executor = PackedExecutor()

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from pydantic import Field
 
 from sweeper.config.adapter import Adapter
+from sweeper.config.backend import TRL, Backend
 from sweeper.config.base import Frozen
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.model import ModelConfig
@@ -50,6 +51,7 @@ class TrialSpec(Frozen):
         train: Prepared training rows, JSONL with ``prompt`` and ``completion`` or ``text`` or ``messages``.
         validation: Prepared validation rows.
         hyperparameters: The configuration.
+        backend: What does the training; the number of its processes made definite.
         device: ``cpu``, ``cuda`` or ``cuda:0``, already resolved.
         micro_batch: Rows per forward pass; None for the most that fits.
         reward_sources: Where the technique's rewards were found; None where it has none.
@@ -66,6 +68,7 @@ class TrialSpec(Frozen):
     validation: Path
     hyperparameters: Hyperparameters
     evaluation: EvaluationConfig
+    backend: Backend = TRL()
     device: str
     micro_batch: int | None = None
     folder: Path

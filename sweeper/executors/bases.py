@@ -12,6 +12,7 @@ from sweeper.config.choice import loaded_as
 from sweeper.config.model import ModelConfig
 from sweeper.config.trial import TrialSpec
 from sweeper.executors.base import StudyContext
+from sweeper.training.backends.base import in_this_process
 from sweeper.training.base_model import BaseModel, load_base
 
 _Key = tuple[Path, ModelConfig, str, str]
@@ -37,7 +38,10 @@ class Bases:
             self._release(context.device)
             context.listener.stage(f"loading {model.name}")
             head = context.config.technique.head
-            self._base, self._key = load_base(folder, model, adapter, context.device, head), key
+            self._base, self._key = (
+                load_base(folder, model, adapter, context.device, head, in_this_process(context.config.backend)),
+                key,
+            )
         return self._base
 
     def _release(self, device: str) -> None:

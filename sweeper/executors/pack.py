@@ -12,8 +12,9 @@ from peft import set_peft_model_state_dict
 from sweeper.config.executor import PackedExecutor as PackedConfig
 from sweeper.config.trial import Decision, Outcome, TrialResult
 from sweeper.errors import OutOfMemoryError
+from sweeper.evaluation.validation import task_metric
 from sweeper.executors.base import StudyContext
-from sweeper.executors.inline import budget_spent, infeasible, task_metric
+from sweeper.executors.inline import budget_spent, infeasible
 from sweeper.executors.micro_batches import KEEP_FREE, MicroBatches, workload
 from sweeper.executors.recorder import Recorder, prune_paused
 from sweeper.executors.specification import specification
@@ -62,7 +63,9 @@ class Pack:
         self._base = engine.base
         (self._model,) = context.models.values()  # trials on several never share a pass
         self._planner = MicroBatches(context, engine.base)
-        self._evaluate_text = task_metric(context, engine.base)
+        self._evaluate_text = task_metric(
+            engine.base, context.data.validation, context.config.evaluation, context.config.technique
+        )
         self._running: dict[int, _Running] = {}
         self._may_begin = True
         self._stopped = [n for n in context.search.interrupted() if n not in context.search.paused()]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from sweeper.config.backend import FSDP, Backend, DeepSpeed, processes
 from sweeper.config.choice import pick
 from sweeper.config.parameters import PARAMETERS, ParameterValue, alpha_value
 from sweeper.config.schedule import steps, warmup
 from sweeper.config.space import ADAPTER, MODEL, definite
 from sweeper.config.trial import Hyperparameters, TrialSpec
 from sweeper.executors.base import StudyContext
+from sweeper.hardware import gpus
 from sweeper.search.study import Candidate
 
 
@@ -53,11 +55,19 @@ def specification(context: StudyContext, candidate: Candidate) -> TrialSpec:
         validation=context.data.validation,
         hyperparameters=hyperparameters(chosen, adapter.options()),
         evaluation=config.evaluation,
+        backend=_definite(config.backend, context.device),
         device=context.device,
         micro_batch=None if config.executor.micro_batch == "auto" else config.executor.micro_batch,
         folder=context.paths.trial(candidate.number).folder,
         reward_sources=context.reward_sources,
     )
+
+
+def _definite(backend: Backend, device: str) -> Backend:
+    """Return a backend whose number of processes is a number."""
+    if not isinstance(backend, DeepSpeed | FSDP):
+        return backend
+    return backend.model_copy(update={"processes": processes(backend, 0 if device == "cpu" else len(gpus()))})
 
 
 def planned_steps(context: StudyContext, spec: TrialSpec) -> tuple[int, int]:

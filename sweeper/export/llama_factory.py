@@ -46,7 +46,13 @@ CARRIED = {
 }
 """TRL's fields that are transformers' own, which LLaMA-Factory inherits."""
 
-ATTENTION = {"sdpa": "sdpa", "eager": "disabled", "flash_attention_2": "fa2"}
+ATTENTION = {
+    "sdpa": "sdpa",
+    "eager": "disabled",
+    "flash_attention_2": "fa2",
+    "flash_attention_3": "fa3",
+    "flex_attention": "sdpa",  # it has no word for it; the same mathematics
+}
 
 
 def write(source: ExportSource, folder: Path, out: Path) -> list[str]:

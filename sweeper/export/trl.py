@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from sweeper.config.backend import TRL
 from sweeper.config.evaluation import LOSSES
 from sweeper.config.technique import SFT
 from sweeper.errors import ExportError
@@ -150,8 +151,17 @@ def _hyperparameters(source: ExportSource) -> dict[str, Any]:
         "fp16": source.dtype == "float16",
         "seed": source.spec.seed,
         "trust_remote_code": source.spec.model.trust_remote_code,
+        **_backend(source),
         **{name: _listed(name, value) for name, value in hyperparameters.trl.items()},
     }
+
+
+def _backend(source: ExportSource) -> dict[str, Any]:
+    """Return what the study added to TRL's trainer; processes that share a trial change nothing in what is learned."""
+    backend = source.spec.backend
+    if not isinstance(backend, TRL) or backend.is_plain:
+        return {}
+    return {"use_liger_kernel": backend.liger, "torch_compile": backend.compile}
 
 
 def _technique(source: ExportSource) -> dict[str, Any]:

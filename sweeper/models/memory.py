@@ -78,6 +78,7 @@ class Workload:
         dtype: What the model computes in.
         gradient_checkpointing: Whether activations are computed anew in the backward pass.
         attention_matrix: Whether attention keeps its heads x tokens x tokens weights (eager attention only).
+        spread_over: Processes that hold the base model's weights between them.
     """
 
     adapter: AnyAdapter
@@ -87,6 +88,7 @@ class Workload:
     dtype: str = "bfloat16"
     gradient_checkpointing: bool = False
     attention_matrix: bool = False
+    spread_over: int = 1
 
 
 def estimate(facts: ModelFacts, work: Workload, micro_batch: int) -> MemoryEstimate:
@@ -99,8 +101,8 @@ def estimate(facts: ModelFacts, work: Workload, micro_batch: int) -> MemoryEstim
     trained = trained_parameters(facts, work)
     width = _TYPE_BYTES[work.dtype]
     return MemoryEstimate(
-        base=base_bytes(facts, work.adapter, work.dtype)
-        * (1 + work.adapter.changes_base),  # what changes is kept, to be put back
+        # What changes the base keeps a copy of it, to put it back.
+        base=base_bytes(facts, work.adapter, work.dtype) // work.spread_over * (1 + work.adapter.changes_base),
         adapter=trained * _FLOAT32,
         gradients=trained * _FLOAT32,
         optimizer=2 * trained * _FLOAT32,

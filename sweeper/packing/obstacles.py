@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sweeper.config.adapter import AnyAdapter, LowRank, QLoRA
+from sweeper.config.backend import TRL
 from sweeper.config.parameters import PARAMETERS
 from sweeper.config.space import ADAPTER, Choice, Fixed, Range, bare, ranges_of
 from sweeper.config.study import StudyConfig
@@ -21,6 +22,10 @@ def obstacle_in_study(config: StudyConfig, space: Mapping[str, Range]) -> str | 
     """Return why a study cannot be packed as far as its file tells, or None where it can."""
     if config.technique.kind != "sft":
         return f"{config.technique.kind} is trained by TRL's own trainer, which trains one model at a time"
+    if not isinstance(config.backend, TRL):
+        return f"with the backend {config.backend.kind} each trial has processes of its own"
+    if not config.backend.is_plain:
+        return "liger and compile change the base model's own passes, which trials would share"
     in_adapter = next(filter(None, map(_obstacle_in_adapter, config.variants(space))), None)
     if in_adapter is not None:
         return in_adapter

@@ -28,6 +28,7 @@ def training_arguments(spec: TrialSpec, base: BaseModel) -> dict[str, Any]:
         "bf16": base.dtype is torch.bfloat16,
         "fp16": base.dtype is torch.float16,
         "use_cpu": base.device == "cpu",
+        **base.backend.arguments(),
         "seed": spec.seed,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from transformers import (
@@ -28,6 +28,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from sweeper.config.adapter import AnyAdapter, QuantisedBase
 from sweeper.config.model import ModelConfig
 from sweeper.errors import ModelError
+from sweeper.training.backends.base import TrainingBackend
 from sweeper.training.device import resolve_attention, resolve_dtype
 from sweeper.training.micro_batch import is_out_of_memory
 from sweeper.training.quiet import quieten
@@ -49,6 +50,7 @@ class BaseModel:
         device: ``cpu`` or ``cuda:N``.
         dtype: What it computes in.
         attention: Attention implementation in transformers' words.
+        backend: What trains adapters on it.
         tokenised: Training data already tokenised for this model, by what it was made from.
         measured: What the model without an adapter was found to say of held-out rows, by those rows.
         initial: While an adapter is on it whose start was taken out of the weights: a folder with that start.
@@ -59,6 +61,7 @@ class BaseModel:
     device: str
     dtype: torch.dtype
     attention: str
+    backend: TrainingBackend = field(default_factory=TrainingBackend)
     tokenised: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     measured: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     initial: Path | None = None
@@ -87,12 +90,18 @@ class BaseModel:
             if _changes_base(config):
                 stack.enter_context(self._weights_kept())
             saved = self._attributes()
-            adapted = _attach(self.model, config)
+            adapted = self._attach(config, seed)
             stack.callback(self._detach, saved)
             if _changes_base(config):
                 self.initial = Path(stack.enter_context(TemporaryDirectory())) / "initial"
                 adapted.save_pretrained(str(self.initial))
             yield adapted
+
+    def _attach(self, config: PeftConfig, seed: int) -> PeftModel:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")  # PEFT then sets it itself
+            warnings.filterwarnings("ignore", message="lora with eva initialization used with low_cpu_mem_usage=False")
+            return self.backend.attach(self.model, config, seed)
 
     @contextmanager
     def _weights_kept(self) -> Iterator[None]:
@@ -170,13 +179,6 @@ class BaseModel:
         return model.eval()
 
 
-def _attach(model: PreTrainedModel, config: PeftConfig) -> PeftModel:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")  # PEFT then sets it itself
-        warnings.filterwarnings("ignore", message="lora with eva initialization used with low_cpu_mem_usage=False")
-        return get_peft_model(model, config)
-
-
 def _changes_base(config: PeftConfig) -> bool:
     return isinstance(config, LoraConfig) and config.init_lora_weights in ("pissa", "olora")
 
@@ -190,7 +192,12 @@ def take_off(model: PreTrainedModel) -> None:
 
 
 def load_base(
-    folder: Path, config: ModelConfig, adapter: AnyAdapter, device: str, head: Head = "language"
+    folder: Path,
+    config: ModelConfig,
+    adapter: AnyAdapter,
+    device: str,
+    head: Head = "language",
+    backend: TrainingBackend | None = None,
 ) -> BaseModel:
     """Load a base model from a local folder, quantised as the adapter asks.
 
@@ -201,6 +208,7 @@ def load_base(
         HardwareError: If the device lacks what the configuration asks for.
     """
     quieten()
+    backend = backend or TrainingBackend()
     if device != "cpu":
         torch.cuda.set_device(torch.device(device))  # the trainer's "cuda" is then this one
     dtype = resolve_dtype(config.dtype, device)
@@ -212,7 +220,7 @@ def load_base(
             dtype=dtype,
             attn_implementation=attention,
             quantization_config=_quantization(adapter, dtype, head),
-            device_map={"": device},
+            **backend.load_arguments(device),
             trust_remote_code=config.trust_remote_code,
             use_safetensors=True,
             local_files_only=True,
@@ -231,7 +239,7 @@ def load_base(
     model.eval()
     if device == "cpu":
         _keep_gradients(model)
-    return BaseModel(model, tokenizer, device, dtype, attention)
+    return BaseModel(model, tokenizer, device, dtype, attention, backend)
 
 
 _LOADERS = {"language": AutoModelForCausalLM, "score": AutoModelForSequenceClassification}

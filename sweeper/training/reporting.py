@@ -11,6 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from sweeper.config.trial import Decision, Report
 from sweeper.errors import DivergedError, TrialError
+from sweeper.training.sharded import gathered
 from sweeper.training.weights import Adapted, trained_weights
 
 _REPORTED = {
@@ -115,7 +116,8 @@ class ReportingCallback(TrainerCallback):
         require_finite(measured, state.global_step)  # no text is generated with weights that are no numbers
         if self.evaluate is not None:
             measured |= self.evaluate(model)
-        self.best.offer(state.global_step, measured, trained_weights(model))
+        with gathered(model):
+            self.best.offer(state.global_step, measured, trained_weights(model))
         self._tell(state, control, measured)
         return control
 

@@ -46,7 +46,7 @@ class Progress:
 
 @dataclass
 class Ledger:
-    """A trial's folder and what will be its result."""
+    """A trial's folder and what will be its result. Of several processes only the leading one writes."""
 
     spec: TrialSpec
     base: BaseModel
@@ -58,13 +58,16 @@ class Ledger:
 
     def begin(self) -> None:
         """Make the folder, without what a study of the same name whose database is gone may have left."""
+        if not self.base.backend.ranks.leads:
+            return
         self.paths.result.unlink(missing_ok=True)
         shutil.rmtree(self.paths.adapter, ignore_errors=True)
         write_atomically(self.paths.spec, self.spec.model_dump_json(indent=2) + "\n")
 
     def complete(self, progress: Progress, model: Adapted, latency_ms: float | None) -> TrialResult:
         """Save the adapter on ``model`` and return the result of a trial that trained to its end."""
-        size, digest = save_adapter(self.base, model, self.paths.adapter)
+        leads = self.base.backend.ranks.leads
+        size, digest = save_adapter(self.base, model, self.paths.adapter) if leads else (None, None)
         kept = {
             "latency_ms": latency_ms,
             "adapter_bytes": size,
@@ -95,7 +98,8 @@ class Ledger:
             micro_batch=progress.micro_batch,
             **more,
         )
-        write_atomically(self.paths.result, result.model_dump_json(indent=2) + "\n")
+        if self.base.backend.ranks.leads:
+            write_atomically(self.paths.result, result.model_dump_json(indent=2) + "\n")
         return result
 
     def failed(self, progress: Progress, error: Exception) -> TrialResult:
@@ -111,7 +115,7 @@ class Ledger:
         if isinstance(error, DivergedError):
             return self.result(progress, Outcome.DIVERGED, str(error))
         text = "".join(traceback.format_exception(error))
-        write_atomically(self.spec.folder / "error.txt", redact(text))
+        write_atomically(self.paths.error(self.base.backend.ranks.rank), redact(text))
         outcome = Outcome.INFEASIBLE if is_out_of_memory(error) else Outcome.FAILED  # outside of a step, e.g. Adam's
         return self.result(progress, outcome, redact(f"{type(error).__name__}: {error}")[:2000])
 

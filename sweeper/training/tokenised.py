@@ -44,10 +44,11 @@ def tokenised(
     key = (spec.train, spec.validation, spec.technique, *_row_fields(spec))
     if key not in base.tokenised:
         folder = spec.train.parent / "tokenised" / _digest(spec, base)
-        if not folder.is_dir():
-            with new_folder(folder) as filled:
-                for split, dataset in _prepare(spec, base, model, arguments).items():
-                    dataset.save_to_disk(str(filled / split))
+        with base.backend.ranks.leader_first():
+            if not folder.is_dir():
+                with new_folder(folder) as filled:
+                    for split, dataset in _prepare(spec, base, model, arguments).items():
+                        dataset.save_to_disk(str(filled / split))
         base.tokenised[key] = tuple(load_from_disk(str(folder / split)) for split in ("train", "validation"))
     train, validation = base.tokenised[key]
     return train, validation

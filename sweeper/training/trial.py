@@ -14,8 +14,9 @@ from sweeper.training.latency import milliseconds_per_token
 from sweeper.training.micro_batch import MicroBatch
 from sweeper.training.reporting import ReportingCallback
 from sweeper.training.results import Ledger, Progress
+from sweeper.training.sharded import gathered, restore
 from sweeper.training.techniques import build_trainer
-from sweeper.training.weights import Adapted, put_back
+from sweeper.training.weights import Adapted
 
 Evaluate = Callable[[Adapted], dict[str, float]]
 """Measures the task's own metrics on the validation split, beside the loss."""
@@ -60,7 +61,8 @@ class _Run:
         self.spec = spec
         self.base = base
         self.ledger = Ledger(spec, base)
-        self.micro_batch = MicroBatch(min(micro_batch, spec.rows_per_step))
+        several = base.backend.ranks.size > 1
+        self.micro_batch = MicroBatch(min(micro_batch, spec.rows_per_step), fixed=several)
         self.trainer: Any = None
         self.clock = time.monotonic()
 
@@ -75,10 +77,11 @@ class _Run:
             return self.ledger.result(self.progress, Outcome.PRUNED, PRUNED)
         if decision is Decision.INTERRUPT:
             return self.ledger.result(self.progress, Outcome.INTERRUPTED, STOPPED)
-        put_back(model, self.ledger.best.weights)
+        restore(model, self.ledger.best.weights)
         timed = "latency" in self.spec.evaluation.objectives
         latency = milliseconds_per_token(model, self.base.tokenizer) if timed else None
-        return self.ledger.complete(self.progress, model, latency)
+        with gathered(model):
+            return self.ledger.complete(self.progress, model, latency)
 
     @property
     def progress(self) -> Progress:

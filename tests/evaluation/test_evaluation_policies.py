@@ -138,7 +138,9 @@ def test_the_bases_answers_are_found_once(base, monkeypatch):
 
     asked = []
     answer = generation.answers
-    monkeypatch.setattr(generation, "answers", lambda model, *more, **named: asked.append(model) or answer(model, *more, **named))
+    monkeypatch.setattr(
+        generation, "answers", lambda model, *more, **named: asked.append(model) or answer(model, *more, **named)
+    )
     rows = [{**row, "prompt": f"once {row['prompt']}"} for row in prompts()]
     scorer(base, rows)
     measure = scorer(base, rows)

@@ -14,7 +14,7 @@ import yaml
 from sweeper.config.adapter import LoRA
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.rewards import ExactMatchReward, FunctionReward, LengthReward, RewardSources
-from sweeper.config.technique import CPO, DPO, GRPO, KTO, RLOO, ORPO, RewardModel
+from sweeper.config.technique import CPO, DPO, GRPO, KTO, ORPO, RLOO, RewardModel
 from sweeper.errors import ExportError
 from sweeper.export import export
 
@@ -60,7 +60,9 @@ def test_trl_trains_what_is_exported(make_source, tmp_path, kind):
     assert any(decides in entry for entry in state["log_history"])
     if trl:
         assert values["per_device_train_batch_size"] * values["gradient_accumulation_steps"] == 8 * 4
-        assert {"rewards/length/mean", "rewards/function/mean", "rewards/exact_match/mean"} <= state["log_history"][0].keys()
+        assert {"rewards/length/mean", "rewards/function/mean", "rewards/exact_match/mean"} <= state["log_history"][
+            0
+        ].keys()
         assert state["log_history"][0]["rewards/function/mean"] == 1.0
 
 

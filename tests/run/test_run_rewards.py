@@ -24,8 +24,16 @@ REWARD_MODEL = {
     "name": "ranker",
     "shape": "same_preference",
     "technique": {"kind": "reward", "max_length": 64},
-    "search": {"space": {"learning_rate": [1e-2, 2e-2], "batch_size": 8, "epochs": 3, "lora_rank": 4}, "n_trials": 2, "confirm": 0},
-    "evaluation": {"metric": "preference_accuracy", "metrics": ["preference_margin", "preference_accuracy"], "candidates": 1},
+    "search": {
+        "space": {"learning_rate": [1e-2, 2e-2], "batch_size": 8, "epochs": 3, "lora_rank": 4},
+        "n_trials": 2,
+        "confirm": 0,
+    },
+    "evaluation": {
+        "metric": "preference_accuracy",
+        "metrics": ["preference_margin", "preference_accuracy"],
+        "candidates": 1,
+    },
 }
 
 
@@ -129,8 +137,12 @@ class Stopping(Silent):
 
 
 def test_stopped_and_resumed_it_is_the_same_study(study_file, monkeypatch, tmp_path):
-    (tmp_path / "earning.py").write_text("def short(completions, **_):\n    return [-len(text) for text in completions]\n")
-    study = policy({"kind": "exact_match"}, {"kind": "function", "function": "earning:short", "weight": 0.01}, kind="rloo")
+    (tmp_path / "earning.py").write_text(
+        "def short(completions, **_):\n    return [-len(text) for text in completions]\n"
+    )
+    study = policy(
+        {"kind": "exact_match"}, {"kind": "function", "function": "earning:short", "weight": 0.01}, kind="rloo"
+    )
     run_study(study_file(**study))
     whole = values(Home.current())
     monkeypatch.setenv("SWEEPER_HOME", str(tmp_path / "other"))

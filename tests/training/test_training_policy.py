@@ -16,7 +16,9 @@ KINDS = {"grpo": GRPO, "rloo": RLOO}
 EARNS = ("mean_reward", "kl", "win_rate")
 
 
-def policy_spec(model, folder, kind="grpo", *, generations=4, rewards=(ExactMatchReward(),), shape="same_answer", **more):
+def policy_spec(
+    model, folder, kind="grpo", *, generations=4, rewards=(ExactMatchReward(),), shape="same_answer", **more
+):
     """A policy that answers with one token; the same token is right for every prompt."""
     technique = KINDS[kind](
         max_length=more.pop("max_length", 64), max_completion_length=more.pop("longest", 1), rewards=rewards
@@ -74,7 +76,13 @@ def test_a_policy_learns_what_is_rewarded(lora_base, tiny_model, tmp_path, kind)
 
 def test_a_policy_on_a_quantised_base_learns_too(qlora_base, tiny_model, tmp_path):
     spec = policy_spec(
-        tiny_model, tmp_path, generations=8, learning_rate=1e-2, adapter=QLoRA(), longest=4, rewards=(LengthReward(target=3),)
+        tiny_model,
+        tmp_path,
+        generations=8,
+        learning_rate=1e-2,
+        adapter=QLoRA(),
+        longest=4,
+        rewards=(LengthReward(target=3),),
     )
     result, curve = trained(qlora_base, spec)
     assert result.outcome is Outcome.COMPLETE, result.reason
@@ -106,7 +114,9 @@ def test_steps_are_as_planned_and_no_prompt_is_left_out(lora_base, tiny_model, t
 
     asked = []
     earn = RewardFunction.__call__
-    monkeypatch.setattr(RewardFunction, "__call__", lambda self, prompts, *a, **k: asked.append(prompts) or earn(self, prompts, *a, **k))
+    monkeypatch.setattr(
+        RewardFunction, "__call__", lambda self, prompts, *a, **k: asked.append(prompts) or earn(self, prompts, *a, **k)
+    )
     spec = policy_spec(tiny_model, tmp_path, kind, rows=21, epochs=1.5)
     from sweeper.training.trial import train_trial
 
@@ -117,7 +127,9 @@ def test_steps_are_as_planned_and_no_prompt_is_left_out(lora_base, tiny_model, t
     assert result.tokens > 0
 
 
-def test_where_memory_runs_out_the_parts_are_halved_and_nothing_else_changes(lora_base, tiny_model, tmp_path, monkeypatch):
+def test_where_memory_runs_out_the_parts_are_halved_and_nothing_else_changes(
+    lora_base, tiny_model, tmp_path, monkeypatch
+):
     import torch
 
     from sweeper.training.techniques.policy import FittingGRPOTrainer
@@ -185,7 +197,9 @@ def test_long_prompts_are_dropped_and_none_left_is_a_fault(lora_base, tiny_model
 
 
 def test_chats_are_answered_through_the_template(lora_base, tiny_model, tmp_path):
-    spec = policy_spec(tiny_model, tmp_path, shape="prompt_completion_chat", longest=3, rewards=(LengthReward(target=3),))
+    spec = policy_spec(
+        tiny_model, tmp_path, shape="prompt_completion_chat", longest=3, rewards=(LengthReward(target=3),)
+    )
     result, curve = trained(lora_base, spec)
     assert result.outcome is Outcome.COMPLETE, result.reason
     assert 0 <= curve.of("mean_reward")[-1] <= 1
@@ -196,5 +210,7 @@ def test_a_lora_trial_has_no_copy_of_its_adapter(lora_base, tiny_model, tmp_path
 
     spec = policy_spec(tiny_model, tmp_path, adapter=LoRA(), epochs=1.0)
     trained(lora_base, spec)
-    assert not any("ref" in name.split(".") for name in load_file(spec.folder / "adapter" / "adapter_model.safetensors"))
+    assert not any(
+        "ref" in name.split(".") for name in load_file(spec.folder / "adapter" / "adapter_model.safetensors")
+    )
     assert not hasattr(lora_base.model, "peft_config")

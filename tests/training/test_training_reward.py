@@ -21,7 +21,10 @@ def scoring(tiny_model):
     """Bases with a head that scores, each loaded once."""
     from sweeper.training.base_model import load_base
 
-    return {kind: load_base(tiny_model, ModelConfig(name="tiny"), adapter, "cpu", "score") for kind, adapter in ADAPTERS.items()}
+    return {
+        kind: load_base(tiny_model, ModelConfig(name="tiny"), adapter, "cpu", "score")
+        for kind, adapter in ADAPTERS.items()
+    }
 
 
 def reward_spec(model, folder, kind="lora", shape="same_preference", **changes):

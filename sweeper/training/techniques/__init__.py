@@ -49,4 +49,5 @@ def build_trainer(
     cast_adapter(base, model)
     initialise(spec.adapter, model, spec.model_folder, trainer.train_dataset, getattr(trainer, "collate", None))
     give_lora_plus(trainer, spec.adapter)
+    base.backend.prepare(trainer)
     return trainer
