@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
 from sweeper.config.trial import Outcome
 from sweeper.errors import ExportError
@@ -100,3 +103,13 @@ def _merged(source, tmp_path):
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= {
         path.name for path in folder.iterdir()
     }
+    if source.quantised is not None or source.spec.adapter.is_full:
+        return  # compared by the export itself, and by tests/export
+    base = AutoModelForCausalLM.from_pretrained(source.base.folder, dtype=torch.float32)
+    merged = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    ids = torch.tensor([[5, 6, 7, 8, 9]])
+    with torch.no_grad():
+        plain = base(ids).logits
+        adapted = PeftModel.from_pretrained(base, source.adapter_folder).eval()(ids).logits
+        torch.testing.assert_close(merged(ids).logits, adapted, rtol=1e-3, atol=1e-3)
+    assert (plain - adapted).abs().max() > 0.01
