@@ -46,6 +46,7 @@ class GoalResult:
         meets: Numbers of those that meet it, the smallest first.
         nearest: The one with the best score.
         miss: By how much the nearest misses the goal; 0 where it meets it.
+        seeks_smallest: Whether the smallest that meets it is sought; else the winner alone is held against it.
     """
 
     metric: str
@@ -55,6 +56,7 @@ class GoalResult:
     meets: tuple[int, ...]
     nearest: int
     miss: float
+    seeks_smallest: bool
 
     @property
     def met(self) -> bool:
@@ -70,7 +72,7 @@ class GoalResult:
         bound = "at most" if direction(self.metric) == "minimize" else "at least"
         asked = f"{self.metric} of {bound} {self.goal:g} on the {self.split} split"
         best = self._shown(self.nearest)
-        if len(self.contenders) == 1:
+        if not self.seeks_smallest:
             return f"goal met: {asked}, by {best}" if self.met else f"goal missed by {self.miss:.3g}: {asked}, {best}"
         if self.smallest is None:
             return f"no model meets the goal: {asked}; the nearest, {best}, misses it by {self.miss:.3g}"
@@ -101,7 +103,7 @@ def judge(config: EvaluationConfig, contenders: Sequence[Contender], split: str)
     nearest = best_first(metric, contenders)[0]
     miss = 0.0 if meeting else abs(goal - nearest.score)
     numbers = tuple(one.number for one in meeting)
-    return GoalResult(metric, goal, split, tuple(contenders), numbers, nearest.number, miss)
+    return GoalResult(metric, goal, split, tuple(contenders), numbers, nearest.number, miss, bool(config.objectives))
 
 
 def best_first(metric: str, contenders: Sequence[Contender]) -> list[Contender]:

@@ -38,7 +38,7 @@ def markdown_report(
     """
     bases = named_bases(base)
     own = bases[comparison.base_of[comparison.winner]]
-    decided = goal is not None and len(goal.contenders) > 1
+    decided = goal is not None and goal.seeks_smallest
     sections = [
         f"# {escape(title)}",
         *([f"**{_capital(escape(str(goal)))}.**"] if goal else []),
