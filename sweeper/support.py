@@ -174,8 +174,8 @@ def _deepspeed(case: Case) -> str | None:
         return None
     if backend.stage == 3 and isinstance(adapter, QLoRA) and adapter.quantization == "int8":
         return (
-            "backend: deepspeed with stage 3 spreads the weights of an int8 base without the scales that belong to "
-            "them; use quantization: nf4, or stage: 2"
+            "backend: deepspeed with stage 3 was never seen to train an int8 base right; use quantization: nf4, or "
+            "stage: 2"
         )
     if backend.offload != "none" and case.on_cpu:
         return "backend.offload moves to main memory, which on the CPU is where training is; leave it out"

@@ -15,17 +15,17 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
-
+from sweeper.config.base import Frozen
 from sweeper.config.trial import Decision, TrialResult, TrialSpec
 from sweeper.errors import UserError
 from sweeper.executors.line import Line
+from sweeper.paths import cache_folder
 
 if TYPE_CHECKING:
     from sweeper.training.ranks import Ranks
 
 
-class Job(BaseModel):
+class Job(Frozen):
     """What a process is told.
 
     Attributes:
@@ -87,7 +87,10 @@ def main() -> None:
 def train(job: Job, parent: Parent) -> TrialResult:
     """Load the base model as the backend wants it, and train the trial on it."""
     if job.spec.backend.kind == "unsloth":
+        # What it compiles would otherwise be written into the current folder.
+        os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(cache_folder() / "unsloth"))
         import unsloth  # noqa: F401  (before transformers, which it patches)
+
     from sweeper.evaluation.validation import task_metric
     from sweeper.training.backends.table import load
     from sweeper.training.ranks import Ranks

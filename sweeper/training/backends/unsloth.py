@@ -61,6 +61,7 @@ def load_with_unsloth(spec: TrialSpec, device: str) -> BaseModel:
             model_name=str(spec.model_folder),
             max_seq_length=spec.technique.max_length,
             dtype=dtype,
+            device_map={"": device},
             load_in_4bit=isinstance(spec.adapter, QLoRA),
             trust_remote_code=spec.model.trust_remote_code,
         )
