@@ -12,7 +12,7 @@ from sweeper.config.backend import processes, spreads_weights
 from sweeper.config.checkpointing import checkpoints
 from sweeper.config.executor import PackedExecutor
 from sweeper.config.model import ModelConfig
-from sweeper.config.parameters import TECHNIQUE_PARAMETERS
+from sweeper.config.parameters import default_generations
 from sweeper.config.space import ADAPTER, MODEL, space_of
 from sweeper.config.variants import variants
 from sweeper.hardware import Machine
@@ -56,11 +56,8 @@ def memory(study: ResolvedStudy, here: Machine, tokens: Mapping[str, Tokens]) ->
 
 def answers_per_row(study: ResolvedStudy) -> int:
     """Return the most rows that pass through the model for a row of the data: of a prompt, every answer to it."""
-    own = TECHNIQUE_PARAMETERS.get(study.config.technique.kind, {}).get("num_generations")
-    if own is None:
-        return 1
-    searched = study.space.space.get(own.name)
-    return int(max(searched.corners()) if searched is not None else own.default)  # type: ignore[arg-type]
+    searched = study.space.space.get("num_generations")
+    return int(max(searched.corners())) if searched is not None else default_generations(study.config.technique.kind)
 
 
 def slots(study: ResolvedStudy, facts: ModelFacts, work: Workload, free: int | None) -> int:

@@ -166,6 +166,16 @@ TECHNIQUE_PARAMETERS: dict[str, dict[str, Parameter]] = {
 LORA_PARAMETERS = ("lora_rank", "lora_alpha", "lora_dropout", "target_modules")
 """Those that only LoRA and QLoRA have."""
 
+
+def default_generations(technique: str) -> int:
+    """Return how often a prompt is answered where the space does not say; 1 for techniques that answer none."""
+    own = TECHNIQUE_PARAMETERS.get(technique, {}).get("num_generations")
+    if own is None:
+        return 1
+    assert isinstance(own.default, int)
+    return own.default
+
+
 EXCLUSIVE = (("warmup_steps", "warmup_ratio"),)
 """Pairs of which a space may name one only: each says the same thing in another unit."""
 

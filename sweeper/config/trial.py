@@ -14,7 +14,7 @@ from sweeper.config.backend import TRL, Backend
 from sweeper.config.base import Frozen
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.model import ModelConfig
-from sweeper.config.parameters import LORA_PARAMETERS, TECHNIQUE_PARAMETERS, ParameterValue
+from sweeper.config.parameters import LORA_PARAMETERS, ParameterValue, default_generations
 from sweeper.config.rewards import RewardSources
 from sweeper.config.technique import Technique
 
@@ -77,8 +77,8 @@ class TrialSpec(Frozen):
     @property
     def answers_per_row(self) -> int:
         """How many rows pass through the model for a row of the data: of a prompt, every answer to it."""
-        own = TECHNIQUE_PARAMETERS.get(self.technique.kind, {}).get("num_generations")
-        return 1 if own is None else int(self.hyperparameters.trl.get(own.name, own.default))
+        default = default_generations(self.technique.kind)
+        return int(self.hyperparameters.trl.get("num_generations", default)) if default > 1 else 1
 
     @property
     def rows_per_step(self) -> int:

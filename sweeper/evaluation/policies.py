@@ -13,7 +13,7 @@ from sweeper.config.technique import GRPO, RLOO
 from sweeper.evaluation.intervals import FloatArray
 from sweeper.evaluation.metrics import load_metric
 from sweeper.evaluation.rows import Example, read_examples
-from sweeper.evaluation.scores import Scores
+from sweeper.evaluation.scores import MetricScore, Scores
 from sweeper.evaluation.scoring import metric_score, part_of
 from sweeper.training.base_model import BaseModel
 
@@ -72,7 +72,7 @@ class PolicyScorer:
             statistics["kl"] = divergences(model, self._base.model, answers, on_progress=progress)
         for name in set(self._config.metrics) & set(TASK_METRICS):
             statistics[name] = load_metric(name).statistics(texts, references)
-        metrics = {name: metric_score(name, statistics[name]) for name in self._config.metrics}
+        metrics: dict[str, MetricScore] = {name: metric_score(name, statistics[name]) for name in self._config.metrics}
         return Scores(metrics, tuple(example.shown_prompt for example in self._examples), references, texts)
 
     def _answered(self, model: Any, on_progress: Progress | None) -> tuple[list[Answer], FloatArray]:

@@ -1,4 +1,4 @@
-"""A YAML file that TRL 1.16's command line runs as it is: ``trl sft``, ``dpo``, ``kto``, ``reward``, ``grpo``, ...
+"""A YAML file that TRL 1.16's commands run as it is: ``trl sft``, ``dpo``, ``kto``, ``reward``, ``grpo``, ``rloo``.
 
 Its keys are the fields of TRL's ``ScriptArguments``, ``ModelConfig`` and the technique's own config. The data is named
 as a folder with one file a split, not under ``datasets:``, because TRL takes an evaluation split only from the former.

@@ -74,9 +74,9 @@ def remarks(source: ExportSource) -> list[str]:
     """Return what the file's reader should know."""
     technique = _technique(source)
     return [
-        f"The rewards in {MODULE}.py are sweeper's own: sweeper must be installed, and the command must run in this folder.",
-        f"TRL leaves out the last prompts of an epoch that fill no batch of {source.hyperparameters.batch_size}, and takes "
-        f"prompts longer than {technique.max_length} tokens; the study did neither.",
+        f"The rewards in {MODULE}.py are sweeper's own: sweeper must be installed, and the command run in this folder.",
+        f"TRL leaves out the last prompts of an epoch that fill no batch of {source.hyperparameters.batch_size}, and "
+        f"takes prompts longer than {technique.max_length} tokens; the study did neither.",
     ]
 
 

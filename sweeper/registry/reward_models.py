@@ -39,8 +39,8 @@ def _reward_model(reward: AdapterReward, home: Home, database: Database) -> Rewa
     spec = TrialSpec.model_validate_json(specification.read_text(encoding="utf-8"))
     if spec.technique.kind != "reward":
         raise RegistryError(
-            f"technique.rewards: {version} was trained with {spec.technique.kind} and gives no rewards; name an adapter "
-            "that a study of technique reward registered"
+            f"technique.rewards: {version} was trained with {spec.technique.kind} and gives no rewards; name an "
+            "adapter that a study of technique reward registered"
         )
     if not spec.model_folder.is_dir():
         raise RegistryError(f"{version} stands on the base model in {spec.model_folder}, which is gone")

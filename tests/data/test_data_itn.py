@@ -25,7 +25,7 @@ def splits() -> dict[str, list[dict[str, str]]]:
 
 def test_regenerating_gives_the_same_bytes(tmp_path: Path) -> None:
     subprocess.run([sys.executable, str(ITN / "make.py"), "--out", str(tmp_path)], check=True)
-    for name in SIZES:
+    for name in [*SIZES, *(f"preferences-{name}" for name in SIZES)]:
         assert (tmp_path / f"{name}.jsonl").read_bytes() == (ITN / f"{name}.jsonl").read_bytes()
 
 
@@ -55,3 +55,16 @@ def test_every_example_of_the_card_is_in_the_data(splits: dict[str, list[dict[st
     examples = set(re.findall(r"`([^`]+ =>)` \| `([^`]+)` \|", card))
     assert len(examples) == 7
     assert examples <= {(row["prompt"], row["completion"]) for split in splits.values() for row in split}
+
+
+def test_pairs_prefer_the_right_number_to_one_with_a_single_digit_misheard(
+    splits: dict[str, list[dict[str, str]]],
+) -> None:
+    for name, rows in splits.items():
+        lines = (ITN / f"preferences-{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        for row, pair in zip(rows, map(json.loads, lines), strict=True):
+            assert list(pair) == ["prompt", "chosen", "rejected"]
+            assert (pair["prompt"], pair["chosen"]) == (row["prompt"], row["completion"])
+            different = [(a, b) for a, b in zip(pair["chosen"], pair["rejected"], strict=True) if a != b]
+            assert len(different) == 1
+            assert all(a.isdigit() and b.isdigit() for a, b in different)

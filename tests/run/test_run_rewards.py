@@ -122,9 +122,12 @@ def test_a_policy_beats_its_base_and_everything_of_it_is_kept(study_file, kind):
     assert set(scores.predictions) == {"one"}
     assert verdict.registered is not None
     with Database.open(Home.current().database, create=False) as database:
-        curve = database.metrics.all("tiny", verdict.trial)
-    names = {name for name, *_ in curve} if isinstance(curve, list) else set(curve)
-    assert {"loss", "train_reward", "mean_reward", "kl"} <= {getattr(each, "name", each) for each in names}
+        kept = {point.name for point in database.metrics.get("tiny", number=verdict.trial)}
+        examples = database.evaluations.examples("tiny", verdict.trial, "test")
+    assert {"loss", "train_reward", "mean_reward", "kl"} <= kept
+    assert {(example.reference, example.generated, example.scores["mean_reward"]) for example in examples} == {
+        ("one", "one", 1.0)
+    }
 
 
 class Stopping(Silent):

@@ -13,12 +13,11 @@ from sweeper.config.trial import Decision, Outcome
 from sweeper.errors import DataError, OutOfMemoryError
 
 KINDS = {"grpo": GRPO, "rloo": RLOO}
+EXACT = ExactMatchReward()
 EARNS = ("mean_reward", "kl", "win_rate")
 
 
-def policy_spec(
-    model, folder, kind="grpo", *, generations=4, rewards=(ExactMatchReward(),), shape="same_answer", **more
-):
+def policy_spec(model, folder, kind="grpo", *, generations=4, rewards=(EXACT,), shape="same_answer", **more):
     """A policy that answers with one token; the same token is right for every prompt."""
     technique = KINDS[kind](
         max_length=more.pop("max_length", 64), max_completion_length=more.pop("longest", 1), rewards=rewards

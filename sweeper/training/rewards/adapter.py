@@ -28,7 +28,8 @@ def reward_model(reward: AdapterReward, sources: RewardSources | None, device: s
 
     def call(prompts: Sequence[Any], completions: Sequence[str], **_: Any) -> list[float]:
         rows = [_tokens(base, source, *pair) for pair in zip(prompts, completions, strict=True)]
-        return until_it_fits(at_once, lambda: _in_parts(model, rows, at_once.rows), undo=lambda: None)
+        found: list[float] = until_it_fits(at_once, lambda: _in_parts(model, rows, at_once.rows), undo=lambda: None)
+        return found
 
     return call
 

@@ -49,7 +49,9 @@ class FittingPolicy(Trainer):
         """Answer the prompts, then sum the gradients of all parts of the answers; return the loss."""
         model.train()
         answers = until_it_fits(self.micro_batch, lambda: self._prepare_inputs(inputs), undo=lambda: None)
-        loss = until_it_fits(self.micro_batch, lambda: self._train_on(model, answers), undo=model.zero_grad)
+        loss: torch.Tensor = until_it_fits(
+            self.micro_batch, lambda: self._train_on(model, answers), undo=model.zero_grad
+        )
         self._step: int = self._step + 1  # TRL answers anew at every step that divides evenly, here at all
         return loss
 
