@@ -21,6 +21,9 @@ from sweeper.config.technique import Technique
 from sweeper.errors import HardwareError
 from sweeper.hardware import Gpu
 
+NOT_INSTALLED = "not installed here"
+"""In every reason that installing something would mend."""
+
 BF16_CAPABILITY = 8.0  # NVIDIA Ampere, the first with bfloat16
 _FLASH_2_CAPABILITY = 8.0  # Ampere: github.com/Dao-AILab/flash-attention, "NVIDIA CUDA Support"
 _FLASH_3_CAPABILITY = 9.0  # Hopper: the same page, "FlashAttention-3 beta release"
@@ -113,7 +116,7 @@ def attention_refusal(kind: Attention, device: str, dtype: str, capability: floa
     if capability is not None and capability < needs:
         return f"which needs compute capability {needs}, and {device} has {capability}; use sdpa, or auto"
     if find_spec(module) is None:
-        return f"which needs the package {package}, not installed here (pip install {package}); use sdpa, or auto"
+        return f"which needs the package {package}, {NOT_INSTALLED} (pip install {package}); use sdpa, or auto"
     if dtype == "float32":
         return "which does not compute in float32; use model.dtype: bfloat16, or attention: sdpa"
     return None
@@ -169,6 +172,7 @@ def _trl(case: Case) -> str | None:
 
 
 def _deepspeed(case: Case) -> str | None:
+    """Stage 3 of DeepSpeed was never seen to train an int8 base right."""
     backend, adapter = case.backend, case.adapter
     if not isinstance(backend, DeepSpeed):
         return None
@@ -185,6 +189,7 @@ def _deepspeed(case: Case) -> str | None:
 
 
 def _fsdp(case: Case) -> str | None:
+    """FSDP does not train a quantised base as one process does, for its weights are packed."""
     if not isinstance(case.backend, FSDP):
         return None
     if isinstance(case.adapter, QLoRA):
@@ -214,6 +219,7 @@ def _processes(case: Case) -> str | None:
 
 
 def _unsloth(case: Case) -> str | None:
+    """Unsloth quantises to nf4, twice."""
     if not isinstance(case.backend, Unsloth):
         return None
     if case.on_cpu:
@@ -224,12 +230,12 @@ def _unsloth(case: Case) -> str | None:
     if case.model.attention != "auto":
         return "backend: unsloth chooses the attention itself; leave model.attention out"
     if find_spec("unsloth") is None:
-        return f"backend: unsloth needs the package unsloth, not installed here: {UNSLOTH_INSTALL}"
+        return f"backend: unsloth needs the package unsloth, {NOT_INSTALLED}: {UNSLOTH_INSTALL}"
     return None
 
 
 def _own_processes(case: Case) -> str | None:
-    """What trains in processes of its own was made for supervised fine-tuning of plain LoRA, and seen with it only."""
+    """Unsloth, DeepSpeed and FSDP train plain LoRA and QLoRA, supervised; everything else runs with `trl`."""
     backend, adapter = case.backend, case.adapter
     if not in_own_processes(backend):
         return None
@@ -237,11 +243,9 @@ def _own_processes(case: Case) -> str | None:
         return f"backend: {backend.kind} trains sft; {case.technique.kind} runs with backend: trl"
     if not isinstance(adapter, LowRank):
         return f"backend: {backend.kind} trains LoRA and QLoRA; adapter {kind_of(adapter)} runs with backend: trl"
-    if adapter.init not in ("default", "gaussian", "orthogonal"):
-        return f"backend: {backend.kind} begins LoRA by itself; init {adapter.init} runs with backend: trl"
-    if adapter.lora_plus is not None:
-        return f"backend: {backend.kind} has an optimizer of its own; lora_plus runs with backend: trl"
-    return None
+    options = {"init": adapter.init != "default", "dora": adapter.dora, "lora_plus": adapter.lora_plus is not None}
+    named = next((name for name, given in options.items() if given), None)
+    return None if named is None else f"backend: {backend.kind} trains plain LoRA; {named} runs with backend: trl"
 
 
 def _loftq(case: Case) -> str | None:
@@ -262,4 +266,4 @@ RULES: tuple[_Rule, ...] = (_dtype, _attention, _trl, _own_processes, _deepspeed
 def _missing(what: str, module: str, extra: str) -> str | None:
     if find_spec(module) is not None:
         return None
-    return f"{what} needs the package {module.replace('_', '-')}, not installed here: pip install 'sweeper[{extra}]'"
+    return f"{what} needs the package {module.replace('_', '-')}, {NOT_INSTALLED}: pip install 'sweeper[{extra}]'"

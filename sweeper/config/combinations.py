@@ -40,7 +40,7 @@ RULES = (
         lambda technique, adapter: (
             technique.kind in ("orpo", "cpo") and adapter.is_prompt_learning and not isinstance(adapter, Prefix)
         ),
-        "TRL's {technique} trainer takes the virtual tokens of {adapter} for answers; use prefix, or dpo",
+        "TRL's trainer for {technique} takes the virtual tokens of {adapter} for answers; use prefix, or dpo",
     ),
     Rule(
         lambda technique, adapter: isinstance(technique, SFT) and technique.packing and adapter.is_prompt_learning,
