@@ -40,6 +40,7 @@ class Standing:
         metric: Decides the search, on the validation split.
         direction: ``minimize`` or ``maximize``.
         objectives: Further aims, all to be small; with any there is no single best trial.
+        goal: What the metric should reach; None where the study names nothing.
         done: Trials that have ended, interrupted and paused ones left out.
         n_trials: Trials in the budget.
         outcomes: How many trials ended in which way; ``running`` for those that have not.
@@ -55,6 +56,7 @@ class Standing:
     metric: str
     direction: str
     objectives: tuple[str, ...]
+    goal: float | None
     done: int
     n_trials: int
     outcomes: dict[str, int]
@@ -165,9 +167,10 @@ def curves(name: str, numbers: Iterable[int]) -> pd.DataFrame:
 
 
 def examples(name: str, number: int, split: str, metric: str) -> pd.DataFrame:
-    """Return the examples of a trial beside the base model's: texts, and both scores by ``metric``."""
+    """Return the examples of a trial beside those of its base model: texts, and both scores by ``metric``."""
     with _database() as database:
-        base = database.evaluations.examples(name, None, split)
+        bases = {(of.number, of.split): of.base for of in database.evaluations.all(name)}
+        base = database.evaluations.examples(name, None, split, bases.get((number, split), ""))
         return frames.pairs(base, database.evaluations.examples(name, number, split), metric)
 
 
@@ -200,6 +203,7 @@ def _standing(record: StudyRecord, found: tuple[TrialRecord, ...]) -> Standing:
         metric=clean(metric),
         direction=direction(metric),
         objectives=tuple(clean(name) for name in evaluation.get("objectives", ())),
+        goal=evaluation.get("goal"),
         done=sum(outcome not in ("running", "interrupted", "paused") for outcome in ended),
         n_trials=search.get("n_trials", len(found)),
         outcomes={outcome: ended.count(outcome) for outcome in dict.fromkeys(ended)},

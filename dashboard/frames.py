@@ -124,8 +124,7 @@ def _leader(done: list[TrialRecord], diverged: int, direction: str) -> dict[str,
 def scores(evaluations: Iterable[Evaluation]) -> pd.DataFrame:
     """Return final scores, a row a subject, split and metric; ``trial`` is empty for the base model."""
     rows = [
-        {"subject": BASE if of.number is None else f"trial {of.number}", "trial": of.number, "split": of.split}
-        | asdict(score)
+        {"subject": of.subject, "trial": of.number, "split": of.split} | asdict(score)
         for of in evaluations
         for score in of.scores
     ]

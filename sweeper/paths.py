@@ -40,6 +40,14 @@ class TrialPaths:
         """The whole state of a trial that was stopped or paused midway; absent once it has ended."""
         return self.folder / "frozen"
 
+    def error(self, rank: int) -> Path:
+        """The traceback of a failed trial; one a process where several train it."""
+        return self.folder / (f"error-{rank}.txt" if rank else "error.txt")
+
+    def log(self, rank: int) -> Path:
+        """What a process of the trial's own wrote to its terminal."""
+        return self.folder / f"process-{rank}.log"
+
     @property
     def is_frozen(self) -> bool:
         """Whether the trial can go on from where it was stopped or paused."""
@@ -66,6 +74,11 @@ class StudyPaths:
     def lock(self) -> Path:
         """Held by the process that runs the study."""
         return self.folder / "lock"
+
+    @property
+    def pipeline(self) -> Path:
+        """The study file of a pipeline, and where it came from; absent for a study of one stage."""
+        return self.folder / "pipeline.json"
 
     @property
     def report(self) -> Path:
@@ -96,6 +109,10 @@ class Home:
     def study(self, name: str) -> StudyPaths:
         """Return the paths of study ``name`` (a validated name: no separators)."""
         return StudyPaths(self.folder / "studies" / name)
+
+    def start(self, name: str, version: int) -> Path:
+        """Return the folder of a registered adapter version merged into its base, for studies that begin there."""
+        return self.folder / "starts" / name / f"v{version}"
 
     def adapter(self, name: str, version: int) -> Path:
         """Return the folder of a registered adapter version."""
@@ -135,6 +152,11 @@ def write_atomically(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically."""
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Return what ``write_json`` wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def export_source(home: Home, database: Database, version: AdapterVersion) -> Ex
         adapter_name=version.name,
         version=version.version,
         adapter_folder=version.folder,
-        base=_base(study, spec),
+        base=_base(version, spec),
         spec=spec,
         dtype=trial.dtype or "float32",
         attention=trial.attention or "sdpa",
@@ -51,15 +51,15 @@ def export_source(home: Home, database: Database, version: AdapterVersion) -> Ex
     )
 
 
-def _base(study: StudyRecord, spec: TrialSpec) -> BaseModelSource:
+def _base(version: AdapterVersion, spec: TrialSpec) -> BaseModelSource:
     entry = lookup(spec.model.name)
     hub_name = (
         spec.model.name if spec.model.name.count("/") == 1 and not spec.model.name.startswith((".", "/")) else None
     )
     return BaseModelSource(
         folder=spec.model_folder,
-        name=study.base_model,
-        fingerprint=study.base_model_fingerprint,
+        name=version.lineage.base_model,
+        fingerprint=version.lineage.base_model_fingerprint,
         hub_id=entry.hub if entry else hub_name,
         revision=spec.model.revision,
         licence=entry.license if entry else None,
@@ -78,7 +78,7 @@ def _split(study: StudyRecord, name: str, home: Home) -> SplitSource:
 def _scores(study: StudyRecord, trial: TrialRecord, database: Database) -> tuple[Score, ...]:
     """Return the trial's final scores beside the base's; empty where it was never scored."""
     evaluations = database.evaluations.all(study.name)
-    base = {(e.split, s.metric): s.score for e in evaluations if e.number is None for s in e.scores}
+    base = {(e.base, e.split, s.metric): s.score for e in evaluations if e.number is None for s in e.scores}
     return tuple(
         Score(
             metric=score.metric,
@@ -86,7 +86,7 @@ def _scores(study: StudyRecord, trial: TrialRecord, database: Database) -> tuple
             score=score.score,
             low=score.low,
             high=score.high,
-            base_score=base[evaluation.split, score.metric],
+            base_score=base[evaluation.base, evaluation.split, score.metric],
             difference_low=score.diff_low,
             difference_high=score.diff_high,
         )

@@ -1,33 +1,60 @@
-"""A study put together with its data, its base model and its preset: all that must hold before anything trains."""
+"""A study put together with its data, its base models and its preset: all that must hold before anything trains."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sweeper.config.evaluation import TASK_METRICS
-from sweeper.config.functions import function_fault
-from sweeper.config.loader import StudyFile, nearest
-from sweeper.config.rewards import FunctionReward, Reward, RewardSources
-from sweeper.config.space import Choice, Fixed, Range, Space, enqueue_faults, space_faults
+from sweeper.config.loader import StudyFile
+from sweeper.config.model import ModelConfig
+from sweeper.config.rewards import RewardSources
 from sweeper.config.study import StudyConfig
-from sweeper.config.yaml_source import parse
 from sweeper.data.splits import SPLITS, Splits, load_splits
-from sweeper.errors import DataError, Fault, ModelError, StudyFileError
+from sweeper.errors import DataError
 from sweeper.hardware import gpus, pick_device
 from sweeper.models.facts import ModelFacts, read_facts
 from sweeper.models.resolve import ModelFolder, resolve
 from sweeper.paths import Home
-from sweeper.presets import ResolvedSpace, resolve_space
-from sweeper.presets import names as preset_names
+from sweeper.presets import ModelSize, ResolvedSpace, resolve_choices
 from sweeper.registry.reward_models import reward_sources
+from sweeper.start import find_start, is_start
+from sweeper.study_faults import (
+    combination_faults,
+    condition_faults,
+    function_faults,
+    largest_rank,
+    module_faults,
+    odd_rank_faults,
+    preset_faults,
+    rank_faults,
+    refuse,
+    tokenizer_faults,
+)
+from sweeper.support import require
 
 Progress = Callable[[str, float | None], None]
 """Told what is being done and how far it is (0 to 1; None where that is not known)."""
 
-_Fault = tuple[tuple[str | int, ...], str]
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A base model of a study.
+
+    Attributes:
+        found: Where it is, or what would have to be downloaded.
+        facts: What it is; None where it is not on this machine yet.
+    """
+
+    found: ModelFolder
+    facts: ModelFacts | None
+
+    @property
+    def size(self) -> ModelSize:
+        """What its recommended ranges depend on."""
+        return ModelSize(self.facts.hidden_size, self.facts.architecture) if self.facts else ModelSize()
 
 
 @dataclass(frozen=True)
@@ -37,8 +64,7 @@ class ResolvedStudy:
     Attributes:
         config: The study.
         splits: Converted rows of the three splits.
-        model: Where the base model is, or what would have to be downloaded.
-        facts: What the base model is; None where it is not on this machine yet.
+        models: Its base models by name.
         space: What is searched, and why.
         device: ``cpu`` or ``cuda:N``, by what the driver lists.
         reward_sources: Where the technique's rewards were found; None where it has none.
@@ -46,8 +72,7 @@ class ResolvedStudy:
 
     config: StudyConfig
     splits: Splits
-    model: ModelFolder
-    facts: ModelFacts | None
+    models: Mapping[str, ResolvedModel]
     space: ResolvedSpace
     device: str
     reward_sources: RewardSources | None = None
@@ -57,51 +82,72 @@ def resolve_study(
     file: StudyFile,
     *,
     fetch: bool = False,
-    on_progress: Progress = lambda stage, fraction: None,
     home: Home | None = None,
+    on_progress: Progress = lambda stage, fraction: None,
 ) -> ResolvedStudy:
-    """Find the data and the model of a study and settle what is searched; imports no torch unless it converts.
+    """Find the data and the models of a study and settle what is searched; imports no torch unless it converts.
 
     What is cheap to find wrong comes first, so that nothing is downloaded for a study that cannot run.
 
     Args:
         file: A valid study with its file's text, where lines are looked up, and folder, where paths start.
-        fetch: Whether to download the model where it is not on this machine.
+        fetch: Whether to download the models that are not on this machine.
+        home: Where adapters are registered that the study begins from or is rewarded by; ``SWEEPER_HOME`` if left out.
         on_progress: Called with what is being done and how far it is.
-        home: Where reward models are registered; ``SWEEPER_HOME`` if left out.
 
     Raises:
-        UserError: Whatever the user has to change: a device that is not there (HardwareError), a reward model that is
-            not registered (RegistryError), data that cannot be used (DataError), a model that is not found
+        UserError: Whatever the user has to change: a device or part that is not there (HardwareError), data that
+            cannot be used (DataError), an adapter that is not registered (RegistryError), a model that is not found
             (ModelNotFoundError) or cannot be used (ModelError), and, with their lines (StudyFileError), an unknown
-            preset, a reward function that is not there, target modules that the model does not have, ranks above what
-            it allows, conditions that cannot hold, configurations outside the space.
+            preset, reward functions that are not there, options that do not go together, target modules that a model
+            does not have, ranks above what it allows, conditions that cannot hold, configurations outside the space,
+            losses of models that cannot be compared.
     """
-    config = file.config
-    _refuse(file, list(_preset_faults(config)))
-    device = pick_device(config.executor.device, gpus())
+    config, home = file.config, home or Home.current()
+    refuse(file, [*preset_faults(config), *combination_faults(config), *function_faults(config, file.folder)])
+    present = gpus()
+    device = pick_device(config.executor.device, present)
+    require(config, device, present)
     rewards = getattr(config.technique, "rewards", ())
-    _refuse(file, list(_function_faults(rewards, file.folder)))
-    sources = reward_sources(rewards, file.folder, home or Home.current()) if rewards else None
+    sources = reward_sources(rewards, file.folder, home) if rewards else None
     splits = load_splits(config.data, file.folder, config.technique.rows)
     _require_answers(config, splits)
-    model = resolve(config.model, file.folder, fetch=fetch, on_progress=on_progress)
-    facts = read_facts(model.path) if model.planned is None else None
-    faults = list(_module_faults(config.search.space, facts))
-    max_rank = None if faults or facts is None else _largest_rank(config.search.space, facts)
-    space = resolve_space(
-        config.search,
-        config.technique,
-        config.adapter,
-        len(splits.train),
-        hidden_size=facts.hidden_size if facts else None,
-        architecture=facts.architecture if facts else None,
-        max_rank=max_rank,
-    )
-    faults += _rank_faults(config.search.space, max_rank)
-    faults += _condition_faults(config, space.space)
-    _refuse(file, faults)
-    return ResolvedStudy(config, splits, model, facts, space, device, sources)
+    models = _models(file, home, fetch, on_progress)
+    space = _space(file, models, len(splits.train))
+    return ResolvedStudy(config, splits, models, space, device, sources)
+
+
+def _models(file: StudyFile, home: Home, fetch: bool, on_progress: Progress) -> dict[str, ResolvedModel]:
+    """Find every base model; each must be somewhere before any is downloaded."""
+    wanted = file.config.models
+    if fetch and len(wanted) > 1:
+        for model in wanted.values():
+            _find(model, file.folder, home, fetch=False, on_progress=on_progress)
+    found = {
+        name: _find(model, file.folder, home, fetch=fetch, on_progress=on_progress) for name, model in wanted.items()
+    }
+    return {name: ResolvedModel(of, read_facts(of.path) if of.planned is None else None) for name, of in found.items()}
+
+
+def _find(model: ModelConfig, folder: Path, home: Home, *, fetch: bool, on_progress: Progress) -> ModelFolder:
+    if is_start(model):
+        return find_start(model, home, fetch=fetch, on_progress=on_progress)
+    return resolve(model, folder, fetch=fetch, on_progress=on_progress)
+
+
+def _space(file: StudyFile, models: Mapping[str, ResolvedModel], train_rows: int) -> ResolvedSpace:
+    config = file.config
+    known = {name: model.facts for name, model in models.items() if model.facts is not None}
+    here = [models[name].found.path for name in known]
+    faults = [*tokenizer_faults(config, here), *module_faults(config, known)]
+    max_ranks = {label: None if faults else largest_rank(config, label, known) for label in config.adapters}
+    space = resolve_choices(config, train_rows, {name: model.size for name, model in models.items()}, max_ranks)
+    if not faults:
+        faults += rank_faults(config, known)
+    faults += odd_rank_faults(config, space.space)
+    faults += condition_faults(config, space.space)
+    refuse(file, faults)
+    return space
 
 
 def _require_answers(config: StudyConfig, splits: Splits) -> None:
@@ -112,7 +158,12 @@ def _require_answers(config: StudyConfig, splits: Splits) -> None:
             f"evaluation: {need_answers[0]} compares answers, and rows of plain text have none; use perplexity or "
             "eval_loss as evaluation.metric and evaluation.metrics, or data with prompts and completions"
         )
-    if splits.kind.startswith("prompt") and config.technique.rows == "prompts":
+    if getattr(config.technique, "assistant_only", False) and splits.kind != "messages":
+        raise DataError(
+            "technique.assistant_only learns every turn of the assistant's in a conversation, and these data are "
+            f"{splits.kind.replace('_', ' and ')}; give the rows as messages, or leave it out"
+        )
+    if config.technique.rows == "prompts":
         _require_references(config, splits, need_answers)
 
 
@@ -124,76 +175,3 @@ def _require_references(config: StudyConfig, splits: Splits, need_answers: list[
             f"data: {[*need_answers, *rewarded][0]} compares answers with a reference, and {without[0]} has rows "
             "without one; add a column reference (data.columns renames yours)"
         )
-
-
-def _refuse(file: StudyFile, faults: list[_Fault]) -> None:
-    """Raise what is wrong with a study, each fault with its line."""
-    if faults:
-        source = parse(str(file.path), file.text)
-        found = (Fault(".".join(map(str, path)), message, source.line(path)) for path, message in faults)
-        raise StudyFileError(str(file.path), tuple(found))
-
-
-def _preset_faults(config: StudyConfig) -> Iterator[_Fault]:
-    name = config.search.preset
-    if name not in preset_names():
-        hint = nearest(name, preset_names())
-        known = f"there is no preset {name!r}; known are {', '.join(preset_names())}"
-        yield ("search", "preset"), f"{known}; {hint}" if hint else known
-
-
-def _function_faults(rewards: Sequence[Reward], folder: Path) -> Iterator[_Fault]:
-    for index, reward in enumerate(rewards):
-        if isinstance(reward, FunctionReward) and (fault := function_fault(reward.function, folder)):
-            yield ("technique", "rewards", index, "function"), fault
-
-
-def _module_faults(own: Space, facts: ModelFacts | None) -> Iterator[_Fault]:
-    if facts is None:
-        return
-    if not facts.linear:
-        raise ModelError(f"{facts.architecture} has no linear layers that an adapter could sit on")
-    for modules in _targets(own):
-        try:
-            facts.targets(modules)
-        except ModelError as error:
-            yield ("search", "space", "target_modules"), str(error)
-
-
-def _targets(space: Space) -> tuple[Any, ...]:
-    """Return every value that ``target_modules`` may take."""
-    return _values(space["target_modules"]) if "target_modules" in space else ("all-linear",)
-
-
-def _largest_rank(space: Space, facts: ModelFacts) -> int:
-    return min(facts.largest_rank(modules) for modules in _targets(space))
-
-
-def _rank_faults(own: Space, max_rank: int | None) -> Iterator[_Fault]:
-    if max_rank is None or "lora_rank" not in own:
-        return
-    above = [rank for rank in _values(own["lora_rank"]) if isinstance(rank, int | float) and rank > max_rank]
-    if above:
-        yield (
-            ("search", "space", "lora_rank"),
-            f"rank {', '.join(map(str, above))} is above what the model allows: its smallest adapted layer is "
-            f"{max_rank} wide, so the largest rank is {max_rank}",
-        )
-
-
-def _condition_faults(config: StudyConfig, space: Space) -> Iterator[_Fault]:
-    """Conditions and configurations of the file, held against the space with the preset's part in it."""
-    conditions = space_faults(space)
-    for name, message in conditions:
-        yield ("search", "space", name), message
-    if not conditions:
-        for place, message in enqueue_faults(space, config.search.enqueue):
-            index, _, name = place.partition(".")
-            yield ("search", "enqueue", int(index), name), message
-
-
-def _values(range_: Range) -> tuple[Any, ...]:
-    """Return the values that bound a range: all of a choice, else its extremes."""
-    if isinstance(range_, Choice):
-        return range_.choice
-    return (range_.value,) if isinstance(range_, Fixed) else range_.corners()

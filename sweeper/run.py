@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,39 +16,29 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
 from sweeper.config.loader import StudyFile
-from sweeper.config.rewards import RewardSources
 from sweeper.config.space import Space
 from sweeper.config.study import StudyConfig
 from sweeper.data.splits import PreparedData, write_splits
-from sweeper.data.tokens import TokenCounter
 from sweeper.errors import StudyInterrupted, StudyStateError
 from sweeper.executors.base import Executor, Listener, Silent, StopRequest, StudyContext
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.packed import PackedExecutor
 from sweeper.executors.recorder import recover
-from sweeper.models.facts import fingerprint, read_facts
-from sweeper.paths import Home, StudyPaths, write_json
+from sweeper.hardware import gpus
+from sweeper.paths import Home, StudyPaths
 from sweeper.resolve import ResolvedStudy, resolve_study
+from sweeper.resolved import Resolved
 from sweeper.search.storage import open_storage
 from sweeper.search.study import Search
+from sweeper.start import pinned
 from sweeper.store import Database, StudyRecord, StudyState
+from sweeper.support import require
 from sweeper.training.device import resolve_device
 from sweeper.winner import Verdict, find_winner
 
 EXECUTORS: dict[str, Callable[[], Executor]] = {"packed": PackedExecutor, "inline": InlineExecutor}
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "evaluate", "optuna")
-
-
-@dataclass(frozen=True)
-class _Resolved:
-    """What a study was resolved to on this machine, kept beside it for `resume`."""
-
-    model_folder: str
-    fingerprint: str
-    train_rows: int
-    tokens_per_row: int
-    reward_sources: dict[str, Any] | None = None
 
 
 def run_study(
@@ -74,12 +64,13 @@ def run_study(
         SweeperError: If no trial was completed.
     """
     home, listener, stop = home or Home.current(), listener or Silent(), StopRequest() if stop is None else stop
+    file = replace(file, config=pinned(file.config, home))
     config = file.config
     if home.database.exists():  # looked at before anything is downloaded, and made only once the study can run
         with Database.open(home.database, create=True) as database:
             _require_new(file, home, database)
     device = resolve_device(config.executor.device)
-    resolved = resolve_study(file, fetch=True, on_progress=listener.stage, home=home)
+    resolved = resolve_study(file, fetch=True, home=home, on_progress=listener.stage)
     with Database.open(home.database, create=True) as database, _exclusively(home.study(config.name)):
         _require_new(file, home, database)
         context = _begin(file, resolved, device, home, database, listener, stop)
@@ -132,7 +123,7 @@ def _conduct(context: StudyContext, home: Home, *, force: bool, searched: bool =
         if context.stop.is_set:
             raise StudyInterrupted(f"stopped; `sweeper resume {name}` goes on")
         state = StudyState.FINISHED
-        return find_winner(context, executor.base(context), home, force=force)
+        return find_winner(context, partial(executor.base, context), home, force=force)
     except (StudyInterrupted, KeyboardInterrupt):
         state = StudyState.INTERRUPTED
         raise
@@ -153,17 +144,11 @@ def _begin(
     config, paths = file.config, home.study(file.config.name)
     for note in (*resolved.splits.notes, *resolved.space.reasons):
         listener.note(note)
-    lengths = TokenCounter(resolved.model.path).lengths(resolved.splits.train)
+    folders = {name: model.found.path for name, model in resolved.models.items()}
+    on_disk = Resolved.of(folders, resolved.splits.train, config.technique, resolved.reward_sources)
     shutil.rmtree(paths.folder / "trials", ignore_errors=True)  # of a study of this name whose database is gone
     data = write_splits(resolved.splits, paths.data)
-    on_disk = _Resolved(
-        model_folder=str(resolved.model.path),
-        fingerprint=fingerprint(resolved.model.path),
-        train_rows=len(resolved.splits.train),
-        tokens_per_row=config.technique.tokens_per_row(max(lengths)),
-        reward_sources=resolved.reward_sources.model_dump(mode="json") if resolved.reward_sources else None,
-    )
-    write_json(paths.resolved, asdict(on_disk))
+    on_disk.write(paths.resolved)
     storage = open_storage(home.database)
     Search.forget_unbegun(config.name, storage)  # the study's row, written last, is what makes it one
     search = Search.create(
@@ -184,7 +169,7 @@ def _begin(
         seed=config.seed,
         packages=_versions(),
         data_sha256=data.sha256,
-        base_model=config.model.name,
+        base_model=", ".join(on_disk.models),
         base_model_fingerprint=on_disk.fingerprint,
     )
     return _context(config, paths, database, search, data, on_disk, device, listener, stop)
@@ -198,9 +183,10 @@ def _take_up(name: str, home: Home, database: Database, listener: Listener, stop
         paths.data / "train.jsonl", paths.data / "validation.jsonl", paths.data / "test.jsonl", record.data_sha256
     )
     _require(name, paths.resolved, data.train, data.validation, data.test)
-    on_disk = _Resolved(**json.loads(paths.resolved.read_text(encoding="utf-8")))
-    _require(name, Path(on_disk.model_folder))
-    _require_unchanged(record, data, Path(on_disk.model_folder))
+    on_disk = Resolved.read(name, paths.resolved)
+    _require(name, *(Path(model.folder) for model in on_disk.models.values()))
+    _require_unchanged(record, data)
+    on_disk.require_unchanged(name)
     search = Search.open(
         name,
         open_storage(home.database),
@@ -210,6 +196,7 @@ def _take_up(name: str, home: Home, database: Database, listener: Listener, stop
         seed=config.seed,
     )
     device = resolve_device(config.executor.device)
+    require(config, device, gpus())
     return _context(config, paths, database, search, data, on_disk, device, listener, stop)
 
 
@@ -219,14 +206,12 @@ def _require(name: str, *paths: Path) -> None:
         raise StudyStateError(f"study {name!r} cannot go on: {', '.join(missing)} is gone")
 
 
-def _require_unchanged(record: StudyRecord, data: PreparedData, model: Path) -> None:
+def _require_unchanged(record: StudyRecord, data: PreparedData) -> None:
     """Refuse to mix two experiments in one study."""
     for split in ("train", "validation", "test"):
         path: Path = getattr(data, split)
         if hashlib.sha256(path.read_bytes()).hexdigest() != record.data_sha256[split]:
             raise StudyStateError(f"study {record.name!r} cannot go on: {path} is not what it began with")
-    if fingerprint(model) != record.base_model_fingerprint:
-        raise StudyStateError(f"study {record.name!r} cannot go on: the base model in {model} is another one now")
 
 
 def _context(
@@ -235,12 +220,11 @@ def _context(
     database: Database,
     search: Search,
     data: PreparedData,
-    resolved: _Resolved,
+    resolved: Resolved,
     device: str,
     listener: Listener,
     stop: StopRequest,
 ) -> StudyContext:
-    folder, found = Path(resolved.model_folder), resolved.reward_sources
     return StudyContext(
         config=config,
         paths=paths,
@@ -248,14 +232,11 @@ def _context(
         search=search,
         data=data,
         train_rows=resolved.train_rows,
-        tokens_per_row=resolved.tokens_per_row,
-        model_folder=folder,
-        fingerprint=resolved.fingerprint,
-        facts=read_facts(folder),
+        models=resolved.study_models(config),
         device=device,
         listener=listener,
         stop=stop,
-        reward_sources=None if found is None else RewardSources.model_validate(found),
+        reward_sources=resolved.reward_sources,
     )
 
 

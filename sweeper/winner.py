@@ -1,15 +1,17 @@
-"""After the search: the best trials against the base model on the test split, the report, and the registered winner."""
+"""After the search: the best trials against their bases on the test split, the report, and the registered winner."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
-from sweeper.config.trial import Outcome
+from sweeper.config.trial import Outcome, TrialSpec
 from sweeper.data.splits import read_prepared
 from sweeper.errors import StudyInterrupted, SweeperError
-from sweeper.evaluation.comparison import Comparison, Difference, compare
+from sweeper.evaluation.comparison import BASE, Comparison, Difference, compare
+from sweeper.evaluation.goal import Contender, GoalResult, judge, to_score
 from sweeper.evaluation.report import markdown_report
 from sweeper.evaluation.scorer import Scorer
 from sweeper.evaluation.scores import Scores
@@ -19,7 +21,8 @@ from sweeper.registry import AdapterVersion, Registry
 from sweeper.store import Evaluation, Example, Score
 from sweeper.training.base_model import BaseModel
 
-BASE = "base model"
+LoadBase = Callable[[TrialSpec], BaseModel]
+"""Gives the base model that a trial stands on; the one before may be gone then."""
 
 
 @dataclass(frozen=True)
@@ -29,63 +32,97 @@ class Verdict:
     Attributes:
         trial: Number of the winning trial.
         candidates: Scores of the trials that were compared, by trial number, in validation order.
-        base: Scores of the base model without adapter.
+        bases: Scores of the base models without adapter, by name.
         comparison: Who wins, by how much.
+        goal: What became of the study's goal; None where it has none.
         registered: The new adapter version; None where nothing beats the base.
         report: The Markdown report.
     """
 
     trial: int
     candidates: Mapping[int, Scores]
-    base: Scores
+    bases: Mapping[str, Scores]
     comparison: Comparison
+    goal: GoalResult | None
     registered: AdapterVersion | None
     report: Path
 
+    @property
+    def base(self) -> Scores:
+        """Scores of the base model that the winner stands on."""
+        return self.bases[self.comparison.base_of[self.comparison.winner]]
 
-def find_winner(context: StudyContext, base: BaseModel, home: Home, *, force: bool) -> Verdict:
-    """Score the best trials and the base on the test split, decide, report and register.
+
+def find_winner(context: StudyContext, load: LoadBase, home: Home, *, force: bool) -> Verdict:
+    """Score the best trials and their bases on the test split, decide, report and register.
 
     Args:
         context: The study, its search ended.
-        base: The base model.
+        load: Gives a trial's base model.
         home: Where adapters are registered.
-        force: Register the winner even if it does not beat the base.
+        force: Register the winner even if it does not beat its base.
 
     Raises:
         SweeperError: If no trial was completed.
         StudyInterrupted: If the user asked to stop.
     """
-    numbers = _candidates(context)
-    base_scores, scores = _score_all(context, base, numbers)
-    named = {_name(number): scores[number] for number in numbers}
-    comparison = compare(named, base_scores, context.config.evaluation.metrics[0])
-    winner = next(number for number in numbers if _name(number) == comparison.winner)
-    _record(context, None, base_scores, {})
-    for number in numbers:
-        _record(context, number, scores[number], comparison.to_base[_name(number)])
-    examples = context.config.evaluation.examples
-    report = markdown_report(context.config.name, named, base_scores, comparison, examples)
+    specs = {number: _specification(context, number) for number in _candidates(context)}
+    bases, scores = _score_all(context, load, specs)
+    named = {_name(number): scores[number] for number in specs}
+    base_of = {_name(number): _base_name(context, spec) for number, spec in specs.items()}
+    config = context.config.evaluation
+    goal = _goal(context, scores) if config.objectives else None
+    decided = None if goal is None else _name(goal.nearest if goal.smallest is None else goal.smallest)
+    comparison = compare(named, bases, config.metrics[0], base_of=base_of, winner=decided)
+    winner = next(number for number in specs if _name(number) == comparison.winner)
+    if goal is None:  # with one objective the winner is held against the goal, and only it
+        goal = _goal(context, {winner: scores[winner]})
+    _record_all(context, specs, bases, scores, comparison)
+    report = markdown_report(context.config.name, named, bases, comparison, config.examples, goal)
     write_atomically(context.paths.report, report)
+    if goal is not None:
+        context.database.events.add(context.config.name, "goal", str(goal), number=winner)
     registered = _register(context, home, winner, comparison, force=force)
-    return Verdict(winner, scores, base_scores, comparison, registered, context.paths.report)
+    return Verdict(winner, scores, bases, comparison, goal, registered, context.paths.report)
 
 
 def _candidates(context: StudyContext) -> list[int]:
     """Return the trials to score, in validation order: of each of the best configurations the best of its trials."""
-    wanted = context.config.evaluation.candidates
-    if context.config.evaluation.objectives:
+    config = context.config.evaluation
+    if config.objectives:
         numbers = [point.number for point in context.search.front()]
     else:
-        sign = 1.0 if context.config.evaluation.direction == "minimize" else -1.0
+        sign = 1.0 if config.direction == "minimize" else -1.0
         numbers = []
-        for configuration in context.search.best(wanted):
+        for configuration in context.search.best(config.candidates):
             by_value = sorted(zip(configuration.values, configuration.numbers, strict=True), key=lambda p: sign * p[0])
             numbers.append(by_value[0][1])
-    kept = [number for number in numbers if context.paths.trial(number).adapter.is_dir()][:wanted]
+    kept = [number for number in numbers if context.paths.trial(number).adapter.is_dir()]
     if not kept:
         raise SweeperError(f"no trial of {context.config.name} was completed, so there is no winner{_reasons(context)}")
-    return kept
+    if config.goal is not None and config.objectives:
+        chosen = to_score(config, [_contender(context, number) for number in kept])
+        return [number for number in kept if number in chosen]
+    return kept[: config.candidates]
+
+
+def _goal(context: StudyContext, scores: Mapping[int, Scores]) -> GoalResult | None:
+    """Hold trials against the goal, if there is one: by the test split where it was measured, else by validation."""
+    config = context.config.evaluation
+    tested = config.metric in config.metrics
+    contenders = [
+        _contender(context, number, found.metrics[config.metric].value if tested else None)
+        for number, found in scores.items()
+    ]
+    return judge(config, contenders, "test" if tested else "validation")
+
+
+def _contender(context: StudyContext, number: int, score: float | None = None) -> Contender:
+    """Return a trial as the goal sees it, with its validation score unless another is given."""
+    trial = context.database.trials.get(context.config.name, number)
+    value = trial.value if score is None else score
+    assert value is not None  # only complete trials become candidates
+    return Contender(number, trial.base_model or "", value, trial.total_parameters, trial.latency_ms)
 
 
 def _reasons(context: StudyContext) -> str:
@@ -96,16 +133,28 @@ def _reasons(context: StudyContext) -> str:
     return "".join(f"\n  {reasons.count(reason)} x {reason}" for reason in ordered[:5])
 
 
-def _score_all(context: StudyContext, base: BaseModel, numbers: list[int]) -> tuple[Scores, dict[int, Scores]]:
-    rows = read_prepared(context.data.test)
-    scorer = Scorer(base, rows, context.config.evaluation, context.config.technique, context.reward_sources)
-    base_scores = scorer(base.model, _progress(context, BASE, 0, len(numbers) + 1))
-    scores = {}
-    for place, number in enumerate(numbers, start=1):
-        with base.with_adapter(context.paths.trial(number).adapter) as model:
-            progress = _progress(context, _name(number), place, len(numbers) + 1)
-            scores[number] = scorer(model, progress)
-    return base_scores, scores
+def _specification(context: StudyContext, number: int) -> TrialSpec:
+    return TrialSpec.model_validate_json(context.paths.trial(number).spec.read_text(encoding="utf-8"))
+
+
+def _score_all(
+    context: StudyContext, load: LoadBase, specs: Mapping[int, TrialSpec]
+) -> tuple[dict[str, Scores], dict[int, Scores]]:
+    """Score every candidate and every base that one stands on, base by base, so that each is loaded once."""
+    rows, config = read_prepared(context.data.test), context.config
+    names = {number: _base_name(context, spec) for number, spec in specs.items()}
+    subjects, place = len(specs) + len(set(names.values())), count()
+    bases: dict[str, Scores] = {}
+    scores: dict[int, Scores] = {}
+    for name in dict.fromkeys(names.values()):
+        numbers = [number for number in specs if names[number] == name]
+        base = load(specs[numbers[0]])
+        scorer = Scorer(base, rows, config.evaluation, config.technique, context.reward_sources)
+        bases[name] = scorer(base.model, _progress(context, name, next(place), subjects))
+        for number in numbers:
+            with base.with_adapter(context.paths.trial(number).adapter) as model:
+                scores[number] = scorer(model, _progress(context, _name(number), next(place), subjects))
+    return bases, {number: scores[number] for number in specs}
 
 
 def _progress(context: StudyContext, name: str, place: int, subjects: int) -> Callable[[int, int], None]:
@@ -122,8 +171,30 @@ def _name(number: int) -> str:
     return f"trial {number}"
 
 
-def _record(context: StudyContext, number: int | None, scores: Scores, differences: Mapping[str, Difference]) -> None:
-    """Store the scores of a trial, or of the base model where ``number`` is None, with every generated text."""
+def _base_name(context: StudyContext, spec: TrialSpec) -> str:
+    """Return what the base model of a trial is called beside the study's others."""
+    return f"{BASE} {context.config.base_label(spec.model.name, spec.adapter)}".rstrip()
+
+
+def _record_all(
+    context: StudyContext,
+    specs: Mapping[int, TrialSpec],
+    bases: Mapping[str, Scores],
+    scores: Mapping[int, Scores],
+    comparison: Comparison,
+) -> None:
+    """Store the scores of the base models, then those of the trials."""
+    labels = {number: context.config.base_label(spec.model.name, spec.adapter) for number, spec in specs.items()}
+    for label, spec in {labels[number]: spec for number, spec in specs.items()}.items():
+        _record(context, None, label, bases[_base_name(context, spec)], {})
+    for number, label in labels.items():
+        _record(context, number, label, scores[number], comparison.to_base[_name(number)])
+
+
+def _record(
+    context: StudyContext, number: int | None, base: str, scores: Scores, differences: Mapping[str, Difference]
+) -> None:
+    """Store the scores of a trial, or of a base model where ``number`` is None, with every generated text."""
     rows = []
     for name, metric in scores.metrics.items():
         difference = differences.get(name)
@@ -148,7 +219,7 @@ def _record(context: StudyContext, number: int | None, scores: Scores, differenc
         )
         for index, reference in enumerate(scores.references)
     )
-    context.database.evaluations.add(context.config.name, Evaluation(number, "test", tuple(rows)), examples)
+    context.database.evaluations.add(context.config.name, Evaluation(number, "test", tuple(rows), base), examples)
 
 
 def _register(

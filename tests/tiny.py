@@ -109,7 +109,7 @@ def build_model(folder: Path, family: str = "llama", **more: Any) -> Path:
     }
     match family:
         case "llama":
-            model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**common, **modern, **more))
+            model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**common, **modern, **more}))
         case "qwen3":
             config = transformers.Qwen3Config(**common, **modern, head_dim=16, attention_bias=True, **more)
             model = transformers.Qwen3ForCausalLM(config)

@@ -74,6 +74,9 @@ def _budget(study: data.Study) -> None:
     lines = [f"{outcomes}; decided by {standing.metric} ({standing.direction}) on the validation split"]
     if standing.objectives:
         lines.append(f"further objectives, so there is no single best: {', '.join(standing.objectives)}")
+    if standing.goal is not None:
+        told = study.events.loc[study.events["kind"] == "goal", "message"]
+        lines.append(told.iloc[-1] if len(told) else f"goal: {standing.metric} of {standing.goal:g}")
     if standing.timeout_s:
         lines.append(f"no trial starts later than {standing.timeout_s / 60:g} minutes into a run")
     if standing.state is data.StudyState.FINISHED and not study.registered:

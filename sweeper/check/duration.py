@@ -1,8 +1,9 @@
 """How long the sweep may take: arithmetic on tokens and weights, and the speed of the device. Rough by nature.
 
 A step costs 2 floating-point operations a weight and token forward, and 2 backward: through frozen weights only the
-gradient of the input is computed, not that of the weight (a third of the usual 6; Kaplan et al. 2020,
-arXiv:2001.08361, section 2.1). Checkpointing computes the forward pass once more. An evaluation is a forward pass.
+gradient of the input is computed, not that of the weight (a third of the usual 6, which full fine-tuning takes;
+Kaplan et al. 2020, arXiv:2001.08361, section 2.1). Checkpointing computes the forward pass once more. An evaluation is
+a forward pass.
 To that comes a fixed time for each layer that carries an adapter, which small steps consist of (measured on
 SmolLM2-135M in NF4 on a CPU: about 0.4 s of a step whatever its size, over 210 layers). Packed trials share it.
 """
@@ -10,12 +11,15 @@ SmolLM2-135M in NF4 on a CPU: about 0.4 s of a step whatever its size, over 210 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from statistics import fmean
 
 import numpy as np
 
 from sweeper.check.length import Tokens, corners
 from sweeper.check.memory import answers_per_row, compute_type, free_bytes, largest_workload, slots
 from sweeper.check.section import Section
+from sweeper.config.checkpointing import checkpoints
 from sweeper.config.evaluation import REWARD_METRICS, TASK_METRICS
 from sweeper.config.search import NoPruner
 from sweeper.hardware import Machine
@@ -39,11 +43,15 @@ _GPU_EFFICIENCY = 0.2
 _UNKNOWN_TFLOPS = 60
 
 
-def duration(study: ResolvedStudy, facts: ModelFacts, here: Machine, tokens: Tokens) -> Section:
-    """Estimate how long one trial and the whole search take."""
+def duration(study: ResolvedStudy, here: Machine, tokens: Mapping[str, Tokens]) -> Section:
+    """Estimate how long one trial and the whole search take; of several models, a trial of the mean one."""
     speed, basis = _speed(study, here)
-    together = slots(study, facts, largest_workload(study, here, tokens), free_bytes(study.device, here))
-    trial_s = trial_flops(study, facts, tokens) / speed + _fixed_s(study, facts) / together
+    together = slots(study, *largest_workload(study, here, tokens), free_bytes(study.device, here))
+    trial_s = fmean(
+        trial_flops(study, model.facts, tokens[name]) / speed + _fixed_s(study, model.facts) / together
+        for name, model in study.models.items()
+        if model.facts is not None
+    )
     config = study.config
     prunes = not isinstance(config.search.pruner, NoPruner) and not config.evaluation.objectives
     search_s = _LOAD_S + config.search.n_trials * trial_s * (1 - PRUNING_SAVES * prunes)
@@ -66,15 +74,18 @@ def duration(study: ResolvedStudy, facts: ModelFacts, here: Machine, tokens: Tok
 
 def trial_flops(study: ResolvedStudy, facts: ModelFacts, tokens: Tokens) -> float:
     """Return the floating-point operations of a trial that is not pruned, evaluations included."""
-    epochs, technique = corner_values(study.space.space, "epochs"), study.config.technique
-    checkpointing = technique.gradient_checkpointing
-    again = study.device != "cpu" if checkpointing == "auto" else checkpointing
-    per_row = tokens.mean
+    epochs = corner_values(study.space.space, "epochs")
+    config, technique = study.config, study.config.technique
+    adapters = list(config.variants(study.space.space))
+    again = any(checkpoints(technique, adapter, study.device) for adapter in adapters)
+    per_weight = 4 + 2 * any(adapter.is_full for adapter in adapters) + 2 * again
+    extra = max(adapter.extra_tokens for adapter in adapters)
+    per_row = tokens.mean + extra
     if technique.rows != "answers":
-        per_row = technique.tokens_per_row(round(tokens.mean)) * answers_per_row(study)
+        per_row = (technique.tokens_per_row(round(tokens.mean)) + extra) * answers_per_row(study)
     trained = len(study.splits.train) * per_row * (min(epochs) + max(epochs)) / 2
-    evaluated = len(study.splits.validation) * tokens.mean * study.config.evaluation.points
-    return float(facts.parameters * (trained * (6 if again else 4) + evaluated * 2))
+    evaluated = len(study.splits.validation) * (tokens.mean + extra) * config.evaluation.points
+    return float(facts.parameters * (trained * per_weight + evaluated * 2))
 
 
 def _fixed_s(study: ResolvedStudy, facts: ModelFacts) -> float:
@@ -92,7 +103,7 @@ def _speed(study: ResolvedStudy, here: Machine) -> tuple[float, str]:
         return here.cpus * peak * _CPU_EFFICIENCY, basis
     gpu = here.gpus[int(study.device.partition(":")[2] or 0)]
     peak = 1e12 * _PEAK_TFLOPS.get(gpu.capability or 0.0, _UNKNOWN_TFLOPS)
-    if compute_type(study.config, study.device, here) == "float32":
+    if "float32" in {compute_type(model, study.device, here) for model in study.config.models.values()}:
         peak /= 8  # without tensor cores
     return peak * _GPU_EFFICIENCY, f"assumed for {gpu.name}: {_GPU_EFFICIENCY:.0%} of {peak / 1e12:.0f} TFLOP/s"
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sweeper.check.section import Section
 from sweeper.config.schedule import steps as count_steps
 from sweeper.config.schedule import warmup
-from sweeper.config.space import Space
+from sweeper.config.space import Space, ranges_of
 from sweeper.config.technique import SFT
 from sweeper.data.files import Row
 from sweeper.data.formats import is_chat
 from sweeper.data.tokens import TokenCounter
 from sweeper.errors import DataError
 from sweeper.presets.rules import corner_values
-from sweeper.resolve import ResolvedStudy
+from sweeper.resolve import ResolvedModel, ResolvedStudy
 
 COUNTED_ROWS = 2000
 """Rows whose tokens are counted; of more, this many are taken evenly."""
@@ -52,10 +52,11 @@ def corners(space: Space, train_rows: int) -> list[Corner]:
 
 def _corner(space: Space, train_rows: int, batch: int, epochs: float) -> Corner:
     total = count_steps(train_rows, batch, epochs)
-    if "warmup_steps" in space:
+    lengths = []
+    if counted := ranges_of(space, "warmup_steps"):
         lengths = [warmup(total, int(value), None) for value in corner_values(space, "warmup_steps")]
-    else:
-        lengths = [warmup(total, None, float(value)) for value in corner_values(space, "warmup_ratio")]
+    if not counted or ranges_of(space, "warmup_ratio"):  # of a choice, one alternative may have the other kind
+        lengths += [warmup(total, None, float(value)) for value in corner_values(space, "warmup_ratio")]
     return Corner(batch, epochs, total, (min(lengths), max(lengths)))
 
 
@@ -83,7 +84,25 @@ def _span(bounds: tuple[int, int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def tokens(study: ResolvedStudy) -> Tokens:
+def all_tokens(study: ResolvedStudy) -> dict[str, Tokens]:
+    """Return the lengths of the rows in the tokens of every model, by its name."""
+    return {name: tokens(study, model) for name, model in study.models.items()}
+
+
+def tokens_section(counted: Mapping[str, Tokens]) -> Section:
+    """Say the lengths in the tokens of every model: of several, with their names."""
+    if len(counted) == 1:
+        return next(iter(counted.values())).section
+    sections = {name: found.section for name, found in counted.items()}
+    return Section(
+        "tokens",
+        tuple(f"{name}: {line}" for name, section in sections.items() for line in section.lines),
+        tuple(f"{name}: {warning}" for name, section in sections.items() for warning in section.warnings),
+        {"models": {name: section.figures for name, section in sections.items()}},
+    )
+
+
+def tokens(study: ResolvedStudy, model: ResolvedModel) -> Tokens:
     """Say how long the rows are, what is cut at ``max_length``, and what has nothing left to learn from.
 
     Raises:
@@ -91,10 +110,11 @@ def tokens(study: ResolvedStudy) -> Tokens:
         ModelError: If the tokenizer is broken.
     """
     most = study.config.technique.max_length
-    if not (study.model.path / _SINGLE_TOKENIZER).is_file():
-        note = f"not counted: {study.model.path} has no {_SINGLE_TOKENIZER}, so its tokenizer is converted at load"
+    folder = model.found.path
+    if not (folder / _SINGLE_TOKENIZER).is_file():
+        note = f"not counted: {folder} has no {_SINGLE_TOKENIZER}, so its tokenizer is converted at load"
         return Tokens(most, most, False, Section("tokens", (note,)))
-    counter = TokenCounter(study.model.path)
+    counter = TokenCounter(folder)
     rows = sample(study.splits.train)
     lengths = counter.lengths(rows)
     cut = sum(length > most for length in lengths)
@@ -119,7 +139,7 @@ def tokens(study: ResolvedStudy) -> Tokens:
         f"mean {figures['mean']:.0f}, longest {max(lengths):,}{several}; max_length {most:,}",
         f"{figures['truncated']:.1%} of the rows are cut, {figures['dropped']:.1%} {_why_dropped(study)}",
     )
-    warnings = [*_cut_warnings(figures, _why_dropped(study)), *_text_warnings(study, counter, rows)]
+    warnings = [*_cut_warnings(figures, _why_dropped(study)), *_text_warnings(study, model, counter, rows)]
     kept = [min(length, most) for length in lengths]
     section = Section("tokens", lines, tuple(warnings), figures)
     return Tokens(sum(kept) / len(kept), max(kept), True, section)
@@ -164,7 +184,7 @@ def _cut_warnings(figures: dict[str, Any], why: str) -> list[str]:
     return warnings
 
 
-def _text_warnings(study: ResolvedStudy, counter: TokenCounter, rows: list[Row]) -> list[str]:
+def _text_warnings(study: ResolvedStudy, model: ResolvedModel, counter: TokenCounter, rows: list[Row]) -> list[str]:
     warnings = []
     special = counter.special_tokens_in(rows)
     if special:
@@ -174,8 +194,12 @@ def _text_warnings(study: ResolvedStudy, counter: TokenCounter, rows: list[Row])
         )
     if is_chat(study.splits.kind) and not counter.has_chat_template:
         warnings.append("the data are chats, and the model has no chat template: turns are joined without any mark")
-    positions = study.facts.max_positions if study.facts else None
-    most = study.config.technique.max_length
+    positions = model.facts.max_positions if model.facts else None
+    extra = max(adapter.extra_tokens for adapter in study.config.variants(study.space.space))
+    most = study.config.technique.max_length + extra
     if positions is not None and most > positions:
-        warnings.append(f"max_length {most:,} is beyond the {positions:,} positions that the model was made for")
+        virtual = f" with {extra:,} virtual tokens" if extra else ""
+        warnings.append(
+            f"max_length {most - extra:,}{virtual} is beyond the {positions:,} positions that the model was made for"
+        )
     return warnings

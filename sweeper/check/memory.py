@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from math import ceil
+
 from sweeper.check.length import Tokens
 from sweeper.check.section import Section
+from sweeper.config.adapter import AnyAdapter
+from sweeper.config.backend import processes, spreads_weights
+from sweeper.config.checkpointing import checkpoints
 from sweeper.config.executor import PackedExecutor
+from sweeper.config.model import ModelConfig
 from sweeper.config.parameters import default_generations
-from sweeper.config.study import StudyConfig
+from sweeper.config.space import ADAPTER, MODEL, space_of
+from sweeper.config.variants import variants
 from sweeper.hardware import Machine
 from sweeper.models.facts import ModelFacts
 from sweeper.models.memory import Workload, estimate, largest_micro_batch
@@ -14,29 +22,33 @@ from sweeper.packing.obstacles import obstacle_in_study
 from sweeper.packing.planning import plan
 from sweeper.presets.rules import corner_values
 from sweeper.resolve import ResolvedStudy
+from sweeper.support import BF16_CAPABILITY
 
 _GIB = 1 << 30
 _UNKNOWN_MEMORY = 1 << 50
-_BF16_CAPABILITY = 8.0  # NVIDIA Ampere, the first with bfloat16
 
 
-def memory(study: ResolvedStudy, facts: ModelFacts, here: Machine, tokens: Tokens) -> Section:
+def memory(study: ResolvedStudy, here: Machine, tokens: Mapping[str, Tokens]) -> Section:
     """Say what the largest configuration takes, and how many rows fit at once."""
-    work = largest_workload(study, here, tokens)
-    batch = int(max(corner_values(study.space.space, "batch_size"))) * answers_per_row(study)
+    facts, work = largest_workload(study, here, tokens)
+    together = _processes(study, here)
+    batch = ceil(max(corner_values(study.space.space, "batch_size")) * answers_per_row(study) / together)
     free = free_bytes(study.device, here)
+    if free is not None and study.device == "cpu":
+        free //= together
     asked = study.config.executor.micro_batch
     rows = asked if isinstance(asked, int) else None
     if rows is None and free is not None:
         rows = largest_micro_batch(facts, work, batch_size=batch, free_bytes=free, loaded=False)
     need = estimate(facts, work, max(1, rows or 1))
     figures = {**vars(need), "total": need.total, "micro_batch": rows, "free": free, "dtype": work.dtype}
-    largest = f"rank {work.lora_rank}, batch size {batch}, {work.tokens_per_row:,} tokens a row, {work.dtype}"
+    largest = f"{_adapter_size(work)}, batch size {batch}, {work.tokens_per_row:,} tokens a row, {work.dtype}"
+    trained = "copy to train" if work.adapter.is_full else "adapter"
     where = "an unknown amount" if free is None else _size(free)
     lines = (
         f"about {_size(need.total)} at micro-batch {max(1, rows or 1)} ({largest}); {study.device} has {where} free",
         f"of which base {_size(need.base)}, activations {_size(need.activations)}, logits {_size(need.logits)}, "
-        f"adapter with optimizer {_size(need.adapter + need.gradients + need.optimizer)}",
+        f"{trained} with optimizer {_size(need.adapter + need.gradients + need.optimizer)}",
         *_packing(study, facts, work, free),
     )
     return Section("memory", lines, tuple(_warnings(need.total, free, rows)), figures)
@@ -69,30 +81,59 @@ def _packing(study: ResolvedStudy, facts: ModelFacts, work: Workload, free: int 
     return (f"up to {together} trial{'s' * (together > 1)} at a time on one base model",)
 
 
-def largest_workload(study: ResolvedStudy, here: Machine, tokens: Tokens) -> Workload:
-    """Return what takes most memory among all configurations."""
-    space, config = study.space.space, study.config
+def largest_workload(study: ResolvedStudy, here: Machine, tokens: Mapping[str, Tokens]) -> tuple[ModelFacts, Workload]:
+    """Return what takes most memory among all configurations, and the base model that it is on."""
+    works = [
+        (model.facts, _workload(study, here, name, label, tokens[name]))
+        for name, model in study.models.items()
+        for label in study.config.adapters
+        if model.facts is not None
+    ]
+    return max(works, key=lambda found: estimate(found[0], found[1], micro_batch=1).total)
+
+
+def _workload(study: ResolvedStudy, here: Machine, name: str, label: str, tokens: Tokens) -> Workload:
+    """Return the largest configuration of one base model and one adapter."""
+    config, model = study.config, study.config.models[name]
+    space = space_of(study.space.space, {MODEL: name, ADAPTER: label})
     targets = space["target_modules"].corners() if "target_modules" in space else ("all-linear",)
-    checkpointing = config.technique.gradient_checkpointing
     return Workload(
-        adapter=config.adapter,
+        adapter=max(variants(config.adapters[label].adapter, space), key=_weight),
         lora_rank=int(max(corner_values(space, "lora_rank"))),
         target_modules="all-linear" if "all-linear" in targets else max(targets, key=len),
         tokens_per_row=config.technique.tokens_per_row(tokens.longest),
-        dtype=compute_type(config, study.device, here),
-        gradient_checkpointing=study.device != "cpu" if checkpointing == "auto" else checkpointing,
-        attention_matrix=config.model.attention == "eager",
+        dtype=compute_type(model, study.device, here),
+        gradient_checkpointing=checkpoints(config.technique, config.adapters[label].adapter, study.device),
+        attention_matrix=model.attention == "eager",
+        spread_over=_processes(study, here) if spreads_weights(config.backend) else 1,
     )
 
 
-def compute_type(config: StudyConfig, device: str, here: Machine) -> str:
+def _processes(study: ResolvedStudy, here: Machine) -> int:
+    return processes(study.config.backend, 0 if study.device == "cpu" else len(here.gpus))
+
+
+def _weight(adapter: AnyAdapter) -> tuple[int, ...]:
+    """Order the variants of an adapter by the memory that they take: what changes the base keeps a copy of it."""
+    sizes = (getattr(adapter, name, None) or 0 for name in ("projection", "projection_size", "encoder_size", "dora"))
+    return adapter.changes_base, adapter.extra_tokens, *sizes
+
+
+def _adapter_size(work: Workload) -> str:
+    if work.adapter.is_lora:
+        return f"rank {work.lora_rank}"
+    tokens = work.adapter.extra_tokens
+    return f"{tokens} virtual tokens" if tokens else work.adapter.kind
+
+
+def compute_type(model: ModelConfig, device: str, here: Machine) -> str:
     """Return the number type that training will pick for the device."""
-    if config.model.dtype != "auto":
-        return config.model.dtype
+    if model.dtype != "auto":
+        return model.dtype
     if device == "cpu":
         return "float32"
     capability = here.gpus[_index(device)].capability
-    return "bfloat16" if capability is None or capability >= _BF16_CAPABILITY else "float16"
+    return "bfloat16" if capability is None or capability >= BF16_CAPABILITY else "float16"
 
 
 def free_bytes(device: str, here: Machine) -> int | None:

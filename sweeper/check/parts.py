@@ -2,44 +2,56 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any
 
 from sweeper.check.section import Section
+from sweeper.config.backend import processes
+from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.space import Fixed, describe
-from sweeper.config.study import StudyConfig
-from sweeper.errors import HardwareError
-from sweeper.resolve import ResolvedStudy
+from sweeper.hardware import gpus
+from sweeper.resolve import ResolvedModel, ResolvedStudy
 
 _WARNING = "warning: "
 
 
 def model(study: ResolvedStudy) -> Section:
-    """Say where the base model is and what it is.
+    """Say where the base models are and what they are, and what trains on them."""
+    lines: list[str] = []
+    figures: dict[str, dict[str, Any]] = {}
+    for name, resolved in study.models.items():
+        told, figures[name] = _one_model(resolved)
+        lines += told
+    lines.append(f"trains on {_where(study)}")
+    several = len(figures) > 1
+    found = {"device": study.device} | ({"models": figures} if several else figures.popitem()[1])
+    return Section("model", tuple(lines), figures=found)
 
-    Raises:
-        HardwareError: If the device does not compute in what the study asks for.
-    """
-    _refuse_unsupported(study.config, study.device)
-    found, facts = study.model, study.facts
+
+def _one_model(resolved: ResolvedModel) -> tuple[tuple[str, ...], dict[str, Any]]:
+    found, facts = resolved.found, resolved.facts
     figures: dict[str, Any] = {
         "name": found.name,
         "source": found.source,
         "path": str(found.path),
         "license": found.license,
         "planned": found.planned,
-        "device": study.device,
     }
     if facts is None:
         later = "its sizes and token counts are checked once it is here (--fetch)"
-        return Section("model", (f"{found.name}: {found.planned}", later), figures=figures)
+        return (f"{found.name}: {found.planned}", later), figures
     figures |= {"architecture": facts.architecture, "parameters": facts.parameters}
     lines = (
         f"{found.name}: {facts.architecture}, {_count(facts.parameters)} parameters, licence {found.license or '?'}",
         f"from {_SOURCES[found.source]}: {found.path}",
-        f"trains on {study.device}",
     )
-    return Section("model", lines, figures=figures)
+    return lines, figures
+
+
+def _where(study: ResolvedStudy) -> str:
+    backend = study.config.backend
+    count = processes(backend, 0 if study.device == "cpu" else len(gpus()))
+    several = f"{count} processes, " if count > 1 else ""
+    return f"{several}{study.device if count == 1 or study.device == 'cpu' else 'a GPU each'}, with {backend.kind}"
 
 
 _SOURCES = {
@@ -48,17 +60,8 @@ _SOURCES = {
     "hub-cache": "the Hub's local cache",
     "hub": "the Hub",
     "wheel": "a package index",
+    "start": "a registered adapter, merged into its base",
 }
-
-
-def _refuse_unsupported(config: StudyConfig, device: str) -> None:
-    if device == "cpu" and config.model.dtype == "float16":
-        raise HardwareError("model.dtype is float16, which the CPU does not train in; use float32, bfloat16 or auto")
-    if config.model.attention == "flash_attention_2" and (device == "cpu" or find_spec("flash_attn") is None):
-        raise HardwareError(
-            "model.attention is flash_attention_2, which needs a CUDA device and the package flash-attn; "
-            "use `attention: sdpa`, or `auto`"
-        )
 
 
 def data(study: ResolvedStudy) -> Section:
@@ -86,7 +89,7 @@ def space(study: ResolvedStudy) -> Section:
     lines += [f"enqueued: {_listed(values)}" for values in search.enqueue]
     lines.append(
         f"{search.n_trials} trials, sampler {search.sampler.kind}, pruner {search.pruner.kind}, "
-        f"decided by {study.config.evaluation.metric}"
+        f"decided by {study.config.evaluation.metric}{_aims(study.config.evaluation)}"
     )
     figures = {
         "preset": resolved.preset,
@@ -96,6 +99,15 @@ def space(study: ResolvedStudy) -> Section:
         "n_trials": search.n_trials,
     }
     return Section("space", tuple(lines), warnings, figures)
+
+
+def _aims(evaluation: EvaluationConfig) -> str:
+    """Say what else than the metric decides."""
+    further = f" beside {', '.join(evaluation.objectives)}" if evaluation.objectives else ""
+    if evaluation.goal is None:
+        return further
+    asked = f"{'at most' if evaluation.direction == 'minimize' else 'at least'} {evaluation.goal:g}"
+    return f"{further}; {f'the smallest with {asked} wins' if further else f'its goal is {asked}'}"
 
 
 def _when(when: dict[str, Any]) -> str:

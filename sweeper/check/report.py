@@ -59,8 +59,8 @@ def check_study(
 def _sections(study: ResolvedStudy) -> list[Section]:
     here = machine()
     sections = [parts.model(study), parts.data(study), parts.space(study), length.steps(study)]
-    if study.facts is None:
-        return sections  # the rest needs the model's tokenizer and sizes
-    tokens = length.tokens(study)
-    fits = memory.memory(study, study.facts, here, tokens)
-    return [*sections, tokens.section, fits, duration.duration(study, study.facts, here, tokens)]
+    if any(model.facts is None for model in study.models.values()):
+        return sections  # the rest needs the models' tokenizers and sizes
+    tokens = length.all_tokens(study)
+    fits = memory.memory(study, here, tokens)
+    return [*sections, length.tokens_section(tokens), fits, duration.duration(study, here, tokens)]

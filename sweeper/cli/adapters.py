@@ -50,6 +50,7 @@ def show(
     """Show a version with its lineage: study, trial, data, base model, hyperparameters and scores."""
     with _registry() as registry:
         found = registry.get(name, version)
+        ancestors = registry.ancestors(found)
     if as_json:
         emit_json(found)
         return
@@ -61,6 +62,7 @@ def show(
         "study": f"{lineage.study}, trial {lineage.trial}",
         "base model": f"{lineage.base_model} ({lineage.base_model_fingerprint[:16]})",
         "data": ", ".join(f"{split} {digest[:16]}" for split, digest in lineage.data_sha256.items()),
+        **({"built on": ", ".join(ancestors)} if ancestors else {}),
         "seeds": ", ".join(f"{of} {seed}" for of, seed in lineage.seeds.items()),
         "packages": ", ".join(f"{package} {number}" for package, number in lineage.packages.items()),
     }

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from sweeper.check import CheckReport, check_study
 from sweeper.cli.output import emit_json, progress, safe, say
-from sweeper.config.loader import load_study
+from sweeper.config.loader import StudyFile, load_study
 
 
 def check(
@@ -21,22 +21,30 @@ def check(
 
     Warnings do not fail; whatever the study cannot run with does, with exit code 2.
     """
-    study = load_study(file)
+    found = load_study(file)
+    studies = (found,) if isinstance(found, StudyFile) else tuple(found.stages.values())
     with progress() as on_progress:
-        report = check_study(study, fetch=fetch, on_progress=on_progress)
+        reports = [check_study(study, fetch=fetch, on_progress=on_progress) for study in studies]
     if as_json:
-        emit_json({"study": report.study, "ok": True, "warnings": report.warnings, **report.figures})
-    else:
-        _show(report, file)
+        emit_json(_json(reports[0]) if isinstance(found, StudyFile) else [_json(report) for report in reports])
+        return
+    for report in reports:
+        if len(reports) > 1:
+            say(f"\n[bold underline]{safe(report.study)}[/]")
+        _show(report)
+    count = sum(len(report.warnings) for report in reports)
+    summary = f"{count} warning{'s' * (count != 1)}" if count else "no warnings"
+    say(f"[bold green]ok:[/] {safe(file)} can run, {summary}")
 
 
-def _show(report: CheckReport, file: Path) -> None:
+def _json(report: CheckReport) -> dict[str, Any]:
+    return {"study": report.study, "ok": True, "warnings": report.warnings, **report.figures}
+
+
+def _show(report: CheckReport) -> None:
     for section in report.sections:
         say(f"[bold]{section.title}[/]")
         for line in section.lines:
             say(f"  {safe(line)}")
     for warning in report.warnings:
         say(f"[yellow]warning:[/] {safe(warning)}")
-    count = len(report.warnings)
-    summary = f"{count} warning{'s' * (count != 1)}" if count else "no warnings"
-    say(f"[bold green]ok:[/] {safe(file)} can run, {summary}")

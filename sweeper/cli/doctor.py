@@ -6,71 +6,23 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from packaging.requirements import Requirement
 
 from sweeper.cli.output import emit_json, safe, say
+from sweeper.cli.parts import Finding, optional_parts
 from sweeper.hardware import Machine, machine
 from sweeper.models import hub
 from sweeper.paths import Home, cache_folder
 from sweeper.training.quiet import quieten
 
-State = Literal["ok", "missing", "note", "problem"]
-
 _GB = 1e9
 _HUB_TIMEOUT_S = 3.0
 _LEAST_DISK_GB = 5
 _NEEDED = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "optuna", "sqlalchemy")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at.
-
-    Attributes:
-        part: What was looked at.
-        state: ``missing`` is an optional part; ``note`` is worth knowing; ``problem`` keeps sweeper from working.
-        text: What was found.
-        advice: What the part would give and how to get it, or what to do.
-    """
-
-    part: str
-    state: State
-    text: str
-    advice: str | None = None
-
-
-@dataclass(frozen=True)
-class Optional:
-    """A part that sweeper works without.
-
-    Attributes:
-        package: Name on the package index.
-        gives: What it would give.
-        install: How to get it.
-        cuda: Whether it needs a CUDA device.
-    """
-
-    package: str
-    gives: str
-    install: str
-    cuda: bool = True
-
-
-OPTIONAL = (
-    Optional("flash-attn", "faster attention on long rows; used wherever it is installed", "pip install flash-attn"),
-    Optional(
-        "liger-kernel", "less memory on long rows, with use_liger_kernel in the space", "pip install liger-kernel"
-    ),
-    Optional("deepspeed", "exported recipes on several GPUs; sweeper itself does not use it", "pip install deepspeed"),
-    Optional("unsloth", "exported adapters in its own loader; sweeper itself does not use it", "see unsloth.ai"),
-    Optional("optuna-dashboard", "Optuna's own charts", "pip install 'sweeper[dashboard]'", cuda=False),
-)
-"""Optional parts, looked for by name and not imported."""
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False) -> None:
@@ -96,7 +48,7 @@ def examine() -> list[Finding]:
         *_packages(),
         *_torch(here),
         _four_bit(),
-        *_optional(bool(here.gpus)),
+        *optional_parts(here),
         _hub(),
         *_folders(),
     ]
@@ -194,15 +146,6 @@ def _quantisation_error(device: str) -> float:
         raise RuntimeError("no gradient comes through a 4-bit layer")
     pairs = ((outputs.detach(), expected.detach()), (ours.grad, theirs.grad))
     return max(float((a - b).norm() / b.norm()) for a, b in pairs)
-
-
-def _optional(has_gpu: bool) -> Iterator[Finding]:
-    for part in OPTIONAL:
-        try:
-            yield Finding(part.package, "ok", version(part.package))
-        except PackageNotFoundError:
-            where = " (needs a CUDA device, which is not here)" if part.cuda and not has_gpu else ""
-            yield Finding(part.package, "missing", "not installed", f"would give {part.gives}{where}: {part.install}")
 
 
 def _hub() -> Finding:

@@ -14,13 +14,15 @@ import typer
 from pydantic import ValidationError
 
 from sweeper.cli.output import console, emit_json, say
-from sweeper.config.loader import StudyFile, load_study
+from sweeper.config.loader import PipelineFile, StudyFile, load_study
+from sweeper.config.pipeline import stage_name
 from sweeper.config.study import StudyConfig
 from sweeper.errors import UserError
 
 if TYPE_CHECKING:
     from sweeper.cli.live import View
     from sweeper.executors.base import StopRequest
+    from sweeper.pipeline import Watch
     from sweeper.winner import Verdict
 
 _Force = Annotated[bool, typer.Option("--force", help="Register the winner even if it does not beat the base model.")]
@@ -42,7 +44,7 @@ def run(
     Ctrl-C once ends the step under way and leaves a study that `sweeper resume` goes on with; twice stops at once.
     No finished trial is lost either way.
     """
-    study = with_options(
+    file_ = with_options(
         load_study(file),
         {
             ("search", "n_trials"): trials,
@@ -52,9 +54,15 @@ def run(
             ("executor", "device"): device,
         },
     )
+    if isinstance(file_, PipelineFile):
+        from sweeper.pipeline import run_pipeline
+
+        last = list(file_.stages.values())[-1].config
+        _in_stages(last, as_json, lambda watch, stop: run_pipeline(file_, watch=watch, stop=stop, force=force))
+        return
     from sweeper.run import run_study  # imports torch: after the file is known to be good
 
-    _watched(study.config, 0, as_json, lambda view, stop: run_study(study, listener=view, stop=stop, force=force))
+    _watched(file_.config, 0, as_json, lambda view, stop: run_study(file_, listener=view, stop=stop, force=force))
 
 
 def resume(
@@ -66,7 +74,14 @@ def resume(
     from sweeper.paths import Home
     from sweeper.store import Database
 
-    with Database.open(Home.current().database, create=False) as database:
+    home = Home.current()
+    if home.study(name).pipeline.is_file():
+        from sweeper.pipeline import remembered, resume_pipeline
+
+        last = list(remembered(name, home).stages.values())[-1].config
+        _in_stages(last, as_json, lambda watch, stop: resume_pipeline(name, watch=watch, stop=stop, force=force))
+        return
+    with Database.open(home.database, create=False) as database:
         config = StudyConfig.model_validate(database.studies.get(name).config)
         done = sum(t.outcome is not None and not t.outcome.is_open for t in database.trials.all(name))
     from sweeper.run import resume_study
@@ -74,18 +89,38 @@ def resume(
     _watched(config, done, as_json, lambda view, stop: resume_study(name, listener=view, stop=stop, force=force))
 
 
-def with_options(study: StudyFile, options: dict[tuple[str, ...], Any]) -> StudyFile:
-    """Return the study with the options given on the command line in place of the file's.
+def with_options(file: StudyFile | PipelineFile, options: dict[tuple[str, ...], Any]) -> StudyFile | PipelineFile:
+    """Return the study with the options given on the command line in place of the file's, in every stage.
 
     Raises:
         UserError: If an option's value is not allowed.
     """
-    data = study.config.model_dump()
+    if isinstance(file, StudyFile):
+        return _with_options(file, options)
+    name = options.get(("name",)) or file.name
+    stages = {}
+    for stage, study in file.stages.items():
+        changed = _with_options(study, {**options, ("name",): stage_name(name, stage)})
+        stages[stage] = changed if name == file.name else _rewarded_by(changed, file.name, name)
+    return replace(file, name=name, stages=stages)
+
+
+def _rewarded_by(study: StudyFile, former: str, name: str) -> StudyFile:
+    """Let a renamed pipeline's policy be rewarded by its own reward model."""
+    data = study.config.model_dump(exclude_unset=True)
+    for reward in data["technique"].get("rewards", ()):
+        if reward.get("name") == stage_name(former, "reward"):
+            reward["name"] = stage_name(name, "reward")
+    return replace(study, config=StudyConfig.model_validate(data))
+
+
+def _with_options(study: StudyFile, options: dict[tuple[str, ...], Any]) -> StudyFile:
+    data = study.config.model_dump(exclude_unset=True)  # a preset may say what the file leaves open
     for path, value in options.items():
         if value is not None:
             part = data
             for key in path[:-1]:
-                part = part[key]
+                part = part.setdefault(key, {})
             part[path[-1]] = value
     try:
         return replace(study, config=StudyConfig.model_validate(data))
@@ -94,17 +129,42 @@ def with_options(study: StudyFile, options: dict[tuple[str, ...], Any]) -> Study
         raise UserError(faults) from error
 
 
-def _watched(config: StudyConfig, done: int, as_json: bool, work: Callable[[View, StopRequest], Verdict]) -> None:
-    """Do the work under a live view, stoppable, and show its verdict."""
-    from sweeper.cli.live import LiveView, PlainLines
-    from sweeper.cli.verdict import show_verdict, verdict_json
+def _in_stages(config: StudyConfig, as_json: bool, work: Callable[[Watch, StopRequest], Verdict]) -> None:
+    """Do the work of several stages, each under a live view of its own, and show the verdict of the last."""
     from sweeper.executors.base import StopRequest
 
-    screen = console(stderr=as_json)
-    view = (LiveView if screen.is_terminal else PlainLines)(screen, config, done)
     stop = StopRequest()
-    with view, _stoppable(stop, view):
+
+    @contextmanager
+    def watch(stage: StudyConfig, done: int) -> Iterator[View]:
+        if not as_json:
+            say(f"[bold]{stage.name}[/]: {stage.technique.kind}, {stage.search.n_trials} trials")
+        with _view(stage, done, as_json) as view, _stoppable(stop, view):
+            yield view
+
+    _show(config, work(watch, stop), as_json)
+
+
+def _watched(config: StudyConfig, done: int, as_json: bool, work: Callable[[View, StopRequest], Verdict]) -> None:
+    """Do the work under a live view, stoppable, and show its verdict."""
+    from sweeper.executors.base import StopRequest
+
+    stop = StopRequest()
+    with _view(config, done, as_json) as view, _stoppable(stop, view):
         verdict = work(view, stop)
+    _show(config, verdict, as_json)
+
+
+def _view(config: StudyConfig, done: int, as_json: bool) -> View:
+    from sweeper.cli.live import LiveView, PlainLines
+
+    screen = console(stderr=as_json)
+    return (LiveView if screen.is_terminal else PlainLines)(screen, config, done)
+
+
+def _show(config: StudyConfig, verdict: Verdict, as_json: bool) -> None:
+    from sweeper.cli.verdict import show_verdict, verdict_json
+
     if as_json:
         emit_json(verdict_json(config, verdict))
     else:

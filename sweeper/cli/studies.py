@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from sweeper.cli.front import front_table, goal_json, goal_of, pareto_front
 from sweeper.cli.output import console, emit_json, safe, say, table
+from sweeper.config.pipeline import STAGES, stage_name
 from sweeper.config.study import StudyConfig
 from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError
@@ -25,11 +27,11 @@ def status(
 ) -> None:
     """Show the studies of this home, or one of them with its latest events."""
     with _database() as database:
-        studies = (database.studies.get(name),) if name else database.studies.all()
+        studies = _named(database, name) if name else database.studies.all()
         summaries = [_summary(study, database.trials.all(study.name)) for study in studies]
-        events = database.events.all(name)[-10:] if name else ()
+        events = database.events.all(studies[-1].name)[-10:] if name else ()
     if as_json:
-        emit_json([*summaries] if name is None else {**summaries[0], "events": events})
+        emit_json({**summaries[0], "events": events} if name and len(summaries) == 1 else summaries)
         return
     if not summaries:
         say("no studies yet; `sweeper run FILE` runs one")
@@ -84,18 +86,18 @@ def best(name: _Study = None, as_json: _Json = False) -> None:
         )
     decided = versions[-1].number if versions else verdicts[-1] if verdicts else None
     winner = ranked[0] if decided is None else found[decided]
+    config = StudyConfig.model_validate(study.config).evaluation
+    front = pareto_front(config, ranked, evaluations)
+    goal = goal_of(config, winner, front, evaluations)
     if as_json:
-        emit_json(
-            {
-                "study": study.name,
-                "trial": winner,
-                "adapters": versions,
-                "evaluations": evaluations,
-                "ranked": [t.number for t in ranked],
-            }
-        )
+        shown = {"study": study.name, "trial": winner.number, "adapters": versions, "evaluations": evaluations}
+        emit_json({**shown, "ranked": [t.number for t in ranked], "goal": goal and goal_json(goal), "front": front})
         return
     _show_winner(study, winner, ranked, versions)
+    if goal is not None:
+        say(f"[bold {'green' if goal.met else 'yellow'}]{safe(goal)}[/]")
+    if front:
+        console().print(front_table(config, front))
     if evaluations:
         console().print(
             table(
@@ -125,7 +127,7 @@ def _show_winner(study: StudyRecord, winner: TrialRecord, ranked: list[TrialReco
 
 def _score_rows(evaluations: tuple[Evaluation, ...]) -> Iterator[tuple[str, ...]]:
     for evaluation in evaluations:
-        subject = "base model" if evaluation.number is None else f"trial {evaluation.number}"
+        subject = evaluation.subject
         for score in evaluation.scores:
             yield (
                 subject,
@@ -195,11 +197,21 @@ def _trial_row(trial: TrialRecord, varied: list[str], alive: bool) -> tuple[obje
 
 def _one(database: Database, name: str | None) -> StudyRecord:
     if name is not None:
-        return database.studies.get(name)
+        return _named(database, name)[-1]
     studies = database.studies.all()
     if not studies:
         raise StudyStateError("no studies yet; `sweeper run FILE` runs one")
     return max(studies, key=lambda study: study.started_at)
+
+
+def _named(database: Database, name: str) -> tuple[StudyRecord, ...]:
+    """Return the study of this name, or, of one with several stages, the study of each stage that was begun."""
+    if Home.current().study(name).pipeline.is_file():
+        found = (database.studies.find(stage_name(name, stage)) for stage in STAGES)
+        begun = tuple(study for study in found if study is not None)
+        if begun:
+            return begun
+    return (database.studies.get(name),)
 
 
 @contextmanager

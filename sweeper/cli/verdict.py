@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from sweeper.cli.front import goal_json
 from sweeper.cli.output import console, safe, table
 from sweeper.config.study import StudyConfig
-from sweeper.winner import BASE, Verdict
+from sweeper.winner import Verdict
 
 
 def show_verdict(config: StudyConfig, verdict: Verdict, say: Callable[[str], None]) -> None:
@@ -15,6 +16,8 @@ def show_verdict(config: StudyConfig, verdict: Verdict, say: Callable[[str], Non
     console().print(
         table(("model", "metric", "score>", "95 % interval", "difference to base", "95 % interval"), _rows(verdict))
     )
+    if verdict.goal is not None:
+        say(f"[{'green' if verdict.goal.met else 'yellow'}]{safe(verdict.goal)}[/]")
     if verdict.registered is None:
         say("[yellow]nothing beats the base model[/] on the test split, so nothing was registered")
         say(f"  register trial {verdict.trial} all the same: sweeper resume {config.name} --force")
@@ -33,18 +36,20 @@ def verdict_json(config: StudyConfig, verdict: Verdict) -> dict[str, Any]:
     return {
         "study": config.name,
         "winner": verdict.trial,
+        "base": verdict.comparison.base_of[verdict.comparison.winner],
         "beats_base": verdict.comparison.beats_base,
         "registered": None if registered is None else {"name": registered.name, "version": registered.version},
         "scores": [
             {"model": model, "metric": metric, "score": score, "low": low, "high": high, **difference}
             for model, metric, score, low, high, difference in _scores(verdict)
         ],
+        "goal": None if verdict.goal is None else goal_json(verdict.goal),
         "report": str(verdict.report),
     }
 
 
 def _scores(verdict: Verdict) -> list[tuple[str, str, float, float, float, dict[str, float]]]:
-    subjects = {BASE: verdict.base} | {f"trial {number}": scores for number, scores in verdict.candidates.items()}
+    subjects = dict(verdict.bases) | {f"trial {number}": scores for number, scores in verdict.candidates.items()}
     found = []
     for subject, scores in subjects.items():
         for name, metric in scores.metrics.items():
@@ -65,7 +70,8 @@ def _scores(verdict: Verdict) -> list[tuple[str, str, float, float, float, dict[
 def _rows(verdict: Verdict) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for subject, name, value, low, high, difference in _scores(verdict):
-        mark = " (winner)" if subject == verdict.comparison.winner else ""
+        own = verdict.comparison.base_of.get(subject) if len(verdict.bases) > 1 else None
+        mark = " (winner)" * (subject == verdict.comparison.winner) + (f", on {own}" if own else "")
         change = f"{difference['difference']:+.3f}" if difference else ""
         interval = f"{difference['difference_low']:+.3f} to {difference['difference_high']:+.3f}" if difference else ""
         rows.append((subject + mark, name, f"{value:.3f}", f"{low:.3f} to {high:.3f}", change, interval))

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sweeper.config.base import Frozen
 
-Objective = Literal["adapter_size", "training_time", "latency"]
+Objective = Literal["parameters", "adapter_size", "training_time", "latency"]
+
+MEASURES: dict[str, str] = {
+    "parameters": "total_parameters",
+    "adapter_size": "adapter_bytes",
+    "training_time": "train_seconds",
+    "latency": "latency_ms",
+}
+"""Where a trial's result holds each objective."""
+
+SMALLEST: tuple[Objective, ...] = ("parameters", "latency")
+"""The objectives of a search for the smallest model that meets a goal."""
 
 Loss = Literal["eval_loss", "perplexity"]
 """Metrics that need no generated text; both are better when smaller."""
@@ -59,6 +70,8 @@ class EvaluationConfig(Frozen):
 
     Attributes:
         metric: Decides the search; measured on the validation split.
+        goal: What ``metric`` should reach. With several objectives the winner is the smallest model that does; with
+            one, it is reported whether the winner does.
         objectives: Further aims, all to be small; with any, the result is a Pareto front and nothing is pruned.
         points: Evaluations per trial, evenly spread over its training.
         metrics: Scores of the final comparison on the test split; the first decides it.
@@ -68,12 +81,19 @@ class EvaluationConfig(Frozen):
     """
 
     metric: Metric = "eval_loss"
+    goal: float | None = None
     objectives: tuple[Objective, ...] = ()
     points: int = Field(default=6, ge=1, le=1000)
     metrics: tuple[Metric, ...] = Field(default=("exact_match", "token_f1"), min_length=1)
     candidates: int = Field(default=3, ge=1)
     max_new_tokens: int = Field(default=128, ge=1)
     examples: int = Field(default=5, ge=0)
+
+    @model_validator(mode="after")
+    def _goal_in_reach(self) -> EvaluationConfig:
+        if self.goal is not None and self.metric in TASK_METRICS and not 0 <= self.goal <= 1:
+            raise ValueError(f"goal: {self.metric} is from 0 to 1 (0.9 is 90 %); found {self.goal:g}")
+        return self
 
     @property
     def direction(self) -> Literal["minimize", "maximize"]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
@@ -11,24 +11,37 @@ from typing import Any, get_args
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from sweeper.config.adapter import Adapter, AnyAdapter, QLoRA
+from sweeper.config.choice import ONE, SEVERAL
 from sweeper.config.parameters import EXCLUSIVE, PARAMETERS, TECHNIQUE_PARAMETERS
-from sweeper.config.space import Choice, Fixed, FloatRange, IntRange, Range
+from sweeper.config.pipeline import STAGES, is_pipeline, pipeline_faults, stage_source
+from sweeper.config.space import ADAPTER, MODEL, Choice, Fixed, FloatRange, IntRange, Range
 from sweeper.config.study import StudyConfig
 from sweeper.config.technique import technique_class
 from sweeper.config.trl_fields import CONFIG_CLASSES, OWNED, RENAMED, trl_fields
+from sweeper.config.variants import foreign_fault, option_fault
 from sweeper.config.yaml_source import Path_, YamlSource, parse, read_text
 from sweeper.errors import Fault, StudyFileError
 
 _RANGE: TypeAdapter[Any] = TypeAdapter(Range)
+_ADAPTER: TypeAdapter[Any] = TypeAdapter(Adapter)
 
 
 @dataclass(frozen=True)
 class StudyFile:
-    """A valid study with the file it came from."""
+    """A valid study with the file it came from.
+
+    Attributes:
+        config: The study.
+        path: The file.
+        text: What it holds, character by character.
+        within: Where in the file the study stands: nowhere in particular, or in a stage of a pipeline.
+    """
 
     config: StudyConfig
     path: Path
     text: str
+    within: Path_ = ()
 
     @property
     def folder(self) -> Path:
@@ -36,14 +49,57 @@ class StudyFile:
         return self.path.absolute().parent
 
 
-def load_study(path: Path) -> StudyFile:
+@dataclass(frozen=True)
+class PipelineFile:
+    """A valid study of several stages, each a study of its own, in the order in which they run.
+
+    Attributes:
+        name: The whole study's name.
+        stages: The studies by stage.
+        path: The file.
+        text: What it holds.
+    """
+
+    name: str
+    stages: Mapping[str, StudyFile]
+    path: Path
+    text: str
+
+
+def load_study(path: Path) -> StudyFile | PipelineFile:
     """Read, parse and validate a study file.
 
     Raises:
         StudyFileError: With every fault of the file, each with its line.
     """
-    source = parse(str(path), read_text(path))
-    return StudyFile(validate(source), path, source.text)
+    return study_file(parse(str(path), read_text(path)), path)
+
+
+def study_file(source: YamlSource, path: Path) -> StudyFile | PipelineFile:
+    """Validate a study file that was parsed.
+
+    Raises:
+        StudyFileError: With every fault of the file, each with its line.
+    """
+    if not is_pipeline(source.data):
+        return StudyFile(validate(source), path, source.text)
+    faults = list(pipeline_faults(source))
+    stages = {}
+    for stage in STAGES if not faults else ():
+        try:
+            stages[stage] = StudyFile(validate(stage_source(source, stage)), path, source.text, ("stages", stage))
+        except StudyFileError as error:
+            faults += [_within_stage(fault, stage, source) for fault in error.faults]
+    if faults:
+        raise StudyFileError(source.name, tuple(sorted(dict.fromkeys(faults), key=lambda fault: fault.line or 0)))
+    return PipelineFile(source.data["name"], stages, path, source.text)
+
+
+def _within_stage(fault: Fault, stage: str, source: YamlSource) -> Fault:
+    """Name the field as the file has it: below its stage, unless the stages share it."""
+    part = fault.field.partition(".")[0]
+    shared = part in source.data and part not in source.data["stages"][stage]
+    return fault if shared else replace(fault, field=f"stages.{stage}.{fault.field}".rstrip("."))
 
 
 def validate(source: YamlSource) -> StudyConfig:
@@ -118,6 +174,7 @@ def _written_path(location: tuple[str | int, ...], data: Any, *, keep_last: bool
 def _allowed_keys(annotation: Any, location: tuple[str | int, ...]) -> set[str]:
     """Return the keys that the model at ``location`` (union tags included) takes."""
     models = _models(annotation)
+    location = tuple(part for part in location if part not in (ONE, SEVERAL))
     if not location:
         return {key for model in models for key in model.model_fields}
     part, rest = location[0], location[1:]
@@ -150,48 +207,97 @@ def _short(value: Any) -> str:
 
 def _space_faults(source: YamlSource) -> Iterator[Fault]:
     """Check each well-formed range against its parameter, also where other parts of the file are at fault."""
-    search = source.data.get("search")
-    raw = search.get("space") if isinstance(search, dict) else None
-    if not isinstance(raw, dict):
-        return
     kind = technique_class(source.data.get("technique", "sft")).model_fields["kind"].default
-    at = ("search", "space")
-    for name, value in raw.items():
-        message, hint = _parameter_fault(name, value, str(kind))
-        if message:
-            yield Fault(f"search.space.{name}", message, source.line((*at, name)), hint)
-    for pair in EXCLUSIVE:
-        if all(name in raw for name in pair):
-            message = f"{' and '.join(pair)} say the same thing; name one of them"
-            yield Fault(f"search.space.{pair[1]}", message, source.line((*at, pair[1])))
-    yield from _condition_faults(raw, source)
+    for at, raw, adapters in _written_spaces(source.data):
+        for name, value in raw.items():
+            message, hint = _parameter_fault(name, value, str(kind), adapters)
+            if message:
+                yield Fault(_dotted(at, name), message, source.line((*at, name)), hint)
+        for pair in EXCLUSIVE:
+            if all(name in raw for name in pair):
+                message = f"{' and '.join(pair)} say the same thing; name one of them"
+                yield Fault(_dotted(at, pair[1]), message, source.line((*at, pair[1])))
+        yield from _condition_faults(at, raw, source)
 
 
-def _parameter_fault(name: str, value: Any, technique: str) -> tuple[str | None, str | None]:
-    """Return what is wrong with a parameter's name or values, and a hint."""
+def _written_spaces(data: dict[str, Any]) -> Iterator[tuple[Path_, dict[str, Any], list[AnyAdapter]]]:
+    """Return every space that the file writes, where, and for which adapters: the search's, and single adapters'."""
+    alternatives = _at(data, (ADAPTER, "choice"))
+    if isinstance(alternatives, list):
+        each = [_adapter(raw) for raw in alternatives]
+        places: list[tuple[Path_, list[AnyAdapter | None]]] = [(("search", "space"), each)]
+        places += [((ADAPTER, "choice", index, "space"), [one]) for index, one in enumerate(each)]
+    else:
+        places = [(("search", "space"), [_adapter(data.get(ADAPTER, QLoRA()))])]
+    for at, adapters in places:
+        raw = _at(data, at)
+        if isinstance(raw, dict):
+            yield at, raw, [adapter for adapter in adapters if adapter is not None]
+
+
+def _at(data: Any, path: Path_) -> Any:
+    """Return what the file wrote at ``path``; None where there is no such place."""
+    for part in path:
+        if isinstance(data, dict):
+            data = data.get(part)
+        elif isinstance(data, list) and isinstance(part, int):
+            data = data[part]
+        else:
+            return None
+    return data
+
+
+def _dotted(*path: Any) -> str:
+    return ".".join(str(part) for each in path for part in (each if isinstance(each, tuple) else (each,)))
+
+
+def _adapter(raw: Any) -> AnyAdapter | None:
+    """Return an adapter of the file; None where it is at fault itself, which is reported with the file's form."""
+    own = {name: value for name, value in raw.items() if name != "space"} if isinstance(raw, dict) else raw
+    try:
+        return _ADAPTER.validate_python(own)  # type: ignore[no-any-return]
+    except ValidationError:
+        return None
+
+
+def _parameter_fault(
+    name: str, value: Any, technique: str, adapters: Sequence[AnyAdapter]
+) -> tuple[str | None, str | None]:
+    """Return what is wrong with a parameter's name or values, and a hint; one adapter that it fits is enough."""
+    foreign = [foreign_fault(adapter, name) for adapter in adapters]
+    if foreign and None not in foreign:
+        return foreign[0], None
     if name in RENAMED:
         return f"is set by sweeper; use {RENAMED[name]} instead", None
     if name in OWNED:
         return "is set by sweeper for its own bookkeeping and cannot be searched", None
+    having = [adapter for adapter in adapters if name in adapter.options()]
     parameter = PARAMETERS.get(name) or TECHNIQUE_PARAMETERS.get(technique, {}).get(name)
-    if parameter is None:
-        fields = trl_fields(technique)
-        if name in fields:
-            return None, None
-        message = (
-            f"unknown parameter; known are {', '.join(PARAMETERS)} and the fields of TRL's "
-            f"{CONFIG_CLASSES[technique][1]}"
-        )
-        return message, nearest(name, [*PARAMETERS, *fields])
+    if parameter is None and not having:
+        options = frozenset[str]().union(*(adapter.options() for adapter in adapters))
+        return _unknown_parameter(name, technique, options)
     try:
         range_ = _RANGE.validate_python(value)
     except ValidationError:
         return None, None  # reported with the rest of the file's form
+    if having:
+        return next(filter(None, (option_fault(adapter, name, range_) for adapter in having)), None), None
+    assert parameter is not None
     if isinstance(range_, FloatRange) and parameter.type == "int":
         return f"must be an integer range; found {range_.low:g} to {range_.high:g}", None
     if isinstance(range_, FloatRange | IntRange) and parameter.type in ("text", "modules"):
         return "must be a value or a choice, not a range", None
     return next((fault for v in _values(range_) if (fault := parameter.fault(v))), None), None
+
+
+def _unknown_parameter(name: str, technique: str, options: frozenset[str]) -> tuple[str | None, str | None]:
+    """Return what is wrong with a name that is neither a parameter nor an option of the adapter, and a hint."""
+    fields = trl_fields(technique)
+    if name in fields:
+        return None, None
+    known = ", ".join([*PARAMETERS, *TECHNIQUE_PARAMETERS.get(technique, ()), *sorted(options)])
+    message = f"unknown parameter; known are {known} and the fields of TRL's {CONFIG_CLASSES[technique][1]}"
+    return message, nearest(name, [*PARAMETERS, *options, *fields])
 
 
 def _values(range_: FloatRange | IntRange | Choice | Fixed) -> tuple[Any, ...]:
@@ -200,14 +306,15 @@ def _values(range_: FloatRange | IntRange | Choice | Fixed) -> tuple[Any, ...]:
     return range_.corners()
 
 
-def _condition_faults(raw: Mapping[str, Any], source: YamlSource) -> Iterator[Fault]:
+def _condition_faults(at: Path_, raw: Mapping[str, Any], source: YamlSource) -> Iterator[Fault]:
     """A condition may look at known parameters only, and not at itself."""
+    choices = {name for name in (ADAPTER, MODEL) if _at(source.data, (name, "choice")) is not None}
     for name, value in raw.items():
         when = value.get("when") if isinstance(value, dict) else None
         for parent in when if isinstance(when, dict) else ():
-            if parent == name or (parent not in raw and parent not in PARAMETERS):
+            if parent == name or (parent not in raw and parent not in PARAMETERS and parent not in choices):
                 message = (
                     "cannot depend on itself" if parent == name else f"depends on {parent}, which is not in the space"
                 )
-                path = ("search", "space", name, "when", parent)
-                yield Fault(".".join(path), message, source.line(path), nearest(parent, [p for p in raw if p != name]))
+                path = (*at, name, "when", parent)
+                yield Fault(_dotted(path), message, source.line(path), nearest(parent, [p for p in raw if p != name]))

@@ -9,14 +9,14 @@ from pydantic import Field, model_validator
 from sweeper.config.base import Frozen
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
+Attention = Literal["auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention"]
 
 
 class ModelConfig(Frozen):
     """A base model by catalogue name, Hub name or local folder.
 
     ``dtype`` is what the model computes in: ``auto`` is bfloat16 where the device has it, else float32.
-    ``attention: auto`` is Flash Attention 2 where it is installed and the device runs it, else PyTorch's SDPA.
+    ``attention: auto`` is the newest Flash Attention that is installed and that the device runs, else PyTorch's SDPA.
     """
 
     name: str = Field(min_length=1)

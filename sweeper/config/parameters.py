@@ -163,6 +163,9 @@ TECHNIQUE_PARAMETERS: dict[str, dict[str, Parameter]] = {
 }
 """Fields of the techniques' TRL configs whose values are checked before anything runs; the defaults are TRL's own."""
 
+LORA_PARAMETERS = ("lora_rank", "lora_alpha", "lora_dropout", "target_modules")
+"""Those that only LoRA and QLoRA have."""
+
 
 def default_generations(technique: str) -> int:
     """Return how often a prompt is answered where the space does not say; 1 for techniques that answer none."""

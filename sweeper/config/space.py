@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
@@ -14,6 +14,7 @@ from sweeper.config.parameters import Scalar
 
 ChoiceValue = Scalar | tuple[str, ...]
 When = dict[str, tuple[ChoiceValue, ...]]
+V = TypeVar("V")
 
 
 class _Range(Frozen):
@@ -177,6 +178,43 @@ Range = Annotated[
 
 Space = dict[str, Range]
 """Ranges by parameter name."""
+
+
+ADAPTER, MODEL = "adapter", "model"
+"""The parameters over whole parts of a study, where these are choices; their values are labels of alternatives."""
+
+
+def scoped(label: str, name: str) -> str:
+    """Return the name of a parameter that only one alternative has, or has otherwise: ``qlora.learning_rate``."""
+    return f"{label}.{name}"
+
+
+def bare(name: str) -> str:
+    """Return a parameter's name without the alternative that it belongs to."""
+    return name.rpartition(".")[2]
+
+
+def ranges_of(space: Mapping[str, Range], name: str) -> tuple[Range, ...]:
+    """Return every range of a parameter: its own, and those of single alternatives."""
+    return tuple(range_ for full, range_ in space.items() if bare(full) == name)
+
+
+def definite(values: Mapping[str, V]) -> dict[str, V]:
+    """Return a trial's values under their bare names; those that chose the alternatives are left out."""
+    return {bare(name): value for name, value in values.items() if name not in (ADAPTER, MODEL)}
+
+
+def space_of(space: Mapping[str, Range], chosen: Mapping[str, str]) -> Space:
+    """Return the part of a space that holds under chosen alternatives, as a study of only these would have it."""
+    return {
+        bare(name): range_.model_copy(update={"when": _remaining(range_.when, chosen)})
+        for name, range_ in space.items()
+        if name not in chosen and all(chosen.get(k, v[0]) in v for k, v in range_.when.items())
+    }
+
+
+def _remaining(when: When, chosen: Mapping[str, str]) -> When:
+    return {bare(name): values for name, values in when.items() if name not in chosen}
 
 
 def in_order(space: Mapping[str, Range]) -> tuple[str, ...]:

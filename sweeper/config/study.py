@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
 from sweeper.config.adapter import Adapter, QLoRA
+from sweeper.config.backend import TRL, Backend
 from sweeper.config.base import Frozen
+from sweeper.config.choice import (
+    AdapterAlternative,
+    AdapterChoice,
+    ModelChoice,
+    OneOrMoreAdapters,
+    OneOrMoreModels,
+    loaded_as,
+)
+from sweeper.config.combinations import refusal
 from sweeper.config.data import DataConfig
-from sweeper.config.evaluation import EvaluationConfig, metrics_of
+from sweeper.config.evaluation import SMALLEST, EvaluationConfig, metrics_of
 from sweeper.config.executor import Executor, PackedExecutor, StorageConfig
 from sweeper.config.model import ModelConfig
 from sweeper.config.search import SearchConfig
+from sweeper.config.space import ADAPTER, Range, space_of
 from sweeper.config.technique import SFT, Technique, technique_class
+from sweeper.config.variants import variants
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 
@@ -40,10 +53,11 @@ class StudyConfig(Frozen):
     """One study: what to tune, on what, how to search, and what decides."""
 
     name: Name
-    model: ModelConfig
+    model: OneOrMoreModels
     data: DataConfig
     technique: Technique = SFT()
-    adapter: Adapter = QLoRA()
+    adapter: OneOrMoreAdapters = QLoRA()
+    backend: Backend = TRL()
     search: SearchConfig = SearchConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     executor: Executor = PackedExecutor()
@@ -59,6 +73,16 @@ class StudyConfig(Frozen):
         technique = technique_class(data.get("technique", "sft"))
         decides = {"metric": technique.metric, "metrics": technique.metrics}
         return {**data, "evaluation": {**decides, **data.get("evaluation", {})}}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _goal_asks_for_the_smallest(cls, data: Any) -> Any:
+        """With several models and a goal, what is sought is the smallest that meets it, unless objectives are named."""
+        model, evaluation = (data.get(part) for part in ("model", "evaluation")) if isinstance(data, dict) else ("", "")
+        several = "choice" in model if isinstance(model, dict) else isinstance(model, ModelChoice)
+        if several and isinstance(evaluation, Mapping) and evaluation.get("goal") is not None:
+            return {**data, "evaluation": {**evaluation, "objectives": evaluation.get("objectives") or SMALLEST}}
+        return data
 
     @model_validator(mode="after")
     def _metrics_fit_the_technique(self) -> StudyConfig:
@@ -76,6 +100,42 @@ class StudyConfig(Frozen):
             )
         return self
 
+    @property
+    def adapters(self) -> dict[str, AdapterAlternative]:
+        """The adapters to choose from by label; of one that is not a choice, that one by its kind."""
+        if isinstance(self.adapter, AdapterChoice):
+            return self.adapter.by_label
+        return {self.adapter.kind: AdapterAlternative(adapter=self.adapter)}
+
+    def variants(self, space: Mapping[str, Range]) -> Iterator[Adapter]:
+        """Yield every adapter that a trial may have, with every combination of the options that a space names.
+
+        Raises:
+            ValidationError: When it comes to a combination that is not allowed.
+        """
+        for label, alternative in self.adapters.items():
+            yield from variants(alternative.adapter, space_of(space, {ADAPTER: label}))
+
+    @property
+    def models(self) -> dict[str, ModelConfig]:
+        """The base models to choose from by name."""
+        return self.model.by_label if isinstance(self.model, ModelChoice) else {self.model.name: self.model}
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """The different base models that trials stand on, as ``base_label`` calls them."""
+        adapters = [alternative.adapter for alternative in self.adapters.values()]
+        return tuple(dict.fromkeys(self.base_label(name, adapter) for name in self.models for adapter in adapters))
+
+    def base_label(self, model: str, adapter: Adapter) -> str:
+        """Return what tells the base model below an adapter from the study's others; empty where it has one only.
+
+        A quantised base answers otherwise than a dense one, so they are two.
+        """
+        held = {loaded_as(alternative.adapter) for alternative in self.adapters.values()}
+        parts = [model] * (len(self.models) > 1) + [loaded_as(adapter)] * (len(held) > 1)
+        return " ".join(parts)
+
     @model_validator(mode="after")
     def _scores_have_no_latency(self) -> StudyConfig:
         if self.technique.head == "score" and "latency" in self.evaluation.objectives:
@@ -91,4 +151,12 @@ class StudyConfig(Frozen):
             raise ValueError(
                 "search.sampler: cmaes handles one objective only; leave evaluation.objectives out, or use tpe or gp"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _adapter_fits_technique(self) -> StudyConfig:
+        for alternative in self.adapters.values():
+            reason = refusal(self.technique, alternative.adapter)
+            if reason is not None:
+                raise ValueError(reason)
         return self

@@ -10,10 +10,11 @@ from typing import Any, Protocol
 from pydantic import Field
 
 from sweeper.config.adapter import Adapter
+from sweeper.config.backend import TRL, Backend
 from sweeper.config.base import Frozen
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.model import ModelConfig
-from sweeper.config.parameters import ParameterValue, default_generations
+from sweeper.config.parameters import LORA_PARAMETERS, ParameterValue, default_generations
 from sweeper.config.rewards import RewardSources
 from sweeper.config.technique import Technique
 
@@ -50,6 +51,7 @@ class TrialSpec(Frozen):
         train: Prepared training rows, JSONL with ``prompt`` and ``completion`` or ``text`` or ``messages``.
         validation: Prepared validation rows.
         hyperparameters: The configuration.
+        backend: What does the training; the number of its processes made definite.
         device: ``cpu``, ``cuda`` or ``cuda:0``, already resolved.
         micro_batch: Rows per forward pass; None for the most that fits.
         reward_sources: Where the technique's rewards were found; None where it has none.
@@ -66,6 +68,7 @@ class TrialSpec(Frozen):
     validation: Path
     hyperparameters: Hyperparameters
     evaluation: EvaluationConfig
+    backend: Backend = TRL()
     device: str
     micro_batch: int | None = None
     folder: Path
@@ -81,6 +84,13 @@ class TrialSpec(Frozen):
     def rows_per_step(self) -> int:
         """How many rows pass through the model in an optimizer step."""
         return self.hyperparameters.batch_size * self.answers_per_row
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The whole configuration by name: hyperparameters, without those the adapter lacks, and adapter options."""
+        absent = set() if self.adapter.is_lora else set(LORA_PARAMETERS)
+        values = self.hyperparameters.model_dump(mode="json", exclude=absent)
+        return {**values, **self.adapter.model_dump(mode="json", include=set(self.adapter.options()))}
 
 
 class Decision(StrEnum):
@@ -139,6 +149,7 @@ class TrialResult(Frozen):
             train at the same time, of all of them.
         micro_batch: Rows per forward pass at the end.
         adapter_bytes: Size of the saved adapter.
+        total_parameters: Weights of the base and the adapter together.
         reason: Why it ended where it did; None for a complete trial.
     """
 
@@ -162,6 +173,7 @@ class TrialResult(Frozen):
     peak_memory_bytes: int | None = None
     micro_batch: int | None = None
     adapter_bytes: int | None = None
+    total_parameters: int | None = None
     adapter_sha256: str | None = None
 
 

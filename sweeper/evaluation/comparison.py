@@ -14,6 +14,9 @@ from sweeper.evaluation.scores import Scores
 
 Verdict = Literal["better", "worse", "undecided"]
 
+BASE = "base model"
+"""What the only base model of a study is called; of several, each has its own name after these words."""
+
 FEWEST_EXAMPLES = 6
 """With fewer pairs not even a difference on all of them is significant at 5 % (two-sided sign test: 2 * 0.5**5 > 0.05),
 while the bootstrap, which only knows what it saw, would be certain."""
@@ -56,9 +59,10 @@ class Comparison:
     Attributes:
         metric: The one that decides.
         winner: The best candidate.
-        beats_base: Whether the winner is better than the base on the deciding metric, its interval beyond zero.
-        to_base: For each candidate and metric, candidate minus base.
-        challenges: How the winner was found, in order.
+        beats_base: Whether the winner is better than its base on the deciding metric, its interval beyond zero.
+        to_base: For each candidate and metric, candidate minus its base.
+        challenges: How the winner was found, in order; none where something else than this metric decided.
+        base_of: For each candidate, the name of the base that it stands on and is compared with.
     """
 
     metric: str
@@ -66,10 +70,23 @@ class Comparison:
     beats_base: bool
     to_base: dict[str, dict[str, Difference]]
     challenges: tuple[Challenge, ...]
+    base_of: dict[str, str]
 
 
-def compare(candidates: Mapping[str, Scores], base: Scores, metric: str) -> Comparison:
-    """Find the winner among candidates, and whether it beats the base.
+def named_bases(base: Scores | Mapping[str, Scores]) -> Mapping[str, Scores]:
+    """Return base models by name, also where there is only one, which needs none."""
+    return {BASE: base} if isinstance(base, Scores) else base
+
+
+def compare(
+    candidates: Mapping[str, Scores],
+    base: Scores | Mapping[str, Scores],
+    metric: str,
+    *,
+    base_of: Mapping[str, str] | None = None,
+    winner: str | None = None,
+) -> Comparison:
+    """Find the winner among candidates, and whether it beats its base.
 
     Candidates come in their validation order, best first. A later one overturns the best so far only where its paired
     difference on the deciding metric is beyond zero with its whole interval; else the validation order stands, so
@@ -77,8 +94,10 @@ def compare(candidates: Mapping[str, Scores], base: Scores, metric: str) -> Comp
 
     Args:
         candidates: Scores by the candidate's name.
-        base: Scores of the base model without adapter, on the same examples.
+        base: Scores of the base model without adapter, on the same examples; of several, by name.
         metric: The one that decides.
+        base_of: For each candidate the name of its own base; left out where there is one base.
+        winner: The candidate that wins, where something else than this metric decides.
 
     Raises:
         DataError: If the deciding metric was not measured, or the examples are not the same.
@@ -86,13 +105,17 @@ def compare(candidates: Mapping[str, Scores], base: Scores, metric: str) -> Comp
     """
     if not candidates:
         raise ValueError("a comparison needs at least one candidate")
+    bases = named_bases(base)
+    names = dict(base_of) if base_of is not None else dict.fromkeys(candidates, next(iter(bases)))
+    own = {name: bases[names[name]] for name in candidates}
     for name, scores in candidates.items():
-        _require_comparable(name, scores, base, metric)
-    winner, challenges = _winner(candidates, metric)
+        _require_comparable(name, scores, own[name], metric)
+    winner, challenges = (winner, ()) if winner is not None else _winner(candidates, metric)
     to_base = {
-        name: {each: difference(scores, base, each) for each in base.metrics} for name, scores in candidates.items()
+        name: {each: difference(scores, own[name], each) for each in own[name].metrics}
+        for name, scores in candidates.items()
     }
-    return Comparison(metric, winner, to_base[winner][metric].verdict == "better", to_base, challenges)
+    return Comparison(metric, winner, to_base[winner][metric].verdict == "better", to_base, challenges, names)
 
 
 def difference(first: Scores, second: Scores, metric: str) -> Difference:

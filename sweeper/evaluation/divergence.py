@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ _BATCH_SHARE = 8
 
 def divergences(
     model: Any,
+    base: Any,
     answers: Sequence[Answer],
     batch_size: int | None = None,
     on_progress: Progress | None = None,
@@ -28,29 +29,37 @@ def divergences(
 
     At each token of an answer it is the exact Kullback-Leibler divergence of the policy's next-token distribution from
     that of the base without its adapter, over the whole vocabulary; not an estimate from the one token that was drawn
-    (Schulman 2020, joschu.net/blog/kl-approx.html). A model without an adapter has not moved at all.
+    (Schulman 2020, joschu.net/blog/kl-approx.html).
+
+    Args:
+        model: The policy: the base with an adapter on it, a whole model, or the base itself, which has not moved.
+        base: The model that it began as.
+        answers: What the policy answered.
+        batch_size: Answers per batch; None for what suits the device. Halved where memory runs out.
+        on_progress: Told after every batch.
 
     Raises:
         OutOfMemoryError: If a single answer does not fit in memory.
     """
-    if not hasattr(model, "disable_adapter"):
+    if model is base:
         return np.array([(0.0, len(answer.tokens)) for answer in answers], dtype=np.float64)
     with as_found(model), torch.no_grad():
         results = run_in_batches(
             answers,
             lambda answer: len(answer.prompt) + len(answer.tokens),
             batch_size or max(1, default_batch_size(model) // _BATCH_SHARE),
-            lambda batch: _of_batch(model, batch),
+            lambda batch: _of_batch(model, base, batch),
             on_progress,
         )
     return np.array(results, dtype=np.float64)
 
 
-def _of_batch(model: Any, batch: list[Answer]) -> list[tuple[float, int]]:
+def _of_batch(model: Any, base: Any, batch: list[Answer]) -> list[tuple[float, int]]:
     policy = _logits(model, batch)
-    without: AbstractContextManager[Any] = model.disable_adapter()
+    adapted = hasattr(model, "disable_adapter")
+    without: AbstractContextManager[Any] = model.disable_adapter() if adapted else nullcontext()
     with without:
-        reference = _logits(model, batch)
+        reference = _logits(model if adapted else base, batch)
     return [(_of_answer(*pair), len(answer.tokens)) for *pair, answer in zip(policy, reference, batch, strict=True)]
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from transformers import GenerationConfig
 from sweeper.errors import DataError
 from sweeper.evaluation.batching import Progress, run_in_batches
 from sweeper.training.micro_batch import answers_at_once
+from sweeper.training.quiet import silent_about_positions
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +96,8 @@ def answers(
     settings = _greedy(model, tokenizer, max_new_tokens)
 
     def answer(batch: list[list[int]]) -> list[Answer]:
-        return _answer(model, tokenizer, batch, settings)
+        parts = _of_equal_length(batch) if _has_virtual_tokens(model) else [batch]
+        return [found for part in parts for found in _answer(model, tokenizer, part, settings)]
 
     with as_found(model), _contiguous_head(model), torch.no_grad():
         size = batch_size or default_batch_size(model)
@@ -233,15 +236,30 @@ def _last(ids: list[int], room: int | None) -> list[int]:
     return ids[-room:]
 
 
+def _has_virtual_tokens(model: Any) -> bool:
+    """Tell whether PEFT puts virtual tokens in front of every row."""
+    config = getattr(model, "active_peft_config", None)
+    return config is not None and config.is_prompt_learning
+
+
+def _of_equal_length(batch: list[list[int]]) -> list[list[list[int]]]:
+    """Return a batch in parts that need no padding: it would stand between the virtual tokens and the text.
+
+    Training pads on the other side, and the text would be further from the virtual tokens than it ever was there.
+    """
+    return [list(part) for _, part in groupby(batch, key=len)]
+
+
 def _answer(model: Any, tokenizer: Any, batch: list[list[int]], settings: GenerationConfig) -> list[Answer]:
     device = input_device(model)
     rows = [torch.tensor(ids) for ids in batch]
     input_ids = pad_sequence(rows, batch_first=True, padding_value=settings.pad_token_id, padding_side="left")
     ones = [torch.ones_like(row) for row in rows]
     attention_mask = pad_sequence(ones, batch_first=True, padding_value=0, padding_side="left")
-    output = model.generate(
-        input_ids=input_ids.to(device), attention_mask=attention_mask.to(device), generation_config=settings
-    )
+    with silent_about_positions():
+        output = model.generate(
+            input_ids=input_ids.to(device), attention_mask=attention_mask.to(device), generation_config=settings
+        )
     ends = set(_as_list(settings.eos_token_id))
     found = [_up_to_end(ids, ends) for ids in output[:, input_ids.shape[1] :].tolist()]
     texts: list[str] = tokenizer.batch_decode(found, skip_special_tokens=True)

@@ -68,7 +68,8 @@ class PolicyScorer:
         if "kl" in self._config.metrics:
             from sweeper.evaluation.divergence import divergences
 
-            statistics["kl"] = divergences(model, answers, on_progress=part_of(on_progress, len(self._rows), total))
+            progress = part_of(on_progress, len(self._rows), total)
+            statistics["kl"] = divergences(model, self._base.model, answers, on_progress=progress)
         for name in set(self._config.metrics) & set(TASK_METRICS):
             statistics[name] = load_metric(name).statistics(texts, references)
         metrics: dict[str, MetricScore] = {name: metric_score(name, statistics[name]) for name in self._config.metrics}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from sweeper.evaluation.comparison import Comparison, Difference
+from sweeper.evaluation.comparison import Comparison, Difference, named_bases
+from sweeper.evaluation.goal import GoalResult, shown_count
 from sweeper.evaluation.intervals import Interval
 from sweeper.evaluation.scores import MetricScore, Scores
 
@@ -18,27 +19,38 @@ _JOINERS = "\u200c\u200d"  # invisible, but words of Persian and Hindi, and emoj
 
 
 def markdown_report(
-    title: str, candidates: Mapping[str, Scores], base: Scores, comparison: Comparison, examples: int
+    title: str,
+    candidates: Mapping[str, Scores],
+    base: Scores | Mapping[str, Scores],
+    comparison: Comparison,
+    examples: int,
+    goal: GoalResult | None = None,
 ) -> str:
     """Return the report of the final comparison.
 
     Args:
         title: Heading, for example the study's name.
         candidates: Scores by the candidate's name, in validation order.
-        base: Scores of the base model without adapter.
-        comparison: Of these candidates to this base.
+        base: Scores of the base model without adapter; of several, by name.
+        comparison: Of these candidates to their bases.
         examples: How many generated texts to show side by side.
+        goal: What became of the study's goal, where it has one.
     """
+    bases = named_bases(base)
+    own = bases[comparison.base_of[comparison.winner]]
+    decided = goal is not None and goal.seeks_smallest
     sections = [
         f"# {escape(title)}",
+        *([f"**{_capital(escape(str(goal)))}.**"] if goal else []),
         _verdict(comparison),
         "## Scores",
-        _scores_table(candidates, base, comparison),
-        _notes(base),
+        _scores_table(candidates, bases, comparison),
+        _notes(own),
+        *(["## Size", _size_table(goal)] if goal and decided else []),
         "## How the winner was found",
-        _challenges(candidates, comparison),
+        _by_goal(goal) if goal and decided else _challenges(candidates, comparison),
     ]
-    texts = _side_by_side(base, candidates[comparison.winner], comparison, examples)
+    texts = _side_by_side(own, candidates[comparison.winner], comparison, examples)
     if texts:
         sections += ["## Generated texts", texts]
     return "\n\n".join(sections) + "\n"
@@ -85,18 +97,39 @@ def _verdict(comparison: Comparison) -> str:
     )
 
 
-def _scores_table(candidates: Mapping[str, Scores], base: Scores, comparison: Comparison) -> str:
-    header = ["model", *(f"{metric} | difference to base" for metric in base.metrics)]
-    columns = 1 + 2 * len(base.metrics)
-    rows = [_row(["base model", *(f"{_score(score)} | " for score in base.metrics.values())])]
+def _scores_table(candidates: Mapping[str, Scores], bases: Mapping[str, Scores], comparison: Comparison) -> str:
+    metrics = list(next(iter(bases.values())).metrics)
+    header = ["model", *(f"{metric} | difference to base" for metric in metrics)]
+    rows = [_row([escape(name), *(f"{_score(base.metrics[m])} | " for m in metrics)]) for name, base in bases.items()]
     for name, scores in candidates.items():
-        cells = [
-            f"{_score(scores.metrics[metric])} | {_difference(comparison.to_base[name][metric])}"
-            for metric in base.metrics
-        ]
-        shown = escape(name)
+        cells = [f"{_score(scores.metrics[m])} | {_difference(comparison.to_base[name][m])}" for m in metrics]
+        shown = escape(name if len(bases) == 1 else f"{name}, on {comparison.base_of[name]}")
         rows.append(_row([f"**{shown}**" if name == comparison.winner else shown, *cells]))
-    return "\n".join([_row(header), _row(["---"] * columns), *rows])
+    return "\n".join([_row(header), _row(["---"] * (1 + 2 * len(metrics))), *rows])
+
+
+def _size_table(goal: GoalResult) -> str:
+    """Show what else the candidates were weighed by; the smallest that meets the goal comes first."""
+    header = ["model", f"{goal.metric} on {goal.split}", "weights", "ms per token", "meets the goal"]
+    rows = [
+        _row(
+            [
+                escape(f"trial {one.number}, on {one.model}"),
+                _number(one.score),
+                "" if one.parameters is None else shown_count(one.parameters),
+                "" if one.latency_ms is None else f"{one.latency_ms:.3g}",
+                "yes" if one.number in goal.meets else "no",
+            ]
+        )
+        for one in sorted(goal.contenders, key=lambda one: (one.number not in goal.meets, one.size))
+    ]
+    return "\n".join([_row(header), _row(["---"] * len(header)), *rows])
+
+
+def _by_goal(goal: GoalResult) -> str:
+    if goal.met:
+        return "Of the candidates whose score meets the goal, the one with the fewest weights wins, then the quickest."
+    return "No candidate meets the goal, so the best score wins."
 
 
 def _notes(base: Scores) -> str:
@@ -129,12 +162,16 @@ def _side_by_side(base: Scores, winner: Scores, comparison: Comparison, count: i
         return ""
     metric = comparison.metric
     picked = pick_examples(base.metrics[metric], winner.metrics[metric], count)
-    header = ["prompt", "reference", "base model", escape(comparison.winner)]
+    header = ["prompt", "reference", escape(comparison.base_of[comparison.winner]), escape(comparison.winner)]
     rows = [
         _row([escape(t[i]) for t in (winner.prompts, winner.references, base.predictions, winner.predictions)])
         for i in picked
     ]
     return "\n".join([_row(header), _row(["---"] * len(header)), *rows])
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _spread(items: Sequence[int], count: int) -> list[int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from sweeper.config.model import ModelConfig
 from sweeper.config.rewards import RewardSources
 from sweeper.config.study import StudyConfig
 from sweeper.config.trial import TrialResult, TrialSpec
@@ -74,6 +75,25 @@ class StopRequest:
 
 
 @dataclass(frozen=True)
+class StudyModel:
+    """A base model of a study.
+
+    Attributes:
+        config: How the study names it.
+        folder: Where it is.
+        fingerprint: Its SHA-256.
+        facts: Its sizes.
+        tokens_per_row: Length of the longest training row in its tokens, cut at ``max_length``.
+    """
+
+    config: ModelConfig
+    folder: Path
+    fingerprint: str
+    facts: ModelFacts
+    tokens_per_row: int
+
+
+@dataclass(frozen=True)
 class StudyContext:
     """All that running a study's trials needs.
 
@@ -84,10 +104,7 @@ class StudyContext:
         search: The ask/tell seam.
         data: The prepared splits.
         train_rows: Rows of the training split.
-        tokens_per_row: Length of the longest training row, in tokens, cut at ``max_length``.
-        model_folder: The base model.
-        fingerprint: Its SHA-256.
-        facts: Its sizes.
+        models: The base models by name.
         device: ``cpu`` or ``cuda:N``.
         listener: Whoever watches.
         stop: Set when the user asks to stop.
@@ -100,14 +117,15 @@ class StudyContext:
     search: Search
     data: PreparedData
     train_rows: int
-    tokens_per_row: int
-    model_folder: Path
-    fingerprint: str
-    facts: ModelFacts
+    models: Mapping[str, StudyModel]
     device: str
     listener: Listener
     stop: StopRequest
     reward_sources: RewardSources | None = None
+
+    def model_of(self, spec: TrialSpec) -> StudyModel:
+        """Return the base model of a trial."""
+        return self.models[spec.model.name]
 
 
 class Executor(Protocol):
@@ -126,5 +144,5 @@ class Executor(Protocol):
     def run(self, context: StudyContext) -> None:
         """Run trials until there is none left to run."""
 
-    def base(self, context: StudyContext) -> BaseModel:
-        """Return the base model, for what is done after the search."""
+    def base(self, context: StudyContext, spec: TrialSpec) -> BaseModel:
+        """Return the base model of a trial, for what is done after the search; the one before may be gone then."""

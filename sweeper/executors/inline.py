@@ -1,38 +1,33 @@
-"""One trial after the other in this process, on a base model that stays loaded."""
+"""One trial after the other in this process, on base models that stay loaded while they are needed."""
 
 from __future__ import annotations
 
 import time
 
-from sweeper.config.evaluation import LOSSES
+from sweeper.config.backend import in_own_processes
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
-from sweeper.data.splits import read_prepared
-from sweeper.evaluation.scorer import Scorer
+from sweeper.evaluation.validation import task_metric
 from sweeper.executors.base import StudyContext
+from sweeper.executors.bases import Bases
 from sweeper.executors.micro_batches import MicroBatches
+from sweeper.executors.processes import train_in_processes
 from sweeper.executors.recorder import Recorder, begin_again
 from sweeper.executors.specification import specification
 from sweeper.search.study import Candidate
-from sweeper.training.base_model import BaseModel, load_base
+from sweeper.training.base_model import BaseModel
 from sweeper.training.results import Ledger, Progress
-from sweeper.training.trial import Evaluate, train_trial
+from sweeper.training.trial import train_trial
 
 
 class InlineExecutor:
-    """Runs trials one by one; the base model is loaded at the first and kept for the final scoring."""
+    """Runs trials one by one; a base model stays loaded until a trial needs another, or the final scoring ends."""
 
-    def __init__(self) -> None:
-        self._base: BaseModel | None = None
+    def __init__(self, bases: Bases | None = None) -> None:
+        self._bases = Bases() if bases is None else bases
 
-    def base(self, context: StudyContext) -> BaseModel:
-        """Return the base model, loading it the first time."""
-        if self._base is None:
-            config = context.config
-            context.listener.stage(f"loading {config.model.name}")
-            self._base = load_base(
-                context.model_folder, config.model, config.adapter, context.device, config.technique.head
-            )
-        return self._base
+    def base(self, context: StudyContext, spec: TrialSpec) -> BaseModel:
+        """Return the base model of a trial, loading it unless it is the one before's."""
+        return self._bases.of(context, spec)
 
     def run(self, context: StudyContext) -> None:
         """Run trials until the search or the budget ends, or the user asks to stop."""
@@ -48,7 +43,10 @@ class InlineExecutor:
 
     def _run_trial(self, context: StudyContext, candidate: Candidate) -> None:
         spec = specification(context, candidate)
-        base = self.base(context)
+        if in_own_processes(spec.backend):
+            run_in_processes(context, candidate, spec)
+            return
+        base = self.base(context, spec)
         recorder = Recorder(context, candidate, spec)
         recorder.start()
         planner = MicroBatches(context, base)
@@ -56,9 +54,17 @@ class InlineExecutor:
         if rows == 0:
             recorder.end(infeasible(spec, base))
             return
-        result = train_trial(spec, base, recorder, rows, task_metric(context, base))
+        evaluate = task_metric(base, spec.validation, spec.evaluation, spec.technique, spec.reward_sources)
+        result = train_trial(spec, base, recorder, rows, evaluate)
         planner.learn(spec, rows, result)
         recorder.end(result)
+
+
+def run_in_processes(context: StudyContext, candidate: Candidate, spec: TrialSpec) -> None:
+    """Run one trial in processes of its own, which load the base model themselves."""
+    recorder = Recorder(context, candidate, spec)
+    recorder.start()
+    recorder.end(train_in_processes(spec, recorder))
 
 
 def budget_spent(context: StudyContext, seconds: float, running_epochs: float = 0.0) -> float:
@@ -74,21 +80,6 @@ def budget_spent(context: StudyContext, seconds: float, running_epochs: float = 
     time_spent = seconds / search.timeout if search.timeout is not None else 0.0
     epochs_spent = epochs / search.max_epochs_total if search.max_epochs_total is not None else 0.0
     return max(time_spent, epochs_spent)
-
-
-def task_metric(context: StudyContext, base: BaseModel) -> Evaluate | None:
-    """Return how to measure what the trainer does not: answers, rankings, rewards; None where its loss decides alone.
-
-    Call it while the base stands without an adapter.
-    """
-    config, technique = context.config.evaluation, context.config.technique
-    if config.metric in LOSSES and technique.kind == "sft":
-        return None
-    beside = technique.metrics if technique.kind != "sft" else (config.metric,)
-    names = tuple(dict.fromkeys((*(name for name in (config.metric,) if name not in LOSSES), *beside)))
-    rows = read_prepared(context.data.validation)
-    scorer = Scorer(base, rows, config.model_copy(update={"metrics": names}), technique, context.reward_sources)
-    return lambda model: {name: metric.value for name, metric in scorer(model).metrics.items()}
 
 
 def infeasible(spec: TrialSpec, base: BaseModel) -> TrialResult:

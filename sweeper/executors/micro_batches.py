@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from sweeper.config.adapter import AnyAdapter
+from sweeper.config.checkpointing import checkpoints
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
-from sweeper.executors.base import StudyContext
+from sweeper.executors.base import StudyContext, StudyModel
 from sweeper.models.memory import Workload, largest_micro_batch
 from sweeper.paths import cache_folder, write_json
-from sweeper.training.arguments import checkpoints
 from sweeper.training.base_model import BaseModel
 from sweeper.training.device import free_memory_bytes
 
@@ -52,17 +53,18 @@ class MicroBatches:
         write_json(self._file, {**known, self._key(spec): (fits, fails)})
 
     def _estimated(self, spec: TrialSpec, batch_size: int) -> int:
-        chosen = spec.hyperparameters
-        work = workload(self._context, self._base, chosen.lora_rank, chosen.target_modules)
+        chosen, model = spec.hyperparameters, self._context.model_of(spec)
+        work = workload(self._context, self._base, model, spec.adapter, chosen.lora_rank, chosen.target_modules)
         free = int(free_memory_bytes(spec.device) * KEEP_FREE)
-        return largest_micro_batch(self._context.facts, work, batch_size=batch_size, free_bytes=free, loaded=True)
+        return largest_micro_batch(model.facts, work, batch_size=batch_size, free_bytes=free, loaded=True)
 
     def _key(self, spec: TrialSpec) -> str:
+        model = self._context.model_of(spec)
         parts = (
-            self._context.fingerprint[:16],
+            model.fingerprint[:16],
             spec.adapter.model_dump_json(),
             str(self._base.dtype),
-            self._context.tokens_per_row,
+            model.tokens_per_row,
             spec.hyperparameters.lora_rank,
             spec.technique.gradient_checkpointing,
             spec.device,
@@ -74,16 +76,21 @@ class MicroBatches:
 
 
 def workload(
-    context: StudyContext, base: BaseModel, lora_rank: int, target_modules: str | tuple[str, ...] = "all-linear"
+    context: StudyContext,
+    base: BaseModel,
+    model: StudyModel,
+    adapter: AnyAdapter,
+    lora_rank: int,
+    target_modules: str | tuple[str, ...] = "all-linear",
 ) -> Workload:
     """Return what a trial of the study trains, as far as memory is concerned."""
     return Workload(
-        adapter=context.config.adapter,
+        adapter=adapter,
         lora_rank=lora_rank,
         target_modules=target_modules,
-        tokens_per_row=context.tokens_per_row,
+        tokens_per_row=model.tokens_per_row,
         dtype=str(base.dtype).removeprefix("torch."),
-        gradient_checkpointing=checkpoints(context.config.technique, base.device),
+        gradient_checkpointing=checkpoints(context.config.technique, adapter, base.device),
         attention_matrix=base.attention == "eager",
     )
 

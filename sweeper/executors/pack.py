@@ -12,8 +12,9 @@ from peft import set_peft_model_state_dict
 from sweeper.config.executor import PackedExecutor as PackedConfig
 from sweeper.config.trial import Decision, Outcome, TrialResult
 from sweeper.errors import OutOfMemoryError
+from sweeper.evaluation.validation import task_metric
 from sweeper.executors.base import StudyContext
-from sweeper.executors.inline import budget_spent, infeasible, task_metric
+from sweeper.executors.inline import budget_spent, infeasible
 from sweeper.executors.micro_batches import KEEP_FREE, MicroBatches, workload
 from sweeper.executors.recorder import Recorder, prune_paused
 from sweeper.executors.specification import specification
@@ -60,8 +61,11 @@ class Pack:
         self._context = context
         self._engine = engine
         self._base = engine.base
+        (self._model,) = context.models.values()  # trials on several never share a pass
         self._planner = MicroBatches(context, engine.base)
-        self._evaluate_text = task_metric(context, engine.base)
+        self._evaluate_text = task_metric(
+            engine.base, context.data.validation, context.config.evaluation, context.config.technique
+        )
         self._running: dict[int, _Running] = {}
         self._may_begin = True
         self._stopped = [n for n in context.search.interrupted() if n not in context.search.paused()]
@@ -155,10 +159,10 @@ class Pack:
         """
         if not self._running or not self._outlives_lack_of_memory:
             return
-        context, slots = self._context, [running.slot for running in self._running.values()]
-        longest = {"input_ids": [0] * context.tokens_per_row, "labels": [0] * context.tokens_per_row}
+        slots, length = [running.slot for running in self._running.values()], self._model.tokens_per_row
+        longest = {"input_ids": [0] * length, "labels": [0] * length}
         while True:
-            rows = max(1, self._plan.tokens // context.tokens_per_row // len(slots))
+            rows = max(1, self._plan.tokens // length // len(slots))
             parts = [Part(slot.adapter, [longest] * min(rows, slot.micro_batch.rows)) for slot in slots]
             try:
                 self._engine.train(parts, [1] * len(parts))
@@ -392,9 +396,11 @@ class Pack:
         context, base = self._context, self._base
         config = context.config
         assert isinstance(config.executor, PackedConfig)
-        work = workload(context, base, int(max(corner_values(context.search.space, "lora_rank"))))
+        rank = int(max(corner_values(context.search.space, "lora_rank")))
+        adapter = next(iter(config.adapters.values())).adapter
+        work = workload(context, base, self._model, adapter, rank)
         return plan(
-            context.facts,
+            self._model.facts,
             work,
             slots=None if config.executor.slots == "auto" else config.executor.slots,
             n_trials=config.search.n_trials,

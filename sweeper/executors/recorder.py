@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 
+from sweeper.config.space import ADAPTER, MODEL
 from sweeper.config.trial import Decision, Outcome, TrialResult, TrialSpec
 from sweeper.executors.base import StudyContext
 from sweeper.executors.specification import planned_steps
@@ -33,7 +34,14 @@ class Recorder:
         context.search.plan(
             spec.number, length=spec.hyperparameters.epochs, warmup_end_percent=100 * warmup_steps / total
         )
-        context.database.trials.start(spec, candidate.kind, confirms=candidate.confirms, restarts=candidate.restarts)
+        context.database.trials.start(
+            spec,
+            candidate.kind,
+            chosen={name: str(candidate.parameters[name]) for name in (ADAPTER, MODEL) if name in candidate.parameters},
+            base_model_fingerprint=context.model_of(spec).fingerprint,
+            confirms=candidate.confirms,
+            restarts=candidate.restarts,
+        )
         context.listener.trial_started(candidate, spec, total)
 
     def take_up(self, total_steps: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.errors import ExportError
+from sweeper.export import whole
 from sweeper.export.card import check_private, model_card, write_card
 from sweeper.export.heads import class_name, head_arguments, model_class, scores
 from sweeper.export.source import ExportSource
@@ -20,6 +21,8 @@ WEIGHTS = "adapter_model.safetensors"
 
 def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
     """Copy the weights, write the configuration with a portable base, and the card."""
+    if source.spec.adapter.is_full:
+        return whole.write(source, folder, out)
     for name in (CONFIG, WEIGHTS):
         if not (source.adapter_folder / name).is_file():
             raise ExportError(f"{source.adapter_folder} has no {name}; the registered adapter is damaged")
@@ -31,6 +34,8 @@ def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
 
 def verify(source: ExportSource, folder: Path) -> list[str]:
     """Load it with plain PEFT on a base of the right shape, without its weights, and compare every tensor."""
+    if source.spec.adapter.is_full:
+        return whole.verify(source, folder)
     from safetensors.torch import load_file
 
     check_private(source, folder)
@@ -75,7 +80,10 @@ def _portable_config(source: ExportSource) -> dict[str, Any]:
     config = json.loads((source.adapter_folder / CONFIG).read_text(encoding="utf-8"))
     if not isinstance(config, dict):
         raise ExportError(f"{source.adapter_folder / CONFIG} is not a mapping; the registered adapter is damaged")
-    return {**config, "base_model_name_or_path": source.base.public_name, "revision": source.base.revision}
+    portable = {"base_model_name_or_path": source.base.public_name, "revision": source.base.revision}
+    if "tokenizer_name_or_path" in config:  # where a prompt began from a text; trained, it needs neither any more
+        portable |= {"tokenizer_name_or_path": None, "prompt_tuning_init_text": None, "prompt_tuning_init": "RANDOM"}
+    return {**config, **portable}
 
 
 def _remarks(source: ExportSource) -> list[str]:

@@ -14,6 +14,7 @@ from sweeper.export.recipe import (
     compare,
     heading,
     read_yaml,
+    require_trainable,
     whole_number,
     write_yaml,
 )
@@ -24,6 +25,9 @@ from sweeper.export.source import ExportSource
 FILE = "axolotl.yaml"
 DATA = "data"
 CHECKED_WITH = "0.19.0"
+
+INITS = ("gaussian", "orthogonal", "pissa", "olora")
+"""Initialisations that Axolotl hands on to PEFT; EVA's rows and LoftQ's dense weights it does not."""
 
 CARRIED = {
     "adam_beta1": "adam_beta1",
@@ -39,6 +43,7 @@ CARRIED = {
 
 def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
     """Write ``axolotl.yaml`` and its data."""
+    require_trainable(source, "Axolotl", inits=INITS, lora_plus=True)
     carried, notes = carry(source, CARRIED, "Axolotl")
     values = {**_model(source), **_data(source, out), **_training(source), **carried, **_bookkeeping(source, out)}
     renderer = Renderer(source)
@@ -51,7 +56,7 @@ def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
     copy_splits(source, folder / DATA, segments)
     command = f"axolotl train {out / FILE}"
     write_yaml(folder / FILE, heading(source, f"Axolotl {CHECKED_WITH}", command) + notes, values)
-    return [f"train it again: {command}", *notes]
+    return [f"train it again: {command}", *notes, *_remarks(source)]
 
 
 def verify(source: ExportSource, folder: Path) -> list[str]:
@@ -62,14 +67,11 @@ def verify(source: ExportSource, folder: Path) -> list[str]:
 
 
 def _model(source: ExportSource) -> dict[str, Any]:
-    hyperparameters, quantised = source.hyperparameters, source.quantised
-    modules = hyperparameters.target_modules
+    quantised = source.quantised
     return {
         "base_model": str(source.base.folder),
         "trust_remote_code": source.spec.model.trust_remote_code,
         "attn_implementation": source.attention,
-        # Axolotl calls only the 4-bit kind qlora; 8-bit is lora with load_in_8bit.
-        "adapter": "qlora" if source.four_bit else "lora",
         "load_in_4bit": source.four_bit,
         "load_in_8bit": quantised is not None and not source.four_bit,
         **(
@@ -82,12 +84,34 @@ def _model(source: ExportSource) -> dict[str, Any]:
             if quantised is not None and source.four_bit
             else {}
         ),
+        **_adapter(source),
+    }
+
+
+def _adapter(source: ExportSource) -> dict[str, Any]:
+    """Return LoRA's fields; without an adapter, Axolotl trains every weight."""
+    hyperparameters, lora = source.hyperparameters, source.lora
+    if lora is None:
+        return {}
+    modules = hyperparameters.target_modules
+    return {
+        # Axolotl calls only the 4-bit kind qlora; 8-bit is lora with load_in_8bit.
+        "adapter": "qlora" if source.four_bit else "lora",
         "lora_r": hyperparameters.lora_rank,
         "lora_alpha": whole_number(hyperparameters.lora_alpha, "lora_alpha", "Axolotl"),
         "lora_dropout": hyperparameters.lora_dropout,
         **({"lora_target_linear": True} if modules == "all-linear" else {"lora_target_modules": _names(modules)}),
-        "peft_use_rslora": source.spec.adapter.rslora,
+        "peft_use_rslora": lora.rslora,
+        "peft_use_dora": lora.dora,
+        **({} if lora.init == "default" else {"peft_init_lora_weights": lora.init}),
+        **({"loraplus_lr_ratio": lora.lora_plus} if lora.raises_b else {}),
     }
+
+
+def _remarks(source: ExportSource) -> list[str]:
+    if not source.spec.adapter.changes_base:
+        return []
+    return ["Axolotl's adapter will belong to a base changed by its initialisation; sweeper's fits the base as it is"]
 
 
 def _names(modules: str | tuple[str, ...]) -> str | list[str]:

@@ -19,13 +19,22 @@ from sweeper.export.source import ExportSource
 CARD = "README.md"
 Kind = Literal["adapter", "merged"]
 
+_NAMES = {
+    "lora": "A LoRA adapter",
+    "qlora": "A LoRA adapter",
+    "prefix": "A prefix (prefix tuning)",
+    "prompt": "A soft prompt (prompt tuning)",
+    "p_tuning": "A soft prompt (P-tuning)",
+    "ia3": "An (IA)³ adapter",
+}
+
 
 def model_card(source: ExportSource, kind: Kind, loading: str, remarks: Sequence[str] = ()) -> str:
     """Return the card as Markdown.
 
     Args:
         source: The adapter and what led to it.
-        kind: Whether the card stands beside an adapter or beside merged weights.
+        kind: Whether the card stands beside an adapter or beside the weights of a whole model.
         loading: Python that loads what the card stands beside.
         remarks: Paragraphs on the weights themselves.
     """
@@ -79,15 +88,19 @@ def _front_matter(source: ExportSource, kind: Kind) -> dict[str, Any]:
         source.spec.technique.kind,
         source.spec.adapter.kind,
         "sweeper",
-        *(["lora"] if source.spec.adapter.kind == "qlora" else []),
+        *(["lora"] if source.spec.adapter.kind == "qlora" else []),  # what the Hub knows it by
     ]
     return front
 
 
 def _summary(source: ExportSource, kind: Kind) -> str:
-    what = "A LoRA adapter for" if kind == "adapter" else "A LoRA adapter merged into"
+    whole = source.spec.adapter.is_full
+    name = "A copy, fully fine-tuned, of" if whole else _NAMES[source.spec.adapter.kind]
+    what = name if whole else f"{name} for" if kind == "adapter" else f"{name} merged into"
     licence = f"licence {source.base.licence}" if source.base.licence else "licence not known: ask its publisher"
-    kept = f" The adapter of step {source.best_step} of {source.steps} was kept." if source.best_step else ""
+    kept = ""
+    if source.best_step:
+        kept = f" The {'model' if whole else 'adapter'} of step {source.best_step} of {source.steps} was kept."
     return (
         f"{what} **{source.base.public_name}** ({licence}), {_tuned(source)}. It is the {source.search}, found by "
         f"sweeper {source.sweeper_version} in the study `{source.study}`, trial {source.spec.number}.{kept}"
@@ -103,7 +116,8 @@ def _tuned(source: ExportSource) -> str:
 def _scores(source: ExportSource) -> str:
     if not source.scores:
         return "It was registered without final scores."
-    header = ("metric", "split", "with the adapter (95 % interval)", "base alone", "difference, paired (95 % interval)")
+    tuned = "tuned" if source.spec.adapter.is_full else "with the adapter"
+    header = ("metric", "split", f"{tuned} (95 % interval)", "base alone", "difference, paired (95 % interval)")
     rows = [
         (
             score.metric,
@@ -119,7 +133,6 @@ def _scores(source: ExportSource) -> str:
 
 def _hyperparameters(source: ExportSource) -> list[tuple[str, str]]:
     hyperparameters, quantised = source.hyperparameters, source.quantised
-    modules = hyperparameters.target_modules
     warmup = hyperparameters.warmup_steps
     rows = {
         "learning rate": hyperparameters.learning_rate,
@@ -130,11 +143,7 @@ def _hyperparameters(source: ExportSource) -> list[tuple[str, str]]:
         "scheduler": hyperparameters.lr_scheduler,
         "weight decay": hyperparameters.weight_decay,
         "gradient norm at most": hyperparameters.max_grad_norm,
-        "LoRA rank, alpha, dropout": (
-            f"{hyperparameters.lora_rank}, {hyperparameters.lora_alpha:g}, {hyperparameters.lora_dropout:g}"
-        ),
-        "rank-stabilised": source.spec.adapter.rslora,
-        "target modules": modules if isinstance(modules, str) else ", ".join(modules),
+        **_adapter(source),
         "base in training": _precision(source) if quantised else source.dtype,
         "length at most": f"{source.spec.technique.max_length} tokens",
         "seed": source.spec.seed,
@@ -145,6 +154,27 @@ def _hyperparameters(source: ExportSource) -> list[tuple[str, str]]:
         **hyperparameters.trl,
     }
     return [(name, str(value)) for name, value in rows.items()]
+
+
+def _adapter(source: ExportSource) -> dict[str, Any]:
+    """Return what the adapter is: its kind, LoRA's hyperparameters, and the options that are set."""
+    hyperparameters, adapter = source.hyperparameters, source.spec.adapter
+    options = {
+        name.replace("_", " "): value
+        for name, value in sorted(adapter.model_dump(include=set(adapter.options())).items())
+        if value is not None
+    }
+    if not adapter.is_lora:
+        layers = {"layers": ", ".join(adapter.modules)} if adapter.modules else {}
+        return {"adapter": adapter.kind, **layers, **options}
+    modules = hyperparameters.target_modules
+    return {
+        "LoRA rank, alpha, dropout": (
+            f"{hyperparameters.lora_rank}, {hyperparameters.lora_alpha:g}, {hyperparameters.lora_dropout:g}"
+        ),
+        "target modules": modules if isinstance(modules, str) else ", ".join(modules),
+        **options,
+    }
 
 
 def _precision(source: ExportSource) -> str:

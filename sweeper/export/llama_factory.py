@@ -17,6 +17,7 @@ from sweeper.export.recipe import (
     compare,
     heading,
     read_yaml,
+    require_trainable,
     whole_number,
     write_yaml,
 )
@@ -45,11 +46,18 @@ CARRIED = {
 }
 """TRL's fields that are transformers' own, which LLaMA-Factory inherits."""
 
-ATTENTION = {"sdpa": "sdpa", "eager": "disabled", "flash_attention_2": "fa2"}
+ATTENTION = {
+    "sdpa": "sdpa",
+    "eager": "disabled",
+    "flash_attention_2": "fa2",
+    "flash_attention_3": "fa3",
+    "flex_attention": "sdpa",  # it has no word for it; the same mathematics
+}
 
 
 def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
     """Write ``llama_factory.yaml``, ``dataset_info.json`` and the data."""
+    require_trainable(source, "LLaMA-Factory", inits=("pissa",), lora_plus=True)
     carried, notes = carry(source, CARRIED, "LLaMA-Factory")
     values = {
         **_model(source),
@@ -91,22 +99,16 @@ def _entry(split: str) -> dict[str, Any]:
 
 
 def _model(source: ExportSource) -> dict[str, Any]:
-    hyperparameters, quantised = source.hyperparameters, source.quantised
-    modules = hyperparameters.target_modules
+    quantised = source.quantised
     bits = {"nf4": 4, "fp4": 4, "int8": 8}
     values: dict[str, Any] = {
         "model_name_or_path": str(source.base.folder),
         "trust_remote_code": source.spec.model.trust_remote_code,
         "flash_attn": ATTENTION[source.attention],
         "stage": "sft",
-        "finetuning_type": "lora",
-        "lora_rank": hyperparameters.lora_rank,
-        "lora_alpha": whole_number(hyperparameters.lora_alpha, "lora_alpha", "LLaMA-Factory"),
-        "lora_dropout": hyperparameters.lora_dropout,
-        "lora_target": "all" if modules == "all-linear" else modules if isinstance(modules, str) else ",".join(modules),
-        "use_rslora": source.spec.adapter.rslora,
+        **_adapter(source),
     }
-    if quantised is None:
+    if quantised is None or quantised.quantization is None:
         return values
     values |= {"quantization_method": "bnb", "quantization_bit": bits[quantised.quantization]}
     if quantised.quantization != "int8":
@@ -115,6 +117,25 @@ def _model(source: ExportSource) -> dict[str, Any]:
             "double_quantization": quantised.double_quantization,
         }
     return values
+
+
+def _adapter(source: ExportSource) -> dict[str, Any]:
+    hyperparameters, lora = source.hyperparameters, source.lora
+    if lora is None:
+        return {"finetuning_type": "full"}
+    modules = hyperparameters.target_modules
+    return {
+        "finetuning_type": "lora",
+        "lora_rank": hyperparameters.lora_rank,
+        "lora_alpha": whole_number(hyperparameters.lora_alpha, "lora_alpha", "LLaMA-Factory"),
+        "lora_dropout": hyperparameters.lora_dropout,
+        "lora_target": "all" if modules == "all-linear" else modules if isinstance(modules, str) else ",".join(modules),
+        "use_rslora": lora.rslora,
+        "use_dora": lora.dora,
+        # -1: the singular vectors themselves, as here, instead of an approximation.
+        **({"pissa_init": True, "pissa_iter": -1, "pissa_convert": True} if lora.init == "pissa" else {}),
+        **({"loraplus_lr_ratio": lora.lora_plus} if lora.raises_b else {}),
+    }
 
 
 def _data(source: ExportSource, out: Path) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sweeper.config.adapter import QLoRA
+from sweeper.config.adapter import QuantisedBase
 from sweeper.errors import ExportError
+from sweeper.export import whole
 from sweeper.export.card import check_private, model_card, write_card
 from sweeper.export.heads import class_name, model_class, scores
 from sweeper.export.rendered import Renderer, load_tokenizer
@@ -58,6 +59,14 @@ class Fidelity:
 
 def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
     """Merge in float32; save in bfloat16 where rounding to it passes the check, else in float32."""
+    adapter = source.spec.adapter
+    if adapter.is_full:
+        return whole.write(source, folder, out)
+    if not adapter.can_merge:
+        raise ExportError(
+            f"adapter {adapter.kind} cannot be merged: its virtual tokens stand before the input, and no layer's "
+            "weights have a place for them; use --format adapter, which plain PEFT loads onto the base"
+        )
     tokenizer = load_tokenizer(source)
     batches = _prompts(source, tokenizer)
     for dtype in ("float32",) if source.dtype == "float32" else ("bfloat16", "float32"):
@@ -69,12 +78,15 @@ def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
         raise ExportError(f"the export does not verify: the merged weights differ from base plus adapter: {fidelity}")
     tokenizer.save_pretrained(folder)
     remarks = [_which_base(source), f"The weights are saved in {dtype}. {_measured(source, fidelity)}"]
-    write_card(source, folder, model_card(source, "merged", _loading(source, dtype), remarks))
+    code = whole.loading_code(source.adapter_name, dtype, class_name(source))
+    write_card(source, folder, model_card(source, "merged", code, remarks))
     return [f"load it with transformers from {out}, saved in {dtype}", _which_base(source), _measured(source, fidelity)]
 
 
 def verify(source: ExportSource, folder: Path) -> list[str]:
     """Look through what was saved: dense, finite, the base's tokens and template. The outputs were measured above."""
+    if source.spec.adapter.is_full:
+        return whole.verify(source, folder)
     from safetensors.torch import load_file
 
     check_private(source, folder)
@@ -94,6 +106,8 @@ def _merge(source: ExportSource, folder: Path, dtype: str, batches: list[Any]) -
     """Save merged weights in ``dtype``; return the logits of the base, and of base plus adapter."""
     import torch
 
+    from sweeper.training.base_model import take_off
+
     quantised = source.quantised
     base = _load_base(source)
     if quantised is None or quantised.quantization == "int8":
@@ -105,7 +119,8 @@ def _merge(source: ExportSource, folder: Path, dtype: str, batches: list[Any]) -
     model = _attach(source, base)
     reference = _logits(model, batches)
     if quantised is not None and quantised.quantization != "int8":
-        model = _attach(source, _dense(model.unload(), quantised))
+        take_off(base)
+        model = _attach(source, _dense(base, quantised))
     try:
         merged = model.merge_and_unload(safe_merge=True).to(getattr(torch, dtype))
     except ValueError as error:
@@ -128,8 +143,12 @@ def _load_base(source: ExportSource) -> Any:
     return load_base(source.base.folder, config, source.spec.adapter, device, source.spec.technique.head).model
 
 
-def _dense(base: Any, quantised: QLoRA | None) -> Any:
-    return (base.dequantize() if quantised is not None else base).float()
+def _dense(base: Any, quantised: QuantisedBase | None) -> Any:
+    if quantised is None:
+        return base.float()
+    dense = base.dequantize().float()
+    dense.is_loaded_in_4bit = dense.is_loaded_in_8bit = False  # transformers 5.23 leaves what PEFT asks
+    return dense
 
 
 def _compute_in_float32(model: Any) -> None:
@@ -209,12 +228,4 @@ def _measured(source: ExportSource, fidelity: Fidelity) -> str:
         f"Checked by loading them again and comparing {what} with base plus adapter on validation rows, in float32: "
         f"largest difference {fidelity.error:.2g}, where the adapter itself changes {what} by up to "
         f"{fidelity.effect:.2g}{same}."
-    )
-
-
-def _loading(source: ExportSource, dtype: str) -> str:
-    return (
-        f"import torch\nfrom transformers import {class_name(source)}, AutoTokenizer\n\n"
-        f'model = {class_name(source)}.from_pretrained("{source.adapter_name}", dtype=torch.{dtype})  # this folder\n'
-        f'tokenizer = AutoTokenizer.from_pretrained("{source.adapter_name}")\n'
     )

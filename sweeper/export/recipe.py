@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,33 @@ def heading(source: ExportSource, tool: str, command: str) -> list[str]:
         "Paths are absolute, so the command works from any folder; after moving this folder or the base model to",
         "another place or machine, change them.",
     ]
+
+
+def require_trainable(source: ExportSource, tool: str, *, inits: Collection[str], lora_plus: bool) -> None:
+    """Refuse a winner whose adapter a tool cannot train.
+
+    Args:
+        source: The winner.
+        tool: The tool's name.
+        inits: Initialisations of LoRA that it has beside the default.
+        lora_plus: Whether it has LoRA+.
+
+    Raises:
+        ExportError: If the tool has not what the winner was trained with.
+    """
+    lora, kind = source.lora, source.spec.adapter.kind
+    missing = None
+    if lora is None and not source.spec.adapter.is_full:
+        missing = f"adapter {kind}"
+    elif lora is not None and lora.init not in ("default", *inits):
+        missing = f"init {lora.init} of LoRA"
+    elif lora is not None and lora.raises_b and not lora_plus:
+        missing = "lora_plus"
+    if missing is not None:
+        raise ExportError(
+            f"{tool} has no {missing}, so it cannot train this winner again; export the trained weights with "
+            "--format adapter, which plain PEFT loads"
+        )
 
 
 def whole_number(value: float, name: str, tool: str) -> int:

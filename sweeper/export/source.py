@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeper.config.adapter import QLoRA
+from sweeper.config.adapter import LowRank, QuantisedBase
+from sweeper.config.checkpointing import checkpoints
 from sweeper.config.technique import SFT
 from sweeper.config.trial import Hyperparameters, TrialSpec
 from sweeper.errors import ExportError
@@ -78,7 +79,8 @@ class ExportSource:
         study: Name of the study.
         adapter_name: Name in the registry.
         version: Version in the registry, from 1.
-        adapter_folder: PEFT folder with ``adapter_config.json`` and ``adapter_model.safetensors``.
+        adapter_folder: PEFT folder with ``adapter_config.json`` and ``adapter_model.safetensors``; of full fine-tuning
+            a model's, with ``config.json`` and ``model.safetensors``.
         base: The base model.
         spec: What the winning trial was asked to do.
         dtype: What the trial computed in: ``float32``, ``bfloat16`` or ``float16``.
@@ -157,9 +159,15 @@ class ExportSource:
         return max(1, math.ceil(self.steps / self.spec.evaluation.points))
 
     @property
-    def quantised(self) -> QLoRA | None:
+    def lora(self) -> LowRank | None:
+        """LoRA's options; None of any other adapter."""
+        return self.spec.adapter if isinstance(self.spec.adapter, LowRank) else None
+
+    @property
+    def quantised(self) -> QuantisedBase | None:
         """The quantisation of the base; None on a dense one."""
-        return self.spec.adapter if isinstance(self.spec.adapter, QLoRA) else None
+        adapter = self.spec.adapter
+        return adapter if isinstance(adapter, QuantisedBase) and adapter.quantization is not None else None
 
     @property
     def four_bit(self) -> bool:
@@ -173,9 +181,8 @@ class ExportSource:
 
     @property
     def checkpointing(self) -> bool:
-        """Whether the trial recomputed activations; ``auto`` is on for CUDA and off for the CPU."""
-        choice = self.spec.technique.gradient_checkpointing
-        return not self.on_cpu if choice == "auto" else choice
+        """Whether the trial recomputed activations."""
+        return checkpoints(self.spec.technique, self.spec.adapter, self.spec.device)
 
     @property
     def warmup_steps(self) -> int:

@@ -11,11 +11,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from sweeper.config.backend import TRL
 from sweeper.config.evaluation import LOSSES
 from sweeper.config.technique import SFT
 from sweeper.errors import ExportError
 from sweeper.export.heads import scores
-from sweeper.export.recipe import bookkeeping, compare, heading, number, write_yaml
+from sweeper.export.recipe import bookkeeping, compare, heading, number, require_trainable, write_yaml
 from sweeper.export.rows import check_row_counts, copy_splits, has_completions, shape_of
 from sweeper.export.source import ExportSource
 from sweeper.export.trl_rewards import (
@@ -33,6 +34,7 @@ DATA = "data"
 
 def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
     """Write ``trl.yaml`` and its data."""
+    require_trainable(source, "TRL's command line", inits=(), lora_plus=False)
     kind = _kind(source)
     reshaped = kind == "sft" and shape_of(source.train.path) == "messages" and has_completions(source)
     copy_splits(source, folder / DATA, dict if reshaped else None)
@@ -90,19 +92,13 @@ def _values(source: ExportSource, out: Path) -> dict[str, Any]:
 
 def _model(source: ExportSource) -> dict[str, Any]:
     """Return the fields of TRL's ``ModelConfig``."""
-    hyperparameters, quantised = source.hyperparameters, source.quantised
-    modules = hyperparameters.target_modules
+    quantised = source.quantised
     return {
         "model_name_or_path": str(source.base.folder),
-        "dtype": source.dtype,
+        # Weights that are trained themselves stay in float32, whatever the products are computed in.
+        "dtype": "float32" if source.spec.adapter.is_full else source.dtype,
         "attn_implementation": source.attention,
-        "use_peft": True,
-        "lora_r": hyperparameters.lora_rank,
-        "lora_alpha": number(hyperparameters.lora_alpha),
-        "lora_dropout": hyperparameters.lora_dropout,
-        "lora_target_modules": _target_modules(modules),
-        "use_rslora": source.spec.adapter.rslora,
-        **({"lora_task_type": "SEQ_CLS", "lora_modules_to_save": ["score"]} if scores(source) else {}),
+        **_adapter(source),
         "load_in_8bit": quantised is not None and not source.four_bit,
         "load_in_4bit": source.four_bit,
         **(
@@ -110,6 +106,22 @@ def _model(source: ExportSource) -> dict[str, Any]:
             if quantised is not None and source.four_bit
             else {}
         ),
+    }
+
+
+def _adapter(source: ExportSource) -> dict[str, Any]:
+    hyperparameters, lora = source.hyperparameters, source.lora
+    if lora is None:
+        return {"use_peft": False}
+    return {
+        "use_peft": True,
+        "lora_r": hyperparameters.lora_rank,
+        "lora_alpha": number(hyperparameters.lora_alpha),
+        "lora_dropout": hyperparameters.lora_dropout,
+        "lora_target_modules": _target_modules(hyperparameters.target_modules),
+        "use_rslora": lora.rslora,
+        "use_dora": lora.dora,
+        **({"lora_task_type": "SEQ_CLS", "lora_modules_to_save": ["score"]} if scores(source) else {}),
     }
 
 
@@ -139,8 +151,17 @@ def _hyperparameters(source: ExportSource) -> dict[str, Any]:
         "fp16": source.dtype == "float16",
         "seed": source.spec.seed,
         "trust_remote_code": source.spec.model.trust_remote_code,
+        **_backend(source),
         **{name: _listed(name, value) for name, value in hyperparameters.trl.items()},
     }
+
+
+def _backend(source: ExportSource) -> dict[str, Any]:
+    """Return what the study added to TRL's trainer; processes that share a trial change nothing in what is learned."""
+    backend = source.spec.backend
+    if not isinstance(backend, TRL) or backend.is_plain:
+        return {}
+    return {"use_liger_kernel": backend.liger, "torch_compile": backend.compile}
 
 
 def _technique(source: ExportSource) -> dict[str, Any]:
@@ -166,7 +187,8 @@ def _listed(name: str, value: Any) -> Any:
 
 def _remarks(source: ExportSource) -> list[str]:
     metric = source.spec.evaluation.metric
-    found = ["The adapter of the best evaluation is kept in trained/ at the end."]
+    what = "model" if source.spec.adapter.is_full else "adapter"
+    found = [f"The {what} of the best evaluation is kept in trained/ at the end."]
     if metric not in LOSSES:
         measure = "eval_reward, of sampled answers" if is_policy(source) else "eval_loss"
         found.append(f"TRL picks it by {measure}; the study picked by {metric}, which TRL cannot measure.")

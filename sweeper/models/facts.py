@@ -152,6 +152,22 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def tokenizer_fingerprint(folder: Path) -> str:
+    """Return what is equal for models that cut text into the same tokens, as far as ``tokenizer.json`` tells.
+
+    How a caller last cut or padded its texts is in that file too, and does not count. A model without that file is
+    equal to itself only.
+
+    Raises:
+        ModelError: If the file is there and is no JSON object.
+    """
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        return str(folder.resolve())
+    stable = {key: value for key, value in read_object(file).items() if key not in ("truncation", "padding")}
+    return hashlib.sha256(json.dumps(stable, sort_keys=True).encode()).hexdigest()
+
+
 def _file_digest(file: Path) -> str:
     store = cache_folder() / "fingerprints.json"
     stat = file.stat()

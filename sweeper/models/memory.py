@@ -8,6 +8,10 @@ tried out, and what `sweeper check` warns with. The terms and their sources:
   32-bit constant a row. Only linear layers are quantised; embeddings, norms and the head stay in the model's type.
 - **Adapter.** ``rank * (in + out)`` weights a layer (Hu et al. 2021, arXiv:2106.09685), in float32 with a gradient
   and two Adam moments of the same size: 16 bytes a weight (Rajbhandari et al. 2020, arXiv:1910.02054, section 3.1).
+- **Other adapters.** Prefix tuning trains a key and a value a layer for each virtual token (Li and Liang 2021,
+  arXiv:2101.00190), prompt and P-tuning an embedding, each with the network that they are trained through; (IA)³ a
+  number for each output or input of its layers (Liu et al. 2022, arXiv:2205.05638). Full fine-tuning trains a copy of
+  every weight, 16 bytes each again. Virtual tokens lengthen the row.
 - **Activations.** What the backward pass needs, counted operation by operation after Korthikanti et al. 2022
   (arXiv:2205.05198, section 4) for a gated MLP and RMS norms. PEFT adds a float32 copy of each adapted layer's input
   and dropout's output and mask. With checkpointing only each block's input stays, and one block is computed anew.
@@ -19,7 +23,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sweeper.config.adapter import Adapter, QLoRA
+from sweeper.config.adapter import IA3, AnyAdapter, LowRank, Prefix, Prompt, PTuning, QuantisedBase
 from sweeper.models.facts import ModelFacts
 
 _TYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -35,7 +39,7 @@ class MemoryEstimate:
 
     Attributes:
         base: The frozen model.
-        adapter: LoRA's weights.
+        adapter: What is trained; of full fine-tuning a copy of the model.
         gradients: Their gradients.
         optimizer: Adam's two moments.
         activations: Kept for the backward pass, for the whole micro-batch.
@@ -67,22 +71,24 @@ class Workload:
     """What is trained, as far as memory is concerned.
 
     Attributes:
-        adapter: Kind of adapter.
+        adapter: The adapter.
         lora_rank: Rank.
         target_modules: ``all-linear`` or names.
         tokens_per_row: Length of the longest row, in tokens.
         dtype: What the model computes in.
         gradient_checkpointing: Whether activations are computed anew in the backward pass.
         attention_matrix: Whether attention keeps its heads x tokens x tokens weights (eager attention only).
+        spread_over: Processes that hold the base model's weights between them.
     """
 
-    adapter: Adapter
+    adapter: AnyAdapter
     lora_rank: int
     target_modules: str | tuple[str, ...]
     tokens_per_row: int
     dtype: str = "bfloat16"
     gradient_checkpointing: bool = False
     attention_matrix: bool = False
+    spread_over: int = 1
 
 
 def estimate(facts: ModelFacts, work: Workload, micro_batch: int) -> MemoryEstimate:
@@ -91,18 +97,59 @@ def estimate(facts: ModelFacts, work: Workload, micro_batch: int) -> MemoryEstim
     Raises:
         ModelError: If a target module does not exist.
     """
-    tokens = micro_batch * work.tokens_per_row
-    trained = facts.lora_parameters(work.lora_rank, work.target_modules)
+    tokens = micro_batch * (work.tokens_per_row + work.adapter.extra_tokens)
+    trained = trained_parameters(facts, work)
     width = _TYPE_BYTES[work.dtype]
     return MemoryEstimate(
-        base=base_bytes(facts, work.adapter, work.dtype),
+        # What changes the base keeps a copy of it, to put it back.
+        base=base_bytes(facts, work.adapter, work.dtype) // work.spread_over * (1 + work.adapter.changes_base),
         adapter=trained * _FLOAT32,
         gradients=trained * _FLOAT32,
         optimizer=2 * trained * _FLOAT32,
         activations=round(_MARGIN * tokens * _activation_bytes(facts, work)),
         logits=round(_MARGIN * tokens * facts.vocab_size * (width + 3 * _FLOAT32)),
-        workspace=_largest_layer(facts) * width if isinstance(work.adapter, QLoRA) else 0,
+        workspace=_largest_layer(facts) * width if is_quantised(work.adapter) else 0,
     )
+
+
+def trained_parameters(facts: ModelFacts, work: Workload) -> int:
+    """Return how many weights are trained.
+
+    Raises:
+        ModelError: If a target module does not exist.
+    """
+    match work.adapter:
+        case LowRank() as adapter:
+            lengths = sum(outputs for _, outputs in facts.targets(work.target_modules).values()) * adapter.dora
+            return facts.lora_parameters(work.lora_rank, work.target_modules) + lengths
+        case Prefix() as adapter:
+            key = facts.kv_heads * facts.head_dim
+            through = adapter.projection_size or key
+            if adapter.projection:
+                return adapter.virtual_tokens * key + through * (key + 2 * facts.layers * key)
+            return adapter.virtual_tokens * 2 * facts.layers * key
+        case Prompt() as adapter:
+            return adapter.virtual_tokens * facts.hidden_size
+        case PTuning() as adapter:
+            return adapter.virtual_tokens * facts.hidden_size + _encoder_parameters(facts.hidden_size, adapter)
+        case IA3() as adapter:
+            outputs = sum(outputs for _, outputs in facts.targets(adapter.attention_modules).values())
+            return outputs + sum(inputs for inputs, _ in facts.targets(adapter.feedforward_modules).values())
+        case _:
+            return facts.parameters
+
+
+def _encoder_parameters(hidden: int, adapter: PTuning) -> int:
+    """Return the weights of P-tuning's network, as PEFT builds it: three layers, or two of an LSTM and two."""
+    size = adapter.encoder_size or hidden
+    if adapter.encoder == "mlp":
+        return size * (2 * hidden + size)
+    return 8 * size * (hidden + size) + 8 * size * 3 * size + 2 * size * (2 * size + hidden)
+
+
+def is_quantised(adapter: AnyAdapter) -> bool:
+    """Tell whether the base is quantised."""
+    return isinstance(adapter, QuantisedBase) and adapter.quantization is not None
 
 
 def largest_micro_batch(facts: ModelFacts, work: Workload, *, batch_size: int, free_bytes: int, loaded: bool) -> int:
@@ -125,10 +172,10 @@ def largest_micro_batch(facts: ModelFacts, work: Workload, *, batch_size: int, f
     return 0
 
 
-def base_bytes(facts: ModelFacts, adapter: Adapter, dtype: str) -> int:
+def base_bytes(facts: ModelFacts, adapter: AnyAdapter, dtype: str) -> int:
     """Return the bytes of the frozen model, quantised as the adapter asks."""
     dense = facts.parameters - facts.linear_parameters
-    if not isinstance(adapter, QLoRA):
+    if not isinstance(adapter, QuantisedBase) or adapter.quantization is None:
         return facts.parameters * _TYPE_BYTES[dtype]
     if adapter.quantization == "int8":
         rows = sum(outputs for _, outputs in facts.linear.values())
@@ -156,10 +203,18 @@ def _block_bytes(facts: ModelFacts, work: Workload, width: int) -> float:
     if work.attention_matrix:
         attention += facts.heads * work.tokens_per_row * (_FLOAT32 + 2 * width)
     mlp = 4 * _widest(facts) * width
-    targets = facts.targets(work.target_modules).values()
-    # Per adapted layer: a float32 copy of the input, dropout's output and its mask, and the rank-wide product.
-    lora = sum(inputs * (2 * _FLOAT32 + 1) + 2 * work.lora_rank * _FLOAT32 for inputs, _ in targets) / facts.layers
-    return norms + attention + mlp + lora
+    return norms + attention + mlp + _adapter_bytes(facts, work, width)
+
+
+def _adapter_bytes(facts: ModelFacts, work: Workload, width: int) -> float:
+    """Return the bytes that the adapter keeps per token in one block."""
+    if isinstance(work.adapter, LowRank):
+        targets = facts.targets(work.target_modules).values()
+        # Per adapted layer: a float32 copy of the input, dropout's output and its mask, and the rank-wide product.
+        return sum(inputs * (2 * _FLOAT32 + 1) + 2 * work.lora_rank * _FLOAT32 for inputs, _ in targets) / facts.layers
+    if work.adapter.is_full:  # weights that are trained keep their layer's input
+        return sum(inputs for inputs, _ in facts.linear.values()) * width / facts.layers
+    return sum(max(facts.linear[name]) for name in facts.targets(work.adapter.modules)) * width / facts.layers
 
 
 def _widest(facts: ModelFacts) -> int:

@@ -16,7 +16,7 @@ from sweeper.models.cache import Progress, cached_path
 from sweeper.models.catalogue import CatalogueEntry, lookup, near
 from sweeper.models.folder import check_folder
 
-Source = Literal["folder", "cache", "hub-cache", "hub", "wheel"]
+Source = Literal["folder", "cache", "hub-cache", "hub", "wheel", "start"]
 _Step = tuple[Source, str, Callable[[], Path]]
 
 
@@ -27,7 +27,8 @@ class ModelFolder:
     Attributes:
         name: The name in the study.
         path: Its folder; where ``planned`` is set, the folder that it would get or nearly so, which may not exist.
-        source: Where it was found: a local folder, sweeper's cache, the Hub's cache, the Hub, or a wheel.
+        source: Where it was found: a local folder, sweeper's cache, the Hub's cache, the Hub, a wheel, or the winner of
+            another study.
         license: Licence, where the catalogue knows it.
         planned: What has to be downloaded before the model can be used; None where it is here already.
     """

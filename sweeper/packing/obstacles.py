@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sweeper.config.adapter import QLoRA
+from sweeper.config.adapter import AnyAdapter, LowRank, QLoRA
+from sweeper.config.backend import TRL
 from sweeper.config.parameters import PARAMETERS
-from sweeper.config.space import Choice, Fixed, Range
+from sweeper.config.space import ADAPTER, Choice, Fixed, Range, bare, ranges_of
 from sweeper.config.study import StudyConfig
 from sweeper.config.trl_fields import ROW_FIELDS
 
@@ -21,20 +22,47 @@ def obstacle_in_study(config: StudyConfig, space: Mapping[str, Range]) -> str | 
     """Return why a study cannot be packed as far as its file tells, or None where it can."""
     if config.technique.kind != "sft":
         return f"{config.technique.kind} is trained by TRL's own trainer, which trains one model at a time"
-    if isinstance(config.adapter, QLoRA) and config.adapter.quantization == "int8":
-        return "int8 layers look for outliers across all rows of a batch, so trials would change one another"
+    if not isinstance(config.backend, TRL):
+        return f"with the backend {config.backend.kind} each trial has processes of its own"
+    if not config.backend.is_plain:
+        return "liger and compile change the base model's own passes, which trials would share"
+    in_adapter = next(filter(None, map(_obstacle_in_adapter, config.variants(space))), None)
+    if in_adapter is not None:
+        return in_adapter
+    if len(config.bases) > 1:
+        return f"they stand on different base models ({', '.join(config.bases)}), and a pass goes through one"
     if "training_time" in config.evaluation.objectives:
         return "training_time is an objective, and is only a trial's own where nothing trains beside it"
-    foreign = sorted(name for name in space if name not in PARAMETERS and name not in _FIELDS)
+    options = frozenset[str]().union(*(one.adapter.options() for one in config.adapters.values()))
+    names = {bare(name) for name in space if name != ADAPTER}
+    foreign = sorted(names - {*PARAMETERS, *_FIELDS, *options})
     if foreign:
         return f"{', '.join(foreign)} belongs to TRL's trainer, which trains one model at a time"
-    wanting = [value for value in _values(space.get("optim")) if not str(value).startswith(_OPTIMIZERS)]
+    optimizers = [value for range_ in ranges_of(space, "optim") for value in _values(range_)]
+    wanting = [value for value in optimizers if not str(value).startswith(_OPTIMIZERS)]
     if wanting:
         return f"optim {', '.join(map(str, wanting))} wants the whole model for itself"
     return None
 
 
-def _values(range_: Range | None) -> Sequence[object]:
+def _obstacle_in_adapter(adapter: AnyAdapter) -> str | None:
+    """Return why trials of an adapter cannot share a pass: a slot is two factors a layer, on weights that all share."""
+    if not isinstance(adapter, LowRank):
+        return f"adapter {adapter.kind} is no LoRA, whose factors are what trials share a pass with"
+    if isinstance(adapter, QLoRA) and adapter.quantization == "int8":
+        return "int8 layers look for outliers across all rows of a batch, so trials would change one another"
+    if adapter.dora:
+        return "dora divides by the length of the whole weights, adapter included, which a shared pass never forms"
+    if adapter.changes_base:
+        return f"init {adapter.init} takes its start out of the base's weights, which all trials share"
+    if adapter.init in ("loftq", "eva"):
+        return f"init {adapter.init} is computed before training, on the base alone"
+    if adapter.raises_b:
+        return "lora_plus gives A and B learning rates of their own, and a slot has one"
+    return None
+
+
+def _values(range_: Range) -> Sequence[object]:
     if isinstance(range_, Choice):
         return range_.choice
     return (range_.value,) if isinstance(range_, Fixed) else ()

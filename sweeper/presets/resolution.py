@@ -6,15 +6,18 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sweeper.config.adapter import Adapter, LoRA, QLoRA
-from sweeper.config.parameters import EXCLUSIVE
+from sweeper.config.adapter import KINDS, Adapter
+from sweeper.config.parameters import EXCLUSIVE, LORA_PARAMETERS
 from sweeper.config.search import SearchConfig
 from sweeper.config.space import Fixed, Range, Space
 from sweeper.config.technique import Technique
 from sweeper.presets import rules
 from sweeper.presets.presets import RECOMMENDED, KnownGood, Preset, Rule, load, recommend
 
-_LORA_ONLY = ("lora_rank", "lora_alpha", "lora_dropout", "target_modules")
+_OPTIONS = frozenset().union(*(kind.options() for kind in KINDS))
+
+WARNING = "warning: "
+"""How a reason begins that the user should act on."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,13 @@ def resolve_space(
     reasons += _warnings(space, own, train_rows)
     known_good = _known_good(preset.known_good, space, hidden_size, architecture) if search.known_good else ()
     if known_good:
-        reasons.append(f"{len(known_good)} known-good configuration{'s' * (len(known_good) > 1)} tried first")
+        reasons.append(tried_first(len(known_good)))
     return ResolvedSpace(space, known_good, preset.name, tuple(reasons))
+
+
+def tried_first(count: int) -> str:
+    """Return the reason that known-good configurations are tried for."""
+    return f"{count} known-good configuration{'s' * (count > 1)} tried first"
 
 
 def _picked(preset: Preset, technique: Technique, adapter: Adapter, automatic: bool) -> str:
@@ -81,8 +89,10 @@ def _picked(preset: Preset, technique: Technique, adapter: Adapter, automatic: b
 
 
 def _ranges(preset: Preset, adapter: Adapter) -> Space:
-    has_lora = isinstance(adapter, LoRA | QLoRA)
-    return {name: p.range for name, p in preset.parameters.items() if has_lora or name not in _LORA_ONLY}
+    """Return the preset's ranges of what the adapter has, without the options that the study file settles itself."""
+    open_options = adapter.options() - adapter.model_fields_set
+    absent = (_OPTIONS - open_options).union(() if adapter.is_lora else LORA_PARAMETERS)
+    return {name: parameter.range for name, parameter in preset.parameters.items() if name not in absent}
 
 
 def _overridden(ranges: Space, own: Mapping[str, Range], reasons: list[str]) -> Space:
@@ -113,14 +123,14 @@ def _apply(space: Space, name: str, change: tuple[Range, str] | None, reasons: l
 
 def _warnings(space: Space, own: Collection[str], train_rows: int) -> list[str]:
     beyond = rules.warmup_beyond(space, train_rows)
-    found = [] if beyond is None else [f"warning: {beyond}; warmup_ratio fits any length"]
+    found = [] if beyond is None else [f"{WARNING}{beyond}; warmup_ratio fits any length"]
     epochs = space.get("epochs")
     if epochs is not None and not isinstance(epochs, Fixed):
         fix = "fix it in the study" if "epochs" in own else f"preset {RECOMMENDED} fixes it"
-        found.append(f"warning: epochs is searched, which made pruned searches worse wherever measured; {fix}")
+        found.append(f"{WARNING}epochs is searched, which made pruned searches worse wherever measured; {fix}")
     shortest, batch, count = rules.shortest_run(space, train_rows)
     if shortest < rules.FEWEST_STEPS:
-        found.append(f"warning: only {shortest} optimizer steps at batch size {batch} and epochs {count:g}")
+        found.append(f"{WARNING}only {shortest} optimizer steps at batch size {batch} and epochs {count:g}")
     return found
 
 

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from sweeper.config.parameters import PARAMETERS
 from sweeper.config.schedule import steps
-from sweeper.config.space import Choice, Fixed, Range, Space
+from sweeper.config.space import Choice, Fixed, Range, Space, ranges_of
 
 FEWEST_STEPS = 20
 """Below this many optimizer steps a configuration cannot show what it is worth."""
@@ -104,8 +104,11 @@ def ratio_instead(space: Space) -> Space:
 
 
 def corner_values(space: Mapping[str, Range], name: str) -> tuple[Any, ...]:
-    """Return the extreme numbers a parameter can take, its default where the space leaves it out."""
-    corners = space[name].corners() if name in space else (PARAMETERS[name].default,)
+    """Return the extreme numbers a parameter can take, its default where the space leaves it out.
+
+    Of a parameter that alternatives of a choice have otherwise, those of all of them.
+    """
+    corners = [corner for range_ in ranges_of(space, name) for corner in range_.corners()]
     numbers = tuple(v for v in corners if isinstance(v, int | float) and not isinstance(v, bool))
     return numbers or (PARAMETERS[name].default,)
 

@@ -7,19 +7,24 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from sweeper.errors import RegistryError
 
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
+ADAPTER = ("adapter_model.safetensors", "adapter_config.json")
+"""Weights and configuration of an adapter, as PEFT writes them."""
+
+MODEL = ("model.safetensors", "config.json")
+"""Weights and configuration of a whole model, as transformers writes them: full fine-tuning trains no adapter."""
+
 OPTIONAL = (
     "README.md",
     "added_tokens.json",
     "chat_template.jinja",
+    "generation_config.json",
     "merges.txt",
     "special_tokens_map.json",
     "tokenizer.json",
@@ -58,28 +63,39 @@ def _checked_names(folder: Path) -> tuple[str, ...]:
         mode = (folder / name).lstat().st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             raise RegistryError(f"adapter folder {folder} holds {name!r}, a link or special file: put the file there")
-    missing = {WEIGHTS, CONFIG} - {name for name in names if (folder / name).is_file()}
+    files = {name for name in names if (folder / name).is_file()}
+    needed = _needed(files)
+    missing = set(needed) - files
     if missing:
         raise RegistryError(f"adapter folder {folder} lacks {' and '.join(sorted(missing))}")
-    _check_content(folder)
-    return tuple(name for name in names if name in (WEIGHTS, CONFIG, *OPTIONAL) and (folder / name).is_file())
+    _check_content(*(folder / name for name in needed))
+    return tuple(name for name in names if name in {*needed, *OPTIONAL} & files)
 
 
-def _check_content(folder: Path) -> None:
+def weights_name(names: Collection[str]) -> str:
+    """Return which of an adapter's files holds the weights."""
+    return _needed(names)[0]
+
+
+def _needed(names: Collection[str]) -> tuple[str, str]:
+    return MODEL if MODEL[0] in names and ADAPTER[0] not in names else ADAPTER
+
+
+def _check_content(weights: Path, config: Path) -> None:
     """Read both headers: a broken adapter is better refused now than when it is served."""
     try:
-        with safe_open(folder / WEIGHTS, framework="numpy") as weights:
-            empty = not list(weights.keys())
+        with safe_open(weights, framework="numpy") as tensors:
+            empty = not list(tensors.keys())
     except SafetensorError as error:
-        raise RegistryError(f"{folder / WEIGHTS} is not a valid safetensors file: {error}") from error
+        raise RegistryError(f"{weights} is not a valid safetensors file: {error}") from error
     if empty:
-        raise RegistryError(f"{folder / WEIGHTS} holds no tensors")
+        raise RegistryError(f"{weights} holds no tensors")
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        found = json.loads(config.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise RegistryError(f"{folder / CONFIG} is not valid JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise RegistryError(f"{folder / CONFIG} must hold a JSON object, as PEFT writes it")
+        raise RegistryError(f"{config} is not valid JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise RegistryError(f"{config} must hold a JSON object, as PEFT or transformers writes it")
 
 
 def copy(source: Path, names: tuple[str, ...], target: Path) -> dict[str, str]:

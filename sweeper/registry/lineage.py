@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sweeper.config.pipeline import STARTED_FROM
 from sweeper.store import Database
 
 
@@ -18,14 +20,16 @@ class Lineage:
         study: The study that found it.
         trial: Number of the trial that trained it.
         config_sha256: Hash of the study's resolved configuration.
-        base_model: Name of the base model.
-        base_model_fingerprint: Hash of the base model's weights and config.
+        base_model: Name of the base model that the trial trained on.
+        base_model_fingerprint: Hash of its weights and config.
         data_sha256: Hash of each split.
         hyperparameters: The trial's resolved hyperparameters.
         seeds: The study's and the trial's seed.
         sweeper_version: Version that ran the study.
         packages: Versions of the packages that matter.
         parent: The version of the same name that it was made to replace; None for a first one.
+        built_on: The registered adapters that it needed: the one merged into its base, and the reward models that it
+            was optimised against; each ``NAME@VERSION``.
     """
 
     study: str
@@ -39,6 +43,10 @@ class Lineage:
     sweeper_version: str
     packages: dict[str, str]
     parent: int | None
+    built_on: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "built_on", tuple(self.built_on))  # JSON gives it back as a list
 
 
 def trace(database: Database, study: str, trial: int, parent: int | None) -> Lineage:
@@ -53,15 +61,24 @@ def trace(database: Database, study: str, trial: int, parent: int | None) -> Lin
         study=study,
         trial=trial,
         config_sha256=hashlib.sha256(json.dumps(of.config, sort_keys=True).encode()).hexdigest(),
-        base_model=of.base_model,
-        base_model_fingerprint=of.base_model_fingerprint,
+        base_model=which.base_model or of.base_model,
+        base_model_fingerprint=which.base_model_fingerprint or of.base_model_fingerprint,
         data_sha256=of.data_sha256,
         hyperparameters=which.parameters,
         seeds={"study": of.seed, "trial": which.seed},
         sweeper_version=of.sweeper_version,
         packages=of.packages,
         parent=parent,
+        built_on=built_on(of.config, which.base_model or of.base_model),
     )
+
+
+def built_on(config: Mapping[str, Any], base_model: str) -> tuple[str, ...]:
+    """Return the registered adapters that a study began from or was rewarded by, each ``NAME@VERSION``."""
+    begun_from = [base_model.removeprefix(STARTED_FROM)] if base_model.startswith(STARTED_FROM) else []
+    rewards = config.get("technique", {}).get("rewards") or ()
+    rewarded_by = [f"{each['name']}@{each['version']}" for each in rewards if each["kind"] == "adapter"]
+    return (*begun_from, *rewarded_by)
 
 
 def scores(database: Database, study: str, trial: int) -> dict[str, Any]:

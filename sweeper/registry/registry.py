@@ -32,8 +32,8 @@ class AdapterVersion:
         name: The adapter's name.
         version: Counts from 1 per name; never given twice, not even after a deletion.
         stage: Candidate, staging, production or archived.
-        folder: Its files, as PEFT loads them.
-        sha256: SHA-256 of ``adapter_model.safetensors``.
+        folder: Its files, as PEFT loads them; of full fine-tuning a model, as transformers does.
+        sha256: SHA-256 of the weights.
         bytes: Size of all files.
         files: SHA-256 of every file by name.
         scores: {split: {metric: {score, low, high, diff_to_base, ...}}}.
@@ -98,7 +98,7 @@ class Registry:
                     number=trial,
                     stage=Stage.CANDIDATE,
                     path=folder.relative_to(self._home.folder).as_posix(),
-                    sha256=hashes[files.WEIGHTS],
+                    sha256=hashes[files.weights_name(hashes)],
                     bytes=files.size_bytes(folder),
                     files=hashes,
                     scores=scores(self._database, study, trial),
@@ -129,6 +129,18 @@ class Registry:
     def all(self, name: str | None = None) -> tuple[AdapterVersion, ...]:
         """Return every version, or those of ``name``, by name and version."""
         return tuple(self._version(record) for record in self._database.adapters.all(name))
+
+    def ancestors(self, version: AdapterVersion) -> tuple[str, ...]:
+        """Return the registered adapters that a version was built on, nearest first, each ``NAME@VERSION`` once."""
+        found: dict[str, None] = {}
+        waiting = list(version.lineage.built_on)
+        while waiting:
+            reference = waiting.pop(0)
+            if reference not in found:
+                found[reference] = None
+                name, _, number = reference.partition("@")
+                waiting += self.get(name, int(number)).lineage.built_on
+        return tuple(found)
 
     def move(self, name: str, version: int, stage: Stage) -> AdapterVersion:
         """Move a version to another stage; a new production version archives the former one.

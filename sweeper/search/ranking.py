@@ -13,6 +13,7 @@ from sweeper.config.parameters import ParameterValue
 from sweeper.config.space import Range
 from sweeper.config.trial import Outcome
 from sweeper.search.attributes import KIND, OUTCOME
+from sweeper.search.front import front
 from sweeper.search.space import canonical, read_back
 from sweeper.store.records import TrialKind
 
@@ -88,12 +89,7 @@ def pareto_front(
     trials: Iterable[FrozenTrial], space: Mapping[str, Range], signs: tuple[float, ...]
 ) -> list[FrontPoint]:
     """Return the complete trials that no other dominates, by their first objective; ``signs`` is -1 to maximise."""
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    losses = {t.number: tuple(s * v for s, v in zip(signs, t.values, strict=True)) for t in complete}
-    front = [t for t in complete if not any(_dominates(other, losses[t.number]) for other in losses.values())]
-    front.sort(key=lambda trial: (losses[trial.number], trial.number))
-    return [FrontPoint(t.number, read_back(t.params, space), tuple(t.values)) for t in front]
-
-
-def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
+    complete = {trial.number: trial for trial in trials if trial.state == TrialState.COMPLETE}
+    losses = {t.number: tuple(s * v for s, v in zip(signs, t.values, strict=True)) for t in complete.values()}
+    found = (complete[number] for number in front(losses))
+    return [FrontPoint(t.number, read_back(t.params, space), tuple(t.values)) for t in found]

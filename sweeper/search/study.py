@@ -12,10 +12,10 @@ from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeper.config.evaluation import EvaluationConfig
+from sweeper.config.evaluation import MEASURES, EvaluationConfig
 from sweeper.config.parameters import ParameterValue
 from sweeper.config.search import HalvingPruner, SearchConfig
-from sweeper.config.space import Range
+from sweeper.config.space import Range, definite
 from sweeper.config.trial import Outcome, TrialResult
 from sweeper.errors import StudyStateError, UserError
 from sweeper.search import attributes as attribute
@@ -183,7 +183,8 @@ class Search:
         trial = self.study.ask()
         parameters = suggest(trial, self._space)
         self._live[trial.number] = trial
-        epochs, ratio = parameters.get("epochs"), parameters.get("warmup_ratio")
+        known = definite(parameters)
+        epochs, ratio = known.get("epochs"), known.get("warmup_ratio")
         self.plan(
             trial.number,
             length=epochs if isinstance(epochs, int | float) else 1.0,
@@ -392,12 +393,7 @@ def _candidate(trial: optuna.Trial, parameters: dict[str, ParameterValue]) -> Ca
 
 def _values(result: TrialResult, evaluation: EvaluationConfig) -> dict[str, float | None]:
     """Return the values of a complete trial by objective; None for what it lacks."""
-    further: dict[str, float | None] = {
-        "adapter_size": result.adapter_bytes,
-        "training_time": result.train_seconds,
-        "latency": result.latency_ms,
-    }
-    return {evaluation.metric: result.value} | {name: further[name] for name in evaluation.objectives}
+    return {evaluation.metric: result.value} | {name: getattr(result, MEASURES[name]) for name in evaluation.objectives}
 
 
 def _directions(evaluation: EvaluationConfig) -> list[str]:

@@ -1,4 +1,4 @@
-"""Questions about the final scores: of the base model and of trials, with their examples."""
+"""Questions about the final scores: of base models and of trials, with their examples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from sweeper.store.tables import EvaluationRow, ExampleRow
 
 
 class Evaluations:
-    """The evaluations of a database, by study, subject (a trial's number, or None for the base model) and split."""
+    """The evaluations of a database, by study, subject (a trial's number, or None for a base model) and split.
+
+    A study with several base models has an evaluation of each; they are told apart by name.
+    """
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
@@ -26,14 +29,14 @@ class Evaluations:
         Raises:
             StudyStateError: If study or trial do not exist.
         """
-        number, split = evaluation.number, evaluation.split
+        number, split, base = evaluation.number, evaluation.split, evaluation.base
         with self._sessions.writing() as session:
             study_key = study_id(session, study)
             if number is not None:
                 trial_row(session, study, number)
             for table in (EvaluationRow, ExampleRow):
-                session.execute(delete(table).where(*_subject(table, study_key, number, split)))
-            whose = {"study_id": study_key, "number": number, "split": split}
+                session.execute(delete(table).where(*_subject(table, study_key, number, split, base)))
+            whose = {"study_id": study_key, "number": number, "split": split, "base": base}
             session.add_all(EvaluationRow(**whose, **asdict(score)) for score in evaluation.scores)
             session.add_all(ExampleRow(**whose, **asdict(example)) for example in examples)
 
@@ -44,28 +47,29 @@ class Evaluations:
             StudyStateError: If there is no such study.
         """
         with self._sessions.reading() as session:
-            whose = EvaluationRow.number, EvaluationRow.split
+            whose = EvaluationRow.number, EvaluationRow.split, EvaluationRow.base
             query = select(*whose, *columns(EvaluationRow, Score))
             query = query.where(EvaluationRow.study_id == study_id(session, study)).order_by(EvaluationRow.id)
             rows = session.execute(query).all()
         return tuple(
-            Evaluation(number, split, tuple(Score(*row[2:]) for row in group))
-            for (number, split), group in groupby(rows, key=lambda row: (row.number, row.split))
+            Evaluation(number, split, tuple(Score(*row[3:]) for row in group), base)
+            for (number, split, base), group in groupby(rows, key=lambda row: (row.number, row.split, row.base))
         )
 
-    def examples(self, study: str, number: int | None, split: str) -> tuple[Example, ...]:
-        """Return the stored examples of one subject on one split, by index.
+    def examples(self, study: str, number: int | None, split: str, base: str = "") -> tuple[Example, ...]:
+        """Return the stored examples of one subject on one split, by index; ``base`` tells several bases apart.
 
         Raises:
             StudyStateError: If there is no such study.
         """
         with self._sessions.reading() as session:
             query = select(*columns(ExampleRow, Example))
-            query = query.where(*_subject(ExampleRow, study_id(session, study), number, split))
+            query = query.where(*_subject(ExampleRow, study_id(session, study), number, split, base))
             return tuple(Example(*row) for row in session.execute(query.order_by(ExampleRow.index)))
 
 
 def _subject(
-    table: type[EvaluationRow] | type[ExampleRow], study_key: int, number: int | None, split: str
-) -> tuple[ColumnElement[bool], ...]:
-    return table.study_id == study_key, table.number.is_not_distinct_from(number), table.split == split
+    table: type[EvaluationRow] | type[ExampleRow], study_key: int, number: int | None, split: str, base: str
+) -> list[ColumnElement[bool]]:
+    found = [table.study_id == study_key, table.number.is_not_distinct_from(number), table.split == split]
+    return [*found, table.base == base] if number is None else found

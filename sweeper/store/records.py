@@ -55,8 +55,8 @@ class StudyRecord:
         sweeper_version: Version that created the study.
         packages: Versions of the packages that matter, and of the code.
         data_sha256: SHA-256 of every split by name.
-        base_model: Name of the base model.
-        base_model_fingerprint: Hash of the base model's weights and config.
+        base_model: Name of the base model; of several, all names.
+        base_model_fingerprint: Hash of the base model's weights and config; of several, a hash over theirs.
     """
 
     name: str
@@ -83,7 +83,9 @@ class TrialRecord:
     Attributes:
         confirms: Number of the trial that this one re-runs with a fresh seed; None for others.
         restarts: Number of the interrupted trial that this one takes up again; None for others.
-        parameters: The resolved hyperparameters.
+        parameters: The resolved hyperparameters, with the adapter or model that was chosen where there was a choice.
+        base_model: Name of its base model; None for trials of before studies could have several.
+        base_model_fingerprint: Hash of its base model's weights and config; None likewise.
         outcome: None while the trial runs.
     """
 
@@ -93,6 +95,8 @@ class TrialRecord:
     restarts: int | None
     seed: int
     parameters: dict[str, Any]
+    base_model: str | None
+    base_model_fingerprint: str | None
     outcome: Outcome | None
     reason: str | None
     value: float | None
@@ -112,6 +116,7 @@ class TrialRecord:
     peak_memory_bytes: int | None
     micro_batch: int | None
     adapter_bytes: int | None
+    total_parameters: int | None
     adapter_sha256: str | None
 
 
@@ -140,11 +145,24 @@ class Score:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All scores of one subject on one split; the subject is trial ``number``, or the base model where None."""
+    """All scores of one subject on one split.
+
+    Attributes:
+        number: The trial; None where the subject is a base model.
+        split: What it was scored on.
+        scores: One a metric.
+        base: The base model that is the subject, or that the trial stands on; empty in a study with one only.
+    """
 
     number: int | None
     split: str
     scores: tuple[Score, ...]
+    base: str = ""
+
+    @property
+    def subject(self) -> str:
+        """What was scored, in words."""
+        return f"base model {self.base}".rstrip() if self.number is None else f"trial {self.number}"
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,9 @@ class TrialRow(Base):
     micro_batch: Mapped[int | None]
     adapter_bytes: Mapped[int | None]
     adapter_sha256: Mapped[str | None] = mapped_column(String(64))
+    total_parameters: Mapped[int | None]
+    base_model: Mapped[str | None] = mapped_column(FreeText(1_000))
+    base_model_fingerprint: Mapped[str | None] = mapped_column(String(200))
 
 
 class MetricRow(Base):
@@ -146,7 +149,7 @@ class MetricRow(Base):
 
 
 class EvaluationRow(Base):
-    """One score of the base model (``number`` absent) or of a trial on a split."""
+    """One score of a base model (``number`` absent) or of a trial on a split; ``base`` tells several bases apart."""
 
     __tablename__ = f"{PREFIX}evaluations"
     __table_args__ = (
@@ -165,6 +168,7 @@ class EvaluationRow(Base):
     diff_to_base: Mapped[float | None]
     diff_low: Mapped[float | None]
     diff_high: Mapped[float | None]
+    base: Mapped[str] = mapped_column(FreeText(1_000), server_default="")
 
 
 class ExampleRow(Base):
@@ -185,6 +189,7 @@ class ExampleRow(Base):
     reference: Mapped[str] = mapped_column(FreeText(EXAMPLE_LIMIT))
     generated: Mapped[str] = mapped_column(FreeText(EXAMPLE_LIMIT))
     scores: Mapped[dict[str, Any]] = mapped_column("scores_json")
+    base: Mapped[str] = mapped_column(FreeText(1_000), server_default="")
 
 
 class AdapterRow(Base):

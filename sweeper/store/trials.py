@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from sqlalchemy import select, update
@@ -23,13 +24,22 @@ class Trials:
         self._sessions = sessions
 
     def start(
-        self, spec: TrialSpec, kind: TrialKind, *, confirms: int | None = None, restarts: int | None = None
+        self,
+        spec: TrialSpec,
+        kind: TrialKind,
+        *,
+        chosen: Mapping[str, str] | None = None,
+        base_model_fingerprint: str | None = None,
+        confirms: int | None = None,
+        restarts: int | None = None,
     ) -> None:
         """Store that a trial begins.
 
         Args:
             spec: What is asked of it.
             kind: Why it is run.
+            chosen: The alternatives it stands for by what was to choose, adapter or model; kept with its parameters.
+            base_model_fingerprint: Hash of its base model's weights and config.
             confirms: The trial that it re-runs with a fresh seed.
             restarts: The interrupted trial that it takes up again.
 
@@ -49,7 +59,9 @@ class Trials:
                     confirms=confirms,
                     restarts=restarts,
                     seed=spec.seed,
-                    parameters=spec.hyperparameters.model_dump(mode="json"),
+                    parameters={**(chosen or {}), **spec.parameters},
+                    base_model=spec.model.name,
+                    base_model_fingerprint=base_model_fingerprint,
                     device=spec.device,
                     started_at=now(),
                 )

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from sweeper.config.technique import Technique
+from sweeper.config.checkpointing import checkpoints
 from sweeper.config.trial import Hyperparameters, TrialSpec
 from sweeper.training.base_model import BaseModel
 
@@ -24,10 +24,11 @@ def training_arguments(spec: TrialSpec, base: BaseModel) -> dict[str, Any]:
         "warmup_steps": warmup_argument(parameters),
         "weight_decay": parameters.weight_decay,
         "max_grad_norm": parameters.max_grad_norm,
-        "activation_checkpointing": checkpoints(spec.technique, base.device),
+        "activation_checkpointing": checkpoints(spec.technique, spec.adapter, base.device),
         "bf16": base.dtype is torch.bfloat16,
         "fp16": base.dtype is torch.float16,
         "use_cpu": base.device == "cpu",
+        **base.backend.arguments(),
         "seed": spec.seed,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
@@ -43,12 +44,6 @@ def one_device(arguments: Any) -> Any:
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1
     return arguments
-
-
-def checkpoints(technique: Technique, device: str) -> bool:
-    """Return whether activations are computed anew in the backward pass."""
-    asked = technique.gradient_checkpointing
-    return device != "cpu" if asked == "auto" else asked
 
 
 def warmup_argument(parameters: Hyperparameters) -> float:

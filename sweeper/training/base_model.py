@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
@@ -22,12 +25,14 @@ from transformers import (
 )
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from sweeper.config.adapter import Adapter, QLoRA
+from sweeper.config.adapter import AnyAdapter, QuantisedBase
 from sweeper.config.model import ModelConfig
 from sweeper.errors import ModelError
+from sweeper.training.backends.base import TrainingBackend
 from sweeper.training.device import resolve_attention, resolve_dtype
 from sweeper.training.micro_batch import is_out_of_memory
 from sweeper.training.quiet import quieten
+from sweeper.training.weights import ADAPTER_WEIGHTS, MODEL_WEIGHTS, Adapted
 
 Head = Literal["language", "score"]
 
@@ -45,8 +50,10 @@ class BaseModel:
         device: ``cpu`` or ``cuda:N``.
         dtype: What it computes in.
         attention: Attention implementation in transformers' words.
+        backend: What trains adapters on it.
         tokenised: Training data already tokenised for this model, by what it was made from.
         measured: What the model without an adapter was found to say of held-out rows, by those rows.
+        initial: While an adapter is on it whose start was taken out of the weights: a folder with that start.
     """
 
     model: PreTrainedModel
@@ -54,26 +61,58 @@ class BaseModel:
     device: str
     dtype: torch.dtype
     attention: str
+    backend: TrainingBackend = field(default_factory=TrainingBackend)
     tokenised: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     measured: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    initial: Path | None = None
 
     @contextmanager
-    def adapted(self, config: PeftConfig, seed: int) -> Iterator[PeftModel]:
+    def adapted(self, config: PeftConfig | None, seed: int) -> Iterator[Adapted]:
         """Attach a new adapter, seeded, for the length of a ``with`` block, and leave the base as it was found.
 
         The trainer patches the model it trains (the forward of TRL's fused head, checkpointing, input gradients);
         all of that is undone, so that the tenth trial sees the same base as the first; so is PEFT's putting a trained
         head in the place of the base's own.
+
+        Args:
+            config: PEFT's configuration; None for a copy of the base to train as a whole.
+            seed: Seeds the adapter's weights, and whatever is drawn after.
         """
-        saved = self._attributes()
         set_seed(seed)
+        if config is None:
+            saved = self._attributes()
+            try:
+                yield copy.deepcopy(self.model).requires_grad_(True)
+            finally:  # the base may have been a trainer's reference, which it patches too
+                self._restore(saved)
+            return
+        with ExitStack() as stack:
+            if _changes_base(config):
+                stack.enter_context(self._weights_kept())
+            saved = self._attributes()
+            adapted = self._attach(config, seed)
+            stack.callback(self._detach, saved)
+            if _changes_base(config):
+                self.initial = Path(stack.enter_context(TemporaryDirectory())) / "initial"
+                adapted.save_pretrained(str(self.initial))
+            yield adapted
+
+    def _attach(self, config: PeftConfig, seed: int) -> PeftModel:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")  # PEFT then sets it itself
-            adapted = get_peft_model(self.model, config)
+            warnings.filterwarnings("ignore", message="lora with eva initialization used with low_cpu_mem_usage=False")
+            return self.backend.attach(self.model, config, seed)
+
+    @contextmanager
+    def _weights_kept(self) -> Iterator[None]:
+        """Give every weight its value back at the end, bit for bit."""
+        kept = {name: weight.detach().to("cpu", copy=True) for name, weight in self.model.named_parameters()}
         try:
-            yield adapted
+            yield
         finally:
-            self._detach(adapted, saved)
+            self.initial = None
+            for name, weight in self.model.named_parameters():
+                weight.data.copy_(kept[name])
 
     def _attributes(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """Return what trainers patch, each with a copy: model, configs, embeddings and their hooks, dropout.
@@ -89,37 +128,77 @@ class BaseModel:
         targets = [*(target.__dict__ for target in patched), embeddings._forward_hooks, model._modules]
         return [(target, dict(target)) for target in targets]
 
-    def _detach(self, adapted: PeftModel, saved: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
-        adapted.unload()
+    def _detach(self, saved: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+        take_off(self.model)
         if getattr(self.model, "is_activation_checkpointing", False):
             self.model.activation_checkpointing_disable()
+        self._restore(saved)
+
+    def _restore(self, saved: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
         for target, former in saved:
             target.clear()
             target.update(former)
         self.model.zero_grad(set_to_none=True)
         self.model.eval()
+        self._free()
+
+    def _free(self) -> None:
         if self.device != "cpu":
             torch.cuda.empty_cache()
 
     @contextmanager
-    def with_adapter(self, folder: Path) -> Iterator[PeftModel]:
-        """Load a saved adapter onto the base for the length of a ``with`` block (safetensors only).
+    def with_adapter(self, folder: Path) -> Iterator[Adapted]:
+        """Load what a trial saved, for the length of a ``with`` block: an adapter onto the base, or a whole model.
 
         Raises:
-            ModelError: If the folder holds no safetensors adapter.
+            ModelError: If the folder holds no safetensors weights.
         """
-        if not (folder / "adapter_model.safetensors").is_file():
-            raise ModelError(f"{folder} holds no adapter_model.safetensors; sweeper does not load pickled adapters")
+        if (folder / MODEL_WEIGHTS).is_file():
+            yield self._whole(folder)
+            self._free()
+            return
+        if not (folder / ADAPTER_WEIGHTS).is_file():
+            raise ModelError(f"{folder} holds no {ADAPTER_WEIGHTS}; sweeper does not load pickled adapters")
         saved = self._attributes()
         adapted = PeftModel.from_pretrained(self.model, folder, use_safetensors=True)
         adapted.eval()
         try:
             yield adapted
         finally:
-            self._detach(adapted, saved)
+            self._detach(saved)
+
+    def _whole(self, folder: Path) -> PreTrainedModel:
+        model: PreTrainedModel = type(self.model).from_pretrained(
+            folder,
+            dtype=self.dtype,
+            attn_implementation=self.attention,
+            device_map={"": self.device},
+            use_safetensors=True,
+            local_files_only=True,
+        )
+        return model.eval()
 
 
-def load_base(folder: Path, config: ModelConfig, adapter: Adapter, device: str, head: Head = "language") -> BaseModel:
+def _changes_base(config: PeftConfig) -> bool:
+    return isinstance(config, LoraConfig) and config.init_lora_weights in ("pissa", "olora")
+
+
+def take_off(model: PreTrainedModel) -> None:
+    """Put the layers back that an adapter stands in for; PEFT's own ``unload`` refuses (IA)³ on quantised bases."""
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, BaseTunerLayer):
+            model.set_submodule(name, layer.get_base_layer())
+    model.__dict__.pop("peft_config", None)  # or PEFT warns of the next one
+
+
+def load_base(
+    folder: Path,
+    config: ModelConfig,
+    adapter: AnyAdapter,
+    device: str,
+    head: Head = "language",
+    backend: TrainingBackend | None = None,
+) -> BaseModel:
     """Load a base model from a local folder, quantised as the adapter asks.
 
     A head that scores is new, and the same in every process; it is not quantised.
@@ -129,6 +208,7 @@ def load_base(folder: Path, config: ModelConfig, adapter: Adapter, device: str, 
         HardwareError: If the device lacks what the configuration asks for.
     """
     quieten()
+    backend = backend or TrainingBackend()
     if device != "cpu":
         torch.cuda.set_device(torch.device(device))  # the trainer's "cuda" is then this one
     dtype = resolve_dtype(config.dtype, device)
@@ -140,7 +220,7 @@ def load_base(folder: Path, config: ModelConfig, adapter: Adapter, device: str, 
             dtype=dtype,
             attn_implementation=attention,
             quantization_config=_quantization(adapter, dtype, head),
-            device_map={"": device},
+            **backend.load_arguments(device),
             trust_remote_code=config.trust_remote_code,
             use_safetensors=True,
             local_files_only=True,
@@ -159,7 +239,7 @@ def load_base(folder: Path, config: ModelConfig, adapter: Adapter, device: str, 
     model.eval()
     if device == "cpu":
         _keep_gradients(model)
-    return BaseModel(model, tokenizer, device, dtype, attention)
+    return BaseModel(model, tokenizer, device, dtype, attention, backend)
 
 
 _LOADERS = {"language": AutoModelForCausalLM, "score": AutoModelForSequenceClassification}
@@ -175,8 +255,8 @@ def _begin_head(model: PreTrainedModel, tokenizer: Tokenizer) -> None:
     weight.data.copy_(drawn)
 
 
-def _quantization(adapter: Adapter, dtype: torch.dtype, head: Head) -> BitsAndBytesConfig | None:
-    if not isinstance(adapter, QLoRA):
+def _quantization(adapter: AnyAdapter, dtype: torch.dtype, head: Head) -> BitsAndBytesConfig | None:
+    if not isinstance(adapter, QuantisedBase) or adapter.quantization is None:
         return None
     skipped = [SCORE] if head == "score" else None
     if adapter.quantization == "int8":

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import resource
 import sys
-from importlib.util import find_spec
 
 import psutil
 import torch
 
 from sweeper.config.model import Attention, Dtype
 from sweeper.errors import HardwareError
+from sweeper.support import attention_refusal, best_attention
 
 
 def resolve_device(wanted: str) -> str:
@@ -59,16 +59,15 @@ def resolve_attention(wanted: Attention, device: str, dtype: torch.dtype) -> str
     """Return the attention implementation in transformers' words.
 
     Raises:
-        HardwareError: If Flash Attention is asked for where it cannot run.
+        HardwareError: If one is asked for that cannot run.
     """
-    flash = device != "cpu" and dtype is not torch.float32 and find_spec("flash_attn") is not None
+    name = str(dtype).removeprefix("torch.")
+    capability = None if device == "cpu" else float("{}.{}".format(*torch.cuda.get_device_capability(device)))
     if wanted == "auto":
-        return "flash_attention_2" if flash else "sdpa"
-    if wanted == "flash_attention_2" and not flash:
-        raise HardwareError(
-            "model.attention is flash_attention_2, which needs a CUDA device, a half-precision dtype and the package "
-            "flash-attn; use `attention: sdpa`, or `auto`"
-        )
+        return best_attention(device, name, capability)
+    reason = attention_refusal(wanted, device, name, capability)
+    if reason is not None:
+        raise HardwareError(f"model.attention is {wanted}, {reason}")
     return wanted
 
 

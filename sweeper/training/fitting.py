@@ -28,8 +28,9 @@ class Fitting(Trainer):
     def __init__(self, micro_batch: MicroBatch, **arguments: Any) -> None:
         self.micro_batch = micro_batch
         self._tokens_seen = 0
+        self._share = 1.0
         super().__init__(**arguments)
-        self._collate = self.data_collator
+        self.collate = self.data_collator
         self.data_collator = lambda rows: {"whole": WholeBatch(rows)}
         # The collator needs every column of the tokenised rows; the model sees only what it returns.
         self.args.remove_unused_columns = False
@@ -50,13 +51,17 @@ class Fitting(Trainer):
     ) -> dict[str, float]:
         """Return the mean loss over the validation split: the same whatever the size of the parts."""
         self.model.eval()
-        whole = WholeBatch(list(self.eval_dataset))
+        self._share, whole = 1.0, WholeBatch(list(self.eval_dataset))
         with torch.no_grad(), self.compute_loss_context_manager():
             loss = until_it_fits(self.micro_batch, lambda: self._mean_loss(whole), undo=lambda: None)
         self._forget_metrics()
         metrics = self._measures(loss)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *arguments: Any, **named: Any) -> Any:
+        """Return the loss, as much of it as the rows are a share of their batch."""
+        return super().compute_loss(model, inputs, *arguments, **named) * self._share
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: the batch is not collated yet, and nothing reads the count."""
@@ -68,20 +73,18 @@ class Fitting(Trainer):
         return self._tokens_seen
 
     def _train_on(self, model: torch.nn.Module, whole: WholeBatch) -> torch.Tensor:
-        model.train()
         losses = []
         for part in whole.parts(self.micro_batch.rows):
-            inputs = self._prepare_inputs(self._collate(part))
+            inputs = self.collate(part)
             self._tokens_seen += _tokens(inputs)
-            with self.compute_loss_context_manager():
-                loss = self.compute_loss(model, inputs) * (len(part) / len(whole.rows))
-            self.accelerator.backward(loss)
-            losses.append(loss.detach())
+            self._share = len(part) / len(whole.rows)
+            losses.append(super().training_step(model, inputs))
+        self._share = 1.0
         return torch.stack(losses).sum()
 
     def _mean_loss(self, whole: WholeBatch) -> float:
         parts = whole.parts(self.micro_batch.rows)
-        inputs = (self._prepare_inputs(self._collate(part)) for part in parts)
+        inputs = (self._prepare_inputs(self.collate(part)) for part in parts)
         losses = [float(self.compute_loss(self.model, each)) for each in inputs]
         return sum(loss * len(part) for loss, part in zip(losses, parts, strict=True)) / len(whole.rows)
 

@@ -24,31 +24,46 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class MicroBatch:
-    """The number of rows per forward pass, lowered when memory runs out and never raised within a trial."""
+    """The number of rows per forward pass, lowered when memory runs out and never raised within a trial.
 
-    def __init__(self, rows: int) -> None:
+    A ``fixed`` one is that of several processes: where one runs out of memory the others are in the middle of a
+    collective, so the step cannot be repeated, and the trial begins again with fewer rows.
+    """
+
+    def __init__(self, rows: int, *, fixed: bool = False) -> None:
         self.rows = rows
+        self.fixed = fixed
 
     def halve(self, cause: BaseException) -> None:
         """Lower it.
 
         Raises:
-            OutOfMemoryError: If it is 1 already.
+            OutOfMemoryError: If it is 1 already, or fixed.
         """
+        if self.fixed and self.rows > 1:
+            raise OutOfMemoryError(f"{self.rows} rows at a time do not fit in memory: {cause}") from cause
         if self.rows == 1:
             raise OutOfMemoryError(f"a single row does not fit in memory: {cause}") from cause
         self.rows //= 2
 
 
 class WholeBatch:
-    """The rows of one optimizer step, not yet collated. Opaque to accelerate, which would walk through the tokens."""
+    """The rows of one optimizer step, not yet collated. Opaque to accelerate, which would walk through the tokens.
+
+    Longest first: like lengths together waste little padding.
+    """
 
     def __init__(self, rows: list[dict[str, Any]]) -> None:
         self.rows = sorted(rows, key=_length, reverse=True)
 
     def parts(self, size: int) -> list[list[dict[str, Any]]]:
-        """Return the rows in parts of at most ``size``, longest first: like lengths together waste little padding."""
+        """Return the rows in parts of at most ``size``."""
         return [self.rows[start : start + size] for start in range(0, len(self.rows), size)]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all rows, padding left out."""
+        return sum(len(row["input_ids"]) for row in self.rows)
 
 
 def _length(row: dict[str, Any]) -> int:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sweeper.config.trial import Decision, Report
 from sweeper.errors import DivergedError, TrialError
+from sweeper.training.sharded import gathered
+from sweeper.training.weights import Adapted, trained_weights
 
 _REPORTED = {
     "loss": "loss",
@@ -40,7 +41,7 @@ class Best:
         self.weights: dict[str, torch.Tensor] = {}
 
     def offer(self, step: int, metrics: Mapping[str, float], weights: Mapping[str, torch.Tensor]) -> None:
-        """Keep the adapter's weights, named as PEFT names them, if this evaluation is the best.
+        """Keep the adapter's weights, by whichever names the caller will ask for, if this evaluation is the best.
 
         Raises:
             TrialError: If the deciding metric is not among the metrics.
@@ -59,7 +60,7 @@ class ReportingCallback(TrainerCallback):
     """Reports every step and every evaluation, and ends the training when told to."""
 
     def __init__(
-        self, report: Report, best: Best, points: int, evaluate: Callable[[PeftModel], dict[str, float]] | None
+        self, report: Report, best: Best, points: int, evaluate: Callable[[Adapted], dict[str, float]] | None
     ) -> None:
         self.report = report
         self.best = best
@@ -104,7 +105,7 @@ class ReportingCallback(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         metrics: dict[str, float] | None = None,
-        model: PeftModel | None = None,
+        model: Adapted | None = None,
         **_: Any,
     ) -> TrainerControl:
         """Add the task's own metrics, keep the adapter if it is the best, and report."""
@@ -115,7 +116,8 @@ class ReportingCallback(TrainerCallback):
         require_finite(measured, state.global_step)  # no text is generated with weights that are no numbers
         if self.evaluate is not None:
             measured |= self.evaluate(model)
-        self.best.offer(state.global_step, measured, get_peft_model_state_dict(model))
+        with gathered(model):
+            self.best.offer(state.global_step, measured, trained_weights(model))
         self._tell(state, control, measured)
         return control
 

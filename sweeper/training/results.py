@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.errors import DivergedError, OutOfMemoryError, UserError
@@ -21,6 +20,7 @@ from sweeper.training.base_model import BaseModel
 from sweeper.training.device import peak_memory_bytes
 from sweeper.training.micro_batch import is_out_of_memory
 from sweeper.training.reporting import Best
+from sweeper.training.weights import Adapted, count_weights, save_weights
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Progress:
 
 @dataclass
 class Ledger:
-    """A trial's folder and what will be its result."""
+    """A trial's folder and what will be its result. Of several processes only the leading one writes."""
 
     spec: TrialSpec
     base: BaseModel
@@ -58,14 +58,22 @@ class Ledger:
 
     def begin(self) -> None:
         """Make the folder, without what a study of the same name whose database is gone may have left."""
+        if not self.base.backend.ranks.leads:
+            return
         self.paths.result.unlink(missing_ok=True)
         shutil.rmtree(self.paths.adapter, ignore_errors=True)
         write_atomically(self.paths.spec, self.spec.model_dump_json(indent=2) + "\n")
 
-    def complete(self, progress: Progress, model: PeftModel, latency_ms: float | None) -> TrialResult:
+    def complete(self, progress: Progress, model: Adapted, latency_ms: float | None) -> TrialResult:
         """Save the adapter on ``model`` and return the result of a trial that trained to its end."""
-        size, digest = save_adapter(model, self.paths.adapter)
-        kept = {"latency_ms": latency_ms, "adapter_bytes": size, "adapter_sha256": digest}
+        leads = self.base.backend.ranks.leads
+        size, digest = save_adapter(self.base, model, self.paths.adapter) if leads else (None, None)
+        kept = {
+            "latency_ms": latency_ms,
+            "adapter_bytes": size,
+            "adapter_sha256": digest,
+            "total_parameters": count_weights(model),
+        }
         return self.result(progress, Outcome.COMPLETE, None, value=self.best.value, **kept)
 
     def result(self, progress: Progress, outcome: Outcome, reason: str | None, **more: Any) -> TrialResult:
@@ -90,7 +98,8 @@ class Ledger:
             micro_batch=progress.micro_batch,
             **more,
         )
-        write_atomically(self.paths.result, result.model_dump_json(indent=2) + "\n")
+        if self.base.backend.ranks.leads:
+            write_atomically(self.paths.result, result.model_dump_json(indent=2) + "\n")
         return result
 
     def failed(self, progress: Progress, error: Exception) -> TrialResult:
@@ -106,17 +115,16 @@ class Ledger:
         if isinstance(error, DivergedError):
             return self.result(progress, Outcome.DIVERGED, str(error))
         text = "".join(traceback.format_exception(error))
-        write_atomically(self.spec.folder / "error.txt", redact(text))
+        write_atomically(self.paths.error(self.base.backend.ranks.rank), redact(text))
         outcome = Outcome.INFEASIBLE if is_out_of_memory(error) else Outcome.FAILED  # outside of a step, e.g. Adam's
         return self.result(progress, outcome, redact(f"{type(error).__name__}: {error}")[:2000])
 
 
-def save_adapter(model: PeftModel, folder: Path) -> tuple[int, str]:
-    """Write the adapter so that a crash leaves all of it or nothing; return its size in bytes and its SHA-256."""
+def save_adapter(base: BaseModel, model: Adapted, folder: Path) -> tuple[int, str]:
+    """Write what was trained so that a crash leaves all of it or nothing; return its size in bytes and its SHA-256."""
     with new_folder(folder) as filled:
-        model.save_pretrained(filled, safe_serialization=True)
-        (filled / "README.md").unlink(missing_ok=True)  # PEFT's empty card; an export writes a real one
-    weights = folder / "adapter_model.safetensors"
+        name = save_weights(model, filled, tokenizer=base.tokenizer, dtype=base.dtype, initial=base.initial).name
+    weights = folder / name
     with weights.open("rb") as file:
         return weights.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -44,10 +44,11 @@ def tokenised(
     key = (spec.train, spec.validation, spec.technique, *_row_fields(spec))
     if key not in base.tokenised:
         folder = spec.train.parent / "tokenised" / _digest(spec, base)
-        if not folder.is_dir():
-            with new_folder(folder) as filled:
-                for split, dataset in _prepare(spec, base, model, arguments).items():
-                    dataset.save_to_disk(str(filled / split))
+        with base.backend.ranks.leader_first():
+            if not folder.is_dir():
+                with new_folder(folder) as filled:
+                    for split, dataset in _prepare(spec, base, model, arguments).items():
+                        dataset.save_to_disk(str(filled / split))
         base.tokenised[key] = tuple(load_from_disk(str(folder / split)) for split in ("train", "validation"))
     train, validation = base.tokenised[key]
     return train, validation
@@ -60,13 +61,18 @@ def has_completions(path: Path) -> bool:
 
 
 def _prepare(spec: TrialSpec, base: BaseModel, model: torch.nn.Module, arguments: SFTConfig) -> dict[str, Dataset]:
-    trainer = SFTTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=_rows(spec.train, spec.technique),
-        eval_dataset=_rows(spec.validation, spec.technique),
-        processing_class=base.tokenizer,
-    )
+    train, validation = (_rows(path, spec.technique) for path in (spec.train, spec.validation))
+    try:
+        trainer = SFTTrainer(
+            model=model, args=arguments, train_dataset=train, eval_dataset=validation, processing_class=base.tokenizer
+        )
+    except ValueError as error:
+        if not arguments.assistant_only_loss or "chat template" not in str(error):
+            raise
+        raise DataError(
+            f"technique.assistant_only: the model's chat template does not mark the assistant's turns, and TRL cannot "
+            f"mend it: {error}; use completion_only, or a model whose template has {{% generation %}}"
+        ) from error
     splits = {"train": trainer.train_dataset, "validation": trainer.eval_dataset}
     for split, dataset in splits.items():
         if len(dataset) == 0:

@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from peft import PeftModel, set_peft_model_state_dict
-
 from sweeper.config.trial import Decision, Outcome, Report, TrialResult, TrialSpec
 from sweeper.training.adapters import peft_config
 from sweeper.training.base_model import BaseModel
@@ -16,9 +14,11 @@ from sweeper.training.latency import milliseconds_per_token
 from sweeper.training.micro_batch import MicroBatch
 from sweeper.training.reporting import ReportingCallback
 from sweeper.training.results import Ledger, Progress
+from sweeper.training.sharded import gathered, restore
 from sweeper.training.techniques import build_trainer
+from sweeper.training.weights import Adapted
 
-Evaluate = Callable[[PeftModel], dict[str, float]]
+Evaluate = Callable[[Adapted], dict[str, float]]
 """Measures the task's own metrics on the validation split, beside the loss."""
 
 PRUNED = "worse than other trials at the same progress"
@@ -46,7 +46,7 @@ def train_trial(
     run.ledger.begin()
     reset_peak_memory(base.device)
     try:
-        config = peft_config(spec.adapter, spec.hyperparameters, spec.technique.head)
+        config = peft_config(spec.adapter, spec.hyperparameters, spec.model_folder, spec.technique.head)
         with base.adapted(config, spec.seed) as model:
             decision = run.train(model, report, evaluate)
             return run.finish(model, decision)
@@ -61,25 +61,27 @@ class _Run:
         self.spec = spec
         self.base = base
         self.ledger = Ledger(spec, base)
-        self.micro_batch = MicroBatch(min(micro_batch, spec.rows_per_step))
+        several = base.backend.ranks.size > 1
+        self.micro_batch = MicroBatch(min(micro_batch, spec.rows_per_step), fixed=several)
         self.trainer: Any = None
         self.clock = time.monotonic()
 
-    def train(self, model: PeftModel, report: Report, evaluate: Evaluate | None) -> Decision:
+    def train(self, model: Adapted, report: Report, evaluate: Evaluate | None) -> Decision:
         callback = ReportingCallback(report, self.ledger.best, self.spec.evaluation.points, evaluate)
         self.trainer = build_trainer(self.spec, self.base, model, self.micro_batch, callback)
         self.trainer.train()
         return callback.decision
 
-    def finish(self, model: PeftModel, decision: Decision) -> TrialResult:
+    def finish(self, model: Adapted, decision: Decision) -> TrialResult:
         if decision in (Decision.PRUNE, Decision.PAUSE):  # what is paused cannot be taken up here
             return self.ledger.result(self.progress, Outcome.PRUNED, PRUNED)
         if decision is Decision.INTERRUPT:
             return self.ledger.result(self.progress, Outcome.INTERRUPTED, STOPPED)
-        set_peft_model_state_dict(model, self.ledger.best.weights)
+        restore(model, self.ledger.best.weights)
         timed = "latency" in self.spec.evaluation.objectives
         latency = milliseconds_per_token(model, self.base.tokenizer) if timed else None
-        return self.ledger.complete(self.progress, model, latency)
+        with gathered(model):
+            return self.ledger.complete(self.progress, model, latency)
 
     @property
     def progress(self) -> Progress:

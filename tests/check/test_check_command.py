@@ -306,3 +306,51 @@ def test_hostile_text_reaches_the_terminal_harmless(sweeper, write_study, folder
     message = refused(sweeper("check", path), "r[red]ain.jsonl: no such file")
     assert name not in message
     assert "\x1b" not in message
+
+
+LORA_LINE = "lora_rank:"
+ADAPTERS = {
+    "prefix": ("20 virtual tokens", "virtual_tokens: one of 8, 20", "adapter prefix is no LoRA"),
+    "prompt": ("20 virtual tokens", "preset prompt, picked for sft with prompt", "run one at a time"),
+    "p_tuning": ("20 virtual tokens", "preset prompt, picked for sft with p_tuning", "run one at a time"),
+    "ia3": ("about", "preset ia3, picked for sft with ia3", "adapter ia3 is no LoRA"),
+    "full": ("copy to train with optimizer", "preset full, picked for sft with full", "adapter full is no LoRA"),
+}
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_every_adapter_is_answered_with_its_own_space_and_memory(sweeper, write_study, kind):
+    result = sweeper("check", write_study(f"adapter: {kind}\n"))
+    assert result.exit_code == 0, result.output
+    for words in ADAPTERS[kind]:
+        assert words in result.stdout, result.stdout
+    assert LORA_LINE not in result.stdout
+
+
+def test_full_fine_tuning_holds_the_model_twice_with_gradients_and_moments(sweeper, write_study):
+    found = json.loads(sweeper("check", "--json", write_study("adapter: full\n")).stdout)
+    copy = 4 * found["model"]["parameters"]
+    assert [found["memory"][part] for part in ("base", "adapter", "gradients", "optimizer")] == [copy] * 3 + [2 * copy]
+
+
+class TestAdapterRefusals:
+    """What this machine or this model cannot do, before anything is loaded."""
+
+    def test_loftq_without_a_gpu(self, sweeper, write_study):
+        path = write_study("adapter: {kind: qlora, init: loftq}\n")
+        refused(sweeper("check", path), "init loftq is computed on CUDA", "use init default, gaussian or eva")
+        path = write_study("adapter: qlora\nsearch: {space: {init: [default, loftq]}}\n")
+        refused(sweeper("check", path), "init loftq is computed on CUDA")
+
+    def test_layers_that_the_model_does_not_have(self, sweeper, write_study):
+        path = write_study("adapter: {kind: ia3, attention_modules: [c_attn]}\n")
+        refused(sweeper("check", path), f"{path}:8: adapter: ", "'c_attn' is not in LlamaForCausalLM")
+
+    def test_options_that_exclude_each_other(self, sweeper, write_study):
+        path = write_study("adapter: lora\nsearch:\n  space:\n    init: [default, pissa]\n    dora: [true, false]\n")
+        message = refused(sweeper("check", path), "init pissa takes its start", "add a `when` that keeps them apart")
+        assert f"{path}:11: search.space.init" in message or f"{path}:12: search.space.dora" in message
+
+    def test_odd_ranks_of_orthogonal_starts(self, sweeper, write_study):
+        path = write_study("adapter: {kind: lora, init: orthogonal}\nsearch:\n  space:\n    lora_rank: [3, 4]\n")
+        refused(sweeper("check", path), f"{path}:11: search.space.lora_rank", "needs even ranks")

@@ -24,8 +24,9 @@ def study(write_study):
 def test_everything_is_found(study, folder):
     found = resolve_study(study())
     assert found.device == "cpu"
-    assert found.model.path == folder / "tiny"
-    assert found.facts is not None and found.facts.hidden_size == 32
+    (model,) = found.models.values()
+    assert model.found.path == folder / "tiny"
+    assert model.facts is not None and model.facts.hidden_size == 32
     assert len(found.splits.train) == 400
     assert found.space.preset == "lora"
     assert found.space.space["lora_rank"].corners() == (8, 32)  # 64 and 128 are above what the model allows
@@ -65,9 +66,10 @@ def test_a_sample_is_even_and_bounded():
 def test_operations_of_a_trial(study):
     found = resolve_study(study("search:\n  space: {epochs: 2}\nevaluation: {points: 4}\n"))
     tokens = Tokens(mean=10.0, longest=12, counted=True, section=Section("tokens", ()))
-    assert found.facts is not None
+    (model,) = found.models.values()
+    assert model.facts is not None
     # 400 rows of 10 tokens twice at 4 operations a weight, and 40 rows 4 times at 2.
-    assert trial_flops(found, found.facts, tokens) == found.facts.parameters * (400 * 10 * 2 * 4 + 40 * 10 * 4 * 2)
+    assert trial_flops(found, model.facts, tokens) == model.facts.parameters * (400 * 10 * 2 * 4 + 40 * 10 * 4 * 2)
 
 
 def test_the_probe_finds_a_plausible_speed():

@@ -72,9 +72,14 @@ def test_the_doctor_looks_at_everything():
     assert found["torch"]["text"].startswith("2.")
     assert found["4-bit"]["state"] == "ok", found["4-bit"]
     assert found["Hugging Face Hub"]["state"] == "note"
-    for part in ("flash-attn", "liger-kernel", "deepspeed", "unsloth", "optuna-dashboard"):
+    for part in ("liger-kernel", "deepspeed", "unsloth", "optuna-dashboard"):
         if found[part]["state"] == "missing":
             assert found[part]["advice"].startswith("would give ")
+    assert found["attention sdpa"]["state"] == "ok"
+    assert "auto" in found["attention sdpa"]["text"]
+    assert found["attention flex_attention"]["text"] == "has no backward pass on the CPU; use sdpa"
+    assert found["attention flash_attention_3"]["state"] == "missing"
+    assert found["backend fsdp"]["state"] == "ok"
 
 
 def test_the_doctor_says_what_keeps_sweeper_from_working(tmp_path, monkeypatch):

@@ -169,11 +169,10 @@ def test_in_four_bits_and_bfloat16_trials_differ_from_trl_as_two_runs_of_trl_do(
 @pytest.mark.parametrize("adapter", ["lora", "qlora"])
 def test_a_result_depends_on_the_specification_alone(run, adapter):
     context = run(adapter={"kind": adapter}, search={"pruner": "none"})
-    config = context.config
     last = records(context)[-1]
     folder = context.paths.trial(last.number)
     spec = TrialSpec.model_validate_json(folder.spec.read_text())
-    alone = load_base(context.model_folder, config.model, config.adapter, "cpu")
+    alone = load_base(spec.model_folder, spec.model, spec.adapter, "cpu")
     curve = Curve()
     result = train_trial(spec.model_copy(update={"folder": folder.folder / "again"}), alone, curve, last.micro_batch)
     assert last.value == pytest.approx(result.value, rel=1e-5)  # sums over rows are rounded otherwise beside others

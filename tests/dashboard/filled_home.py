@@ -124,7 +124,9 @@ class Filler:
             ),
         )
 
-    def evaluate(self, number: int | None, score: float, *, study: str = "itn", text: str = "plain") -> None:
+    def evaluate(
+        self, number: int | None, score: float, *, study: str = "itn", text: str = "plain", base: str = ""
+    ) -> None:
         compared = (None, None, None) if number is None else (score, score - 0.1, score + 0.1)
         scores = tuple(Score(name, score, score - 0.1, score + 0.1, *compared) for name in ("exact_match", "token_f1"))
         examples = [
@@ -133,7 +135,7 @@ class Filler:
             )
             for index in range(4)
         ]
-        self.database.evaluations.add(study, Evaluation(number, "test", scores), examples)
+        self.database.evaluations.add(study, Evaluation(number, "test", scores, base), examples)
 
     def adapter(self, number: int, *, study: str = "itn", name: str = "itn", text: str = "plain") -> None:
         lineage = {

@@ -126,3 +126,14 @@ def test_no_control_characters_leave(fill):
 def test_the_dashboard_starts_without_torch_and_optuna():
     code = "import sys, sweeper_dashboard.data, sweeper_dashboard.charts; print({'torch', 'optuna'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+
+
+def test_examples_stand_beside_those_of_the_trials_own_base(fill):
+    fill.study()
+    fill.trial(0, value=1.0)
+    for base in ("small", "large"):
+        fill.evaluate(None, 0.1, text=base, base=base)
+    fill.evaluate(0, 0.7, base="large")
+    scores = data.study("itn").scores
+    assert list(dict.fromkeys(scores["subject"])) == ["base model small", "base model large", "trial 0"]
+    assert set(data.examples("itn", 0, "test", "exact_match")["base model"]) == {"large from None"}

@@ -12,7 +12,7 @@ import pytest
 import sacrebleu
 from rouge_score.rouge_scorer import RougeScorer
 
-from sweeper.config.evaluation import LOSSES, TASK_METRICS
+from sweeper.config.evaluation import LOSSES, PREFERENCE_METRICS, REWARD_METRICS, TASK_METRICS
 from sweeper.errors import DataError
 from sweeper.evaluation.metrics import METRICS, load_metric
 
@@ -37,7 +37,7 @@ def score(name, predictions, references):
 
 
 def test_every_metric_a_study_may_name_is_there():
-    assert set(METRICS) == set(LOSSES + TASK_METRICS)
+    assert set(METRICS) == set(LOSSES + TASK_METRICS + PREFERENCE_METRICS + REWARD_METRICS)
 
 
 def test_importing_the_rooms_loads_neither_torch_nor_evaluate():

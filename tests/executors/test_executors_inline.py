@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sweeper.config.trial import Outcome
-from sweeper.executors import inline, micro_batches
+from sweeper.config.trial import Outcome, TrialSpec
+from sweeper.executors import bases, inline, micro_batches
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.recorder import read_result
 
@@ -16,11 +16,11 @@ def outcomes(context):
 
 def test_the_base_is_loaded_once_and_not_before_it_is_needed(begin, monkeypatch):
     loads = []
-    load_base = inline.load_base
-    monkeypatch.setattr(inline, "load_base", lambda *args: loads.append(args) or load_base(*args))
+    load_base = bases.load_base
+    monkeypatch.setattr(bases, "load_base", lambda *args: loads.append(args) or load_base(*args))
     context, executor = begin(search={"n_trials": 2, "pruner": "none"}), InlineExecutor()
     executor.run(context)
-    executor.base(context)
+    executor.base(context, TrialSpec.model_validate_json(context.paths.trial(1).spec.read_text()))
     assert outcomes(context) == [Outcome.COMPLETE] * 2
     assert len(loads) == 1
     stopped = begin(name="stopped")

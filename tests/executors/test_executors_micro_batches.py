@@ -51,9 +51,10 @@ def test_what_the_file_asks_for_is_taken(planner, spec):
 
 def test_on_the_cpu_the_estimate_decides(planner, spec, context, monkeypatch):
     assert planner.plan(spec) == 16
-    work = Workload(spec.adapter, 4, spec.hyperparameters.target_modules, context.tokens_per_row, "bfloat16")
+    model = context.model_of(spec)
+    work = Workload(spec.adapter, 4, spec.hyperparameters.target_modules, model.tokens_per_row, "bfloat16")
     for rows, expected in ((16, 16), (15, 8), (5, 4), (1, 1)):
-        need = estimate(context.facts, work, rows).beyond_base
+        need = estimate(model.facts, work, rows).beyond_base
         monkeypatch.setattr(micro_batches, "free_memory_bytes", lambda device, need=need: need / 0.8 + 2)
         assert planner.plan(spec) == expected
     monkeypatch.setattr(micro_batches, "free_memory_bytes", lambda device: 1000)

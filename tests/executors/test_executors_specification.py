@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from sweeper.config.parameters import PARAMETERS
+from sweeper.config.parameters import LORA_PARAMETERS, PARAMETERS
 from sweeper.config.trial import Hyperparameters
 from sweeper.executors.specification import hyperparameters, planned_steps, specification
 
@@ -59,6 +59,24 @@ def test_other_names_are_trls():
     found = hyperparameters({"neftune_noise_alpha": 5.0, "optim": "adafactor", "learning_rate": 1e-3})
     assert found.trl == {"neftune_noise_alpha": 5.0, "optim": "adafactor"}
     assert found.learning_rate == 1e-3
+
+
+def test_the_adapters_options_become_part_of_it_and_not_trls(begin):
+    space = {"rslora": [True], "lora_plus": [4, 16], "neftune_noise_alpha": 5.0, "lora_rank": 4}
+    context = begin(adapter={"kind": "lora", "dora": True}, search={"space": space})
+    spec = specification(context, context.search.ask())
+    assert (spec.adapter.dora, spec.adapter.rslora) == (True, True)
+    assert spec.adapter.lora_plus in (4, 16)
+    assert spec.hyperparameters.trl == {"neftune_noise_alpha": 5.0}
+    assert spec.parameters["lora_plus"] == spec.adapter.lora_plus
+    assert spec.parameters["lora_rank"] == 4
+
+
+def test_what_an_adapter_has_not_is_no_parameter_of_its_trials(begin):
+    context = begin(adapter="prefix", search={"space": {"virtual_tokens": {"low": 2, "high": 6}}})
+    spec = specification(context, context.search.ask())
+    assert 2 <= spec.parameters["virtual_tokens"] == spec.adapter.virtual_tokens <= 6
+    assert not set(LORA_PARAMETERS) & spec.parameters.keys()
 
 
 def test_modules_may_be_named():

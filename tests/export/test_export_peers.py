@@ -11,7 +11,7 @@ import json
 import pytest
 import yaml
 
-from sweeper.config.adapter import LoRA, QLoRA
+from sweeper.config.adapter import IA3, Full, LoRA, Prefix, PTuning, QLoRA
 from sweeper.config.technique import SFT
 from sweeper.errors import ExportError
 from sweeper.export import export
@@ -23,18 +23,20 @@ AXOLOTL_0_19 = """
     dataset_prepared_path datasets eval_batch_size eval_sample_packing eval_steps excess_length_strategy fp16
     gradient_accumulation_steps gradient_checkpointing greater_is_better learning_rate load_best_model_at_end
     load_in_4bit load_in_8bit logging_steps lora_alpha lora_dropout lora_r lora_target_linear lora_target_modules
-    lr_scheduler lr_scheduler_kwargs max_grad_norm metric_for_best_model micro_batch_size neftune_noise_alpha num_epochs
-    optim_args optimizer output_dir peft_use_rslora sample_packing save_only_model save_steps save_total_limit seed
-    sequence_len test_datasets train_on_inputs trust_remote_code warmup_steps weight_decay"""
+    loraplus_lr_ratio lr_scheduler lr_scheduler_kwargs max_grad_norm metric_for_best_model micro_batch_size
+    neftune_noise_alpha num_epochs optim_args optimizer output_dir peft_init_lora_weights peft_use_dora
+    peft_use_rslora sample_packing save_only_model save_steps save_total_limit seed sequence_len test_datasets
+    train_on_inputs trust_remote_code warmup_steps weight_decay"""
 LLAMA_FACTORY_0_9_5 = """
     adam_beta1 adam_beta2 adam_epsilon bf16 cutoff_len dataset dataset_dir disable_gradient_checkpointing do_eval
     do_train double_quantization eval_dataset eval_steps eval_strategy finetuning_type flash_attn fp16
     gradient_accumulation_steps greater_is_better label_smoothing_factor learning_rate load_best_model_at_end
-    logging_steps lora_alpha lora_dropout lora_rank lora_target lr_scheduler_kwargs lr_scheduler_type max_grad_norm
-    metric_for_best_model model_name_or_path neat_packing neftune_noise_alpha num_train_epochs optim optim_args
-    output_dir packing per_device_eval_batch_size per_device_train_batch_size quantization_bit quantization_method
-    quantization_type report_to save_only_model save_steps save_strategy save_total_limit seed stage template
-    train_on_prompt trust_remote_code use_cpu use_rslora warmup_steps weight_decay"""
+    logging_steps lora_alpha lora_dropout lora_rank lora_target loraplus_lr_ratio lr_scheduler_kwargs
+    lr_scheduler_type max_grad_norm metric_for_best_model model_name_or_path neat_packing neftune_noise_alpha
+    num_train_epochs optim optim_args output_dir packing per_device_eval_batch_size per_device_train_batch_size
+    pissa_convert pissa_init pissa_iter quantization_bit quantization_method quantization_type report_to
+    save_only_model save_steps save_strategy save_total_limit seed stage template train_on_prompt trust_remote_code
+    use_cpu use_dora use_rslora warmup_steps weight_decay"""
 KNOWN = {"axolotl": set(AXOLOTL_0_19.split()), "llama-factory": set(LLAMA_FACTORY_0_9_5.split())}
 
 
@@ -113,3 +115,49 @@ def test_rows_are_rendered_as_the_trainer_sees_them(make_source):
     pair = make_source()
     text = Renderer(pair)(next(read_rows(pair.train.path)))
     assert text.prompt + text.completion == "write one zero zero: 100<|im_end|>"
+
+
+VARIANT = LoRA(dora=True, rslora=True, lora_plus=16)
+
+
+def test_lora_variants_are_carried_to_each_tool(make_source, tmp_path):
+    def found(tool, adapter):
+        return values(export(make_source(adapter=adapter), tool, tmp_path / f"{tool}-{adapter.init}").folder)
+
+    axolotl, factory = found("axolotl", VARIANT), found("llama-factory", VARIANT)
+    assert (axolotl["peft_use_dora"], axolotl["peft_use_rslora"], axolotl["loraplus_lr_ratio"]) == (True, True, 16)
+    assert (factory["use_dora"], factory["use_rslora"], factory["loraplus_lr_ratio"]) == (True, True, 16)
+    axolotl, factory = found("axolotl", LoRA(init="pissa")), found("llama-factory", LoRA(init="pissa"))
+    assert axolotl["peft_init_lora_weights"] == "pissa"
+    assert (factory["pissa_init"], factory["pissa_iter"], factory["pissa_convert"]) == (True, -1, True)
+    assert set(axolotl) <= KNOWN["axolotl"] and set(factory) <= KNOWN["llama-factory"]
+
+
+def test_full_fine_tuning_is_carried_to_each_tool(make_source, tmp_path):
+    axolotl = values(export(make_source(adapter=Full()), "axolotl", tmp_path / "a").folder)
+    assert not {"adapter", "lora_r", "peft_use_dora"} & set(axolotl)
+    factory = values(export(make_source(adapter=Full()), "llama-factory", tmp_path / "b").folder)
+    assert factory["finetuning_type"] == "full"
+    assert "lora_rank" not in factory
+
+
+@pytest.mark.parametrize(
+    ("tool", "adapter", "missing"),
+    [
+        ("axolotl", Prefix(), "Axolotl has no adapter prefix"),
+        ("axolotl", LoRA(init="eva"), "Axolotl has no init eva of LoRA"),
+        ("llama-factory", IA3(), "LLaMA-Factory has no adapter ia3"),
+        ("llama-factory", LoRA(init="olora"), "LLaMA-Factory has no init olora of LoRA"),
+        ("trl", PTuning(), "TRL's command line has no adapter p_tuning"),
+        ("trl", LoRA(init="gaussian"), "TRL's command line has no init gaussian of LoRA"),
+        ("trl", LoRA(lora_plus=16), "TRL's command line has no lora_plus"),
+    ],
+)
+def test_what_a_tool_cannot_train_is_refused_with_what_to_use_instead(make_source, tmp_path, tool, adapter, missing):
+    with pytest.raises(ExportError, match=f"{missing}, so it cannot train this winner again; .*--format adapter"):
+        export(make_source(adapter=adapter), tool, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_ratio_of_one_is_plain_lora_to_every_tool(make_source, tmp_path):
+    assert "use_dora" in values(export(make_source(adapter=LoRA(lora_plus=1)), "trl", tmp_path / "out").folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sweeper.config.adapter import LoRA, QLoRA
+from sweeper.config.adapter import Full, LoRA, QLoRA
 from sweeper.config.technique import SFT
 from sweeper.export import export
 
@@ -68,7 +68,11 @@ def test_completion_only_is_left_out_where_there_is_no_completion(make_source, t
 
 @pytest.mark.parametrize(
     ("shape", "adapter", "dtype", "evaluations"),
-    [("messages", QLoRA(), "bfloat16", [6]), ("text", LoRA(), "float32", [2, 4, 6])],
+    [
+        ("messages", QLoRA(), "bfloat16", [6]),
+        ("text", LoRA(dora=True), "float32", [2, 4, 6]),
+        ("prompt_completion", Full(), "float32", [2, 4, 6]),
+    ],
 )
 def test_trl_runs_the_file_to_its_end_offline(make_source, tmp_path, shape, adapter, dtype, evaluations):
     source = make_source(shape, adapter=adapter, dtype=dtype)
@@ -78,7 +82,8 @@ def test_trl_runs_the_file_to_its_end_offline(make_source, tmp_path, shape, adap
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert (out / "trained" / "adapter_model.safetensors").is_file()
+    weights = "model.safetensors" if adapter.is_full else "adapter_model.safetensors"
+    assert (out / "trained" / weights).is_file()
     state = json.loads(next((out / "trained").glob("checkpoint-*/trainer_state.json")).read_text())
     assert state["max_steps"] == source.steps
     assert [entry["step"] for entry in state["log_history"] if "eval_loss" in entry] == evaluations

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sweeper.config.adapter import QLoRA
+from sweeper.config.space import Fixed
 from sweeper.models.facts import read_facts
 from sweeper.models.memory import Workload, estimate
 from sweeper.packing.obstacles import obstacle_in_study
@@ -48,12 +49,26 @@ def test_every_planned_slot_has_room_for_a_row(facts):
         ({}, None),
         ({"adapter": {"kind": "qlora"}}, None),
         ({"adapter": {"kind": "qlora", "quantization": "int8"}}, "int8 layers look for outliers"),
+        ({"adapter": {"kind": "lora", "rslora": True, "init": "gaussian"}}, None),
+        ({"adapter": {"kind": "lora", "dora": True}}, "dora divides by the length of the whole weights"),
+        ({"adapter": {"kind": "lora", "init": "pissa"}}, "init pissa takes its start out of the base's weights"),
+        ({"adapter": {"kind": "lora", "init": "eva"}}, "init eva is computed before training"),
+        ({"adapter": {"kind": "qlora", "lora_plus": 16}}, "lora_plus gives A and B learning rates of their own"),
+        ({"adapter": "prefix", "search": {"space": {}}}, "adapter prefix is no LoRA"),
+        ({"adapter": "full", "search": {"space": {}}}, "adapter full is no LoRA"),
+        ({"search": {"space": {"rslora": [True, False], "init": ["default", "orthogonal"]}}}, None),
+        ({"search": {"space": {"dora": [True, False]}}}, "dora divides"),
+        ({"search": {"space": {"init": ["default", "olora"]}}}, "init olora takes its start"),
         ({"evaluation": {"objectives": ["training_time"]}}, "training_time is an objective"),
         ({"evaluation": {"objectives": ["adapter_size", "latency"]}}, None),
         ({"search": {"space": {"optim": ["adamw_torch", "adafactor"]}}}, None),
         ({"search": {"space": {"optim": ["adamw_torch", "lomo"]}}}, "optim lomo wants the whole model"),
         ({"search": {"space": {"optim": "muon"}}}, "optim muon wants the whole model"),
         ({"search": {"space": {"neftune_noise_alpha": 5.0}}}, "neftune_noise_alpha belongs to TRL's trainer"),
+        ({"adapter": {"choice": ["lora", "qlora"]}}, "different base models (dense, nf4)"),
+        ({"adapter": {"choice": ["qlora", {"kind": "qlora", "rslora": True}]}}, None),
+        ({"adapter": {"choice": [{"kind": "qlora", "quantization": "int8"}]}}, "int8 layers look for outliers"),
+        ({"model": {"choice": ["a", "b"]}}, "different base models (a, b)"),
         ({"search": {"space": {"adam_beta2": {"low": 0.9, "high": 0.999}, "truncation_mode": "keep_end"}}}, None),
     ],
 )
@@ -61,6 +76,13 @@ def test_what_a_study_file_says_against_packing(study_file, parts, said):
     config = study_file(**parts).config
     found = obstacle_in_study(config, config.search.space)
     assert found is None if said is None else said in found
+
+
+def test_the_ranges_of_single_alternatives_count_too(study_file):
+    config = study_file(adapter={"choice": ["lora", {"kind": "lora", "rslora": True}]}).config
+    space = {"adapter": config.search.space["lora_rank"], "lora.optim": Fixed(value="lomo")}
+    assert obstacle_in_study(config, space) == "optim lomo wants the whole model for itself"
+    assert "lora_plus" in obstacle_in_study(config, {"lora.lora_plus": Fixed(value=1)})
 
 
 @pytest.mark.parametrize("kind", ["lora", "qlora"])

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import TypeAdapter
 
-from sweeper.config.parameters import EXCLUSIVE, PARAMETERS, TECHNIQUE_PARAMETERS
+from sweeper.config.adapter import Adapter
+from sweeper.config.parameters import EXCLUSIVE, LORA_PARAMETERS, PARAMETERS, TECHNIQUE_PARAMETERS
+from sweeper.config.variants import option_fault
 from sweeper.errors import UserError
 from sweeper.presets import RECOMMENDED, load, names
 from sweeper.presets.presets import Rule, recommend
 
+ADAPTER = TypeAdapter(Adapter)
 FILES = [name for name in names() if name != RECOMMENDED]
 
 
 def test_names_begin_with_the_default():
-    assert names() == ("recommended", "grpo", "guide", "lora", "preferences", "reward", "rloo")
+    assert names() == (
+        "recommended",
+        "full",
+        "grpo",
+        "guide",
+        "ia3",
+        "lora",
+        "preferences",
+        "prompt",
+        "reward",
+        "rloo",
+    )
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -29,17 +44,16 @@ def test_every_known_good_configuration_has_a_source_and_there_are_at_most_three
     assert all(len(configuration.source) > 20 for configuration in known_good)
 
 
-def technique_of(name):
-    purpose = load(name).recommended_for
-    return purpose.techniques[0] if purpose is not None else "sft"
-
-
 @pytest.mark.parametrize("name", FILES)
 def test_every_range_is_within_the_bounds_of_its_parameter(name):
+    purpose = load(name).recommended_for
     for parameter, entry in load(name).parameters.items():
         values = getattr(entry.range, "choice", None) or entry.range.corners()
-        known = {**PARAMETERS, **TECHNIQUE_PARAMETERS.get(technique_of(name), {})}
-        assert [known[parameter].fault(value) for value in values] == [None] * len(values)
+        own = [TECHNIQUE_PARAMETERS.get(kind, {}).get(parameter) for kind in (purpose.techniques if purpose else ())]
+        known = [each for each in (PARAMETERS.get(parameter), *own) if each is not None]
+        assert [each.fault(value) for each in known for value in values] == [None] * len(values) * len(known)
+        for kind in () if known else purpose.adapters:
+            assert option_fault(ADAPTER.validate_python(kind), parameter, entry.range) is None
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -75,4 +89,13 @@ def test_unknown_preset_names_the_nearest():
 
 def test_recommended_falls_back_to_the_guide_for_what_no_preset_is_made_for():
     assert recommend("sft", "qlora").name == "lora"
-    assert recommend("sft", "full").name == "guide"
+    assert recommend("sft", "another").name == "guide"
+
+
+@pytest.mark.parametrize(
+    ("adapter", "preset"),
+    [("prefix", "prompt"), ("prompt", "prompt"), ("p_tuning", "prompt"), ("ia3", "ia3"), ("full", "full")],
+)
+def test_every_adapter_has_a_preset_of_its_own_sources(adapter, preset):
+    assert recommend("sft", adapter).name == preset
+    assert not set(LORA_PARAMETERS) & load(preset).parameters.keys()

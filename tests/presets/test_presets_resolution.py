@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sweeper.config.adapter import LoRA, QLoRA
+from sweeper.config.adapter import Full, LoRA, Prefix, QLoRA
 from sweeper.config.search import SearchConfig
 from sweeper.config.space import Fixed
 from sweeper.config.technique import SFT
@@ -27,6 +27,17 @@ def test_recommended_picks_lora_and_says_why():
         resolved = resolve(adapter=adapter)
         assert resolved.preset == "lora"
         assert f"sft with {adapter.kind}" in resolved.reasons[0]
+
+
+def test_of_other_adapters_their_options_are_searched_unless_the_file_settles_them():
+    space = resolve(adapter=Prefix()).space
+    assert space["virtual_tokens"].choice == (8, 20)
+    assert "lora_rank" not in space and "target_modules" not in space
+    settled = resolve(adapter=Prefix(virtual_tokens=4))
+    assert "virtual_tokens" not in settled.space
+    assert not any("virtual_tokens" in known for known in settled.known_good)
+    assert "virtual_tokens" not in resolve(preset="prompt", adapter=LoRA()).space
+    assert "lora_rank" not in resolve(preset="guide", adapter=Full()).space
 
 
 @pytest.mark.parametrize(("rows", "epochs"), [(20_000, 1), (2000, 1), (1000, 2), (500, 5), (50, 10)])

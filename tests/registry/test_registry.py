@@ -324,7 +324,7 @@ def die(*_, **__):
 
 if where == "while copying":
     copy_file = files._copy_file
-    files._copy_file = lambda source, target: die() if target.name == files.WEIGHTS else copy_file(source, target)
+    files._copy_file = lambda source, target: die() if target.name == files.ADAPTER[0] else copy_file(source, target)
 elif where == "before the row":
     Adapters.add = die
 with Database.open(home.database, create=False) as database:

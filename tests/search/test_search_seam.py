@@ -241,3 +241,18 @@ def test_values_come_back_as_they_were_chosen(make: Make) -> None:
     for found in search.best(10):
         assert found.parameters == done[found.numbers[0]]
         assert found.parameters["target_modules"] in MIXED["target_modules"].choice  # type: ignore[union-attr]
+
+
+def test_a_trial_is_as_long_as_its_own_alternative_says(make: Make) -> None:
+    lengths = {"lora": 3, "qlora": 2}
+    scoped = {f"{label}.epochs": {"value": n, "when": {"adapter": [label]}} for label, n in lengths.items()}
+    warmup = {"qlora.warmup_ratio": {"value": 0.25, "when": {"adapter": ["qlora"]}}}
+    search = make(space=make_space(adapter=[*lengths], **scoped, **warmup), n_trials=8, confirm=0)
+    seen = set()
+    for _ in range(8):
+        candidate = search.ask()
+        label = candidate.parameters["adapter"]
+        known = search.study.get_trials(deepcopy=False)[candidate.number].user_attrs
+        assert (known["length"], known["warmup_end_percent"]) == (lengths[label], 25.0 if label == "qlora" else 0.0)
+        seen.add(label)
+    assert seen == set(lengths)

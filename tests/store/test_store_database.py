@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -101,6 +102,32 @@ def test_the_migrations_make_what_the_tables_say(tmp_path: Path) -> None:
 def test_the_head_is_the_newest_revision() -> None:
     assert ScriptDirectory.from_config(_config()).get_heads() == [HEAD]
     assert HEAD in known_revisions()
+
+
+def test_a_database_of_the_first_schema_keeps_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    Database.open(path, create=True).close()
+    engine = sqlite_engine(path, busy_timeout_s=1, foreign_keys=False)
+    config = _config()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0001")
+    engine.dispose()
+    now = "2026-01-01 00:00:00"
+    execute(
+        path,
+        "INSERT INTO sweeper_studies VALUES (1, 'old', 'finished', "
+        f"'{now}', '{now}', '{now}', 'a.yaml', '', '{{}}', '{{}}', 1, '0.1', '{{}}', '{{}}', 'base', 'print')",
+        "INSERT INTO sweeper_trials (id, study_id, number, kind, seed, parameters_json, metrics_json, steps, "
+        "total_steps, epochs_trained, device, started_at, train_seconds, tokens) "
+        f"VALUES (1, 1, 0, 'sampled', 1, '{{}}', '{{}}', 1, 1, 1, 'cpu', '{now}', 1, 1)",
+        "INSERT INTO sweeper_evaluations (study_id, number, split, metric, score) VALUES (1, NULL, 'test', 'm', 0.5)",
+    )
+    with Database.open(path, create=False) as database:
+        (evaluation,) = database.evaluations.all("old")
+        assert (evaluation.number, evaluation.base, evaluation.subject) == (None, "", "base model")
+        trial = database.trials.get("old", 0)
+        assert (trial.base_model, trial.base_model_fingerprint, trial.total_parameters) == (None, None, None)
 
 
 def test_opening_again_keeps_everything(tmp_path: Path) -> None:

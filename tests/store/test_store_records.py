@@ -102,7 +102,7 @@ def test_a_trial_from_start_to_end(database: Database, new_study: NewStudy, spec
     database.trials.start(spec(1, learning_rate=3e-4), TrialKind.CONFIRMATION, confirms=0, restarts=None)
     running = database.trials.get("itn", 0)
     assert (running.outcome, running.value, running.metrics, running.seed) == (None, None, {}, 7)
-    assert running.parameters == spec(0).hyperparameters.model_dump(mode="json")
+    assert running.parameters == spec(0).parameters
     database.trials.finish("itn", result(0))
     ended, other = database.trials.all("itn")
     for field in set(TrialResult.model_fields) - {"started_at", "finished_at"}:
@@ -237,3 +237,19 @@ def test_sql_in_names_is_only_text(database: Database, new_study: NewStudy) -> N
     new_study(name)
     assert database.studies.get(name).name == name
     assert len(database.studies.all()) == 1
+
+
+def test_evaluations_of_several_bases_stand_beside_each_other(database, new_study, spec):
+    new_study()
+    database.trials.start(spec(), TrialKind.SAMPLED, chosen={"model": "a"}, base_model_fingerprint="f" * 64)
+    for base, value in (("a", 0.1), ("b", 0.2), ("a", 0.3)):
+        example = Example(0, "in", "out", f"by {base} {value}", {})
+        database.evaluations.add("itn", Evaluation(None, "test", (Score("exact_match", value),), base), [example])
+    database.evaluations.add("itn", Evaluation(0, "test", (Score("exact_match", 0.9),), "a"))
+    found = {(e.subject, e.base): e.scores[0].score for e in database.evaluations.all("itn")}
+    assert found == {("base model a", "a"): 0.3, ("base model b", "b"): 0.2, ("trial 0", "a"): 0.9}
+    assert [e.generated for e in database.evaluations.examples("itn", None, "test", "b")] == ["by b 0.2"]
+    assert database.evaluations.examples("itn", None, "test") == ()
+    trial = database.trials.get("itn", 0)
+    assert (trial.base_model, trial.base_model_fingerprint) == ("smollm2-135m", "f" * 64)
+    assert (trial.parameters["model"], trial.parameters["learning_rate"]) == ("a", 1e-3)

@@ -16,7 +16,7 @@ from sweeper.training.adapters import peft_config
 from sweeper.training.arguments import warmup_argument
 from sweeper.training.micro_batch import MicroBatch
 from sweeper.training.reporting import Best, ReportingCallback, evaluation_steps
-from sweeper.training.techniques.sft import build_sft
+from sweeper.training.techniques.sft import build_sft, sft_rows
 
 SCHEDULES = [
     *(
@@ -166,3 +166,28 @@ def test_weight_decay_and_clipping_reach_the_optimizer(lora_base, train):
 )
 def test_evaluations_are_spread_evenly_and_end_with_the_last_step(total, points, expected):
     assert evaluation_steps(total, points) == expected
+
+
+GENERATION = tiny.CHAT_TEMPLATE.replace(
+    "{{ message['content'] }}<|im_end|>\n",
+    "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] }}<|im_end|>{% endgeneration %}"
+    "{% else %}{{ message['content'] }}<|im_end|>{% endif %}\n",
+)
+
+
+def test_assistant_only_learns_every_turn_of_the_assistants(new_base, spec, monkeypatch):
+    base = new_base("lora")
+    monkeypatch.setattr(base.tokenizer, "chat_template", GENERATION)
+    technique = SFT(max_length=64, assistant_only=True)
+    turns = [row for number in (7, 8) for row in tiny.row("messages", number)["messages"]]
+    asked = spec(technique=technique, shape="messages")
+    tiny.write_rows(asked.train, [{"messages": turns}])
+    with base.adapted(peft_config(asked.adapter, asked.hyperparameters), 0) as model:
+        train, _ = sft_rows(asked, base, model)
+    learned = [token for token in train[0]["labels"] if token != -100]
+    assert base.tokenizer.decode(learned) == "7<|im_end|>8<|im_end|>"
+
+
+def test_a_template_that_does_not_mark_the_assistants_turns(lora_base, train):
+    with pytest.raises(DataError, match="the model's chat template does not mark the assistant's turns"):
+        train(lora_base, technique=SFT(max_length=64, assistant_only=True), shape="messages")

@@ -12,9 +12,11 @@ from safetensors.torch import load_file
 from tiny import Curve
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from sweeper.config.backend import TRL
 from sweeper.config.trial import Decision, Outcome, TrialResult, TrialSpec
 from sweeper.data.splits import read_prepared
 from sweeper.evaluation.scoring import score
+from sweeper.training.backends.base import TrainingBackend
 from sweeper.training.trial import train_trial
 
 
@@ -31,7 +33,7 @@ def eval_loss(model, spec):
         ids = tokenizer(row["prompt"] + row["completion"])["input_ids"] + [tokenizer.eos_token_id]
         start = next((n for n, (a, b) in enumerate(zip(prompt, ids, strict=False)) if a != b), len(prompt))
         with torch.no_grad():
-            logits = model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+            logits = model(torch.tensor([ids])).logits[0, -len(ids) : -1].log_softmax(-1)  # behind virtual tokens
         picked = logits[torch.arange(len(ids) - 1), torch.tensor(ids[1:])][start - 1 :]
         total, tokens = total - float(picked.sum()), tokens + len(picked)
     return total / tokens
@@ -157,3 +159,18 @@ def test_latency_is_measured_where_it_is_an_objective(lora_base, train):
     assert train(lora_base)[0].latency_ms is None
     result, _ = train(lora_base, objectives=("latency", "adapter_size"))
     assert 0 < result.latency_ms < 1000
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own, while it traces
+def test_a_compiled_trial_trains_what_a_plain_one_does(new_base, train):
+    """With the compiler that changes nothing: what is tried is the way there, and another takes minutes."""
+    plain, expected = train(new_base("lora"))
+    torch._dynamo.utils.counters.clear()
+    base = new_base("lora")
+    base.backend = TrainingBackend(TRL(compile=True))
+    for _ in range(2):  # the base is left as it was found
+        result, curve = train(base, trl={"torch_compile_backend": "eager"})
+        assert result.outcome is Outcome.COMPLETE, result.reason
+        assert curve.of("loss") == pytest.approx(expected.of("loss"), rel=1e-5)
+        assert result.value == pytest.approx(plain.value, rel=1e-5)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0

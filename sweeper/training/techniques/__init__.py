@@ -5,11 +5,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from peft import PeftModel
 from transformers import PrinterCallback, ProgressCallback
 
 from sweeper.config.trial import TrialSpec
 from sweeper.training.adapters import cast_adapter
+from sweeper.training.initialisation import initialise
+from sweeper.training.optimizer import give_lora_plus
+from sweeper.training.weights import Adapted
 
 if TYPE_CHECKING:
     from sweeper.training.base_model import BaseModel
@@ -31,7 +33,7 @@ because each of TRL's trainers takes a while to import."""
 
 
 def build_trainer(
-    spec: TrialSpec, base: BaseModel, model: PeftModel, micro_batch: MicroBatch, callback: ReportingCallback
+    spec: TrialSpec, base: BaseModel, model: Adapted, micro_batch: MicroBatch, callback: ReportingCallback
 ) -> Any:
     """Return a trainer of the trial's technique, ready to train.
 
@@ -45,4 +47,7 @@ def build_trainer(
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     cast_adapter(base, model)
+    initialise(spec.adapter, model, spec.model_folder, trainer.train_dataset, getattr(trainer, "collate", None))
+    give_lora_plus(trainer, spec.adapter)
+    base.backend.prepare(trainer)
     return trainer

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
-from peft import PeftModel
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from trl.trainer.utils import RepeatSampler
 
@@ -21,6 +20,7 @@ from sweeper.training.micro_batch import MicroBatch, answers_at_once, until_it_f
 from sweeper.training.reporting import ReportingCallback
 from sweeper.training.rewards import build_rewards
 from sweeper.training.techniques.reference import forget_reference
+from sweeper.training.weights import Adapted
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -117,7 +117,7 @@ _PARTS = {"grpo": (GRPOConfig, FittingGRPOTrainer), "rloo": (RLOOConfig, Fitting
 
 
 def build_policy(
-    spec: TrialSpec, base: BaseModel, model: PeftModel, micro_batch: MicroBatch, callback: ReportingCallback
+    spec: TrialSpec, base: BaseModel, model: Adapted, micro_batch: MicroBatch, callback: ReportingCallback
 ) -> Any:
     """Return a trainer ready to train; prompts longer than ``max_length`` are dropped.
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from peft import PeftModel
-
 from sweeper.config.trial import TrialSpec
 from sweeper.training.base_model import BaseModel
 from sweeper.training.fitting import Fitting
@@ -14,6 +12,7 @@ from sweeper.training.micro_batch import MicroBatch
 from sweeper.training.reporting import ReportingCallback
 from sweeper.training.techniques.ranked import Parts, build_ranked
 from sweeper.training.techniques.reference import forget_reference
+from sweeper.training.weights import Adapted
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # TRL warns of its experimental folder, where ORPO and CPO live
 
@@ -56,7 +55,7 @@ _PARTS = {
 
 
 def build_preference(
-    spec: TrialSpec, base: BaseModel, model: PeftModel, micro_batch: MicroBatch, callback: ReportingCallback
+    spec: TrialSpec, base: BaseModel, model: Adapted, micro_batch: MicroBatch, callback: ReportingCallback
 ) -> Any:
     """Return a trainer ready to train.
 

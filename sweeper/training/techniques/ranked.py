@@ -15,6 +15,7 @@ from sweeper.training.arguments import one_device, training_arguments
 from sweeper.training.base_model import BaseModel
 from sweeper.training.micro_batch import MicroBatch
 from sweeper.training.reporting import ReportingCallback
+from sweeper.training.weights import Adapted
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def build_ranked(
     parts: Parts,
     spec: TrialSpec,
     base: BaseModel,
-    model: PeftModel,
+    model: Adapted,
     micro_batch: MicroBatch,
     callback: ReportingCallback,
 ) -> Any:
@@ -51,6 +52,8 @@ def build_ranked(
         disable_dropout=spec.hyperparameters.lora_dropout == 0,
         **training_arguments(spec, base),
     )
+    # A whole model is compared with the base it is a copy of; an adapter's base is there without more ado.
+    whole = spec.technique.has_reference and not isinstance(model, PeftModel)
     trainer = parts.trainer(
         micro_batch,
         model=model,
@@ -59,6 +62,7 @@ def build_ranked(
         eval_dataset=Dataset.from_list(_with_margins(read_prepared(spec.validation))),
         processing_class=base.tokenizer,
         callbacks=[callback],
+        **{"ref_model": base.model} if whole else {},
     )
     for split, rows in (("train", trainer.train_dataset), ("validation", trainer.eval_dataset)):
         if len(rows) == 0:

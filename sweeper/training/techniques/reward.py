@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from peft import PeftModel
 from trl import RewardConfig, RewardTrainer
 
 from sweeper.config.trial import TrialSpec
@@ -13,6 +12,7 @@ from sweeper.training.fitting import Fitting
 from sweeper.training.micro_batch import MicroBatch
 from sweeper.training.reporting import ReportingCallback
 from sweeper.training.techniques.ranked import Parts, build_ranked
+from sweeper.training.weights import Adapted
 
 
 class FittingRewardTrainer(Fitting, RewardTrainer):
@@ -23,7 +23,7 @@ _PARTS = Parts(RewardConfig, FittingRewardTrainer, "one answer of every pair is 
 
 
 def build_reward(
-    spec: TrialSpec, base: BaseModel, model: PeftModel, micro_batch: MicroBatch, callback: ReportingCallback
+    spec: TrialSpec, base: BaseModel, model: Adapted, micro_batch: MicroBatch, callback: ReportingCallback
 ) -> Any:
     """Return a trainer ready to train; pairs with an answer longer than ``max_length`` are dropped.
 

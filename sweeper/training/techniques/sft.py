@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from datasets import Dataset
-from peft import PeftModel
 from trl import SFTConfig, SFTTrainer
 
 from sweeper.config.technique import SFT
@@ -13,37 +14,47 @@ from sweeper.training.arguments import one_device, training_arguments
 from sweeper.training.base_model import BaseModel
 from sweeper.training.fitting import Fitting
 from sweeper.training.micro_batch import MicroBatch, WholeBatch, loss_tokens
+from sweeper.training.ranks import Ranks
 from sweeper.training.reporting import ReportingCallback, perplexity
 from sweeper.training.tokenised import has_completions, tokenised
+from sweeper.training.weights import Adapted
 
 
 class FittingSFTTrainer(Fitting, SFTTrainer):
     """TRL's trainer; the loss of a batch is the mean over its tokens, in however many parts it is taken."""
 
-    _total_train_tokens: int
+    def __init__(self, micro_batch: MicroBatch, ranks: Ranks, **arguments: Any) -> None:
+        self.ranks = ranks
+        super().__init__(micro_batch, **arguments)
 
     def _train_on(self, model: torch.nn.Module, whole: WholeBatch) -> torch.Tensor:
-        self._total_train_tokens = self._tokens_seen
-        parts = [self._collate(part) for part in whole.parts(self.micro_batch.rows)]
-        tokens = torch.tensor(sum(map(loss_tokens, parts)), device=self.args.device)
-        losses = [SFTTrainer.training_step(self, model, part, tokens) for part in parts]
-        self._tokens_seen = int(self._total_train_tokens)
-        return torch.stack(losses).sum()
+        parts = self.ranks.parts(whole, self.micro_batch.rows, self.collate)
+        # Gradients are averaged over the ranks: each divides by its part of all tokens.
+        tokens = self.ranks.total(sum(map(loss_tokens, parts))) / self.ranks.size
+        losses = [self._part_step(model, part, tokens, last=part is parts[-1]) for part in parts]
+        self._tokens_seen += whole.tokens
+        return self.ranks.mean(torch.stack(losses).sum())
+
+    def _part_step(self, model: torch.nn.Module, part: dict[str, Any], tokens: float, *, last: bool) -> torch.Tensor:
+        self.accelerator.gradient_state._set_sync_gradients(last)  # DeepSpeed steps in the backward pass of the last
+        count = torch.tensor(tokens, device=self.args.device)
+        loss: torch.Tensor = SFTTrainer.training_step(self, model, part, count)
+        return loss
 
     def _mean_loss(self, whole: WholeBatch) -> float:
         total, tokens = 0.0, 0
-        for part in whole.parts(self.micro_batch.rows):
-            inputs = self._prepare_inputs(self._collate(part))
+        for part in self.ranks.parts(whole, self.micro_batch.rows, self.collate):
+            inputs = self._prepare_inputs(part)
             tokens += loss_tokens(inputs)
             total += float(self.compute_loss(self.model, inputs, num_items_in_batch=torch.tensor(1)))
-        return total / max(1, tokens)
+        return self.ranks.total(total) / max(1, self.ranks.total(tokens))
 
     def _measures(self, loss: float) -> dict[str, float]:
         return {"eval_loss": loss, "perplexity": perplexity(loss)}
 
 
 def build_sft(
-    spec: TrialSpec, base: BaseModel, model: PeftModel, micro_batch: MicroBatch, callback: ReportingCallback
+    spec: TrialSpec, base: BaseModel, model: Adapted, micro_batch: MicroBatch, callback: ReportingCallback
 ) -> FittingSFTTrainer:
     """Return a trainer ready to train.
 
@@ -53,6 +64,7 @@ def build_sft(
     train, validation = sft_rows(spec, base, model)
     return FittingSFTTrainer(
         micro_batch,
+        base.backend.ranks,
         model=model,
         args=sft_arguments(spec, base),
         train_dataset=train,

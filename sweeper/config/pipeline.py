@@ -1,0 +1,98 @@
+"""Reinforcement learning from human feedback: one study file whose three stages are studies of their own.
+
+SFT makes a model that answers, a reward model learns from human rankings what a good answer is, and the policy is
+optimised against that reward model (Ouyang et al. 2022, arXiv:2203.02155, section 3.1; the policy there by PPO, for
+which the current TRL has no trainer, here by GRPO or RLOO).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from sweeper.config.base import kind_of
+from sweeper.config.yaml_source import Path_, YamlSource
+from sweeper.errors import Fault
+
+KIND = "rlhf"
+
+STAGES: dict[str, tuple[str, ...]] = {"sft": ("sft",), "reward": ("reward",), "policy": ("grpo", "rloo")}
+"""The stages in order, each with the techniques that it may use, the first by default."""
+
+_SHARED = ("model", "adapter", "executor", "storage", "backend", "seed")
+_OWN = ("data", "technique", "adapter", "search", "evaluation", "executor", "backend", "seed")
+_POLICY_METRICS = ["mean_reward", "win_rate", "kl"]
+
+STARTED_FROM = "adapter:"
+"""Begins the name of a base model that is a registered adapter merged into its base: ``adapter:NAME@VERSION``."""
+
+
+def is_pipeline(data: Any) -> bool:
+    """Tell whether parsed YAML is a study of several stages."""
+    technique = data.get("technique") if isinstance(data, dict) else None
+    return KIND in (technique, kind_of(technique))
+
+
+def pipeline_faults(source: YamlSource) -> Iterator[Fault]:
+    """Yield what is wrong with the form of a pipeline; each stage is checked as a study after."""
+    data = source.data
+    known = ("name", "technique", "stages", *_SHARED)
+    for key in data:
+        if key not in known:
+            yield _fault(source, (key,), f"unknown key of an {KIND} study; allowed are {', '.join(sorted(known))}")
+    if "name" not in data:
+        yield _fault(source, ("name",), "is required")
+    stages = data.get("stages")
+    if not isinstance(stages, dict):
+        yield _fault(source, ("stages",), f"must hold {', '.join(STAGES)}: each a study's data, technique, search, ...")
+        return
+    for stage in STAGES:
+        if not isinstance(stages.get(stage), dict):
+            yield _fault(source, ("stages", stage), "is required: a mapping with its data, and what else differs")
+    for stage, part in stages.items():
+        if stage not in STAGES:
+            yield _fault(source, ("stages", stage), f"unknown stage; they are {', '.join(STAGES)}")
+        elif isinstance(part, dict):
+            yield from _stage_faults(source, stage, part)
+
+
+def stage_source(source: YamlSource, stage: str) -> YamlSource:
+    """Return a stage as the source of a study: what the stages share, and over it what the stage says itself."""
+    data, part = source.data, source.data["stages"][stage]
+    shared = {key: data[key] for key in _SHARED if key in data}
+    study = {**shared, **part, "name": stage_name(data["name"], stage)}
+    study.setdefault("technique", STAGES[stage][0])
+    if stage == "policy":
+        study["technique"] = _with_reward(study["technique"], stage_name(data["name"], "reward"))
+        study["evaluation"] = {"metrics": _POLICY_METRICS, **study.get("evaluation", {})}
+    lines = {path: line for path, line in source.lines.items() if not path or path[0] in (*shared, "name")}
+    own = {path[2:]: line for path, line in source.lines.items() if path[:2] == ("stages", stage)}
+    return replace(source, data=study, lines=lines | own)
+
+
+def stage_name(name: Any, stage: str) -> str:
+    """Return the name of a stage's study, which is also that of its adapter."""
+    return f"{name}-{stage}"
+
+
+def _with_reward(technique: Any, reward: str) -> Any:
+    """Let a policy that names no rewards be rewarded by the reward model of the stage before."""
+    written: Mapping[str, Any] = {"kind": technique} if isinstance(technique, str) else technique
+    return {"rewards": [{"kind": "adapter", "name": reward}], **written}
+
+
+def _stage_faults(source: YamlSource, stage: str, part: Mapping[str, Any]) -> Iterator[Fault]:
+    for key in part:
+        if key not in _OWN:
+            message = f"is no part of a stage; a stage has {', '.join(_OWN)}, and the stages share one model"
+            yield _fault(source, ("stages", stage, key), message)
+    technique = part.get("technique", STAGES[stage][0])
+    kind = technique if isinstance(technique, str) else kind_of(technique)
+    if kind not in STAGES[stage]:
+        message = f"must be {' or '.join(STAGES[stage])} in stage {stage}; found {kind!r}"
+        yield _fault(source, ("stages", stage, "technique"), message)
+
+
+def _fault(source: YamlSource, path: Path_, message: str) -> Fault:
+    return Fault(".".join(map(str, path)), message, source.line(path))

@@ -1,0 +1,100 @@
+"""What a study was resolved to on this machine, kept beside it for ``resume``."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from sweeper.config.rewards import RewardSources
+from sweeper.config.study import StudyConfig
+from sweeper.config.technique import Technique
+from sweeper.data.files import Row
+from sweeper.data.tokens import TokenCounter
+from sweeper.errors import StudyStateError
+from sweeper.executors.base import StudyModel
+from sweeper.models.facts import fingerprint, read_facts
+from sweeper.paths import write_json
+
+
+@dataclass(frozen=True)
+class Found:
+    """A base model as it was found; ``tokens_per_row`` is what the longest training row takes through it."""
+
+    folder: str
+    fingerprint: str
+    tokens_per_row: int
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The rows of a study, its base models by name, and where its rewards were found, if it has any."""
+
+    train_rows: int
+    models: dict[str, Found]
+    reward_sources: RewardSources | None = None
+
+    @classmethod
+    def of(
+        cls, folders: Mapping[str, Path], train: Sequence[Row], technique: Technique, sources: RewardSources | None
+    ) -> Resolved:
+        """Measure the base models in ``folders`` and the training rows in their tokens."""
+
+        def found(folder: Path) -> Found:
+            longest = max(TokenCounter(folder).lengths(train))
+            return Found(str(folder), fingerprint(folder), technique.tokens_per_row(longest))
+
+        return cls(len(train), {name: found(folder) for name, folder in folders.items()}, sources)
+
+    @classmethod
+    def read(cls, study: str, file: Path) -> Resolved:
+        """Read what ``write`` wrote.
+
+        Raises:
+            StudyStateError: If it was not this version of sweeper that wrote it.
+        """
+        try:
+            return TypeAdapter(cls).validate_json(file.read_text(encoding="utf-8"))
+        except ValidationError as error:
+            raise StudyStateError(
+                f"study {study!r} cannot go on: {file} is damaged, or of another version of sweeper; run the study "
+                "again under another name (--name)"
+            ) from error
+
+    def write(self, file: Path) -> None:
+        """Keep it for `resume`."""
+        write_json(file, TypeAdapter(Resolved).dump_python(self, mode="json"))
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the study's base model; of several, a hash over theirs."""
+        first, *others = (model.fingerprint for model in self.models.values())
+        return hashlib.sha256("".join([first, *others]).encode()).hexdigest() if others else first
+
+    def require_unchanged(self, study: str) -> None:
+        """Refuse to go on with a base model that is another one now.
+
+        Raises:
+            StudyStateError: If one is.
+        """
+        for model in self.models.values():
+            if fingerprint(Path(model.folder)) != model.fingerprint:
+                raise StudyStateError(
+                    f"study {study!r} cannot go on: the base model in {model.folder} is another one now"
+                )
+
+    def study_models(self, config: StudyConfig) -> dict[str, StudyModel]:
+        """Return the base models as trials need them."""
+        return {
+            name: StudyModel(
+                config=config.models[name],
+                folder=Path(model.folder),
+                fingerprint=model.fingerprint,
+                facts=read_facts(Path(model.folder)),
+                tokens_per_row=model.tokens_per_row,
+            )
+            for name, model in self.models.items()
+        }

@@ -1,0 +1,269 @@
+"""What a study asks for that this machine or the libraries cannot do: every reason in one place. Imports no torch.
+
+One rule a question; each gives the reason and the remedy, or None. ``resolve_study`` asks them all before anything is
+loaded or downloaded.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from sweeper.config.adapter import AnyAdapter, LowRank, QLoRA
+from sweeper.config.backend import FSDP, TRL, Backend, DeepSpeed, Unsloth, in_own_processes, processes
+from sweeper.config.base import kind_of
+from sweeper.config.model import Attention, ModelConfig
+from sweeper.config.study import StudyConfig
+from sweeper.config.technique import Technique
+from sweeper.errors import HardwareError
+from sweeper.hardware import Gpu
+
+NOT_INSTALLED = "not installed here"
+"""In every reason that installing something would mend."""
+
+BF16_CAPABILITY = 8.0  # NVIDIA Ampere, the first with bfloat16
+_FLASH_2_CAPABILITY = 8.0  # Ampere: github.com/Dao-AILab/flash-attention, "NVIDIA CUDA Support"
+_FLASH_3_CAPABILITY = 9.0  # Hopper: the same page, "FlashAttention-3 beta release"
+
+UNSLOTH_INSTALL = (
+    "pip install --no-deps unsloth unsloth_zoo (its own pins are older than sweeper's libraries; version 2026.10.9 was "
+    "seen to work with them)"
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a trial may be asked for, and where.
+
+    Attributes:
+        technique: How the model is tuned.
+        adapter: What is trained.
+        backend: What does the training.
+        model: The base model.
+        device: ``cpu`` or ``cuda:N``.
+        gpus: What the driver lists.
+    """
+
+    technique: Technique
+    adapter: AnyAdapter
+    backend: Backend
+    model: ModelConfig
+    device: str
+    gpus: Sequence[Gpu] = ()
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it is to run without a GPU."""
+        return self.device == "cpu"
+
+    @property
+    def capability(self) -> float | None:
+        """CUDA compute capability of the device; None where it is not known."""
+        index = int(self.device.partition(":")[2] or 0)
+        return None if self.on_cpu or index >= len(self.gpus) else self.gpus[index].capability
+
+
+def require(config: StudyConfig, device: str, gpus: Sequence[Gpu]) -> None:
+    """Refuse a study that cannot be served.
+
+    Args:
+        config: The study.
+        device: ``cpu`` or ``cuda:N``, where it is to run.
+        gpus: What the driver lists.
+
+    Raises:
+        HardwareError: With every reason, and what to do.
+    """
+    reasons = dict.fromkeys(reason for case in _cases(config, device, gpus) for reason in refusals(case))
+    if reasons:
+        raise HardwareError("\n".join(reasons))
+
+
+def _cases(config: StudyConfig, device: str, gpus: Sequence[Gpu]) -> Iterator[Case]:
+    for model in config.models.values():
+        for adapter in config.variants(config.search.space):
+            yield Case(config.technique, adapter, config.backend, model, device, gpus)
+
+
+def refusals(case: Case) -> Iterator[str]:
+    """Yield every reason why a trial cannot be served, each with its remedy."""
+    for rule in RULES:
+        reason = rule(case)
+        if reason is not None:
+            yield reason
+
+
+def attention_refusal(kind: Attention, device: str, dtype: str, capability: float | None) -> str | None:
+    """Return why an attention cannot run, or None where it can.
+
+    Args:
+        kind: In transformers' words, or ``auto``.
+        device: ``cpu`` or ``cuda:N``.
+        dtype: What the model computes in, or ``auto``.
+        capability: CUDA compute capability of the device; None where it is not known.
+    """
+    needs = {"flash_attention_2": _FLASH_2_CAPABILITY, "flash_attention_3": _FLASH_3_CAPABILITY}.get(kind)
+    if kind == "flex_attention" and device == "cpu":
+        return "which has no backward pass on the CPU; use sdpa"
+    if needs is None:
+        return None
+    module, package = _FLASH_PARTS[kind]
+    if device == "cpu":
+        return "which needs a CUDA device; use sdpa, or auto"
+    if capability is not None and capability < needs:
+        return f"which needs compute capability {needs}, and {device} has {capability}; use sdpa, or auto"
+    if find_spec(module) is None:
+        return f"which needs the package {package}, {NOT_INSTALLED} (pip install {package}); use sdpa, or auto"
+    if dtype == "float32":
+        return "which does not compute in float32; use model.dtype: bfloat16, or attention: sdpa"
+    return None
+
+
+_FLASH_PARTS = {
+    "flash_attention_2": ("flash_attn", "flash-attn"),
+    "flash_attention_3": ("flash_attn_interface", "flash-attn-3"),
+}
+"""What transformers 5.23 looks for (``is_flash_attn_2_available`` and ``_3_``): a module, of a package of that name."""
+
+
+def best_attention(device: str, dtype: str, capability: float | None) -> Attention:
+    """Return what ``attention: auto`` is: the newest Flash Attention that can run, else PyTorch's own."""
+    newest_first: tuple[Attention, ...] = ("flash_attention_3", "flash_attention_2")
+    runs = (kind for kind in newest_first if attention_refusal(kind, device, dtype, capability) is None)
+    return next(runs, "sdpa")
+
+
+def compiler_refusal() -> str | None:
+    """Return why ``torch.compile`` cannot run; on GPUs too, where Triton compiles its launchers."""
+    compiler = os.environ.get("CXX", "g++")  # as torch 2.13 looks for it: torch._inductor.config.cpp.cxx
+    if shutil.which(compiler) is not None:
+        return None
+    return f"needs a C++ compiler, and there is no {compiler} on the path; install one, or leave compile out"
+
+
+def _dtype(case: Case) -> str | None:
+    if case.on_cpu and case.model.dtype == "float16":
+        return "model.dtype is float16, which the CPU does not train in; use float32, bfloat16 or auto"
+    if case.model.dtype == "bfloat16" and case.capability is not None and case.capability < BF16_CAPABILITY:
+        return "model.dtype is bfloat16, which this GPU does not have; use float16, float32 or auto"
+    return None
+
+
+def _attention(case: Case) -> str | None:
+    wanted = case.model.attention
+    reason = attention_refusal(wanted, case.device, case.model.dtype, case.capability)
+    return None if reason is None else f"model.attention is {wanted}, {reason}"
+
+
+def _trl(case: Case) -> str | None:
+    backend = case.backend
+    if not isinstance(backend, TRL):
+        return None
+    if backend.compile and compiler_refusal() is not None:
+        return f"backend.compile {compiler_refusal()}"
+    if not backend.liger:
+        return None
+    if case.on_cpu:
+        return "backend.liger needs a CUDA device: its kernels are written for GPUs; leave it out"
+    return _missing("backend.liger", "liger_kernel", "liger")
+
+
+def _deepspeed(case: Case) -> str | None:
+    """Stage 3 of DeepSpeed was never seen to train an int8 base right."""
+    backend, adapter = case.backend, case.adapter
+    if not isinstance(backend, DeepSpeed):
+        return None
+    if backend.stage == 3 and isinstance(adapter, QLoRA) and adapter.quantization == "int8":
+        return (
+            "backend: deepspeed with stage 3 was never seen to train an int8 base right; use quantization: nf4, or "
+            "stage: 2"
+        )
+    if backend.offload != "none" and case.on_cpu:
+        return "backend.offload moves to main memory, which on the CPU is where training is; leave it out"
+    if case.model.dtype == "bfloat16" and case.on_cpu:
+        return "backend: deepspeed computes in float32 on the CPU; use model.dtype: float32, or auto"
+    return _missing("backend: deepspeed", "deepspeed", "deepspeed")
+
+
+def _fsdp(case: Case) -> str | None:
+    """FSDP does not train a quantised base as one process does, for its weights are packed."""
+    if not isinstance(case.backend, FSDP):
+        return None
+    if isinstance(case.adapter, QLoRA):
+        return (
+            "backend: fsdp does not train a quantised base as one process does, for its weights are packed; use "
+            "adapter: lora, or backend: {kind: deepspeed, stage: 2}"
+        )
+    if case.model.dtype == "float16":
+        return "backend: fsdp does not scale the loss, which float16 needs; use model.dtype: bfloat16 or float32"
+    return None
+
+
+def _processes(case: Case) -> str | None:
+    count = processes(case.backend, len(case.gpus))
+    if case.on_cpu or not isinstance(case.backend, DeepSpeed | FSDP):
+        return None
+    if case.device != "cuda:0":
+        return (
+            f"executor.device is {case.device}, but the processes of a trial take the first GPUs; leave it out, and "
+            "set CUDA_VISIBLE_DEVICES to choose among them"
+        )
+    if count > len(case.gpus):
+        return (
+            f"backend.processes is {count}, but there are {len(case.gpus)} GPUs, and each process takes one of its own"
+        )
+    return None
+
+
+def _unsloth(case: Case) -> str | None:
+    """Unsloth quantises to nf4, twice."""
+    if not isinstance(case.backend, Unsloth):
+        return None
+    if case.on_cpu:
+        return "backend: unsloth needs a CUDA device, which is not here or not asked for; use backend: trl"
+    adapter = case.adapter
+    if isinstance(adapter, QLoRA) and (adapter.quantization, adapter.double_quantization) != ("nf4", True):
+        return "backend: unsloth quantises to nf4, twice; use adapter: qlora without other settings, or backend: trl"
+    if case.model.attention != "auto":
+        return "backend: unsloth chooses the attention itself; leave model.attention out"
+    if find_spec("unsloth") is None:
+        return f"backend: unsloth needs the package unsloth, {NOT_INSTALLED}: {UNSLOTH_INSTALL}"
+    return None
+
+
+def _own_processes(case: Case) -> str | None:
+    """Unsloth, DeepSpeed and FSDP train plain LoRA and QLoRA, supervised; everything else runs with `trl`."""
+    backend, adapter = case.backend, case.adapter
+    if not in_own_processes(backend):
+        return None
+    if case.technique.kind != "sft":
+        return f"backend: {backend.kind} trains sft; {case.technique.kind} runs with backend: trl"
+    if not isinstance(adapter, LowRank):
+        return f"backend: {backend.kind} trains LoRA and QLoRA; adapter {kind_of(adapter)} runs with backend: trl"
+    options = {"init": adapter.init != "default", "dora": adapter.dora, "lora_plus": adapter.lora_plus is not None}
+    named = next((name for name, given in options.items() if given), None)
+    return None if named is None else f"backend: {backend.kind} trains plain LoRA; {named} runs with backend: trl"
+
+
+def _loftq(case: Case) -> str | None:
+    if getattr(case.adapter, "init", None) != "loftq" or not case.on_cpu:
+        return None
+    return (
+        "adapter: init loftq is computed on CUDA by PEFT, and the study trains on the CPU; use init default, gaussian "
+        "or eva, or a machine with a GPU"
+    )
+
+
+_Rule = Callable[[Case], str | None]
+
+RULES: tuple[_Rule, ...] = (_dtype, _attention, _trl, _own_processes, _deepspeed, _fsdp, _unsloth, _processes, _loftq)
+"""The next rule is one more function here."""
+
+
+def _missing(what: str, module: str, extra: str) -> str | None:
+    if find_spec(module) is not None:
+        return None
+    return f"{what} needs the package {module.replace('_', '-')}, {NOT_INSTALLED}: pip install 'sweeper[{extra}]'"

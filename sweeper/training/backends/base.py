@@ -1,0 +1,42 @@
+"""What a backend may change in a trial's training; this one, TRL's trainer on one device, changes almost nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from peft import PeftConfig, PeftModel, get_peft_model
+from transformers import PreTrainedModel
+
+from sweeper.config.backend import TRL, Backend
+from sweeper.training.ranks import Ranks
+
+
+class TrainingBackend:
+    """TRL by itself."""
+
+    def __init__(self, config: TRL | None = None, ranks: Ranks | None = None) -> None:
+        self._config = config or TRL()
+        self.ranks = ranks or Ranks()
+
+    def load_arguments(self, device: str) -> dict[str, Any]:
+        """Return further arguments of ``from_pretrained``: where the weights go."""
+        return {"device_map": {"": device}}
+
+    def attach(self, model: PreTrainedModel, config: PeftConfig, seed: int) -> PeftModel:
+        """Put a new adapter on the base model."""
+        return get_peft_model(model, config)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return further fields of TRL's configuration."""
+        return {"use_liger_kernel": self._config.liger, "torch_compile": self._config.compile}
+
+    def prepare(self, trainer: Any) -> None:
+        """Change a trainer that is ready to train."""
+
+
+def in_this_process(config: Backend) -> TrainingBackend:
+    """Return a study's backend for a base model in the process that runs the study.
+
+    Where the trials have processes of their own that model is only for scoring, and nothing is changed in it.
+    """
+    return TrainingBackend(config if isinstance(config, TRL) else None)

@@ -1,0 +1,63 @@
+"""From a trial's backend to what this process does for it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch's own stubs leave it out
+
+from sweeper.config.backend import FSDP, DeepSpeed, Unsloth
+from sweeper.config.trial import TrialSpec
+from sweeper.training.backends.base import TrainingBackend
+from sweeper.training.base_model import BaseModel, load_base
+from sweeper.training.device import resolve_dtype
+from sweeper.training.ranks import Ranks
+
+_TIMEOUT = timedelta(minutes=30)
+"""How long a rank waits for another (torch's own value for gloo; NCCL's is shorter than generating text may take)."""
+
+
+def load(spec: TrialSpec, ranks: Ranks, port: int) -> BaseModel:
+    """Load the base model as the backend of a trial wants it, once the trial's processes have met.
+
+    Args:
+        spec: The trial.
+        ranks: This process among those of the trial.
+        port: Of the store on this machine through which they find each other.
+    """
+    device = spec.device if spec.device == "cpu" or ranks.size == 1 else f"cuda:{ranks.rank}"
+    if isinstance(spec.backend, Unsloth):
+        from sweeper.training.backends.unsloth import load_with_unsloth
+
+        return load_with_unsloth(spec, device)
+    meet(ranks, device, port)
+    return load_base(
+        spec.model_folder, spec.model, spec.adapter, device, spec.technique.head, _backend(spec, ranks, device)
+    )
+
+
+def _backend(spec: TrialSpec, ranks: Ranks, device: str) -> TrainingBackend:
+    if isinstance(spec.backend, DeepSpeed):
+        from sweeper.training.backends.deepspeed import DeepSpeedBackend
+
+        dtype = resolve_dtype(spec.model.dtype, device)
+        return DeepSpeedBackend(spec.backend, ranks, device, dtype, spec.hyperparameters.batch_size)
+    assert isinstance(spec.backend, FSDP)
+    from sweeper.training.backends.fsdp import FSDPBackend
+
+    return FSDPBackend(ranks, device)
+
+
+def meet(ranks: Ranks, device: str, port: int) -> None:
+    """Form the process group: numbers travel by gloo, a GPU's tensors by NCCL."""
+    if device != "cpu":
+        torch.cuda.set_device(torch.device(device))
+    dist.init_process_group(
+        "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl",
+        store=TCPStore("127.0.0.1", port, is_master=False),
+        rank=ranks.rank,
+        world_size=ranks.size,
+        timeout=_TIMEOUT,
+    )

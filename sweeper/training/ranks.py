@@ -1,0 +1,83 @@
+"""The processes that train one trial together: how they share an optimizer step, and how they agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from sweeper.config.trial import Decision
+from sweeper.training.micro_batch import WholeBatch
+
+_DECISIONS = tuple(Decision)
+IGNORED = -100
+"""A label that carries no loss, in transformers' words."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of its trial; by itself where ``size`` is 1.
+
+    Every rank is given the whole effective batch and takes its share, so that data order and number of steps are those
+    of a single process. Whatever is told or decided is the same on all ranks, so that none waits for another.
+
+    Attributes:
+        rank: Of this process, from 0.
+        size: How many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process reports and writes for all."""
+        return self.rank == 0
+
+    def parts(self, whole: WholeBatch, most: int, collate: Callable[[Any], dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return this rank's share of a batch, collated in parts of at most ``most`` rows: as many on every rank.
+
+        A rank without rows for a part passes a row without a loss, for the model's own collectives count on all.
+        """
+        mine = WholeBatch(whole.rows[self.rank :: self.size])
+        parts = [collate(part) for part in mine.parts(most)]
+        wanted = math.ceil(math.ceil(len(whole.rows) / self.size) / most)
+        return parts + [self._without_loss(collate(whole.rows[-1:])) for _ in range(wanted - len(parts))]
+
+    @staticmethod
+    def _without_loss(inputs: dict[str, Any]) -> dict[str, Any]:
+        return {**inputs, "labels": torch.full_like(inputs["labels"], IGNORED)}
+
+    def total(self, value: float) -> float:
+        """Return the sum of a number over all ranks."""
+        if self.size == 1:
+            return value
+        summed = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(summed)
+        return float(summed)
+
+    def mean(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the mean of a scalar over all ranks, on the device it came from."""
+        return value if self.size == 1 else torch.full_like(value, self.total(float(value)) / self.size)
+
+    def agree(self, decision: Decision) -> Decision:
+        """Return what the leading rank decided."""
+        if self.size == 1:
+            return decision
+        index = torch.tensor(_DECISIONS.index(decision))
+        dist.broadcast(index, src=0)
+        return _DECISIONS[int(index)]
+
+    @contextmanager
+    def leader_first(self) -> Iterator[None]:
+        """Let the leading rank through a ``with`` block alone, then the others."""
+        if self.size > 1 and not self.leads:
+            dist.barrier()
+        yield
+        if self.size > 1 and self.leads:
+            dist.barrier()

@@ -1,0 +1,67 @@
+"""The weights that a trial trains, whatever kind of adapter they belong to: kept, put back, saved and loaded."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Adapted: TypeAlias = PeftModel | PreTrainedModel
+"""A base with an adapter on it, or the copy of a base whose every weight is trained."""
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+MODEL_WEIGHTS = "model.safetensors"
+
+
+def trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return what is trained, by name.
+
+    Not as PEFT names it for its files: of virtual tokens those hold what a network made of the weights, and the
+    weights cannot be told from it.
+    """
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def count_weights(model: Adapted) -> int:
+    """Return how many weights a model has, adapter included; packed in 4 bits they count as what they stand for."""
+    if isinstance(model, PeftModel):
+        _, count = model.get_nb_trainable_parameters()
+        return int(count)
+    return sum(weight.numel() for weight in model.parameters())
+
+
+@torch.no_grad()
+def put_back(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Give the trained weights the values that ``trained_weights`` had once."""
+    for name, weight in trained_weights(model).items():
+        weight.copy_(weights[name])
+
+
+def save_weights(
+    model: Adapted, folder: Path, *, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype, initial: Path | None
+) -> Path:
+    """Save an adapter as PEFT does, a whole model as transformers does; return the file with the weights.
+
+    Args:
+        model: What was trained.
+        folder: An empty folder.
+        tokenizer: Saved beside a whole model.
+        dtype: What a whole model is saved in.
+        initial: The adapter as it began, where that changed the base's weights: what is saved then is the difference
+            to it, which is a plain LoRA of twice the rank on the base as everybody has it.
+    """
+    if isinstance(model, PeftModel):
+        more = {} if initial is None else {"path_initial_model_for_weight_conversion": str(initial)}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r".* changes the base weights")  # which is what is undone here
+            model.save_pretrained(folder, safe_serialization=True, **more)
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty card; an export writes a real one
+        return folder / ADAPTER_WEIGHTS
+    model.to(dtype).save_pretrained(folder, max_shard_size="1TB")  # one file, whose checksum is the model's
+    tokenizer.save_pretrained(folder)
+    return folder / MODEL_WEIGHTS

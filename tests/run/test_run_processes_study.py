@@ -1,0 +1,36 @@
+"""A study whose trials have processes of their own, from its file to its verdict."""
+
+from __future__ import annotations
+
+from sweeper.config.trial import Outcome
+from sweeper.executors.base import Silent
+from sweeper.paths import Home
+from sweeper.run import run_study
+from sweeper.store import Database
+
+
+class Notes(Silent):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def test_a_study_on_two_processes(study_file):
+    notes = Notes()
+    study = study_file(
+        backend={"kind": "fsdp", "processes": 2},
+        search={"n_trials": 1, "confirm": 0, "space": {"learning_rate": 1e-2, "batch_size": 8, "epochs": 1}},
+        evaluation={"points": 1, "metrics": ["perplexity"]},
+    )
+    verdict = run_study(study, listener=notes, force=True)
+    assert "trials run one at a time: with the backend fsdp each trial has processes of its own" in notes.notes
+    home = Home.current()
+    with Database.open(home.database, create=False) as database:
+        (trial,) = database.trials.all("tiny")
+        assert trial.outcome is Outcome.COMPLETE
+        assert trial.steps == 3
+        assert len(database.metrics.get("tiny", number=0, name="loss")) == 3
+    assert verdict.registered is not None
+    assert '"processes":2' in home.study("tiny").trial(0).spec.read_text().replace(" ", "")
