@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sweeper.config.adapter import QLoRA
+from sweeper.config.adapter import QuantisedBase
 from sweeper.export.heads import scores
 from sweeper.export.source import ExportSource
 
@@ -30,7 +30,7 @@ def quantisation(source: ExportSource) -> dict[str, Any]:
     }
 
 
-def _with_dense_head(source: ExportSource, quantised: QLoRA) -> dict[str, Any]:
+def _with_dense_head(source: ExportSource, quantised: QuantisedBase) -> dict[str, Any]:
     """Return transformers' own words for it: by the fields of ``ModelConfig`` TRL would quantise the new head too."""
     four = {
         "bnb_4bit_quant_type": quantised.quantization,

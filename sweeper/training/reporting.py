@@ -110,12 +110,12 @@ class ReportingCallback(TrainerCallback):
     ) -> TrainerControl:
         """Add the task's own metrics, keep the adapter if it is the best, and report."""
         assert model is not None
-        if self.decision is not Decision.CONTINUE:
-            return control  # the trial has ended at this very step, and is not measured any more
         measured = dict(metrics or {})
         require_finite(measured, state.global_step)  # no text is generated with weights that are no numbers
-        if self.evaluate is not None:
+        if self.evaluate is not None and self.decision is Decision.CONTINUE:
             measured |= self.evaluate(model)
+        if self.decision is not Decision.CONTINUE and self.best.metric not in measured:
+            return control  # the trial was told at this very step to end: what it takes time to measure is not missed
         with gathered(model):
             self.best.offer(state.global_step, measured, trained_weights(model))
         self._tell(state, control, measured)
