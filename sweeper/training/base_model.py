@@ -61,16 +61,15 @@ class BaseModel:
             seed: Seeds the adapter's weights, and whatever is drawn after.
         """
         set_seed(seed)
-        if config is None:
-            yield copy.deepcopy(self.model).requires_grad_(True)
-            self._free()
-            return
         with ExitStack() as stack:
+            if config is None:
+                stack.callback(self._free)
+                yield copy.deepcopy(self.model).requires_grad_(True)
+                return
             if _changes_base(config):
                 stack.enter_context(self._weights_kept())
-            saved = self._attributes()
+            stack.callback(self._detach, self._attributes())
             adapted = _attach(self.model, config)
-            stack.callback(self._detach, saved)
             if _changes_base(config):
                 self.initial = Path(stack.enter_context(TemporaryDirectory())) / "initial"
                 adapted.save_pretrained(str(self.initial))
