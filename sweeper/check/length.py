@@ -137,7 +137,7 @@ def tokens(study: ResolvedStudy, model: ResolvedModel) -> Tokens:
     several = "" if len(rows) == len(study.splits.train) else f" of {len(rows):,} rows taken evenly"
     lines = (
         f"mean {figures['mean']:.0f}, longest {max(lengths):,}{several}; max_length {most:,}",
-        f"{figures['truncated']:.1%} of the rows are cut, {figures['dropped']:.1%} dropped: {_why_dropped(study)}",
+        f"{figures['truncated']:.1%} of the rows are cut, {figures['dropped']:.1%} {_why_dropped(study)}",
     )
     warnings = [*_cut_warnings(figures, _why_dropped(study)), *_text_warnings(study, model, counter, rows)]
     kept = [min(length, most) for length in lengths]
@@ -164,11 +164,12 @@ def _masked(study: ResolvedStudy, counter: TokenCounter, rows: list[Row]) -> int
 
 
 def _what_is_too_long(study: ResolvedStudy) -> str:
-    return "every training row is longer than" if study.config.technique.drops_long else "every row's prompt fills"
+    long = study.config.technique.drops_long
+    return "every training row is longer than" if long else "every training row's prompt fills"
 
 
 def _why_dropped(study: ResolvedStudy) -> str:
-    return "too long" if study.config.technique.drops_long else "no completion left"
+    return "are too long" if study.config.technique.drops_long else "have no completion left"
 
 
 def _cut_warnings(figures: dict[str, Any], why: str) -> list[str]:
@@ -179,7 +180,7 @@ def _cut_warnings(figures: dict[str, Any], why: str) -> list[str]:
             f"are cut at the end; the longest has {figures['longest']:,} tokens"
         )
     if figures["dropped"] > 0:
-        warnings.append(f"{figures['dropped']:.1%} of the training rows are dropped: {why}")
+        warnings.append(f"{figures['dropped']:.1%} of the training rows {why} and are dropped")
     return warnings
 
 

@@ -137,6 +137,15 @@ class StudyConfig(Frozen):
         return " ".join(parts)
 
     @model_validator(mode="after")
+    def _scores_have_no_latency(self) -> StudyConfig:
+        if self.technique.head == "score" and "latency" in self.evaluation.objectives:
+            raise ValueError(
+                f"evaluation.objectives: latency is the time of a generated token, and a model of technique "
+                f"{self.technique.kind} generates none; leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_objective_for_cmaes(self) -> StudyConfig:
         if self.search.sampler.kind == "cmaes" and self.evaluation.objectives:
             raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 
 from sweeper.config.base import Frozen, kind_of, word_is_kind
 from sweeper.config.rewards import Reward
@@ -142,8 +142,15 @@ class _Policy(_Technique):
     has_reference: ClassVar[bool] = True
     drops_long: ClassVar[bool] = True
 
-    rewards: tuple[Reward, ...] = Field(min_length=1)
+    rewards: tuple[Reward, ...]
     max_completion_length: int = Field(default=256, ge=1)
+
+    @field_validator("rewards")
+    @classmethod
+    def _something_earns(cls, rewards: tuple[Reward, ...]) -> tuple[Reward, ...]:
+        if not rewards:
+            raise ValueError("needs at least one reward, for example {kind: exact_match}")
+        return rewards
 
     def tokens_per_row(self, longest: int) -> int:
         """Return the most tokens that a prompt takes with one of its answers."""
