@@ -91,7 +91,7 @@ def test_the_divergence_is_the_exact_one_over_the_vocabulary(base):
 
     with moved(base) as model:
         found = answers(model, base.tokenizer, [row["prompt"] for row in prompts()], 6)
-        measured = divergences(model, found)
+        measured = divergences(model, base.model, found)
         model.eval()
         for answer, (total, count) in zip(found, measured, strict=True):
             ids = torch.tensor([answer.prompt + answer.tokens])
@@ -104,7 +104,7 @@ def test_the_divergence_is_the_exact_one_over_the_vocabulary(base):
             assert total == pytest.approx(by_hand, rel=1e-4)
             assert count == len(answer.tokens) > 0
         assert (measured[:, 0] > 0).all()
-        assert divergences(model, found, batch_size=1) == pytest.approx(measured, rel=1e-4)
+        assert divergences(model, base.model, found, batch_size=1) == pytest.approx(measured, rel=1e-4)
         scored = scorer(base, prompts(), metrics=("kl",))(model).metrics["kl"].value
     assert scored == pytest.approx(measured[:, 0].sum() / measured[:, 1].sum())
 
