@@ -132,9 +132,11 @@ def _scoring(source: ExportSource) -> list[str]:
 def _quantization_code(source: ExportSource) -> str:
     quantised = source.quantised
     if quantised is None or quantised.quantization == "int8":
-        return "BitsAndBytesConfig(load_in_8bit=True)"
+        dense_head = ', llm_int8_skip_modules=["score"]' if scores(source) else ""
+        return f"BitsAndBytesConfig(load_in_8bit=True{dense_head})"
+    dense_head = '    llm_int8_skip_modules=["score"],\n' if scores(source) else ""
     return (
-        "BitsAndBytesConfig(\n    load_in_4bit=True,\n"
+        f"BitsAndBytesConfig(\n    load_in_4bit=True,\n{dense_head}"
         f'    bnb_4bit_quant_type="{quantised.quantization}",\n'
         f"    bnb_4bit_use_double_quant={quantised.double_quantization},\n"
         f"    bnb_4bit_compute_dtype=torch.{source.dtype},\n)"

@@ -19,6 +19,7 @@ from sweeper.export.heads import scores
 from sweeper.export.recipe import bookkeeping, compare, heading, number, require_trainable, write_yaml
 from sweeper.export.rows import check_row_counts, copy_splits, has_completions, shape_of
 from sweeper.export.source import ExportSource
+from sweeper.export.trl_quantisation import dtype, quantisation
 from sweeper.export.trl_rewards import (
     config_fields,
     evaluation_fields,
@@ -92,20 +93,13 @@ def _values(source: ExportSource, out: Path) -> dict[str, Any]:
 
 def _model(source: ExportSource) -> dict[str, Any]:
     """Return the fields of TRL's ``ModelConfig``."""
-    quantised = source.quantised
     return {
         "model_name_or_path": str(source.base.folder),
         # Weights that are trained themselves stay in float32, whatever the products are computed in.
-        "dtype": "float32" if source.spec.adapter.is_full else source.dtype,
+        "dtype": "float32" if source.spec.adapter.is_full else dtype(source),
         "attn_implementation": source.attention,
         **_adapter(source),
-        "load_in_8bit": quantised is not None and not source.four_bit,
-        "load_in_4bit": source.four_bit,
-        **(
-            {"bnb_4bit_quant_type": quantised.quantization, "use_bnb_nested_quant": quantised.double_quantization}
-            if quantised is not None and source.four_bit
-            else {}
-        ),
+        **quantisation(source),
     }
 
 
@@ -147,7 +141,7 @@ def _hyperparameters(source: ExportSource) -> dict[str, Any]:
         "max_grad_norm": hyperparameters.max_grad_norm,
         **_technique(source),
         "activation_checkpointing": source.checkpointing,
-        "bf16": source.dtype == "bfloat16",
+        "bf16": dtype(source) == "bfloat16",
         "fp16": source.dtype == "float16",
         "seed": source.spec.seed,
         "trust_remote_code": source.spec.model.trust_remote_code,
@@ -198,6 +192,10 @@ def _remarks(source: ExportSource) -> list[str]:
         )
     if source.quantised is not None and source.dtype == "float32":
         found.append("TRL keeps the adapter of a quantised base in bfloat16, where the study kept float32.")
+        if scores(source):
+            found.append(
+                "TRL keeps the head in bfloat16 too, so it computes in bfloat16, where the study did in float32."
+            )
     return [*found, *(remarks(source) if is_policy(source) else [])]
 
 

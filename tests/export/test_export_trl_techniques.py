@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sweeper.config.adapter import LoRA
+from sweeper.config.adapter import LoRA, QLoRA
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.rewards import ExactMatchReward, FunctionReward, LengthReward, RewardSources
 from sweeper.config.technique import CPO, DPO, GRPO, KTO, ORPO, RLOO, RewardModel
 from sweeper.errors import ExportError
 from sweeper.export import export
 
+LORA = LoRA()
 REWARDS = (LengthReward(target=4, weight=0.5), FunctionReward(function="earning:ones"), ExactMatchReward())
 TECHNIQUES = {
     "dpo": (DPO(max_length=64), "preference"),
@@ -28,9 +29,9 @@ TECHNIQUES = {
 }
 
 
-def source(make_source, kind, folder, **hyperparameters):
+def source(make_source, kind, folder, adapter=LORA, **hyperparameters):
     technique, shape = TECHNIQUES[kind]
-    made = make_source(shape, adapter=LoRA(), technique=technique, hyperparameters={"epochs": 1.0, **hyperparameters})
+    made = make_source(shape, adapter=adapter, technique=technique, hyperparameters={"epochs": 1.0, **hyperparameters})
     earning = folder / "study"
     earning.mkdir(exist_ok=True)
     (earning / "earning.py").write_text("def ones(completions, **_):\n    return [1] * len(completions)\n")
@@ -39,10 +40,14 @@ def source(make_source, kind, folder, **hyperparameters):
     return make_source(shape, technique=technique, spec=made.spec.model_copy(update=found), steps=3)
 
 
-@pytest.mark.parametrize("kind", list(TECHNIQUES))
-def test_trl_trains_what_is_exported(make_source, tmp_path, kind):
+@pytest.mark.parametrize(
+    ("kind", "adapter"),
+    [*((kind, LoRA()) for kind in TECHNIQUES), ("reward", QLoRA())],
+    ids=[*TECHNIQUES, "reward-qlora"],
+)
+def test_trl_trains_what_is_exported(make_source, tmp_path, kind, adapter):
     trl = {"num_generations": 4} if kind in ("grpo", "rloo") else {}
-    out = export(source(make_source, kind, tmp_path, trl=trl), "trl", tmp_path / "out").folder
+    out = export(source(make_source, kind, tmp_path, adapter, trl=trl), "trl", tmp_path / "out").folder
     values = yaml.safe_load((out / "trl.yaml").read_text())
     file = "trl.yaml" if trl else str(out / "trl.yaml")
     assert f"trl {kind} --config {file}" in (out / "trl.yaml").read_text()
