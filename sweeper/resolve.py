@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,7 @@ def resolve_study(
     *,
     fetch: bool = False,
     home: Home | None = None,
+    awaited: Collection[str] = (),
     on_progress: Progress = lambda stage, fraction: None,
 ) -> ResolvedStudy:
     """Find the data and the models of a study and settle what is searched; imports no torch unless it converts.
@@ -93,6 +94,7 @@ def resolve_study(
         file: A valid study with its file's text, where lines are looked up, and folder, where paths start.
         fetch: Whether to download the models that are not on this machine.
         home: Where adapters are registered that the study begins from or is rewarded by; ``SWEEPER_HOME`` if left out.
+        awaited: Names of adapters that an earlier stage is going to register, so that they need not be there yet.
         on_progress: Called with what is being done and how far it is.
 
     Raises:
@@ -108,7 +110,7 @@ def resolve_study(
     present = gpus()
     device = pick_device(config.executor.device, present)
     require(config, device, present)
-    rewards = getattr(config.technique, "rewards", ())
+    rewards = [each for each in getattr(config.technique, "rewards", ()) if getattr(each, "name", "") not in awaited]
     sources = reward_sources(rewards, file.folder, home) if rewards else None
     splits = load_splits(config.data, file.folder, config.technique.rows)
     _require_answers(config, splits)

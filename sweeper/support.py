@@ -77,9 +77,14 @@ def require(config: StudyConfig, device: str, gpus: Sequence[Gpu]) -> None:
     Raises:
         HardwareError: With every reason, and what to do.
     """
-    reasons = dict.fromkeys(reason for case in _cases(config, device, gpus) for reason in refusals(case))
+    reasons = study_refusals(config, device, gpus)
     if reasons:
         raise HardwareError("\n".join(reasons))
+
+
+def study_refusals(config: StudyConfig, device: str, gpus: Sequence[Gpu]) -> list[str]:
+    """Return every reason why some trial of a study cannot be served, each once; see ``require``."""
+    return list(dict.fromkeys(reason for case in _cases(config, device, gpus) for reason in refusals(case)))
 
 
 def _cases(config: StudyConfig, device: str, gpus: Sequence[Gpu]) -> Iterator[Case]:

@@ -88,7 +88,7 @@ def test_what_is_refused_says_so_before_anything_is_loaded(study_file, technique
         resolve_study(
             study_file(
                 shape=SHAPES[technique.rows],
-                technique=technique.model_dump(mode="json", exclude_defaults=True) | {"kind": technique.kind, **SHORT},
+                technique=technique.model_dump(mode="json") | SHORT,
                 adapter=ADAPTERS[name].model_dump(mode="json", exclude_defaults=True) | {"kind": ADAPTERS[name].kind},
                 backend=backend.model_dump(mode="json"),
                 model="nowhere/at-all",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,11 @@ class CheckReport:
 
 
 def check_study(
-    file: StudyFile, *, fetch: bool = False, on_progress: Progress = lambda stage, fraction: None
+    file: StudyFile,
+    *,
+    fetch: bool = False,
+    awaited: Collection[str] = (),
+    on_progress: Progress = lambda stage, fraction: None,
 ) -> CheckReport:
     """Find out everything about a study that can be known without training.
 
@@ -47,12 +51,13 @@ def check_study(
         file: A valid study with its file.
         fetch: Whether to download a model that is not on this machine; without it, what depends on the model is
             left out.
+        awaited: Names of adapters that an earlier stage is going to register.
         on_progress: Called with what is being downloaded and how far it is.
 
     Raises:
         UserError: Whatever the user has to change before the study can run; see ``resolve_study``.
     """
-    study = resolve_study(file, fetch=fetch, on_progress=on_progress)
+    study = resolve_study(file, fetch=fetch, awaited=awaited, on_progress=on_progress)
     return CheckReport(file.config.name, tuple(_sections(study)))
 
 

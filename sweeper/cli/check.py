@@ -23,8 +23,9 @@ def check(
     """
     found = load_study(file)
     studies = (found,) if isinstance(found, StudyFile) else tuple(found.stages.values())
+    stages = {study.config.name for study in studies}
     with progress() as on_progress:
-        reports = [check_study(study, fetch=fetch, on_progress=on_progress) for study in studies]
+        reports = [check_study(study, fetch=fetch, awaited=stages, on_progress=on_progress) for study in studies]
     if as_json:
         emit_json(_json(reports[0]) if isinstance(found, StudyFile) else [_json(report) for report in reports])
         return

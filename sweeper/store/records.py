@@ -193,7 +193,7 @@ class AdapterRecord:
 
     Attributes:
         path: Its folder, relative to the home, with forward slashes.
-        sha256: SHA-256 of ``adapter_model.safetensors``.
+        sha256: SHA-256 of the weights.
         bytes: Size of all its files.
         files: SHA-256 of every file by name.
         scores: Its scores by split and metric.

@@ -79,19 +79,15 @@ class BaseModel:
             seed: Seeds the adapter's weights, and whatever is drawn after.
         """
         set_seed(seed)
-        if config is None:
-            saved = self._attributes()
-            try:
-                yield copy.deepcopy(self.model).requires_grad_(True)
-            finally:  # the base may have been a trainer's reference, which it patches too
-                self._restore(saved)
-            return
         with ExitStack() as stack:
+            if config is None:
+                stack.callback(self._restore, self._attributes())  # it may have been a trainer's reference
+                yield copy.deepcopy(self.model).requires_grad_(True)
+                return
             if _changes_base(config):
                 stack.enter_context(self._weights_kept())
-            saved = self._attributes()
+            stack.callback(self._detach, self._attributes())
             adapted = self._attach(config, seed)
-            stack.callback(self._detach, saved)
             if _changes_base(config):
                 self.initial = Path(stack.enter_context(TemporaryDirectory())) / "initial"
                 adapted.save_pretrained(str(self.initial))

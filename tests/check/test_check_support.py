@@ -35,7 +35,7 @@ def installed(monkeypatch):
 
 
 def reasons(device="cpu", gpus=(), **parts) -> list[str]:
-    return list(support.refusals(study(**parts), device, gpus))
+    return support.study_refusals(study(**parts), device, gpus)
 
 
 @pytest.mark.parametrize(
