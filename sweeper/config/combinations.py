@@ -30,6 +30,11 @@ RULES = (
         "init default, gaussian or orthogonal",
     ),
     Rule(
+        lambda technique, adapter: adapter.changes_base and technique.head == "score",
+        "this init changes the base, and PEFT saves no difference to it beside a new head; use init default, gaussian, "
+        "orthogonal or eva for {technique}",
+    ),
+    Rule(
         lambda technique, adapter: (
             getattr(adapter, "init", None) == "eva" and technique.kind not in ("sft", "dpo", "reward")
         ),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sweeper.config.adapter import QLoRA
-from sweeper.config.space import Fixed
+from sweeper.config.space import Choice, Fixed
 from sweeper.models.facts import read_facts
 from sweeper.models.memory import Workload, estimate
 from sweeper.packing.obstacles import obstacle_in_study
@@ -82,7 +82,8 @@ def test_the_ranges_of_single_alternatives_count_too(study_file):
     config = study_file(adapter={"choice": ["lora", {"kind": "lora", "rslora": True}]}).config
     space = {"adapter": config.search.space["lora_rank"], "lora.optim": Fixed(value="lomo")}
     assert obstacle_in_study(config, space) == "optim lomo wants the whole model for itself"
-    assert "lora_plus" in obstacle_in_study(config, {"lora.lora_plus": Fixed(value=1)})
+    several = {"adapter": Choice(choice=("lora", "lora rslora=True")), "lora.lora_plus": Fixed(value=4)}
+    assert "lora_plus" in obstacle_in_study(config, several)
 
 
 @pytest.mark.parametrize("kind", ["lora", "qlora"])

@@ -6,7 +6,9 @@ import pytest
 import tiny
 from shrunk import STUDIES, shrunk
 
-from sweeper.config.loader import PipelineFile
+from sweeper.config.adapter import KINDS as ADAPTERS
+from sweeper.config.loader import PipelineFile, load_study
+from sweeper.config.technique import TECHNIQUES
 from sweeper.export.writer import export
 from sweeper.paths import Home
 from sweeper.pipeline import run_pipeline
@@ -41,12 +43,9 @@ def test_a_study_ends_with_a_registered_winner_and_its_export(path, tiny_models,
 
 
 def test_every_technique_and_adapter_has_a_study():
-    from sweeper.config.adapter import ADAPTERS
-    from sweeper.config.loader import load_study
-    from sweeper.config.technique import TECHNIQUES
-
     studies = [load_study(path) for path in FILES]
     single = [study.config for study in studies if not isinstance(study, PipelineFile)]
     assert {config.technique.kind for config in single} == set(TECHNIQUES)
-    assert {config.adapter.kind for config in single} >= set(ADAPTERS)
+    adapters = {adapter.kind for config in single for adapter in config.adapters}
+    assert adapters == {kind.model_fields["kind"].default for kind in ADAPTERS}
     assert any(isinstance(study, PipelineFile) for study in studies)
