@@ -8,6 +8,8 @@ Everything public is here, and imported when it is first used:
     study = sweeper.load_study(Path("studies/quickstart.yaml"))
     verdict = sweeper.run_study(study)
 
+A study of several stages (``technique: rlhf``) is run by ``run_pipeline``, and gone on with by ``resume_pipeline``.
+
 ``__init__.pyi`` says the same to type checkers.
 """
 
@@ -20,7 +22,9 @@ _HOMES = {
     "SweeperError": "sweeper.errors",
     "check_study": "sweeper.check",
     "load_study": "sweeper.config.loader",
+    "resume_pipeline": "sweeper.pipeline",
     "resume_study": "sweeper.run",
+    "run_pipeline": "sweeper.pipeline",
     "run_study": "sweeper.run",
 }
 

@@ -102,8 +102,8 @@ def remembered(name: str, home: Home) -> PipelineFile:
     kept = read_json(home.study(name).pipeline)
     path = Path(kept["path"])
     stages = {
-        stage: StudyFile(StudyConfig.model_validate(config), path, kept["text"], ("stages", stage))
-        for stage, config in kept["stages"].items()
+        stage: StudyFile(StudyConfig.model_validate(kept["stages"][stage]), path, kept["text"], ("stages", stage))
+        for stage in STAGES
     }
     return PipelineFile(name, stages, path, kept["text"])
 

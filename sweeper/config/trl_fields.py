@@ -37,6 +37,7 @@ RENAMED = {
     "generation_batch_size": "batch_size",
     "steps_per_generation": "batch_size",
     "reward_weights": "technique.rewards",
+    "disable_dropout": "lora_dropout",
     "packing": "technique.packing",
     "gradient_checkpointing": "technique.gradient_checkpointing",
     "activation_checkpointing": "technique.gradient_checkpointing",

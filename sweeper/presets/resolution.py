@@ -80,7 +80,7 @@ def resolve_space(
 
 def tried_first(count: int) -> str:
     """Return the reason that known-good configurations are tried for."""
-    return f"{count} known-good configuration{'s' * (count > 1)} tried first"
+    return f"{count} known-good configuration{'s' * (count > 1)}, tried first with at most a third of the trials"
 
 
 def _picked(preset: Preset, technique: Technique, adapter: Adapter, automatic: bool) -> str:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from sweeper.cli import examples
 from sweeper.cli.main import app
-from sweeper.config.loader import load_study
+from sweeper.config.loader import PipelineFile, load_study
 
 STUDIES = Path(__file__).parents[2] / "studies"
 
@@ -38,9 +38,11 @@ def test_every_study_comes_with_its_data(here):
         name: content for name, content in contents(STUDIES).items() if "/." not in name and "__pycache__" not in name
     }
     for file in (here / "studies").glob("*.yaml"):
-        data = load_study(file).config.data
-        for source in (*data.train, *(data.validation or ()), *(data.test or ())):
-            assert (file.parent / source).is_file(), (file, source)
+        study = load_study(file)
+        for part in study.stages.values() if isinstance(study, PipelineFile) else (study,):
+            data = part.config.data
+            for source in (*data.train, *(data.validation or ()), *(data.test or ())):
+                assert (file.parent / source).is_file(), (file, source)
 
 
 def test_by_products_stay_behind(here, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sweeper.config.trial import Outcome, TrialSpec
-from sweeper.evaluation import validation
+from sweeper.evaluation import scorer
 from sweeper.executors import bases, inline, micro_batches
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.recorder import read_result
@@ -65,13 +65,13 @@ def test_what_cannot_fit_by_the_estimate_is_not_begun(begin, monkeypatch):
 
 
 def test_a_task_metric_is_measured_on_the_validation_split(begin, monkeypatch):
-    rows, measure = [], validation.score
+    rows, measure = [], scorer.score
 
-    def watched(model, tokenizer, given, config):
+    def watched(model, tokenizer, given, *others):
         rows.append(given)
-        return measure(model, tokenizer, given, config)
+        return measure(model, tokenizer, given, *others)
 
-    monkeypatch.setattr(validation, "score", watched)
+    monkeypatch.setattr(scorer, "score", watched)
     space = {"learning_rate": 2e-2, "lora_rank": 4, "lora_dropout": 0.0, "batch_size": 8, "epochs": 4}
     context = begin(shape="same_answer", search={"n_trials": 1, "space": space}, evaluation={"metric": "exact_match"})
     InlineExecutor().run(context)

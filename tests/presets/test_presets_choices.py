@@ -99,7 +99,7 @@ def test_the_first_known_good_configuration_of_each_alternative_is_tried():
     assert found.known_good[1]["qlora.lora_rank"] == 32
     rate = tinker_learning_rate(2048, "LlamaForCausalLM")
     assert found.known_good[2]["learning_rate"] == pytest.approx(rate)
-    assert "4 known-good configurations tried first" in found.reasons
+    assert "4 known-good configurations, tried first with at most a third of the trials" in found.reasons
     assert found.space[MODEL].choice == ("small", "large")
 
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+from pathlib import Path
+
 import pytest
 
 from sweeper.config.loader import load_study
+from sweeper.config.parameters import PARAMETERS
 from sweeper.config.trial import Outcome
-from sweeper.errors import DataError, StudyFileError, StudyStateError
+from sweeper.config.trl_fields import OWNED, RENAMED
+from sweeper.errors import DataError, StudyFileError, StudyStateError, SweeperError
 from sweeper.executors import inline
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.recorder import recover
 from sweeper.paths import Home
 from sweeper.run import resume_study, run_study
 from sweeper.store import Database, StudyState, TrialKind
+from sweeper.training import arguments, techniques
 
 
 def trials():
@@ -93,34 +100,42 @@ def test_a_study_goes_on_only_with_what_it_began_with(study_file, damage):
 
 
 def test_a_study_that_failed_altogether_has_ended(study_file, monkeypatch):
-    from sweeper.errors import SweeperError
     from sweeper.training import trial
 
     def fail(*_, **__):
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(trial, "build_sft", fail)
+    monkeypatch.setattr(trial, "build_trainer", fail)
     with pytest.raises(SweeperError, match=r"2 x failed: RuntimeError: broken"):
         run_study(study_file(search={"n_trials": 2, "confirm": 0}, executor={"kind": "inline"}))
     with Database.open(Home.current().database, create=False) as database:
         assert database.studies.get("tiny").state is StudyState.FINISHED
 
 
-def test_every_field_that_training_passes_is_kept_out_of_the_space(tmp_path):
-    import ast
-    import inspect
+def _is_call_of(node, name):
+    return isinstance(node, ast.Call) and getattr(node.func, "id", "") == name
 
-    from sweeper.config.parameters import PARAMETERS
-    from sweeper.config.trl_fields import OWNED, RENAMED
-    from sweeper.training.techniques import sft
 
-    call = next(
-        node
-        for node in ast.walk(ast.parse(inspect.getsource(sft.sft_arguments)))
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "SFTConfig"
+def _passed_fields():
+    """The TRL fields that training sets: those all techniques share, and each one's own beside them."""
+    shared = next(
+        node.value
+        for node in ast.walk(ast.parse(inspect.getsource(arguments.training_arguments)))
+        if isinstance(node, ast.Return)
     )
-    passed = {keyword.arg for keyword in call.keywords if keyword.arg}
-    assert len(passed) > 15
+    yield from (key.value for key in shared.keys if key is not None)
+    for file in Path(techniques.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            unpacked = [keyword.value for keyword in node.keywords if keyword.arg is None]
+            if any(_is_call_of(part, "training_arguments") for value in unpacked for part in ast.walk(value)):
+                yield from (keyword.arg for keyword in node.keywords if keyword.arg is not None)
+
+
+def test_every_field_that_training_passes_is_kept_out_of_the_space(tmp_path):
+    passed = set(_passed_fields())
+    assert {"output_dir", "completion_only_loss", "disable_dropout", "reward_weights"} < passed
     assert passed <= {*PARAMETERS, *OWNED, *RENAMED}
     study = tmp_path / "s.yaml"
     study.write_text("name: s\nmodel: m\ndata: {train: t.jsonl}\nsearch: {space: {eval_packing: true}}\n")

@@ -32,7 +32,7 @@ def then(study_file, model="adapter:first", name="then", **parts):
 
 def test_a_study_goes_on_from_a_registered_adapter(first, study_file):
     file = then(study_file, evaluation={"metric": "preference_accuracy", "metrics": ["preference_accuracy"]})
-    assert resolve_study(file).model.name == "adapter:first@1"
+    assert [model.found.name for model in resolve_study(file).models.values()] == ["adapter:first@1"]
     assert not Home.current().start("first", 1).exists()  # looking merges nothing
     verdict = run_study(file, force=True)
     assert Home.current().start("first", 1).is_dir()
