@@ -110,16 +110,16 @@ def remembered(name: str, home: Home) -> PipelineFile:
 
 def _go_on(file: PipelineFile, home: Home, watch: Watch, stop: StopRequest, *, force: bool) -> Verdict:
     winners: dict[str, AdapterVersion] = {}
-    for stage, study in file.stages.items():
-        begun = _begun_from(study, winners)
-        verdict = _run_stage(begun, home, watch, stop, force=force)
+    *before, last = file.stages
+    for stage in before:
+        verdict = _run_stage(_begun_from(file.stages[stage], winners), home, watch, stop, force=force)
         if verdict.registered is None:
             raise StudyStateError(
                 f"stage {stage} found nothing better than what it began from, so the next stage has nothing to go on "
                 f"from; `sweeper resume {file.name} --force` goes on with its best trial"
             )
         winners[stage] = verdict.registered
-    return verdict
+    return _run_stage(_begun_from(file.stages[last], winners), home, watch, stop, force=force)
 
 
 def _run_stage(study: StudyFile, home: Home, watch: Watch, stop: StopRequest, *, force: bool) -> Verdict:

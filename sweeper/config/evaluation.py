@@ -51,6 +51,8 @@ LOSSES: tuple[str, ...] = get_args(Loss)
 TASK_METRICS: tuple[str, ...] = get_args(TaskMetric)
 PREFERENCE_METRICS: tuple[str, ...] = get_args(PreferenceMetric)
 REWARD_METRICS: tuple[str, ...] = get_args(RewardMetric)
+UNBOUNDED: tuple[str, ...] = (*LOSSES, "preference_margin", "mean_reward", "kl")
+"""Metrics that are not between 0 and 1."""
 
 _METRICS_OF = {
     "answers": (*LOSSES, *TASK_METRICS),

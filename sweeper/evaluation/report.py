@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from sweeper.config.evaluation import UNBOUNDED, direction
 from sweeper.evaluation.comparison import Comparison, Difference, named_bases
 from sweeper.evaluation.goal import GoalResult, shown_count
 from sweeper.evaluation.intervals import Interval
@@ -135,10 +136,16 @@ def _by_goal(goal: GoalResult) -> str:
 def _notes(base: Scores) -> str:
     score = next(iter(base.metrics.values()))
     count, level = len(score.examples), score.interval.level
+    unbounded = [name for name in base.metrics if name in UNBOUNDED]
+    small = [name for name in base.metrics if direction(name) == "minimize"]
     return (
         f"{count} test examples. In brackets: {level:.0%} bootstrap intervals; differences are paired, on the same "
-        "examples. Scores are from 0 to 1, except eval_loss and perplexity, which are better when smaller."
+        f"examples. Scores are from 0 to 1{_except(unbounded)}; larger is better{_except(small)}."
     )
+
+
+def _except(names: Sequence[str]) -> str:
+    return f", except {' and '.join(names)}" if names else ""
 
 
 def _challenges(candidates: Mapping[str, Scores], comparison: Comparison) -> str:

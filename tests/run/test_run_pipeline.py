@@ -26,6 +26,8 @@ EVALUATION = {"points": 2, "candidates": 1}
 def pipeline_file(tiny_model, tiny_data, tmp_path):
     """Return a writer of the study file; mappings replace parts of its stages key by key."""
 
+    margin = "preference_margin"
+
     def write(name="human", **stages):
         study = {
             "name": name,
@@ -39,13 +41,13 @@ def pipeline_file(tiny_model, tiny_data, tmp_path):
                     "data": tiny_data("same_answer"),
                     "technique": {"kind": "sft", "max_length": 64},
                     "search": {"n_trials": 2, "confirm": 0, "space": {"learning_rate": [1e-2, 2e-2], **SPACE}},
-                    "evaluation": EVALUATION,
+                    "evaluation": {**EVALUATION, "metrics": ["perplexity"]},
                 },
                 "reward": {
                     "data": tiny_data("same_preference"),
                     "technique": {"kind": "reward", "max_length": 64},
                     "search": {"n_trials": 2, "confirm": 0, "space": {"learning_rate": [1e-2, 2e-2], **SPACE}},
-                    "evaluation": EVALUATION,
+                    "evaluation": {**EVALUATION, "metric": margin, "metrics": [margin]},
                 },
                 "policy": {
                     "data": tiny_data("same_answer"),
@@ -125,10 +127,18 @@ def test_stopped_in_a_stage_it_goes_on_there_and_its_lineage_is_the_chain(pipeli
 def test_a_stage_that_found_nothing_better_ends_it_and_force_goes_on(pipeline_file):
     hopeless = {"n_trials": 1, "confirm": 0, "space": {"learning_rate": 1e-9, "batch_size": 8, "epochs": 1}}
     file = pipeline_file(sft={"search": hopeless})
-    with pytest.raises(StudyStateError, match="stage sft found nothing better .* `sweeper resume human --force`"):
+    with pytest.raises(StudyStateError, match=r"stage sft found nothing better .* `sweeper resume human --force`"):
         run_pipeline(file)
     assert versions() == {}
     assert resume_pipeline("human", force=True).registered.name == "human-policy"
+
+
+def test_a_policy_that_earns_no_more_ends_like_any_study_without_a_winner(pipeline_file):
+    timid = {"learning_rate": 1e-9, "num_generations": 4, "batch_size": 8, "epochs": 1, "lora_rank": 4}
+    path = pipeline_file(policy={"search": {"n_trials": 1, "confirm": 0, "space": timid}}).path
+    told = json.loads(command("run", path, "--json").stdout)
+    assert (told["study"], told["registered"]) == ("human-policy", None)
+    assert set(versions()) == {"human-sft", "human-reward"}
 
 
 def test_under_another_name_it_has_its_own_reward_model(pipeline_file):
