@@ -55,6 +55,7 @@ def run_pipeline(
             f"study {file.name!r} is in {home.folder} already; `sweeper resume {file.name}` goes on with it, "
             f"`sweeper run {file.path} --name {file.name}-2` begins another"
         )
+    _require_free(file, home)
     for study in file.stages.values():  # the last stage's data are at fault now, not after a night
         load_splits(study.config.data, study.folder, study.config.technique.rows)
     stages = {stage: study.config.model_dump(mode="json", exclude_unset=True) for stage, study in file.stages.items()}
@@ -64,6 +65,18 @@ def run_pipeline(
     except UserError:
         _forget_unbegun(file, home)
         raise
+
+
+def _require_free(file: PipelineFile, home: Home) -> None:
+    """Refuse a study of whose stages one has the name of a study that is not its own."""
+    if home.database.exists():
+        with Database.open(home.database, create=False) as database:
+            taken = stages_begun(file.name, database)
+        if taken:
+            raise StudyStateError(
+                f"study {taken[0]!r}, as a stage of {file.name!r} would be called, is in {home.folder} already; "
+                f"`sweeper run {file.path} --name {file.name}-2` has other names"
+            )
 
 
 def _forget_unbegun(file: PipelineFile, home: Home) -> None:

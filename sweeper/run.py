@@ -80,7 +80,7 @@ def run_study(
 def _require_new(file: StudyFile, home: Home, database: Database) -> None:
     """Refuse a study whose name is taken."""
     name = file.config.name
-    if database.studies.find(name) is not None:
+    if database.studies.find(name) is not None or home.study(name).pipeline.is_file():
         raise StudyStateError(
             f"study {name!r} is in {home.database} already; `sweeper resume {name}` goes on with it, "
             f"`sweeper run {file.path} --name {name}-2` begins another"

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from pydantic import ValidationError
+
 from sweeper.config.model import ModelConfig
 from sweeper.config.pipeline import STARTED_FROM
 from sweeper.config.rewards import AdapterReward
@@ -42,7 +44,7 @@ def pinned(config: StudyConfig, home: Home) -> StudyConfig:
 
     Raises:
         RegistryError: If an adapter that it begins from, or is rewarded by, is not registered.
-        ModelError: If the name of one is none.
+        ModelError: If the name of one is none, or two of a choice are the same.
         DatabaseError: If there is no database.
     """
     begun_from = [model for model in config.models.values() if is_start(model)]
@@ -58,7 +60,12 @@ def pinned(config: StudyConfig, home: Home) -> StudyConfig:
         for reward in data["technique"].get("rewards", ()):
             if reward["kind"] == "adapter":
                 reward["version"] = registry.get(reward["name"], reward.get("version")).version
-    return StudyConfig.model_validate(data)
+    try:
+        return StudyConfig.model_validate(data)
+    except ValidationError as error:  # NAME and NAME@1 of a choice can be the same version
+        raise ModelError(
+            "; ".join(str(each.get("ctx", {}).get("error", each["msg"])) for each in error.errors())
+        ) from error
 
 
 def _parsed(name: str) -> tuple[str, int | None]:

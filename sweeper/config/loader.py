@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from sweeper.config.adapter import Adapter, AnyAdapter, QLoRA
 from sweeper.config.choice import ONE, SEVERAL
 from sweeper.config.parameters import EXCLUSIVE, PARAMETERS, TECHNIQUE_PARAMETERS
-from sweeper.config.pipeline import STAGES, is_pipeline, pipeline_faults, stage_source
+from sweeper.config.pipeline import STAGES, connection_faults, is_pipeline, pipeline_faults, stage_source
 from sweeper.config.space import ADAPTER, MODEL, Choice, Fixed, FloatRange, IntRange, Range
 from sweeper.config.study import StudyConfig
 from sweeper.config.technique import technique_class
@@ -90,6 +90,8 @@ def study_file(source: YamlSource, path: Path) -> StudyFile | PipelineFile:
             stages[stage] = StudyFile(validate(stage_source(source, stage)), path, source.text, ("stages", stage))
         except StudyFileError as error:
             faults += [_within_stage(fault, stage, source) for fault in error.faults]
+    if not faults:
+        faults += connection_faults({stage: study.config for stage, study in stages.items()}, source)
     if faults:
         raise StudyFileError(source.name, tuple(sorted(dict.fromkeys(faults), key=lambda fault: fault.line or 0)))
     return PipelineFile(source.data["name"], stages, path, source.text)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from sweeper.config.base import kind_of
+from sweeper.config.study import StudyConfig, valid_name
 from sweeper.config.yaml_source import Path_, YamlSource
 from sweeper.errors import Fault
 
@@ -36,14 +37,9 @@ def is_pipeline(data: Any) -> bool:
 
 def pipeline_faults(source: YamlSource) -> Iterator[Fault]:
     """Yield what is wrong with the form of a pipeline; each stage is checked as a study after."""
-    data = source.data
-    known = ("name", "technique", "stages", *_SHARED)
-    for key in data:
-        if key not in known:
-            yield _fault(source, (key,), f"unknown key of an {KIND} study; allowed are {', '.join(sorted(known))}")
-    if "name" not in data:
-        yield _fault(source, ("name",), "is required")
-    stages = data.get("stages")
+    yield from _shared_faults(source)
+    yield from _name_faults(source)
+    stages = source.data.get("stages")
     if not isinstance(stages, dict):
         yield _fault(source, ("stages",), f"must hold {', '.join(STAGES)}: each a study's data, technique, search, ...")
         return
@@ -57,6 +53,16 @@ def pipeline_faults(source: YamlSource) -> Iterator[Fault]:
             yield from _stage_faults(source, stage, part)
 
 
+def connection_faults(stages: Mapping[str, StudyConfig], source: YamlSource) -> Iterator[Fault]:
+    """Yield what would keep a stage from beginning where an earlier one ended."""
+    own = "adapter" in source.data["stages"]["sft"]
+    path: Path_ = ("stages", "sft", "adapter") if own else ("adapter",)
+    for label, alternative in stages["sft"].adapters.items():
+        if not alternative.adapter.can_merge:
+            message = f"{label} cannot be merged into the model that the later stages begin from; use lora or qlora"
+            yield _fault(source, path, message)
+
+
 def stage_source(source: YamlSource, stage: str) -> YamlSource:
     """Return a stage as the source of a study: what the stages share, and over it what the stage says itself."""
     data, part = source.data, source.data["stages"][stage]
@@ -65,7 +71,9 @@ def stage_source(source: YamlSource, stage: str) -> YamlSource:
     study.setdefault("technique", STAGES[stage][0])
     if stage == "policy":
         study["technique"] = _with_reward(study["technique"], stage_name(data["name"], "reward"))
-        study["evaluation"] = {"metrics": _POLICY_METRICS, **study.get("evaluation", {})}
+        evaluation = study.get("evaluation", {})
+        if isinstance(evaluation, dict):
+            study["evaluation"] = {"metrics": _POLICY_METRICS, **evaluation}
     lines = {path: line for path, line in source.lines.items() if not path or path[0] in (*shared, "name")}
     own = {path[2:]: line for path, line in source.lines.items() if path[:2] == ("stages", stage)}
     return replace(source, data=study, lines=lines | own)
@@ -74,6 +82,34 @@ def stage_source(source: YamlSource, stage: str) -> YamlSource:
 def stage_name(name: Any, stage: str) -> str:
     """Return the name of a stage's study, which is also that of its adapter."""
     return f"{name}-{stage}"
+
+
+def _shared_faults(source: YamlSource) -> Iterator[Fault]:
+    data = source.data
+    known = ("name", "technique", "stages", *_SHARED)
+    for key in data:
+        if key not in known:
+            yield _fault(source, (key,), f"unknown key of an {KIND} study; allowed are {', '.join(sorted(known))}")
+    for key in data["technique"] if isinstance(data["technique"], dict) else ():
+        if key != "kind":
+            yield _fault(source, ("technique", key), "belongs to a stage; name it under stages.STAGE.technique")
+    if isinstance(data.get("model"), dict) and "choice" in data["model"]:
+        message = "the stages share one model; find the best one first, by a study of its own"
+        yield _fault(source, ("model", "choice"), message)
+
+
+def _name_faults(source: YamlSource) -> Iterator[Fault]:
+    name = source.data.get("name")
+    if "name" not in source.data:
+        yield _fault(source, ("name",), "is required")
+    elif not isinstance(name, str):
+        yield _fault(source, ("name",), f"must be text; found {name!r}")
+    else:
+        try:
+            valid_name(name)
+            valid_name(stage_name(name, max(STAGES, key=len)))
+        except ValueError as error:
+            yield _fault(source, ("name",), f"{error} (the names of the stages begin with it)")
 
 
 def _with_reward(technique: Any, reward: str) -> Any:

@@ -265,6 +265,10 @@ def enqueue_faults(space: Mapping[str, Range], enqueue: Sequence[Mapping[str, An
                 faults.append((f"{index}.{name}", f"is not in the space; it has {', '.join(sorted(space))}"))
             elif not space[name].contains(value):
                 faults.append((f"{index}.{name}", f"{value!r} is outside the space: {describe(space[name])}"))
+            else:
+                for parent, allowed in space[name].when.items():
+                    if configuration.get(parent, allowed[0]) not in allowed:
+                        faults.append((f"{index}.{name}", f"has no value where {parent} is {configuration[parent]!r}"))
     return faults
 
 

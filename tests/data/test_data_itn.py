@@ -25,7 +25,7 @@ def splits() -> dict[str, list[dict[str, str]]]:
 
 def test_regenerating_gives_the_same_bytes(tmp_path: Path) -> None:
     subprocess.run([sys.executable, str(ITN / "make.py"), "--out", str(tmp_path)], check=True)
-    for name in [*SIZES, *(f"preferences-{name}" for name in SIZES)]:
+    for name in [*SIZES, *(f"{kind}-{name}" for kind in ("preferences", "rankings") for name in SIZES)]:
         assert (tmp_path / f"{name}.jsonl").read_bytes() == (ITN / f"{name}.jsonl").read_bytes()
 
 
@@ -68,3 +68,16 @@ def test_pairs_prefer_the_right_number_to_one_with_a_single_digit_misheard(
             different = [(a, b) for a, b in zip(pair["chosen"], pair["rejected"], strict=True) if a != b]
             assert len(different) == 1
             assert all(a.isdigit() and b.isdigit() for a, b in different)
+
+
+def test_rankings_put_the_number_alone_above_what_else_is_said(splits: dict[str, list[dict[str, str]]]) -> None:
+    for name, size in {"train": 400, "validation": 100, "test": 200}.items():
+        lines = (ITN / f"rankings-{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        pairs = [json.loads(line) for line in lines]
+        for row, pair in zip(splits[name][:size], pairs, strict=True):
+            assert (pair["prompt"], pair["chosen"]) == (row["prompt"], row["completion"])
+            assert pair["rejected"] != pair["chosen"]
+        talk = Counter(pair["rejected"].startswith(pair["chosen"]) for pair in pairs)
+        words = Counter(f"{pair['rejected'].strip()} =>" == pair["prompt"] for pair in pairs)
+        sentences = Counter(pair["rejected"].startswith(" The number is") for pair in pairs)
+        assert all(0.15 * size < found[True] < 0.4 * size for found in (talk, words, sentences))

@@ -16,6 +16,7 @@ from sweeper.errors import DataError, StudyInterrupted, StudyStateError
 from sweeper.paths import Home
 from sweeper.pipeline import resume_pipeline, run_pipeline
 from sweeper.registry import Registry
+from sweeper.run import run_study
 from sweeper.store import Database
 
 SPACE = {"batch_size": 8, "epochs": 2, "lora_rank": 4}
@@ -148,6 +149,16 @@ def test_under_another_name_it_has_its_own_reward_model(pipeline_file):
     assert versions()["other-policy"].lineage.built_on == ("other-sft@1", "other-reward@1")
     refused = command("run", path, "--name", "other", code=2)
     assert "`sweeper resume other` goes on with it" in refused.stderr
+
+
+def test_it_takes_up_no_study_that_is_not_its_own(pipeline_file, study_file):
+    run_study(study_file("human-sft", search={"n_trials": 1}))
+    with pytest.raises(StudyStateError, match="study 'human-sft', as a stage of 'human' would be called"):
+        run_pipeline(pipeline_file())
+    Home.current().study("whole").pipeline.parent.mkdir(parents=True)
+    Home.current().study("whole").pipeline.write_text("{}")
+    with pytest.raises(StudyStateError, match="study 'whole' is in"):
+        run_study(study_file("whole"))
 
 
 def test_data_of_the_last_stage_are_at_fault_before_the_first_begins(pipeline_file, tmp_path):

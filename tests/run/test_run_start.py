@@ -43,6 +43,13 @@ def test_a_study_goes_on_from_a_registered_adapter(first, study_file):
         assert Registry(Home.current(), database).ancestors(verdict.registered) == ("first@1",)
 
 
+def test_two_names_of_one_version_are_no_choice(first, study_file):
+    margin = {"metric": "preference_margin", "metrics": ["preference_margin"]}
+    file = then(study_file, model={"choice": ["adapter:first", "adapter:first@1"]}, evaluation=margin)
+    with pytest.raises(ModelError, match="'adapter:first@1' is there 2 times"):
+        run_study(file)
+
+
 def test_its_base_answers_as_the_adapter_it_began_from(first, study_file, tiny_model):
     import torch
     from peft import PeftModel

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from search_helpers import MIXED, make_space
 
-from sweeper.config.space import describe, enqueue_faults, in_order, space_faults
+from sweeper.config.space import Choice, IntRange, describe, enqueue_faults, in_order, space_faults
 from sweeper.search.plans import grid, sobol
 from sweeper.search.space import decode, distributions, encode, search_size
 
@@ -72,6 +72,12 @@ def test_a_grid_has_every_combination_once_and_conditions_hold() -> None:
 def test_sobol_points_lie_in_the_space(index: int, seed: int) -> None:
     point = sobol(MIXED, index, seed)
     assert all(MIXED[name].contains(decode(MIXED[name], value)) for name, value in point.items())
+
+
+def test_what_a_condition_rules_out_cannot_be_enqueued() -> None:
+    space = {"adapter": Choice(choice=("lora", "ia3")), "rank": IntRange(low=1, high=8, when={"adapter": ("lora",)})}
+    assert enqueue_faults(space, [{"adapter": "lora", "rank": 4}, {"rank": 4}]) == []
+    assert enqueue_faults(space, [{"adapter": "ia3", "rank": 4}]) == [("0.rank", "has no value where adapter is 'ia3'")]
 
 
 def test_faults_of_enqueued_configurations_name_the_place() -> None:

@@ -162,6 +162,31 @@ def make_preferences(splits: dict[str, list[dict[str, str]]], seed: int = SEED) 
     }
 
 
+RANKED = {"train": 400, "validation": 100, "test": 200}
+"""Rows of each split whose answers people ranked."""
+
+
+def make_rankings(splits: dict[str, list[dict[str, str]]], seed: int = SEED) -> dict[str, list[dict[str, str]]]:
+    """Return a part of each split as pairs: the number alone is ranked above what a model says that hardly knows it.
+
+    The answer below is, one as often as the other, the number with a digit misheard, the words again, a sentence
+    around the number, or the number and talk after it.
+    """
+    generator = random.Random(seed)
+    return {name: [_ranking(row, generator) for row in rows[: RANKED[name]]] for name, rows in splits.items()}
+
+
+def _ranking(row: dict[str, str], generator: random.Random) -> dict[str, str]:
+    right = row["completion"]
+    worse = (
+        mistaken(right, generator),
+        f" {row['prompt'].removesuffix(' =>')}",
+        f" The number is{right}.",
+        f"{right}\n\nThis is the number",
+    )
+    return {"prompt": row["prompt"], "chosen": right, "rejected": generator.choice(worse)}
+
+
 def assert_sound(splits: dict[str, list[dict[str, str]]]) -> None:
     """Raise AssertionError if a number of a class, or a prompt, is in the data more than once."""
     rows = [row for split in splits.values() for row in split]
@@ -173,11 +198,12 @@ def assert_sound(splits: dict[str, list[dict[str, str]]]) -> None:
 
 
 def write(folder: Path) -> None:
-    """Write each split to ``folder``, and each split as pairs: ``train.jsonl``, ``preferences-train.jsonl``, ..."""
+    """Write each split to ``folder``, and as pairs: ``train.jsonl``, ``preferences-train.jsonl``, ``rankings-...``."""
     folder.mkdir(parents=True, exist_ok=True)
     splits = make_splits()
     pairs = {f"preferences-{name}": rows for name, rows in make_preferences(splits).items()}
-    for name, rows in {**splits, **pairs}.items():
+    rankings = {f"rankings-{name}": rows for name, rows in make_rankings(splits).items()}
+    for name, rows in {**splits, **pairs, **rankings}.items():
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (folder / f"{name}.jsonl").write_bytes("".join(lines).encode())
 
