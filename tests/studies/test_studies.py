@@ -46,6 +46,6 @@ def test_every_technique_and_adapter_has_a_study():
     studies = [load_study(path) for path in FILES]
     single = [study.config for study in studies if not isinstance(study, PipelineFile)]
     assert {config.technique.kind for config in single} == set(TECHNIQUES)
-    adapters = {adapter.kind for config in single for adapter in config.adapters}
+    adapters = {each.adapter.kind for config in single for each in config.adapters.values()}
     assert adapters == {kind.model_fields["kind"].default for kind in ADAPTERS}
     assert any(isinstance(study, PipelineFile) for study in studies)
