@@ -90,6 +90,18 @@ def test_a_reward_model_is_registered_exported_and_rewards_a_policy(study_file, 
     assert spec.reward_sources.models[0].version == 1
 
 
+def test_a_reward_model_trained_as_a_whole_rewards_a_policy(study_file):
+    home = Home.current()
+    search = {**REWARD_MODEL["search"], "space": {"learning_rate": 1e-3, "batch_size": 8, "epochs": 3}}
+    verdict = run_study(study_file(**{**REWARD_MODEL, "search": search}, adapter={"kind": "full"}))
+    assert verdict.candidates[verdict.trial].metrics["preference_accuracy"].value == 1.0
+    with Database.open(home.database, create=False) as database:
+        same_scores(home, Registry(home, database).get("ranker").folder)
+    verdict = run_study(study_file(**policy({"kind": "adapter", "name": "ranker"})))
+    after, before = verdict.candidates[verdict.trial].metrics, verdict.base.metrics
+    assert after["mean_reward"].value > before["mean_reward"].value
+
+
 def same_scores(home, folder):
     """The merged model gives the score that the reward model in the registry gives."""
     import torch
