@@ -175,9 +175,12 @@ def test_stopped_and_resumed_it_is_the_same_study(study_file, monkeypatch, tmp_p
     [
         ({"kind": "function", "function": "nowhere:good"}, "there is no module 'nowhere'"),
         ({"kind": "function", "function": "json:good"}, "defines no good"),
+        ({"kind": "function", "function": "json:dumps"}, "needs obj"),
+        ({"kind": "function", "function": "without:columns"}, "takes no reference; it is called with prompts"),
     ],
 )
-def test_a_function_that_is_not_there_is_a_fault_of_the_file(study_file, reward, said):
+def test_a_function_that_cannot_be_used_is_a_fault_of_the_file(study_file, tmp_path, reward, said):
+    (tmp_path / "without.py").write_text("def columns(prompts, completions): ...\n")
     study = study_file(**policy({"kind": "exact_match"}, reward))
     with pytest.raises(StudyFileError, match=said) as caught:
         check_study(study)

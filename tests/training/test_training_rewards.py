@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import textwrap
 
 import pytest
@@ -193,6 +194,22 @@ def test_a_function_of_the_users_own(tmp_path):
     assert function(["abc"], ["x"], reference=["x"]) == [1.0]
 
 
+def test_a_function_may_import_what_lies_beside_it_when_it_is_called(tmp_path):
+    folder = module(
+        tmp_path,
+        """
+        def late(completions, **_):
+            import imported_late
+            return [imported_late.TWO] * len(completions)
+        """,
+        name="earning_late",
+    )
+    (folder / "imported_late.py").write_text("TWO = 2\n")
+    before = list(sys.path)
+    assert built({"kind": "function", "function": "earning_late:late"}, folder)(["p"], ["x"]) == [2.0]
+    assert sys.path == before
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
@@ -238,4 +255,64 @@ def test_functions_are_found_without_importing_them(tmp_path, reference, said):
         """,
     )
     fault = function_fault(reference, folder)
+    assert fault is None if said is None else said in fault
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [("json", "Python's own"), ("trl", "the installed one"), ("sweeper", "the installed one")]
+)
+def test_a_module_that_would_replace_another_is_refused(tmp_path, monkeypatch, name, other):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")  # as with python -m, started in the study's folder
+    folder = module(tmp_path, "def good(**_): ...\n", name=name)
+    fault = function_fault(f"{name}:good", folder)
+    assert f"{name}.py would replace {other} module {name!r} everywhere; rename the file" in fault
+
+
+def test_a_module_of_another_studys_folder_is_no_installed_one(tmp_path, monkeypatch):
+    text = "def good(completions, **_):\n    return [1.0] * len(completions)\n"
+    one, two = (module(tmp_path / name, text, name="earning_twice") for name in ("one", "two"))
+    built({"kind": "function", "function": "earning_twice:good"}, one)  # it is in sys.modules now
+    monkeypatch.chdir(two)
+    monkeypatch.syspath_prepend("")
+    assert function_fault("earning_twice:good", two) is None
+    (tmp_path / "earning_twice").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))  # a folder without __init__.py is found only where nothing else is
+    assert function_fault("earning_twice:good", two) is None
+
+
+def test_a_function_of_an_installed_package_is_found(tmp_path, monkeypatch):
+    packages = module(tmp_path / "packages", "def good(**_): ...\n", name="installed_earning")
+    monkeypatch.syspath_prepend(str(packages))
+    assert function_fault("installed_earning:good", tmp_path, ("prompts", "completions")) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def good(**columns): ...", None),
+        ("def good(prompts, completions, reference=None): ...", None),
+        ("good = lambda completions, **_: completions", None),
+        ("good = made()", None),
+        ("@wrapped\ndef good(completion): ...", None),
+        ("good = None\ntry:\n    from fast import good\nexcept ImportError:\n    pass", None),
+        ("good = 1\ndef good(**_): ...", None),
+        ("from elsewhere import *\ngood = 1", None),
+        ("good, other = made()", None),
+        ("def good(**_): ...\nif __name__ == '__main__':\n    print(good())", None),
+        ("good = 0.5", "is no function"),
+        ("good: list[float] = [1.0]", "is no function"),
+        ("good: float", "defines no good"),
+        ("import good", "is a module"),
+        ("def good(completions): ...", "takes no prompts; it is called with prompts, completions, all by name"),
+        ("def good(completion, **_): ...", "needs completion; it is called with"),
+        ("def good(completions, /, **_): ...", "needs completions"),
+        ("def good(*answers): ...", "takes no prompts and no completions"),
+        ("def good(*, completions, tolerance, **_): ...", "needs tolerance"),
+        ("def good(prompts, completions, reference): ...", "needs reference"),
+        ("good = lambda completions: completions", "takes no prompts"),
+    ],
+)
+def test_a_function_must_take_what_it_is_called_with(tmp_path, text, said):
+    fault = function_fault("earning:good", module(tmp_path, text), ("prompts", "completions"))
     assert fault is None if said is None else said in fault
