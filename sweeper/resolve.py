@@ -101,9 +101,9 @@ def resolve_study(
         UserError: Whatever the user has to change: a device or part that is not there (HardwareError), data that
             cannot be used (DataError), an adapter that is not registered (RegistryError), a model that is not found
             (ModelNotFoundError) or cannot be used (ModelError), and, with their lines (StudyFileError), an unknown
-            preset, reward functions that are not there, options that do not go together, target modules that a model
-            does not have, ranks above what it allows, conditions that cannot hold, configurations outside the space,
-            losses of models that cannot be compared.
+            preset, reward functions that are not there or cannot be called, options that do not go together, target
+            modules that a model does not have, ranks above what it allows, conditions that cannot hold, configurations
+            outside the space, losses of models that cannot be compared.
     """
     config, home = file.config, home or Home.current()
     refuse(file, [*preset_faults(config), *combination_faults(config), *function_faults(config, file.folder)])
@@ -114,6 +114,7 @@ def resolve_study(
     sources = reward_sources(rewards, file.folder, home) if rewards else None
     splits = load_splits(config.data, file.folder, config.technique.rows)
     _require_answers(config, splits)
+    refuse(file, list(function_faults(config, file.folder, splits)))
     models = _models(file, home, fetch, on_progress)
     space = _space(file, models, len(splits.train))
     return ResolvedStudy(config, splits, models, space, device, sources)

@@ -28,6 +28,7 @@ from sweeper.config.space import (
 from sweeper.config.study import StudyConfig
 from sweeper.config.variants import combination_fault, variants
 from sweeper.config.yaml_source import Path_, parse
+from sweeper.data.splits import SPLITS, Splits
 from sweeper.errors import Fault, ModelError, StudyFileError
 from sweeper.models.facts import ModelFacts, tokenizer_fingerprint
 from sweeper.presets import names as preset_names
@@ -59,11 +60,22 @@ def preset_faults(config: StudyConfig) -> Iterator[Found]:
         yield ("search", "preset"), f"{known}; {hint}" if hint else known
 
 
-def function_faults(config: StudyConfig, folder: Path) -> Iterator[Found]:
-    """Yield which reward functions of the user's own cannot be found."""
+def function_faults(config: StudyConfig, folder: Path, splits: Splits | None = None) -> Iterator[Found]:
+    """Yield which reward functions of the user's own cannot be found, or called with what the rows have.
+
+    Args:
+        config: The study.
+        folder: The study file's folder.
+        splits: Its rows; None where they are not read yet.
+    """
+    calls: list[tuple[str, ...] | None] = [None]
+    if splits is not None:
+        with_reference = [any("reference" in row for row in getattr(splits, name)) for name in SPLITS]
+        calls = [("prompts", "completions", *["reference"] * given) for given in dict.fromkeys(with_reference)]
     for index, reward in enumerate(getattr(config.technique, "rewards", ())):
-        if isinstance(reward, FunctionReward) and (fault := function_fault(reward.function, folder)):
-            yield ("technique", "rewards", index, "function"), fault
+        for arguments in calls if isinstance(reward, FunctionReward) else ():
+            if fault := function_fault(reward.function, folder, arguments):
+                yield ("technique", "rewards", index, "function"), fault
 
 
 def combination_faults(config: StudyConfig) -> Iterator[Found]:

@@ -93,7 +93,7 @@ class EvaluationConfig(Frozen):
 
     @model_validator(mode="after")
     def _goal_in_reach(self) -> EvaluationConfig:
-        if self.goal is not None and self.metric in TASK_METRICS and not 0 <= self.goal <= 1:
+        if self.goal is not None and self.metric not in UNBOUNDED and not 0 <= self.goal <= 1:
             raise ValueError(f"goal: {self.metric} is from 0 to 1 (0.9 is 90 %); found {self.goal:g}")
         return self
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +10,7 @@ from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, fie
 from sweeper.config.adapter import Adapter
 from sweeper.config.base import Frozen, kind_of, word_is_kind
 from sweeper.config.model import ModelConfig
+from sweeper.config.patterns import pattern_fault
 
 
 class _Reward(Frozen):
@@ -35,7 +35,8 @@ class LengthReward(_Reward):
 class RegexReward(_Reward):
     """1 where the whole answer has the form of a regular expression, else 0.
 
-    An answer that takes longer than a second to decide counts as none: nested repetitions can take for ever.
+    The whole syntax of the module ``regex`` but its approximate matches. An answer that takes longer than a second to
+    decide counts as none: nested repetitions can take for ever.
     """
 
     kind: Literal["regex"] = "regex"
@@ -44,10 +45,8 @@ class RegexReward(_Reward):
     @field_validator("pattern")
     @classmethod
     def _compiles(cls, pattern: str) -> str:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"is no regular expression: {error}") from None
+        if fault := pattern_fault(pattern):
+            raise ValueError(f"is no regular expression: {fault}")
         return pattern
 
 
@@ -62,13 +61,10 @@ class JsonSchemaReward(_Reward):
     @field_validator("schema_")
     @classmethod
     def _is_schema(cls, schema: dict[str, Any]) -> dict[str, Any]:
-        from jsonschema.exceptions import SchemaError  # imported late: few studies need it
-        from jsonschema.validators import validator_for
+        from sweeper.config.schemas import schema_fault  # imported late: few studies need it
 
-        try:
-            validator_for(schema).check_schema(schema)
-        except SchemaError as error:
-            raise ValueError(f"is no JSON schema: {error.message}") from None
+        if fault := schema_fault(schema):
+            raise ValueError(f"is no JSON schema: {fault}")
         return schema
 
 
@@ -111,7 +107,7 @@ class RewardModelSource(Frozen):
         name: Its name there.
         asked: The version that the study names; None for the newest there was.
         version: The version that was found.
-        folder: Its adapter.
+        folder: Its adapter, or the whole model where every weight was trained.
         base: The folder of the base model that the adapter stands on.
         base_config: How that base is loaded.
         adapter: What kind of adapter it is, which says how the base is quantised.

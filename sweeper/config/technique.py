@@ -150,6 +150,8 @@ class _Policy(_Technique):
     def _something_earns(cls, rewards: tuple[Reward, ...]) -> tuple[Reward, ...]:
         if not rewards:
             raise ValueError("needs at least one reward, for example {kind: exact_match}")
+        if all(reward.weight == 0 for reward in rewards):
+            raise ValueError("every reward has weight 0, so nothing can be learned; give at least one another weight")
         return rewards
 
     def tokens_per_row(self, longest: int) -> int:

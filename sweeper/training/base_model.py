@@ -150,7 +150,7 @@ class BaseModel:
             ModelError: If the folder holds no safetensors weights.
         """
         if (folder / MODEL_WEIGHTS).is_file():
-            yield self._whole(folder)
+            yield self.whole(folder)
             self._free()
             return
         if not (folder / ADAPTER_WEIGHTS).is_file():
@@ -163,7 +163,8 @@ class BaseModel:
         finally:
             self._detach(saved)
 
-    def _whole(self, folder: Path) -> PreTrainedModel:
+    def whole(self, folder: Path) -> PreTrainedModel:
+        """Load a whole model that a trial saved, as the base is: same head, type and device; not quantised."""
         model: PreTrainedModel = type(self.model).from_pretrained(
             folder,
             dtype=self.dtype,

@@ -30,6 +30,17 @@ def test_a_policy_decides_on_its_rewards_where_the_study_names_nothing(tmp_path)
     [
         (HEAD + "technique: {kind: grpo}\n", "technique.rewards", "is required"),
         (HEAD + "technique: {kind: grpo, rewards: []}\n", "technique.rewards", "at least one reward"),
+        (
+            HEAD + "technique: {kind: grpo, rewards: [{kind: exact_match, weight: 0}]}\n",
+            "technique.rewards",
+            "every reward has weight 0, so nothing can be learned",
+        ),
+        (
+            HEAD + "technique: {kind: dpo}\nevaluation: {metric: preference_accuracy, goal: 90}\n",
+            "evaluation",
+            "preference_accuracy is from 0 to 1 (0.9 is 90 %); found 90",
+        ),
+        (GRPO + "evaluation: {metric: win_rate, goal: 90}\n", "evaluation", "win_rate is from 0 to 1"),
         (HEAD + "technique: {kind: grpo, rewards: [{kind: exakt_match}]}\n", "technique.rewards.0", "exact_match"),
         (GRPO + "search: {space: {num_generations: 1}}\n", "search.space.num_generations", "at least 2"),
         (GRPO + "search: {space: {num_iterations: 2}}\n", "search.space.num_iterations", "cannot be searched"),
@@ -45,6 +56,13 @@ def test_what_cannot_be_is_refused_with_its_line(tmp_path, text, field, said):
     assert fault.field == field
     assert said in f"{fault.message} {fault.hint}"
     assert fault.line is not None
+
+
+def test_a_weight_of_0_beside_others_and_a_goal_of_what_has_no_bounds_are_fine(tmp_path):
+    rewards = "rewards: [{kind: exact_match, weight: 0}, {kind: length, target: 3, weight: -2}]"
+    config = load(tmp_path, HEAD + f"technique: {{kind: grpo, {rewards}}}\nevaluation: {{goal: 90}}\n")
+    assert [reward.weight for reward in config.technique.rewards] == [0.0, -2.0]
+    assert config.evaluation.goal == 90
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,18 @@ def test_a_reward_model_is_registered_exported_and_rewards_a_policy(study_file, 
     assert spec.reward_sources.models[0].version == 1
 
 
+def test_a_reward_model_trained_as_a_whole_rewards_a_policy(study_file):
+    home = Home.current()
+    search = {**REWARD_MODEL["search"], "space": {"learning_rate": 1e-3, "batch_size": 8, "epochs": 3}}
+    verdict = run_study(study_file(**{**REWARD_MODEL, "search": search}, adapter={"kind": "full"}))
+    assert verdict.candidates[verdict.trial].metrics["preference_accuracy"].value == 1.0
+    with Database.open(home.database, create=False) as database:
+        same_scores(home, Registry(home, database).get("ranker").folder)
+    verdict = run_study(study_file(**policy({"kind": "adapter", "name": "ranker"})))
+    after, before = verdict.candidates[verdict.trial].metrics, verdict.base.metrics
+    assert after["mean_reward"].value > before["mean_reward"].value
+
+
 def same_scores(home, folder):
     """The merged model gives the score that the reward model in the registry gives."""
     import torch
@@ -163,9 +175,12 @@ def test_stopped_and_resumed_it_is_the_same_study(study_file, monkeypatch, tmp_p
     [
         ({"kind": "function", "function": "nowhere:good"}, "there is no module 'nowhere'"),
         ({"kind": "function", "function": "json:good"}, "defines no good"),
+        ({"kind": "function", "function": "json:dumps"}, "needs obj"),
+        ({"kind": "function", "function": "without:columns"}, "takes no reference; it is called with prompts"),
     ],
 )
-def test_a_function_that_is_not_there_is_a_fault_of_the_file(study_file, reward, said):
+def test_a_function_that_cannot_be_used_is_a_fault_of_the_file(study_file, tmp_path, reward, said):
+    (tmp_path / "without.py").write_text("def columns(prompts, completions): ...\n")
     study = study_file(**policy({"kind": "exact_match"}, reward))
     with pytest.raises(StudyFileError, match=said) as caught:
         check_study(study)

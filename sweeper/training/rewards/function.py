@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -17,17 +17,19 @@ from sweeper.training.rewards import Call
 
 
 def own_function(reward: FunctionReward, sources: RewardSources | None, device: str) -> Call:
-    """Return the function, imported with the study file's folder first on the path."""
+    """Return the function, imported and called with the study file's folder first on the path."""
     assert sources is not None
+    folder = sources.study_folder
     module_name, _, name = reward.function.partition(":")
     try:
-        function = getattr(_imported(module_name, sources.study_folder), name)
+        function = getattr(_imported(module_name, folder), name)
     except Exception as error:  # the module is the user's, and may do anything while it is imported
         raise RewardError(f"reward {reward.function} cannot be imported: {type(error).__name__}: {error}") from error
 
     def call(**arguments: Any) -> Sequence[Any]:
         try:
-            found: Sequence[Any] = function(**arguments)
+            with _first_on_path(folder):  # it may import what lies beside it only now
+                found: Sequence[Any] = function(**arguments)
         except Exception as error:
             raise RewardError(f"reward {reward.function} failed: {type(error).__name__}: {error}") from error
         return found
@@ -52,4 +54,5 @@ def _first_on_path(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.path.remove(str(folder))
+        with suppress(ValueError):  # the user's module may have taken it off itself
+            sys.path.remove(str(folder))
