@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import typer
 from pydantic import BaseModel
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -61,13 +61,24 @@ def safe(text: object) -> str:
     return escape(clean(text))
 
 
+_WHOLE = 24
+"""Characters that a first column may have to stay whole."""
+
+
 def table(columns: Iterable[str], rows: Iterable[Iterable[object]], *, title: str | None = None) -> Table:
-    """Return a table of plain values, all made safe; columns whose name ends in ``>`` are set to the right."""
+    """Return a table of plain values, all made safe; columns whose name ends in ``>`` are set to the right.
+
+    Where there is little room the first column, which tells the rows apart, stays whole unless it is long itself.
+    """
     found = Table(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    cells = [["" if value is None else safe(value) for value in row] for row in rows]
+    short = max((len(first) for first, *_ in cells), default=0) <= _WHOLE
     for column in columns:
-        found.add_column(column.rstrip(">"), justify="right" if column.endswith(">") else "left", overflow="fold")
-    for row in rows:
-        found.add_row(*("" if value is None else safe(value) for value in row))
+        justify: JustifyMethod = "right" if column.endswith(">") else "left"
+        whole = short and not found.columns
+        found.add_column(column.rstrip(">"), justify=justify, overflow="fold", no_wrap=whole)
+    for row in cells:
+        found.add_row(*row)
     return found
 
 
