@@ -90,7 +90,11 @@ def test_folders_written_by_datasets(tmp_path: Path) -> None:
         ("a.jsonl", "[" * 100_000, "a.jsonl:1: is nested too deeply"),
         ("a.jsonl", '{"n": ' + "9" * 5000 + "}", "a.jsonl:1: is not usable JSON"),
         ("a.jsonl", gzip.compress(b"0" * 100_000_000), "is compressed (gzip); unpack it first"),
-        ("a.jsonl.gz", gzip.compress(b"{}", mtime=0), "unknown file type '.gz'; readable are .csv, .json, .jsonl, .parquet"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b"{}", mtime=0),
+            "unknown file type '.gz'; readable are .csv, .json, .jsonl, .parquet",
+        ),
         ("a.jsonl", "", "is empty"),
         ("a.jsonl", " \n\n", "is empty"),
         ("a.json", "[]", "has no rows"),

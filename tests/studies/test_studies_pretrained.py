@@ -16,15 +16,13 @@ from sweeper.run import run_study
 from sweeper.store import Database
 
 pytestmark = [pytest.mark.studies, pytest.mark.pretrained]
-FEWER_ROWS = {"reward": {"train_rows": 96, "test_rows": 64}, "grpo": {"train_rows": 32}}
 
 
 def one_trial(file):
-    """A study file as it is, but with one trial in every search, on the CPU, and fewer rows in later stages."""
+    """A study file as it is, but with one trial in every search, on the CPU."""
     if isinstance(file, PipelineFile):
         return replace(file, stages={stage: one_trial(study) for stage, study in file.stages.items()})
     data = file.config.model_dump(exclude_unset=True)
-    data["data"] |= FEWER_ROWS.get(file.config.technique.kind, {})
     data["search"] |= {"n_trials": 1, "confirm": 0, "known_good": True}
     data["executor"] = {"device": "cpu"}
     return replace(file, config=StudyConfig.model_validate(data))
