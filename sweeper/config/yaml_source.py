@@ -18,6 +18,7 @@ from sweeper.errors import Fault, StudyFileError
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 24
+_TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels"
 MAX_NODES = 50_000
 
 _INT = re.compile(r"^[-+]?[0-9]+$")
@@ -91,6 +92,8 @@ def parse(name: str, text: str) -> YamlSource:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         message = f"is not valid YAML: {error.problem or error.context}"
+        if error.problem == "exceeded maximum nesting depth":  # the parser's own limit, since PyYAML 6.0.4
+            message = _TOO_DEEP
         faults = [Fault("", message, line=mark.line + 1 if mark else None)]
     except yaml.YAMLError as error:
         faults = [Fault("", f"is not valid YAML: {error}")]
@@ -113,7 +116,7 @@ def _forbidden(text: str) -> list[Fault]:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         nodes += isinstance(event, yaml.NodeEvent)
         if depth > MAX_DEPTH:
-            return [Fault("", f"is nested deeper than {MAX_DEPTH} levels", line=line)]
+            return [Fault("", _TOO_DEEP, line=line)]
         if nodes > MAX_NODES or len(faults) > 20:
             return faults or [Fault("", f"holds more than {MAX_NODES} values", line=line)]
     return faults
