@@ -176,10 +176,12 @@ def _written_path(location: tuple[str | int, ...], data: Any, *, keep_last: bool
 def _allowed_keys(annotation: Any, location: tuple[str | int, ...]) -> set[str]:
     """Return the keys that the model at ``location`` (union tags included) takes."""
     models = _models(annotation)
-    location = tuple(part for part in location if part not in (ONE, SEVERAL))
     if not location:
         return {key for model in models for key in model.model_fields}
     part, rest = location[0], location[1:]
+    if part in (ONE, SEVERAL):
+        tagged = [m for m in models if ("choice" in m.model_fields) == (part == SEVERAL)]
+        return set().union(*(_allowed_keys(model, rest) for model in tagged))
     tagged = [m for m in models if "kind" in m.model_fields and m.model_fields["kind"].default == part]
     if tagged:
         return _allowed_keys(tagged[0], rest)

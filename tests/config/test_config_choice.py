@@ -108,6 +108,8 @@ adapter:
         ("model: {choice: [a, a]}", "model", "'a' is there 2 times"),
         ("model: a\nadapter: {choice: [lora, lora]}", "adapter", "'lora' is there 2 times"),
         ("model: {choice: []}", "model", "a choice needs alternatives"),
+        ("model: {choice: [a], dtype: auto}", "model.dtype", "unknown key; allowed are choice"),
+        ("model: a\nadapter: {choice: [lora], space: {}}", "adapter.space", "unknown key; allowed are choice"),
         ("model: a\nevaluation: {metric: exact_match, goal: 90}", "evaluation", "from 0 to 1"),
         (
             "model: a\nsearch: {space: {lora_rank: {choice: [4], when: {adapter: qlora}}}}",
