@@ -1,21 +1,34 @@
-"""The router: which pages there are. Start it with ``streamlit run app.py``."""
+"""The router: which pages there are. Start it with ``sweeper dashboard``."""
 
 from __future__ import annotations
 
 import streamlit as st
-from sweeper_dashboard import data
+from sweeper_dashboard import session
+from sweeper_dashboard.data import home
 from sweeper_dashboard.views import parts
 
+PAGES = {
+    "Search": [
+        st.Page("views/studies.py", title="Studies", icon=":material/science:", default=True),
+        st.Page("views/study.py", title="Study", icon=":material/monitoring:"),
+        st.Page("views/trial.py", title="Trial", icon=":material/target:"),
+        st.Page("views/compare.py", title="Compare", icon=":material/compare_arrows:"),
+        st.Page("views/control.py", title="Control", icon=":material/tune:"),
+        st.Page("views/rows.py", title="Data", icon=":material/dataset:", url_path="data"),
+    ],
+    "Adapters": [
+        st.Page("views/adapters.py", title="Adapters", icon=":material/inventory_2:"),
+        st.Page("views/playground.py", title="Playground", icon=":material/forum:"),
+    ],
+}
+
 st.set_page_config(page_title="sweeper", layout="wide")
-page = st.navigation(
-    [
-        st.Page("views/studies.py", title="Studies", default=True),
-        st.Page("views/study.py", title="Study"),
-        st.Page("views/adapters.py", title="Adapters"),
-    ]
-)
+page = st.navigation(PAGES)
 with st.sidebar:
+    user = session.user()
     st.caption("Home")
-    st.text(data.home_folder())
+    st.text(home.home_folder())
+    st.caption(f"Signed in as {user.role}")
+    st.text(home.clean(user.name))
 with parts.explained():
     page.run()

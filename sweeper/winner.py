@@ -216,6 +216,7 @@ def _record(
             reference,
             scores.predictions[index] if scores.predictions else "",
             {name: metric.examples[index] for name, metric in scores.metrics.items()},
+            {name: metric.statistics[index] for name, metric in scores.metrics.items()},
         )
         for index, reference in enumerate(scores.references)
     )

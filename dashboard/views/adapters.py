@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import streamlit as st
-from sweeper_dashboard import data
+from sweeper_dashboard.data import adapters as data
 from sweeper_dashboard.views import parts
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
-from sweeper_dashboard import data
+from sweeper_dashboard.data import home
 
 
 @contextmanager
@@ -17,13 +17,13 @@ def explained() -> Iterator[None]:
     """Show whatever sweeper can explain as text on the page, in place of the rest of the block."""
     try:
         yield
-    except data.NothingYet as nothing:
+    except home.NothingYet as nothing:
         st.info("Nothing to show yet: no study has been run in this home.")
         st.text(str(nothing))
         st.code("sweeper run studies/quickstart.yaml", language=None)
-    except data.SweeperError as error:
+    except home.SweeperError as error:
         st.error("This cannot be shown.")
-        st.text(data.clean(error))
+        st.text(home.clean(error))
 
 
 def table(frame: pd.DataFrame, **options: Any) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 import streamlit as st
-from sweeper_dashboard import data
+from sweeper_dashboard.data import home
+from sweeper_dashboard.data import studies as data
 from sweeper_dashboard.views import parts
 
 REFRESH_S = 5
@@ -32,7 +33,7 @@ def _list() -> None:
 
 def _row(study: data.Standing) -> dict[str, object]:
     return {
-        "study": data.clean(study.name),
+        "study": home.clean(study.name),
         "state": study.state.value,
         "trials": f"{study.done} of {study.n_trials}",
         "outcomes": ", ".join(f"{count} {outcome}" for outcome, count in study.outcomes.items()),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 import streamlit as st
-from sweeper_dashboard import charts, data
+from sweeper_dashboard.charts import study as charts
+from sweeper_dashboard.data import home
+from sweeper_dashboard.data import studies as data
 from sweeper_dashboard.views import parts
 
 REFRESH_S = 5
@@ -31,7 +33,7 @@ def _chosen(names: list[str]) -> str | None:
     if not names:
         return None
     place = names.index(wanted) if wanted is not None else 0
-    name = st.selectbox("Study", names, index=place, format_func=data.clean)
+    name = st.selectbox("Study", names, index=place, format_func=home.clean)
     st.query_params["study"] = name
     return name
 

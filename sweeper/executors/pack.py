@@ -145,7 +145,7 @@ class Pack:
         candidate = self._context.search.take_up(number)
         spec = specification(self._context, candidate)
         slot, recorder = thaw(spec, self._base), Recorder(self._context, candidate, spec)
-        recorder.take_up(slot.progress.total_steps)
+        recorder.take_up(slot.progress.total_steps, slot.progress.seconds)
         self._run(slot, recorder, slot.micro_batch.rows)
 
     def _run(self, slot: Slot, recorder: Recorder, planned: int) -> None:

@@ -24,8 +24,8 @@ class Recorder:
         self._context = context
         self._candidate = candidate
         self._spec = spec
-        self._waiting: list[tuple[int, int, dict[str, float]]] = []
-        self._flushed = time.monotonic()
+        self._waiting: list[tuple[int, int, dict[str, float], float]] = []
+        self._begun = self._flushed = time.monotonic()
 
     def start(self) -> None:
         """Record that the trial begins, and tell the search how long it will train."""
@@ -39,13 +39,20 @@ class Recorder:
             candidate.kind,
             chosen={name: str(candidate.parameters[name]) for name in (ADAPTER, MODEL) if name in candidate.parameters},
             base_model_fingerprint=context.model_of(spec).fingerprint,
+            total_steps=total,
             confirms=candidate.confirms,
             restarts=candidate.restarts,
         )
         context.listener.trial_started(candidate, spec, total)
 
-    def take_up(self, total_steps: int) -> None:
-        """Record that a stopped or paused trial goes on, planned to take ``total_steps`` optimizer steps in all."""
+    def take_up(self, total_steps: int, seconds: float) -> None:
+        """Record that a stopped or paused trial goes on.
+
+        Args:
+            total_steps: Optimizer steps planned in all.
+            seconds: What it has trained before.
+        """
+        self._begun -= seconds
         self._context.database.trials.reopen(self._spec.study, self._spec.number)
         self._context.listener.trial_started(self._candidate, self._spec, total_steps)
 
@@ -58,7 +65,8 @@ class Recorder:
     def __call__(self, step: int, metrics: Mapping[str, float]) -> Decision:
         """Take a trial's report; see ``Report``."""
         context, number = self._context, self._spec.number
-        self._waiting.append((number, step, {name: value for name, value in metrics.items() if name != "progress"}))
+        values = {name: value for name, value in metrics.items() if name != "progress"}
+        self._waiting.append((number, step, values, time.monotonic() - self._begun))
         if time.monotonic() - self._flushed >= _FLUSH_S:
             self._flush()
         context.listener.trial_reported(number, step, metrics)

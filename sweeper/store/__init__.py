@@ -4,11 +4,16 @@ from sweeper.redact import redact
 from sweeper.store.connection import tune_sqlite
 from sweeper.store.database import Database
 from sweeper.store.records import (
+    Action,
     AdapterRecord,
     Evaluation,
     Event,
     Example,
+    Feedback,
     MetricPoint,
+    Order,
+    OrderKind,
+    OrderState,
     Score,
     Stage,
     StudyRecord,
@@ -20,12 +25,17 @@ from sweeper.store.rows import did_you_mean
 from sweeper.store.schema import creation_lock
 
 __all__ = [
+    "Action",
     "AdapterRecord",
     "Database",
     "Evaluation",
     "Event",
     "Example",
+    "Feedback",
     "MetricPoint",
+    "Order",
+    "OrderKind",
+    "OrderState",
     "Score",
     "Stage",
     "StudyRecord",

@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 
 from sweeper.store.connection import Sessions
 from sweeper.store.records import AdapterRecord, Stage
-from sweeper.store.rows import columns, study_id, trial_row
+from sweeper.store.rows import changed_study, columns, trial_row
 from sweeper.store.tables import AdapterRow, StudyRow
 
 
@@ -28,7 +28,7 @@ class Adapters:
         with self._sessions.writing() as session:
             trial_row(session, record.study, record.number)
             values = {name: value for name, value in asdict(record).items() if name != "study"}
-            session.add(AdapterRow(study_id=study_id(session, record.study), **values))
+            session.add(AdapterRow(study_id=changed_study(session, record.study)[0], **values))
 
     def last_version(self, name: str) -> int:
         """Return the highest version ever given to ``name``, deleted ones included; 0 where there is none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import TracebackType
 
+from sweeper.store.actions import Actions
 from sweeper.store.adapters import Adapters
 from sweeper.store.connection import BUSY_TIMEOUT_S, Sessions, sqlite_engine
 from sweeper.store.evaluations import Evaluations
@@ -29,6 +30,7 @@ class Database:
         evaluations: Questions about final scores.
         adapters: Questions about registered adapters.
         events: Questions about what happened.
+        actions: Questions about what people did.
     """
 
     def __init__(self, sessions: Sessions) -> None:
@@ -40,6 +42,7 @@ class Database:
         self.evaluations = Evaluations(sessions)
         self.adapters = Adapters(sessions)
         self.events = Events(sessions)
+        self.actions = Actions(sessions)
 
     @classmethod
     def open(cls, path: Path, *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Database:

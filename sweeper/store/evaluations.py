@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, delete, select
 
 from sweeper.store.connection import Sessions
 from sweeper.store.records import Evaluation, Example, Score
-from sweeper.store.rows import columns, study_id, trial_row
+from sweeper.store.rows import changed_study, columns, study_id, trial_row
 from sweeper.store.tables import EvaluationRow, ExampleRow
 
 
@@ -31,7 +31,7 @@ class Evaluations:
         """
         number, split, base = evaluation.number, evaluation.split, evaluation.base
         with self._sessions.writing() as session:
-            study_key = study_id(session, study)
+            study_key, _ = changed_study(session, study)
             if number is not None:
                 trial_row(session, study, number)
             for table in (EvaluationRow, ExampleRow):

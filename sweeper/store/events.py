@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from sweeper.store.connection import Sessions
 from sweeper.store.records import Event
-from sweeper.store.rows import columns, now, study_id
+from sweeper.store.rows import changed_study, columns, now, study_id
 from sweeper.store.tables import EventRow
 
 
@@ -30,7 +30,8 @@ class Events:
             StudyStateError: If there is no such study.
         """
         with self._sessions.writing() as session:
-            event = EventRow(study_id=study_id(session, study), number=number, at=now(), kind=kind, message=message)
+            study_key, _ = changed_study(session, study)
+            event = EventRow(study_id=study_key, number=number, at=now(), kind=kind, message=message)
             event.data = None if data is None else dict(data)
             session.add(event)
 

@@ -6,17 +6,20 @@ from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from sweeper.errors import DatabaseError, StudyStateError
 from sweeper.store.connection import Sessions
 from sweeper.store.records import MetricPoint
-from sweeper.store.rows import study_id
+from sweeper.store.rows import changed_study, study_id
 from sweeper.store.tables import MetricRow, TrialRow
 
 LARGEST_STEP = 2**63 - 1
 LONGEST_NAME = 100
+
+Reported = tuple[int, int, Mapping[str, float]] | tuple[int, int, Mapping[str, float], float]
+"""Trial number, optimizer step, values by name, and the seconds since the trial was begun where they are known."""
 
 
 class Metrics:
@@ -25,26 +28,49 @@ class Metrics:
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
-    def add(self, study: str, batch: Iterable[tuple[int, int, Mapping[str, float]]]) -> None:
-        """Store many (trial number, step, {name: value}) in one transaction; a step told again replaces the former.
+    def add(self, study: str, batch: Iterable[Reported]) -> None:
+        """Store many reports in one transaction; a step told again replaces the former.
 
         Raises:
             StudyStateError: If the study or one of the trials does not exist.
             DatabaseError: If a step, name or value cannot be stored; then nothing of the batch is.
         """
-        points = [_checked(number, step, name, value) for number, step, of in batch for name, value in of.items()]
+        points = [
+            _checked(number, step, name, value, *seconds)
+            for number, step, of, *seconds in batch
+            for name, value in of.items()
+        ]
         if not points:
             return
         with self._sessions.writing() as session:
-            where = TrialRow.study_id == study_id(session, study), TrialRow.number.in_({p.number for p in points})
+            study_key, change = changed_study(session, study)
+            where = TrialRow.study_id == study_key, TrialRow.number.in_({p.number for p in points})
             keys = {row.number: row.id for row in session.execute(select(TrialRow.number, TrialRow.id).where(*where))}
             missing = {point.number for point in points} - set(keys)
             if missing:
                 raise StudyStateError(f"study {study!r} has no trial {min(missing)}")
             statement = insert(MetricRow)
             session.execute(
-                statement.on_conflict_do_update(set_={"value": statement.excluded.value}),
-                [{"trial_id": keys[p.number], "step": p.step, "name": p.name, "value": p.value} for p in points],
+                statement.on_conflict_do_update(
+                    set_={"value": statement.excluded.value, "seconds": statement.excluded.seconds}
+                ),
+                [
+                    {
+                        "trial_id": keys[p.number],
+                        "step": p.step,
+                        "name": p.name,
+                        "value": p.value,
+                        "seconds": p.seconds,
+                    }
+                    for p in points
+                ],
+            )
+            reached = {keys[p.number]: p.step for p in sorted(points, key=lambda p: p.step)}
+            session.connection().execute(
+                update(TrialRow.__table__)  # type: ignore[arg-type]  # its declared type is wider than what it is
+                .where(TrialRow.id == bindparam("trial"), TrialRow.outcome.is_(None))
+                .values(steps=bindparam("step"), changed=change),
+                [{"trial": key, "step": step} for key, step in reached.items()],
             )
 
     def get(self, study: str, *, number: int | None = None, name: str | None = None) -> tuple[MetricPoint, ...]:
@@ -54,7 +80,8 @@ class Metrics:
             StudyStateError: If there is no such study.
         """
         with self._sessions.reading() as session:
-            query = select(TrialRow.number, MetricRow.step, MetricRow.name, MetricRow.value).join(TrialRow)
+            query = select(TrialRow.number, MetricRow.step, MetricRow.name, MetricRow.value, MetricRow.seconds)
+            query = query.join(TrialRow)
             query = query.where(TrialRow.study_id == study_id(session, study))
             if number is not None:
                 query = query.where(TrialRow.number == number)
@@ -64,7 +91,7 @@ class Metrics:
             return tuple(MetricPoint(*row) for row in rows)
 
 
-def _checked(number: int, step: int, name: str, value: Any) -> MetricPoint:
+def _checked(number: int, step: int, name: str, value: Any, seconds: float | None = None) -> MetricPoint:
     subject = f"metric {name!r:.120} of trial {number}"
     if not 0 <= step <= LARGEST_STEP:
         raise DatabaseError(f"{subject}: step {step} is not between 0 and {LARGEST_STEP}")
@@ -72,4 +99,4 @@ def _checked(number: int, step: int, name: str, value: Any) -> MetricPoint:
         raise DatabaseError(f"{subject}: a name has 1 to {LONGEST_NAME} characters")
     if isinstance(value, bool) or not isinstance(value, Real):
         raise DatabaseError(f"{subject} at step {step} is not a number: {value!r:.120}")
-    return MetricPoint(number, step, name, float(value))
+    return MetricPoint(number, step, name, float(value), seconds)

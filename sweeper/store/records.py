@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -15,6 +15,7 @@ class StudyState(StrEnum):
     """Where a study stands."""
 
     RUNNING = "running"
+    PAUSED = "paused"
     INTERRUPTED = "interrupted"
     FINISHED = "finished"
 
@@ -37,13 +38,33 @@ class Stage(StrEnum):
     DELETED = "deleted"
 
 
+class OrderKind(StrEnum):
+    """What a person can ask of the runner of a study."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    STOP = "stop"
+    STOP_TRIAL = "stop_trial"
+    ENQUEUE = "enqueue"
+    CLONE = "clone"
+    BUDGET = "budget"
+
+
+class OrderState(StrEnum):
+    """What became of an order."""
+
+    WAITING = "waiting"
+    DONE = "done"
+    REFUSED = "refused"
+
+
 @dataclass(frozen=True)
 class StudyRecord:
     """A study: its file as written, its configuration as resolved, and what it was run with.
 
     Attributes:
         name: Unique name.
-        state: Running, interrupted or finished.
+        state: Running, paused, interrupted or finished.
         created_at: When it was first run (UTC).
         started_at: When it was last started or resumed (UTC).
         ended_at: When it was last interrupted or finished (UTC); None while running.
@@ -57,6 +78,9 @@ class StudyRecord:
         data_sha256: SHA-256 of every split by name.
         base_model: Name of the base model; of several, all names.
         base_model_fingerprint: Hash of the base model's weights and config; of several, a hash over theirs.
+        tags: Words that people gave it.
+        archived_at: When it was put out of sight (UTC); None for one in sight.
+        changes: Grows with everything that is written about the study: what was read stays true while it stands.
     """
 
     name: str
@@ -74,6 +98,9 @@ class StudyRecord:
     data_sha256: dict[str, str]
     base_model: str
     base_model_fingerprint: str
+    tags: list[str] = field(default_factory=list)
+    archived_at: datetime | None = None
+    changes: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,6 +110,7 @@ class TrialRecord:
     Attributes:
         confirms: Number of the trial that this one re-runs with a fresh seed; None for others.
         restarts: Number of the interrupted trial that this one takes up again; None for others.
+        clones: Number of the trial whose configuration, changed by hand, this one runs; None for others.
         parameters: The resolved hyperparameters, with the adapter or model that was chosen where there was a choice.
         base_model: Name of its base model; None for trials of before studies could have several.
         base_model_fingerprint: Hash of its base model's weights and config; None likewise.
@@ -93,6 +121,7 @@ class TrialRecord:
     kind: TrialKind
     confirms: int | None
     restarts: int | None
+    clones: int | None
     seed: int
     parameters: dict[str, Any]
     base_model: str | None
@@ -122,12 +151,17 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class MetricPoint:
-    """One metric of one trial at one optimizer step; ``value`` may be NaN or infinite."""
+    """One metric of one trial at one optimizer step; ``value`` may be NaN or infinite.
+
+    Attributes:
+        seconds: Since the trial was begun, times in which it was stopped left out; None where it was not measured.
+    """
 
     number: int
     step: int
     name: str
     value: float
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -167,13 +201,20 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Example:
-    """One scored example: what went in, what was due, what came out. ``scores`` by metric."""
+    """One scored example: what went in, what was due, what came out.
+
+    Attributes:
+        scores: Score of this example alone, by metric.
+        statistics: What the metrics' scores are sums of, by metric (see ``evaluation.metrics.base``); None for one that
+            was stored before they were kept.
+    """
 
     index: int
     prompt: str
     reference: str
     generated: str
     scores: Mapping[str, float]
+    statistics: Mapping[str, Sequence[float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -198,6 +239,8 @@ class AdapterRecord:
         files: SHA-256 of every file by name.
         scores: Its scores by split and metric.
         lineage: Where it came from: study, trial, configuration, base model, data, seeds, packages, parent version.
+        tags: Words that people gave it.
+        note: What people say of it.
     """
 
     name: str
@@ -212,3 +255,79 @@ class AdapterRecord:
     scores: dict[str, Any]
     lineage: dict[str, Any]
     created_at: datetime
+    tags: list[str] = field(default_factory=list)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Action:
+    """Something that a person did.
+
+    Attributes:
+        actor: Who: a user of the dashboard, or the operating system's of the command line.
+        kind: What was done, as one word, such as ``promote``.
+        study: The study it was done to, if any.
+        number: The trial, if any.
+        adapter: The adapter it was done to, if any.
+        version: Its version.
+        forced: Whether a rule was overruled.
+        message: What was done, in words.
+        data: Further facts.
+    """
+
+    at: datetime
+    actor: str
+    kind: str
+    message: str
+    study: str | None = None
+    number: int | None = None
+    adapter: str | None = None
+    version: int | None = None
+    forced: bool = False
+    data: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Order:
+    """Something that a person asks of a study's runner.
+
+    Attributes:
+        id: Its number in the database; orders are obeyed in this order.
+        number: The trial that it is about, if any.
+        data: What is asked, by name.
+        answer: What the runner said to it; None while it waits.
+    """
+
+    id: int
+    number: int | None
+    at: datetime
+    actor: str
+    kind: OrderKind
+    data: dict[str, Any]
+    state: OrderState
+    answered_at: datetime | None
+    answer: str | None
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What a person thought of an answer.
+
+    Attributes:
+        adapter: The adapter that gave it; None for the bare base model.
+        version: Its version.
+        good: Thumb up or down; None where only a correction was given.
+        correction: The answer that would have been right.
+        settings: How the answer was sampled.
+    """
+
+    at: datetime
+    actor: str
+    adapter: str | None
+    version: int | None
+    base_model: str
+    prompt: str
+    answer: str
+    good: bool | None
+    correction: str | None
+    settings: dict[str, Any]

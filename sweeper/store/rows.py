@@ -8,7 +8,7 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
 from sweeper.errors import StudyStateError
@@ -46,6 +46,19 @@ def study_id(session: Session, name: str) -> int:
         known = session.scalars(select(StudyRow.name)).all()
         raise StudyStateError(f"no study {name!r} in this database{did_you_mean(name, known)}")
     return found
+
+
+def changed_study(session: Session, name: str) -> tuple[int, int]:
+    """Count a change of study ``name``, and return its key and the number of the change.
+
+    Raises:
+        StudyStateError: If there is none; names the nearest.
+    """
+    counting = update(StudyRow).where(StudyRow.name == name).values(changes=StudyRow.changes + 1)
+    found = session.execute(
+        counting.returning(StudyRow.id, StudyRow.changes), execution_options={"synchronize_session": False}
+    ).one_or_none()
+    return (study_id(session, name), 0) if found is None else (found[0], found[1])
 
 
 def trial_row(session: Session, study: str, number: int) -> TrialRow:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import select
@@ -11,7 +11,7 @@ from sweeper import __version__
 from sweeper.errors import StudyStateError
 from sweeper.store.connection import Sessions
 from sweeper.store.records import StudyRecord, StudyState
-from sweeper.store.rows import columns, now, study_id
+from sweeper.store.rows import changed_study, columns, now, study_id
 from sweeper.store.tables import EventRow, StudyRow
 
 
@@ -87,19 +87,46 @@ class Studies:
             rows = session.execute(select(*columns(StudyRow, StudyRecord)).order_by(StudyRow.id))
             return tuple(StudyRecord(**row._mapping) for row in rows)
 
-    def set_state(self, name: str, state: StudyState) -> None:
-        """Say that a study runs again, was interrupted or has finished; the change is kept as an event too.
+    def set_config(self, name: str, config: Mapping[str, Any]) -> None:
+        """Replace the resolved configuration of a study whose budget was changed.
 
         Raises:
             StudyStateError: If there is no such study.
         """
         with self._sessions.writing() as session:
-            row = session.get_one(StudyRow, study_id(session, name))
+            session.get_one(StudyRow, changed_study(session, name)[0]).config = dict(config)
+
+    def set_tags(self, name: str, tags: Sequence[str]) -> None:
+        """Replace the tags of a study.
+
+        Raises:
+            StudyStateError: If there is no such study.
+        """
+        with self._sessions.writing() as session:
+            session.get_one(StudyRow, changed_study(session, name)[0]).tags = list(tags)
+
+    def archive(self, name: str, *, archived: bool) -> None:
+        """Put a study out of sight, or back into sight; nothing of it is deleted.
+
+        Raises:
+            StudyStateError: If there is no such study.
+        """
+        with self._sessions.writing() as session:
+            session.get_one(StudyRow, changed_study(session, name)[0]).archived_at = now() if archived else None
+
+    def set_state(self, name: str, state: StudyState) -> None:
+        """Say that a study runs again, is paused, was interrupted or has finished; the change is kept as an event too.
+
+        Raises:
+            StudyStateError: If there is no such study.
+        """
+        with self._sessions.writing() as session:
+            row = session.get_one(StudyRow, changed_study(session, name)[0])
             at = now()
             message = f"{row.state} -> {state}"
             row.state = state
             if state is StudyState.RUNNING:
                 row.started_at, row.ended_at = at, None
-            else:
+            elif state is not StudyState.PAUSED:
                 row.ended_at = at
             session.add(EventRow(study_id=row.id, at=at, kind="state", message=message))

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from sweeper.config.trial import Outcome
-from sweeper.store.records import Stage, StudyState, TrialKind
+from sweeper.store.records import OrderKind, OrderState, Stage, StudyState, TrialKind
 from sweeper.store.types import FreeText, Json, Number, UtcDateTime
 
 PREFIX = "sweeper_"
@@ -35,6 +35,9 @@ REASON_LIMIT = 2_000
 MESSAGE_LIMIT = 2_000
 EVENT_DATA_LIMIT = 16_384
 EXAMPLE_LIMIT = 20_000
+NOTE_LIMIT = 4_000
+ACTOR_LIMIT = 200
+ORDER_DATA_LIMIT = 16_384
 
 
 def _word(kind: type[StrEnum]) -> Enum:
@@ -62,6 +65,8 @@ class Base(DeclarativeBase):
         StudyState: _word(StudyState),
         TrialKind: _word(TrialKind),
         Stage: _word(Stage),
+        OrderKind: _word(OrderKind),
+        OrderState: _word(OrderState),
     }
 
 
@@ -95,13 +100,16 @@ class StudyRow(Base):
     data_sha256: Mapped[dict[str, Any]] = mapped_column("data_sha256_json")
     base_model: Mapped[str] = mapped_column(FreeText(1_000))
     base_model_fingerprint: Mapped[str] = mapped_column(String(200))
+    tags: Mapped[list[str]] = mapped_column("tags_json", Json(), server_default="[]", default=list)
+    archived_at: Mapped[datetime | None]
+    changes: Mapped[int] = mapped_column(server_default="0", default=0)
 
 
 class TrialRow(Base):
     """One trial: what was asked and, once ended, its ``TrialResult``."""
 
     __tablename__ = f"{PREFIX}trials"
-    __table_args__ = (UniqueConstraint("study_id", "number"),)
+    __table_args__ = (UniqueConstraint("study_id", "number"), Index(None, "study_id", "changed"))
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     study_id: Mapped[int] = mapped_column(Integer, ForeignKey(StudyRow.id))
@@ -109,6 +117,7 @@ class TrialRow(Base):
     kind: Mapped[TrialKind]
     confirms: Mapped[int | None]
     restarts: Mapped[int | None]
+    clones: Mapped[int | None]
     seed: Mapped[int]
     parameters: Mapped[dict[str, Any]] = mapped_column("parameters_json")
     outcome: Mapped[Outcome | None]
@@ -134,6 +143,7 @@ class TrialRow(Base):
     total_parameters: Mapped[int | None]
     base_model: Mapped[str | None] = mapped_column(FreeText(1_000))
     base_model_fingerprint: Mapped[str | None] = mapped_column(String(200))
+    changed: Mapped[int] = mapped_column(server_default="0", default=0)
 
 
 class MetricRow(Base):
@@ -146,6 +156,7 @@ class MetricRow(Base):
     step: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(100), primary_key=True)
     value: Mapped[float] = mapped_column(Number, nullable=True)
+    seconds: Mapped[float | None]
 
 
 class EvaluationRow(Base):
@@ -190,6 +201,7 @@ class ExampleRow(Base):
     generated: Mapped[str] = mapped_column(FreeText(EXAMPLE_LIMIT))
     scores: Mapped[dict[str, Any]] = mapped_column("scores_json")
     base: Mapped[str] = mapped_column(FreeText(1_000), server_default="")
+    statistics: Mapped[dict[str, Any] | None] = mapped_column("statistics_json")
 
 
 class AdapterRow(Base):
@@ -221,6 +233,19 @@ class AdapterRow(Base):
     scores: Mapped[dict[str, Any]] = mapped_column("scores_json")
     lineage: Mapped[dict[str, Any]] = mapped_column("lineage_json")
     created_at: Mapped[datetime]
+    tags: Mapped[list[str]] = mapped_column("tags_json", Json(), server_default="[]", default=list)
+    note: Mapped[str] = mapped_column(FreeText(NOTE_LIMIT), server_default="", default="")
+
+
+class AliasRow(Base):
+    """A name for a version of an adapter, such as ``champion``; it moves from version to version."""
+
+    __tablename__ = f"{PREFIX}aliases"
+    __table_args__ = (ForeignKeyConstraint(["name", "version"], [AdapterRow.name, AdapterRow.version]),)
+
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    alias: Mapped[str] = mapped_column(String(100), primary_key=True)
+    version: Mapped[int]
 
 
 class EventRow(Base):
@@ -236,3 +261,59 @@ class EventRow(Base):
     kind: Mapped[str] = mapped_column(FreeText(100))
     message: Mapped[str] = mapped_column(FreeText(MESSAGE_LIMIT))
     data: Mapped[dict[str, Any] | None] = mapped_column("data_json", Json(EVENT_DATA_LIMIT))
+
+
+class ActionRow(Base):
+    """Something that a person did: who, when, to what. Rows are only ever added."""
+
+    __tablename__ = f"{PREFIX}actions"
+    __table_args__ = (Index(None, "adapter", "id"), Index(None, "study", "id"))
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    at: Mapped[datetime]
+    actor: Mapped[str] = mapped_column(FreeText(ACTOR_LIMIT))
+    kind: Mapped[str] = mapped_column(String(50))
+    study: Mapped[str | None] = mapped_column(String(100))
+    number: Mapped[int | None]
+    adapter: Mapped[str | None] = mapped_column(String(100))
+    version: Mapped[int | None]
+    forced: Mapped[bool] = mapped_column(default=False)
+    message: Mapped[str] = mapped_column(FreeText(MESSAGE_LIMIT))
+    data: Mapped[dict[str, Any] | None] = mapped_column("data_json", Json(EVENT_DATA_LIMIT))
+
+
+class OrderRow(Base):
+    """Something that a person asks of a study's runner, and what became of it."""
+
+    __tablename__ = f"{PREFIX}orders"
+    __table_args__ = (Index(None, "study_id", "state"),)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    study_id: Mapped[int] = mapped_column(Integer, ForeignKey(StudyRow.id))
+    number: Mapped[int | None]
+    at: Mapped[datetime]
+    actor: Mapped[str] = mapped_column(FreeText(ACTOR_LIMIT))
+    kind: Mapped[OrderKind]
+    data: Mapped[dict[str, Any]] = mapped_column("data_json", Json(ORDER_DATA_LIMIT))
+    state: Mapped[OrderState]
+    answered_at: Mapped[datetime | None]
+    answer: Mapped[str | None] = mapped_column(FreeText(MESSAGE_LIMIT))
+
+
+class FeedbackRow(Base):
+    """What a person thought of an answer of a version, or of a bare base model."""
+
+    __tablename__ = f"{PREFIX}feedback"
+    __table_args__ = (Index(None, "adapter", "version"),)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    at: Mapped[datetime]
+    actor: Mapped[str] = mapped_column(FreeText(ACTOR_LIMIT))
+    adapter: Mapped[str | None] = mapped_column(String(100))
+    version: Mapped[int | None]
+    base_model: Mapped[str] = mapped_column(FreeText(1_000))
+    prompt: Mapped[str] = mapped_column(FreeText(EXAMPLE_LIMIT))
+    answer: Mapped[str] = mapped_column(FreeText(EXAMPLE_LIMIT))
+    good: Mapped[bool | None]
+    correction: Mapped[str | None] = mapped_column(FreeText(EXAMPLE_LIMIT))
+    settings: Mapped[dict[str, Any]] = mapped_column("settings_json")

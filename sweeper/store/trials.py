@@ -11,7 +11,7 @@ from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.errors import StudyStateError
 from sweeper.store.connection import Sessions
 from sweeper.store.records import TrialKind, TrialRecord
-from sweeper.store.rows import columns, now, study_id, trial_row
+from sweeper.store.rows import changed_study, columns, now, study_id, trial_row
 from sweeper.store.tables import TrialRow
 
 _FROM_RESULT = sorted(set(TrialResult.model_fields) - {"number", "started_at", "finished_at"})
@@ -30,8 +30,10 @@ class Trials:
         *,
         chosen: Mapping[str, str] | None = None,
         base_model_fingerprint: str | None = None,
+        total_steps: int = 0,
         confirms: int | None = None,
         restarts: int | None = None,
+        clones: int | None = None,
     ) -> None:
         """Store that a trial begins.
 
@@ -40,14 +42,16 @@ class Trials:
             kind: Why it is run.
             chosen: The alternatives it stands for by what was to choose, adapter or model; kept with its parameters.
             base_model_fingerprint: Hash of its base model's weights and config.
+            total_steps: Optimizer steps planned; 0 where that is not known.
             confirms: The trial that it re-runs with a fresh seed.
             restarts: The interrupted trial that it takes up again.
+            clones: The trial whose configuration, changed by hand, it runs.
 
         Raises:
             StudyStateError: If the study does not exist, or has a trial of that number.
         """
         with self._sessions.writing() as session:
-            study = study_id(session, spec.study)
+            study, change = changed_study(session, spec.study)
             taken = select(TrialRow.id).where(TrialRow.study_id == study, TrialRow.number == spec.number)
             if session.scalar(taken) is not None:
                 raise StudyStateError(f"trial {spec.number} of study {spec.study!r} was started before")
@@ -58,6 +62,9 @@ class Trials:
                     kind=kind,
                     confirms=confirms,
                     restarts=restarts,
+                    clones=clones,
+                    total_steps=total_steps,
+                    changed=change,
                     seed=spec.seed,
                     parameters={**(chosen or {}), **spec.parameters},
                     base_model=spec.model.name,
@@ -81,6 +88,7 @@ class Trials:
                 setattr(row, name, getattr(result, name))
             row.started_at = datetime.fromisoformat(result.started_at)
             row.finished_at = datetime.fromisoformat(result.finished_at)
+            row.changed = changed_study(session, study)[1]
 
     def reopen(self, study: str, number: int) -> None:
         """Store that a stopped or paused trial goes on.
@@ -93,13 +101,15 @@ class Trials:
             if row.outcome is not None and not row.outcome.is_open:
                 raise StudyStateError(f"trial {number} of study {study!r} has already ended: {row.outcome}")
             row.outcome = row.reason = row.finished_at = None
+            row.changed = changed_study(session, study)[1]
 
     def interrupt_unfinished(self, study: str, reason: str) -> tuple[int, ...]:
         """End every trial that a killed process left running as interrupted, and return their numbers."""
         with self._sessions.writing() as session:
-            unfinished = TrialRow.study_id == study_id(session, study), TrialRow.outcome.is_(None)
+            key, change = changed_study(session, study)
+            unfinished = TrialRow.study_id == key, TrialRow.outcome.is_(None)
             numbers = session.scalars(select(TrialRow.number).where(*unfinished).order_by(TrialRow.number)).all()
-            ending = {"outcome": Outcome.INTERRUPTED, "reason": reason, "finished_at": now()}
+            ending = {"outcome": Outcome.INTERRUPTED, "reason": reason, "finished_at": now(), "changed": change}
             session.execute(update(TrialRow).where(*unfinished).values(ending))
             return tuple(numbers)
 
@@ -113,13 +123,15 @@ class Trials:
             where = TrialRow.id == trial_row(session, study, number).id
             return TrialRecord(**session.execute(select(*columns(TrialRow, TrialRecord)).where(where)).one()._mapping)
 
-    def all(self, study: str) -> tuple[TrialRecord, ...]:
-        """Return all trials of a study by number.
+    def all(self, study: str, *, since: int = 0) -> tuple[TrialRecord, ...]:
+        """Return the trials of a study by number: all, or those that changed after the study's change ``since``.
 
         Raises:
             StudyStateError: If there is no such study.
         """
         with self._sessions.reading() as session:
             query = select(*columns(TrialRow, TrialRecord)).where(TrialRow.study_id == study_id(session, study))
+            if since:
+                query = query.where(TrialRow.changed > since)
             rows = session.execute(query.order_by(TrialRow.number))
             return tuple(TrialRecord(**row._mapping) for row in rows)

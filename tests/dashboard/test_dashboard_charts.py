@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 import pytest
-from sweeper_dashboard import charts
+from sweeper_dashboard.charts import study as charts
 
 
 def test_a_line_a_trial_and_gaps_where_a_value_is_not_finite():

@@ -1,18 +1,21 @@
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 
 import pytest
-from filled_home import HOSTILE
-from sweeper_dashboard import data
+from filled_home import APP, HOSTILE
+from sweeper_dashboard.data import adapters as adapter_data
+from sweeper_dashboard.data import home as homes
+from sweeper_dashboard.data import studies as data
 
 from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError
 
 
 def test_no_database_is_said_and_none_is_made(home):
-    with pytest.raises(data.NothingYet, match="no database at"):
+    with pytest.raises(homes.NothingYet, match="no database at"):
         data.studies()
     assert not home.folder.exists()
 
@@ -106,7 +109,7 @@ def test_an_unknown_study_names_the_nearest(fill):
 
 def test_adapters_with_lineage_and_scores(fill):
     fill.whole()
-    (adapter,) = data.adapters()
+    (adapter,) = adapter_data.adapters()
     assert (adapter.row["adapter"], adapter.row["version"], adapter.row["stage"]) == ("itn", 1, "candidate")
     assert adapter.row["MiB"] == 3.0
     lineage = dict(zip(adapter.lineage["what"], adapter.lineage["value"], strict=True))
@@ -117,7 +120,12 @@ def test_adapters_with_lineage_and_scores(fill):
 def test_no_control_characters_leave(fill):
     fill.whole(text=HOSTILE)
     study = data.study("itn")
-    frames = [study.trials, study.events, data.examples("itn", 2, "test", "exact_match"), data.adapters()[0].lineage]
+    frames = [
+        study.trials,
+        study.events,
+        data.examples("itn", 2, "test", "exact_match"),
+        adapter_data.adapters()[0].lineage,
+    ]
     text = "".join(frame.to_string() for frame in frames) + study.file_text + study.searched + study.constant
     assert "<script>" in text, "texts are shown, not dropped"
     assert "\x1b" not in text and "\u202e" not in text
@@ -137,3 +145,17 @@ def test_examples_stand_beside_those_of_the_trials_own_base(fill):
     scores = data.study("itn").scores
     assert list(dict.fromkeys(scores["subject"])) == ["base model small", "base model large", "trial 0"]
     assert set(data.examples("itn", 0, "test", "exact_match")["base model"]) == {"large from None"}
+
+
+def test_only_the_data_folder_calls_sweeper():
+    folder = APP.parent
+    outside = [path for path in folder.rglob("*.py") if path.parent.name != "data"]
+    assert len(outside) > 10
+    for path in outside:
+        imported = {
+            name.name if isinstance(node, ast.Import) else node.module
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for name in node.names
+        }
+        assert not [name for name in imported if name and name.split(".")[0] == "sweeper"], path

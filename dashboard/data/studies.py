@@ -1,34 +1,17 @@
-"""All that the pages show, asked from a sweeper home; the only file that calls sweeper.
-
-Every text that leaves is free of control characters, but still text of users and models: pages show it as plain text.
-"""
+"""Studies: where each stands, and one of them whole."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import pandas as pd
-from sweeper_dashboard import frames
+from sweeper_dashboard.data import frames, home
 
 from sweeper.cli.output import clean
 from sweeper.config.evaluation import direction
-from sweeper.errors import DatabaseError, SweeperError
-from sweeper.paths import Home
-from sweeper.registry import AdapterVersion, Registry
-from sweeper.store import Database, StudyRecord, StudyState, TrialRecord
-
-__all__ = ["StudyState", "SweeperError", "clean"]
-
-_BUSY_TIMEOUT_S = 5.0
-_MIB = 1024**2
-
-
-class NothingYet(DatabaseError):
-    """The home holds no database, so no study was ever run in it."""
+from sweeper.store import StudyRecord, StudyState, TrialRecord
 
 
 @dataclass(frozen=True)
@@ -107,29 +90,15 @@ class Study:
         return sorted(dict.fromkeys(int(number) for number in numbers), key=lambda number: number not in winners)
 
 
-@dataclass(frozen=True)
-class Adapter:
-    """One registered version: a row of the list, where it came from, and its scores."""
-
-    row: dict[str, Any]
-    lineage: pd.DataFrame
-    scores: pd.DataFrame
-
-
-def home_folder() -> str:
-    """Return the folder of the home that is shown."""
-    return clean(Home.current().folder)
-
-
 def study_names() -> list[str]:
     """Return the names of all studies as stored, the one started last first."""
-    with _database() as database:
+    with home.database() as database:
         return [record.name for record in sorted(database.studies.all(), key=lambda r: r.started_at, reverse=True)]
 
 
 def studies() -> list[Standing]:
     """Return where every study stands, the one started last first."""
-    with _database() as database:
+    with home.database() as database:
         found = [_standing(record, database.trials.all(record.name)) for record in database.studies.all()]
     return sorted(found, key=lambda standing: standing.started_at, reverse=True)
 
@@ -140,7 +109,7 @@ def study(name: str) -> Study:
     Raises:
         StudyStateError: If there is none of that name; names the nearest.
     """
-    with _database() as database:
+    with home.database() as database:
         record, found = database.studies.get(name), database.trials.all(name)
         evaluations, events = database.evaluations.all(name), database.events.all(name)
         adapters = database.adapters.all()
@@ -162,32 +131,16 @@ def study(name: str) -> Study:
 
 def curves(name: str, numbers: Iterable[int]) -> pd.DataFrame:
     """Return all that the given trials reported: ``trial``, ``step``, ``metric``, ``value``."""
-    with _database() as database:
+    with home.database() as database:
         return frames.points(point for number in numbers for point in database.metrics.get(name, number=number))
 
 
 def examples(name: str, number: int, split: str, metric: str) -> pd.DataFrame:
     """Return the examples of a trial beside those of its base model: texts, and both scores by ``metric``."""
-    with _database() as database:
+    with home.database() as database:
         bases = {(of.number, of.split): of.base for of in database.evaluations.all(name)}
         base = database.evaluations.examples(name, None, split, bases.get((number, split), ""))
         return frames.pairs(base, database.evaluations.examples(name, number, split), metric)
-
-
-def adapters() -> list[Adapter]:
-    """Return every registered adapter version, the newest first."""
-    with _database() as database:
-        found = Registry(Home.current(), database).all()
-    return [_adapter(version) for version in sorted(found, key=lambda version: version.created_at, reverse=True)]
-
-
-@contextmanager
-def _database() -> Iterator[Database]:
-    path = Home.current().database
-    if not path.exists():
-        raise NothingYet(f"no database at {path}")
-    with Database.open(path, create=False, busy_timeout_s=_BUSY_TIMEOUT_S) as database:
-        yield database
 
 
 def _standing(record: StudyRecord, found: tuple[TrialRecord, ...]) -> Standing:
@@ -214,28 +167,4 @@ def _standing(record: StudyRecord, found: tuple[TrialRecord, ...]) -> Standing:
         timeout_s=search.get("timeout"),
         started_at=record.started_at,
         ended_at=record.ended_at,
-    )
-
-
-def _adapter(version: AdapterVersion) -> Adapter:
-    lineage = asdict(version.lineage)
-    tried = lineage.pop("hyperparameters")
-    facts = lineage | {f"hyperparameters.{name}": value for name, value in tried.items()}
-    facts |= {f"sha256 of {name}": value for name, value in version.files.items()}
-    row = {
-        "adapter": version.name,
-        "version": version.version,
-        "stage": version.stage.value,
-        "study": version.lineage.study,
-        "trial": version.lineage.trial,
-        "base model": version.lineage.base_model,
-        "MiB": version.bytes / _MIB,
-        "registered (UTC)": version.created_at,
-    }
-    scores = [{"split": split} | values for split, metrics in version.scores.items() for values in metrics.values()]
-    told = [{"what": name, "value": str(frames.cell(value))} for name, value in facts.items() if value is not None]
-    return Adapter(
-        row={name: frames.cell(value) for name, value in row.items()},
-        lineage=frames.frame(told, ["what", "value"]),
-        scores=frames.frame(scores, ["split", "metric", "score", "low", "high"]),
     )

@@ -1,0 +1,39 @@
+"""The home that is shown, and its database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sweeper.cli.output import clean
+from sweeper.errors import DatabaseError, SweeperError
+from sweeper.paths import Home
+from sweeper.store import Database
+
+__all__ = ["NothingYet", "SweeperError", "clean", "database", "home_folder"]
+
+_BUSY_TIMEOUT_S = 5.0
+
+
+class NothingYet(DatabaseError):
+    """The home holds no database, so no study was ever run in it."""
+
+
+def home_folder() -> str:
+    """Return the folder of the home that is shown."""
+    return clean(Home.current().folder)
+
+
+@contextmanager
+def database() -> Iterator[Database]:
+    """Open the home's database.
+
+    Raises:
+        NothingYet: If there is none.
+        DatabaseError: If it cannot be used.
+    """
+    path = Home.current().database
+    if not path.exists():
+        raise NothingYet(f"no database at {path}")
+    with Database.open(path, create=False, busy_timeout_s=_BUSY_TIMEOUT_S) as found:
+        yield found

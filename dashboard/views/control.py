@@ -1,0 +1,7 @@
+"""Not written yet."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+st.title("Control")
