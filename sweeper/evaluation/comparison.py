@@ -9,7 +9,7 @@ from typing import Literal
 from sweeper.config.evaluation import direction
 from sweeper.errors import DataError
 from sweeper.evaluation.intervals import Interval, paired_interval
-from sweeper.evaluation.metrics import load_metric
+from sweeper.evaluation.metrics.aggregates import FloatArray, aggregate_of
 from sweeper.evaluation.scores import Scores
 
 Verdict = Literal["better", "worse", "undecided"]
@@ -121,9 +121,19 @@ def compare(
 def difference(first: Scores, second: Scores, metric: str) -> Difference:
     """Return the paired difference of two systems, first minus second, on one metric."""
     one, other = first.metrics[metric], second.metrics[metric]
-    interval = paired_interval(one.statistics_NK, other.statistics_NK, load_metric(metric).aggregate)
-    value = one.value - other.value
-    return Difference(value, interval, _verdict(interval, len(one.statistics), metric))
+    return paired_difference(one.statistics_NK, other.statistics_NK, metric)
+
+
+def paired_difference(first_NK: FloatArray, second_NK: FloatArray, metric: str) -> Difference:
+    """Return the paired difference of two systems, first minus second, from the statistics of the same examples.
+
+    Raises:
+        ValueError: If there is no example, or the systems have different numbers of them.
+    """
+    aggregate, count = aggregate_of(metric), len(first_NK)
+    interval = paired_interval(first_NK, second_NK, aggregate)
+    one, other = (float(aggregate(of.sum(axis=0, keepdims=True), count)[0]) for of in (first_NK, second_NK))
+    return Difference(one - other, interval, _verdict(interval, count, metric))
 
 
 def _winner(candidates: Mapping[str, Scores], metric: str) -> tuple[str, tuple[Challenge, ...]]:

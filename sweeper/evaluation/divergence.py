@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from sweeper.evaluation.batching import Progress, run_in_batches
 from sweeper.evaluation.generation import Answer, as_found, default_batch_size, input_device
-from sweeper.evaluation.intervals import FloatArray
+from sweeper.evaluation.metrics.aggregates import FloatArray
 
 _BATCH_SHARE = 8
 """Batches are this much smaller than those of generation: the logits of all tokens are held, of two models."""

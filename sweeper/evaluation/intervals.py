@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
-
-Aggregate = Callable[[FloatArray, int], FloatArray]
-"""Scores, shape (R,), of R sets of examples, from the sums of their statistics, shape (R, K), and their size."""
+from sweeper.evaluation.metrics.aggregates import Aggregate, FloatArray
 
 RESAMPLES = 2000
 LEVEL = 0.95

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from sweeper.errors import DataError
 from sweeper.evaluation.batching import Progress, run_in_batches
 from sweeper.evaluation.generation import as_found, chat_ids, context_length, default_batch_size, input_device
-from sweeper.evaluation.intervals import FloatArray
+from sweeper.evaluation.metrics.aggregates import FloatArray
 from sweeper.evaluation.rows import ChatExample, Example
 
 _BATCH_SHARE = 4

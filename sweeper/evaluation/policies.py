@@ -10,8 +10,8 @@ import numpy as np
 from sweeper.config.evaluation import TASK_METRICS, EvaluationConfig
 from sweeper.config.rewards import RewardSources
 from sweeper.config.technique import GRPO, RLOO
-from sweeper.evaluation.intervals import FloatArray
 from sweeper.evaluation.metrics import load_metric
+from sweeper.evaluation.metrics.aggregates import FloatArray
 from sweeper.evaluation.rows import Example, read_examples
 from sweeper.evaluation.scores import MetricScore, Scores
 from sweeper.evaluation.scoring import metric_score, part_of

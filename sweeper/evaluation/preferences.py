@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweeper.evaluation.intervals import FloatArray
+from sweeper.evaluation.metrics.aggregates import FloatArray
 from sweeper.evaluation.rows import Example, read_examples
 
 if TYPE_CHECKING:

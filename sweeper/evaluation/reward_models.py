@@ -9,8 +9,8 @@ import numpy as np
 
 from sweeper.evaluation.batching import Progress, run_in_batches
 from sweeper.evaluation.generation import as_found, context_length, default_batch_size
-from sweeper.evaluation.intervals import FloatArray
 from sweeper.evaluation.losses import token_row
+from sweeper.evaluation.metrics.aggregates import FloatArray
 from sweeper.evaluation.rows import Example
 from sweeper.training.score import scores
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.rewards import RewardSources
 from sweeper.config.technique import GRPO, RLOO, Technique
-from sweeper.evaluation.intervals import FloatArray
+from sweeper.evaluation.metrics.aggregates import FloatArray
 from sweeper.evaluation.policies import PolicyScorer
 from sweeper.evaluation.preferences import answers_in, implicit_rewards, log_likelihoods, preference_statistics
 from sweeper.evaluation.scores import Scores

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sweeper.evaluation.intervals import FloatArray, Interval
+from sweeper.evaluation.intervals import Interval
+from sweeper.evaluation.metrics.aggregates import FloatArray
 
 
 @dataclass(frozen=True)

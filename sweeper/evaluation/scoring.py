@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper.config.evaluation import LOSSES, EvaluationConfig
 from sweeper.errors import DataError
-from sweeper.evaluation.intervals import FloatArray, score_interval
+from sweeper.evaluation.intervals import score_interval
 from sweeper.evaluation.metrics import load_metric
+from sweeper.evaluation.metrics.aggregates import FloatArray
 from sweeper.evaluation.rows import Example, read_examples
 from sweeper.evaluation.scores import MetricScore, Scores
 

@@ -9,10 +9,8 @@ from typing import Any
 import datasets
 import evaluate
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
-"""Shapes are in the names: N examples, K statistics of each, R resamples or sets of examples."""
+from sweeper.evaluation.metrics.aggregates import FloatArray, mean
 
 
 class Metric(evaluate.Metric):
@@ -81,5 +79,4 @@ class MeanMetric(Metric):
 
     def aggregate(self, sums_RK: FloatArray, count: int) -> FloatArray:
         """Return the means, shape (R,)."""
-        means: FloatArray = sums_RK[:, 0] / count
-        return means
+        return mean(sums_RK, count)

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sweeper.errors import DataError
-from sweeper.evaluation.metrics.base import FloatArray, MeanMetric
+from sweeper.evaluation.metrics.aggregates import FloatArray
+from sweeper.evaluation.metrics.base import MeanMetric
 
 _INVALID = object()
 _MISSING = object()

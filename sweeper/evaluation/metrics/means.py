@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sweeper.evaluation.metrics.base import FloatArray, Metric
+from sweeper.evaluation.metrics.aggregates import FloatArray, mean
+from sweeper.evaluation.metrics.base import Metric
 
 
 class ExampleMean(Metric):
@@ -22,5 +23,4 @@ class ExampleMean(Metric):
 
     def aggregate(self, sums_RK: FloatArray, count: int) -> FloatArray:
         """Return the means, shape (R,)."""
-        means: FloatArray = sums_RK[:, 0] / count
-        return means
+        return mean(sums_RK, count)

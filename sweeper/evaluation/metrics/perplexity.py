@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sweeper.evaluation.metrics.base import FloatArray, Metric
+from sweeper.evaluation.metrics.aggregates import FloatArray, per_token, perplexity
+from sweeper.evaluation.metrics.base import Metric
 
 
 class TokenLoss(Metric):
@@ -25,8 +26,7 @@ class TokenLoss(Metric):
 
     def aggregate(self, sums_RK: FloatArray, count: int) -> FloatArray:
         """Return the losses per token, shape (R,)."""
-        losses: FloatArray = sums_RK[:, 0] / sums_RK[:, 1]
-        return losses
+        return per_token(sums_RK, count)
 
 
 class Perplexity(TokenLoss):
@@ -36,6 +36,4 @@ class Perplexity(TokenLoss):
 
     def aggregate(self, sums_RK: FloatArray, count: int) -> FloatArray:
         """Return the perplexities, shape (R,); infinite where the loss is beyond what a float's exponential holds."""
-        with np.errstate(over="ignore"):
-            perplexities: FloatArray = np.exp(super().aggregate(sums_RK, count))
-        return perplexities
+        return perplexity(sums_RK, count)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import sacrebleu
 
-from sweeper.evaluation.metrics.base import FloatArray, Metric
+from sweeper.evaluation.metrics.aggregates import FloatArray, corpus_metric, corpus_scores
+from sweeper.evaluation.metrics.base import Metric
 
 
 class _SacreMetric(Metric):
@@ -24,11 +25,11 @@ class _SacreMetric(Metric):
 
     def aggregate(self, sums_RK: FloatArray, count: int) -> FloatArray:
         """Return the corpus scores, shape (R,), divided by 100."""
-        return _scores(self._corpus, sums_RK)
+        return corpus_scores(self._corpus, sums_RK)
 
-    def example_scores(self, statistics_NK: FloatArray) -> FloatArray:
+    def examplecorpus_scores(self, statistics_NK: FloatArray) -> FloatArray:
         """Return the sentence scores, shape (N,), divided by 100."""
-        return _scores(self._sentence, statistics_NK)
+        return corpus_scores(self._sentence, statistics_NK)
 
 
 class BLEU(_SacreMetric):
@@ -42,7 +43,7 @@ class BLEU(_SacreMetric):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self._corpus = sacrebleu.BLEU(force=True)
+        self._corpus = corpus_metric("bleu")
         self._sentence = sacrebleu.BLEU(effective_order=True, force=True)
 
 
@@ -53,9 +54,4 @@ class ChrF(_SacreMetric):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self._corpus = self._sentence = sacrebleu.CHRF()
-
-
-def _scores(metric: Any, sums_RK: FloatArray) -> FloatArray:
-    percent = [metric._compute_score_from_stats(sums).score for sums in sums_RK.tolist()]
-    return np.minimum(np.array(percent, dtype=np.float64) / 100, 1.0)  # rounding may pass 1
+        self._corpus = self._sentence = corpus_metric("chrf")
