@@ -165,7 +165,9 @@ def bars(of: Snapshot, most: int = MOST_BARS) -> pd.DataFrame:
         lanes[lane : lane + 1] = [ended]
         rows.append((trial.number, f"{clean(trial.device)}, slot {lane}", trial.started_at, ended))
     table = pd.DataFrame.from_records(rows, columns=["trial", "lane", "begun", "ended"])
-    return table.merge(of.table, on="trial").sort_values("lane", kind="stable")
+    whole = table.merge(of.table, on="trial")
+    order = [f"{clean(device)}, slot {lane}" for device, lanes in sorted(busy.items()) for lane in range(len(lanes))]
+    return whole.sort_values("lane", key=lambda of_lane: of_lane.map(order.index), kind="stable")
 
 
 def rungs(of: Snapshot) -> tuple[int, ...]:

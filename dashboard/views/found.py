@@ -103,7 +103,7 @@ def parameters(study: Study) -> None:
         st.subheader("Front")
         parts.figure(charts.front(picture), "front")
         return
-    _importances(study, picture, complete)
+    names = _importances(study, picture, complete) or names
     st.subheader("One by one")
     selection.chart(charts.slices(picture, names[:_COLUMNS], picked), "slices")
     _pairs(picture, names)
@@ -119,13 +119,15 @@ def parameters(study: Study) -> None:
         selection.table(study.trials, "trials", column_config=parts.number_formats(study.trials))
 
 
-def _importances(study: Study, picture: charts.Study, complete: int) -> None:
+def _importances(study: Study, picture: charts.Study, complete: int) -> list[str]:
+    """Show the importances; return the names of the hyperparameters, the most important first."""
     if complete < 4:
-        return
+        return []
     st.subheader("Importance")
     figure = study.snapshot.once(("importances", complete), lambda: charts.importances(picture))
     parts.figure(figure, "importances")
     st.caption("How much of what sets the best trials apart each hyperparameter accounts for (PED-ANOVA).")
+    return [str(name) for name in reversed(figure.data[0].y)]
 
 
 def _pairs(picture: charts.Study, names: list[str]) -> None:

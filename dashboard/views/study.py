@@ -62,7 +62,7 @@ def _standing(study: data.Study) -> None:
     }
     with st.container(horizontal=True):
         for label, value in shown.items():
-            st.metric(label, value, border=True, width=150 if len(value) < 12 else 190)
+            st.metric(label, value, border=True, width=max(130, 40 + 14 * len(value)))
     st.progress(min(1.0, standing.done / max(1, standing.n_trials)))
     st.text("\n".join(_facts(study)))
 
