@@ -219,14 +219,14 @@ def tag(names: Iterable[str], tags: Iterable[str], actor: str) -> None:
         UserError: If a tag cannot be one.
     """
     words = valid_tags(tags)
-    with home.database() as database:
+    with home.changing() as database:
         for name in names:
             database.studies.set_tags(name, words, _action(actor, "tag", name, f"tags: {', '.join(words) or 'none'}"))
 
 
 def archive(names: Iterable[str], *, archived: bool, actor: str) -> None:
     """Put studies out of sight, or back into sight."""
-    with home.database() as database:
+    with home.changing() as database:
         for name in names:
             word = "archive" if archived else "unarchive"
             database.studies.archive(name, _action(actor, word, name, f"{word}d"), archived=archived)

@@ -11,7 +11,7 @@ from sweeper.store.connection import BUSY_TIMEOUT_S, Sessions, sqlite_engine
 from sweeper.store.evaluations import Evaluations
 from sweeper.store.events import Events
 from sweeper.store.metrics import Metrics
-from sweeper.store.schema import prepare
+from sweeper.store.schema import prepare, require_current
 from sweeper.store.studies import Studies
 from sweeper.store.trials import Trials
 
@@ -45,20 +45,27 @@ class Database:
         self.actions = Actions(sessions)
 
     @classmethod
-    def open(cls, path: Path, *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Database:
+    def open(
+        cls, path: Path, *, create: bool, read_only: bool = False, busy_timeout_s: float = BUSY_TIMEOUT_S
+    ) -> Database:
         """Open the database at ``path`` and bring it to the current schema.
 
         Args:
             path: The SQLite file.
             create: Whether to make the file where there is none.
+            read_only: Whether to change nothing in the file, its schema included.
             busy_timeout_s: How long to wait for other processes' writes.
 
         Raises:
-            DatabaseError: If it is no database of ours, is from a newer sweeper, or cannot be used; nothing changed.
+            DatabaseError: If it is no database of ours, is from a newer sweeper (read only: from an older one too), or
+                cannot be used; nothing changed.
         """
         path = path.absolute()
-        prepare(path, create=create, busy_timeout_s=busy_timeout_s)
-        return cls(Sessions(path, sqlite_engine(path, busy_timeout_s=busy_timeout_s)))
+        if read_only:
+            require_current(path, busy_timeout_s=busy_timeout_s)
+        else:
+            prepare(path, create=create, busy_timeout_s=busy_timeout_s)
+        return cls(Sessions(path, sqlite_engine(path, busy_timeout_s=busy_timeout_s, read_only=read_only)))
 
     def close(self) -> None:
         """Close every connection."""
