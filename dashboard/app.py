@@ -24,11 +24,13 @@ PAGES = {
 
 st.set_page_config(page_title="sweeper", layout="wide")
 page = st.navigation(PAGES)
+user = session.user()
 with st.sidebar:
-    user = session.user()
     st.caption("Home")
     st.text(home.home_folder())
-    st.caption(f"Signed in as {user.role}")
+    st.caption(f":material/person: {user.role}")
     st.text(home.clean(user.name))
+    if user.signed_in:
+        st.html('<a href="/logout" target="_self">Sign out</a>')
 with parts.explained():
     page.run()
