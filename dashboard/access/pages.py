@@ -23,7 +23,8 @@ main { width: 100%; max-width: 25rem; background: var(--card); border: 1px solid
 .brand path { fill: none; stroke: var(--mark); stroke-width: 2.5; stroke-linecap: round; stroke-linejoin: round; }
 h1 { margin: 0 0 .25rem; font-size: 1.5rem; line-height: 1.25; }
 p { margin: 0 0 1.25rem; color: var(--soft); overflow-wrap: anywhere; }
-p.bad { background: var(--bad-back); color: var(--bad); border-radius: .5rem; padding: .6rem .8rem; }
+p.bad { background: var(--bad-back); color: var(--bad); border-radius: .5rem; padding: .6rem .8rem;
+  margin-top: 1rem; }
 label { display: block; margin: 0 0 .35rem; font-weight: 600; font-size: .925rem; }
 input { width: 100%; margin: 0 0 1.1rem; padding: .65rem .75rem; font: inherit; color: inherit;
   background: var(--back); border: 1px solid var(--line); border-radius: .5rem; }
