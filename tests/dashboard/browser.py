@@ -189,10 +189,15 @@ def settled(page: Page) -> None:
     page.wait_for_selector(state, timeout=READY_MS)
 
 
-def shot(page: Page, name: str, theme: str) -> Path:
-    """Keep a picture of the whole page in ``light`` or ``dark``, in the folder that SWEEPER_SCREENSHOTS names."""
+def pictures() -> Path:
+    """Return the folder for pictures, which SWEEPER_SCREENSHOTS names."""
     folder = Path(os.environ.get("SWEEPER_SCREENSHOTS") or Path(tempfile.gettempdir()) / "sweeper-screenshots")
     folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def shot(page: Page, name: str, theme: str) -> Path:
+    """Keep a picture of the whole page in ``light`` or ``dark``."""
     page.emulate_media(color_scheme="dark" if theme == "dark" else "light", reduced_motion="reduce")
     settled(page)
     before = page.viewport_size or SCREEN
@@ -202,7 +207,7 @@ def shot(page: Page, name: str, theme: str) -> Path:
         ].map(part => part.scrollHeight))"""
     page.set_viewport_size({"width": before["width"], "height": max(before["height"], int(page.evaluate(tallest)))})
     settled(page)
-    path = folder / f"{name}-{theme}.png"
+    path = pictures() / f"{name}-{theme}.png"
     page.screenshot(path=path, animations="disabled")
     page.set_viewport_size(before)
     return path
