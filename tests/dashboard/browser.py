@@ -115,7 +115,7 @@ def wait_until(holds: Callable[[], object], what: str, seconds: float = ANSWERS_
 @contextmanager
 def serving(home: Home, log: Path, **options: str | int) -> Iterator[Served]:
     """Run ``sweeper dashboard`` on a home; ``options`` are further ones of it, ``ssl_cert`` being ``--ssl-cert``."""
-    port = free_port()
+    port = int(options.pop("port", 0)) or free_port()
     flags = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     command = [sys.executable, "-m", "sweeper", "dashboard", "--no-browser", "--port", str(port), *flags]
     environment = {**os.environ, "SWEEPER_HOME": str(home.folder)}
