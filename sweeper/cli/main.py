@@ -52,6 +52,7 @@ COMMANDS = {
     "adapters": Lazy("sweeper.cli.adapters", "adapters", "List, show, promote, archive and verify adapters."),
     "models": Lazy("sweeper.cli.models", "models", "List, fetch and remove base models."),
     "dashboard": Lazy("sweeper.cli.dashboard", "dashboard", "Show the studies and adapters of this home in a browser."),
+    "users": Lazy("sweeper.cli.users", "users", "Say who may use the dashboard, and what they may do there."),
     "doctor": Lazy("sweeper.cli.doctor", "doctor", "Say what this machine has, and what the missing parts would give."),
 }
 """Every command by name, in the order of the help."""
