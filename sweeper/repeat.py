@@ -34,7 +34,9 @@ def study_file_of(home: Home, database: Database, study: str, number: int) -> st
         config = StudyConfig.model_validate(record.config)
         spec = TrialSpec.model_validate_json(paths.trial(number).spec.read_text(encoding="utf-8"))
     except ValidationError as error:
-        raise StudyStateError(f"study {study!r} was run by another version of sweeper, whose settings differ") from error
+        raise StudyStateError(
+            f"study {study!r} was run by another version of sweeper, whose settings differ"
+        ) from error
     sources = spec.reward_sources
     return single_study(
         config,

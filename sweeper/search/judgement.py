@@ -202,12 +202,10 @@ class _Judge:
             f"{f' by {min_delta:g}' if min_delta else ''}."
         )
         threshold = self._sign * (before + min_delta)
-        return Judgement(
-            progress, self._sign * after, None, (), None, None, threshold, pruned, _ended(words, pruned)
-        )
+        return Judgement(progress, self._sign * after, None, (), None, None, threshold, pruned, _ended(words, pruned))
 
     def _bounds(self, progress: int, pruner: config.ThresholdPruner) -> Judgement | None:
-        if progress <= self._trial.warmup_end and pruner.start == 0 or progress < round(100 * pruner.start):
+        if progress < round(100 * pruner.start):
             return None
         value = self._trial.reports[progress].value
         low = -math.inf if pruner.lower is None else pruner.lower
@@ -253,7 +251,9 @@ class _Judge:
 
     def _losses(self, progress: int) -> list[float]:
         """Return the trial's values up to a point in order, smaller is better, without those that are no number."""
-        values = (self._sign * self._trial.reports[step].value for step in sorted(self._trial.reports) if step <= progress)
+        values = (
+            self._sign * self._trial.reports[step].value for step in sorted(self._trial.reports) if step <= progress
+        )
         return [value for value in values if not math.isnan(value)]
 
     def _of_same_length(self, progress: int) -> list[Contestant]:

@@ -103,7 +103,9 @@ def _contestant(trial: TrialRecord, points: Iterable[MetricPoint]) -> Contestant
     steps = warmup(total, parameters.get("warmup_steps"), parameters.get("warmup_ratio"))
     reports: dict[int, Report] = {}
     for point in points:
-        if total and math.isfinite(point.value):  # the search keeps no other values, and of two at one per cent the first
+        if total and math.isfinite(
+            point.value
+        ):  # the search keeps no other values, and of two at one per cent the first
             reports.setdefault(percent(point.step / total), Report(point.value, _reported_at(trial, point)))
     dropped = trial.outcome in (Outcome.FAILED, Outcome.INTERRUPTED)
     complete = trial.outcome is Outcome.COMPLETE
