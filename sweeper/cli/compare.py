@@ -35,7 +35,7 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Also write a report: a file that ends in .md or .html.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Compare trials and adapters: scores in pairs, what differs, a verdict in words."""
+    """Compare trials and adapters: scores in pairs, a verdict in words."""
     with Database.open(Home.current().database, create=False) as database:
         found = side_by_side(find_subjects(database, subjects), reference=reference, metric=metric)
         if out is not None:

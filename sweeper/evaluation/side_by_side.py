@@ -141,7 +141,8 @@ def side_by_side(subjects: Sequence[Subject], *, reference: str | None = None, m
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Return p-values corrected for their number.
 
-    Holm 1979, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics 6. The chance that any of several true null hypotheses is rejected stays below the level, whatever their dependence.
+    Holm 1979, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics 6. The
+    chance that any of several true null hypotheses is rejected stays below the level, whatever their dependence.
     """
     corrected: dict[str, float] = {}
     largest = 0.0
