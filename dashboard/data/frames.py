@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
-from statistics import fmean
 from typing import Any
 
 import pandas as pd
 
 from sweeper.cli.output import clean
 from sweeper.config.trial import Outcome
-from sweeper.store import Evaluation, Event, Example, MetricPoint, TrialRecord
+from sweeper.store import Evaluation, Event, Example, TrialRecord
 
 BASE = "base model"
 _TRIAL = ("trial", "outcome", "value", "kind", "steps", "planned steps", "seconds", "reason")
@@ -37,10 +37,31 @@ def hyperparameters(found: Iterable[TrialRecord]) -> pd.DataFrame:
     """Return the hyperparameters of trials, a row a trial; TRL's own fields begin with ``trl.``."""
     rows = []
     for trial in found:
-        own = {name: value for name, value in trial.parameters.items() if name != "trl"}
-        further = {f"trl.{name}": value for name, value in (trial.parameters.get("trl") or {}).items()}
-        rows.append({_named(name): value for name, value in (own | further).items()})
-    return frame(rows, [])
+        further = trial.parameters.get("trl")
+        own = trial.parameters
+        if isinstance(further, Mapping):
+            own = {name: value for name, value in own.items() if name != "trl"}
+            own |= {f"trl.{name}": value for name, value in further.items()}
+        rows.append(own)
+    table = pd.DataFrame.from_records(rows)
+    for name in table.columns:
+        if table[name].dtype == object or isinstance(table[name].dtype, pd.StringDtype):
+            table[name] = _cells(table[name])
+    return table.rename(columns=_named)
+
+
+def _cells(values: pd.Series[Any]) -> pd.Series[Any]:
+    """Return values as cells; most are the same few ones, which are cleaned once."""
+    known: dict[Any, Any] = {}
+    cells = []
+    for value in values:
+        if isinstance(value, str):
+            if value not in known:
+                known[value] = cell(value)
+            cells.append(known[value])
+        else:
+            cells.append(None if isinstance(value, float) and math.isnan(value) else cell(value))
+    return pd.Series(cells, index=values.index, dtype=object)
 
 
 def _named(name: str) -> str:
@@ -50,33 +71,48 @@ def _named(name: str) -> str:
 
 def varied(parameters: pd.DataFrame) -> list[str]:
     """Return the names of the hyperparameters that differ between trials."""
-    return [name for name in parameters if parameters[name].map(repr).nunique() > 1]
+    return [name for name in parameters if _differs(parameters[name])]
 
 
-def constant(parameters: pd.DataFrame) -> str:
+def _differs(values: pd.Series[Any]) -> bool:
+    if values.dtype == object:
+        return bool(values.map(repr).nunique() > 1)
+    return bool(values.nunique(dropna=False) > 1)
+
+
+def constant(parameters: pd.DataFrame, different: list[str]) -> str:
     """Return the hyperparameters that do not differ, as one line."""
     if parameters.empty:
         return ""
-    same = parameters.drop(columns=varied(parameters)).iloc[0].dropna()
+    same = parameters.drop(columns=different).iloc[0].dropna()
     return ", ".join(f"{name} {value}" for name, value in same.items())
 
 
-def trials(found: Iterable[TrialRecord], parameters: pd.DataFrame) -> pd.DataFrame:
+def trials(found: Iterable[TrialRecord], parameters: pd.DataFrame, different: list[str]) -> pd.DataFrame:
     """Return trials with how they ended and why, and the hyperparameters that differ between them."""
     rows = [
-        {
-            "trial": trial.number,
-            "outcome": outcome(trial),
-            "value": trial.value,
-            "kind": trial.kind.value if trial.confirms is None else f"again as {trial.confirms}",
-            "steps": trial.steps,
-            "planned steps": trial.total_steps,
-            "seconds": trial.train_seconds,
-            "reason": trial.reason,
-        }
+        (
+            trial.number,
+            outcome(trial),
+            trial.value,
+            _kind(trial),
+            trial.steps,
+            trial.total_steps,
+            trial.train_seconds,
+            trial.reason,
+        )
         for trial in found
     ]
-    return frame(rows, _TRIAL).join(parameters[varied(parameters)])
+    table = pd.DataFrame.from_records(rows, columns=list(_TRIAL))
+    table["value"] = table["value"].astype(float)
+    table["reason"] = _cells(table["reason"].astype(object))
+    return table.join(parameters[different])
+
+
+def _kind(trial: TrialRecord) -> str:
+    if trial.confirms is not None:
+        return f"again as {trial.confirms}"
+    return trial.kind.value if trial.clones is None else f"clone of {trial.clones}"
 
 
 def outcome(trial: TrialRecord) -> str:
@@ -84,41 +120,38 @@ def outcome(trial: TrialRecord) -> str:
     return "running" if trial.outcome is None else trial.outcome.value
 
 
-def leaders(found: Iterable[TrialRecord], parameters: pd.DataFrame, direction: str) -> pd.DataFrame:
+def leaders(table: pd.DataFrame, different: list[str], direction: str) -> pd.DataFrame:
     """Rank configurations as the search does: the stable, then the confirmed, then by the mean over their seeds.
 
     Args:
-        found: All trials of a study; those of the same hyperparameters are one configuration.
-        parameters: Their hyperparameters, a row a trial.
+        table: All trials of a study; those of the same hyperparameters are one configuration.
+        different: The hyperparameters that differ between them.
         direction: ``minimize`` or ``maximize``.
     """
-    groups: dict[str, list[tuple[int, TrialRecord]]] = {}
-    for place, trial in enumerate(found):
-        groups.setdefault(json.dumps(trial.parameters, sort_keys=True), []).append((place, trial))
-    rows, places = [], []
-    for group in groups.values():
-        done = [trial for _, trial in group if trial.value is not None]
-        if done:
-            rows.append(_leader(done, sum(trial.outcome is Outcome.DIVERGED for _, trial in group), direction))
-            places.append(group[0][0])
-    ranked = frame(rows, _LEADER)
-    ranked = ranked.join(parameters.iloc[places][varied(parameters)].reset_index(drop=True))
+    of = table.assign(
+        done=table["value"].notna(),
+        broken=table["outcome"] == Outcome.DIVERGED.value,
+        again=table["kind"].str.startswith("again") & table["value"].notna(),
+    )
+    whole = of.groupby([of[name].map(repr) for name in different] or [0] * len(of), sort=False, dropna=False)
+    group = whole.ngroup()
+    done = of[of["done"]].groupby(group[of["done"]], sort=False)
+    ranked = pd.DataFrame(
+        {
+            "trial": done["trial"].first(),
+            "mean": done["value"].mean(),
+            "seeds": done["value"].count(),
+            "diverged": of.groupby(group)["broken"].sum(),
+            "best seed": done["value"].min() if direction == "minimize" else done["value"].max(),
+            "confirmed": done["again"].any(),
+        }
+    ).dropna(subset=["trial"])
+    first = of.groupby(group, sort=False)[different].first() if different else pd.DataFrame(index=ranked.index)
+    ranked = ranked.join(first).astype({"trial": int, "seeds": int, "diverged": int})
     better = ranked["mean"] if direction == "minimize" else -ranked["mean"]
     order = ranked.assign(unstable=ranked["diverged"] > 0, single=~ranked["confirmed"].astype(bool), better=better)
     order = order.sort_values(["unstable", "single", "better", "trial"])
     return ranked.loc[order.index].drop(columns="confirmed").reset_index(drop=True)
-
-
-def _leader(done: list[TrialRecord], diverged: int, direction: str) -> dict[str, Any]:
-    values = [trial.value for trial in done if trial.value is not None]
-    return {
-        "trial": done[0].number,
-        "mean": fmean(values),
-        "seeds": len(values),
-        "diverged": diverged,
-        "best seed": min(values) if direction == "minimize" else max(values),
-        "confirmed": any(trial.confirms is not None for trial in done),
-    }
 
 
 def scores(evaluations: Iterable[Evaluation]) -> pd.DataFrame:
@@ -138,10 +171,10 @@ def events(found: Iterable[Event]) -> pd.DataFrame:
     return frame(rows, ["at (UTC)", "kind", "trial", "message"])
 
 
-def points(found: Iterable[MetricPoint]) -> pd.DataFrame:
-    """Return what trials reported: ``trial``, ``step``, ``metric``, ``value``; values may be NaN or infinite."""
-    rows = [{"trial": p.number, "step": p.step, "metric": p.name, "value": p.value} for p in found]
-    return frame(rows, ["trial", "step", "metric", "value"])
+def points(found: list[tuple[int, int, str, float | None, float | None]]) -> pd.DataFrame:
+    """Return what trials reported: ``trial``, ``step``, ``metric``, ``value``, ``seconds``; values may be infinite."""
+    table = pd.DataFrame.from_records(found, columns=["trial", "step", "metric", "value", "seconds"])
+    return table.astype({"value": float, "seconds": float})
 
 
 def pairs(base: Iterable[Example], tuned: Iterable[Example], metric: str) -> pd.DataFrame:

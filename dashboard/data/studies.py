@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pandas as pd
+import yaml
 from sweeper_dashboard.data import frames, home
+from sweeper_dashboard.data.snapshots import Snapshot, snapshot
 
 from sweeper.cli.output import clean
 from sweeper.config.evaluation import direction
-from sweeper.store import StudyRecord, StudyState, TrialRecord
+from sweeper.paths import Home, is_held
+from sweeper.store import Action, Database, StudyRecord, StudyState, TrialRecord
+from sweeper.tags import valid_tags
+
+__all__ = ["StudyState"]
+
+SPARKS = 40
+"""Points of a sparkline."""
+
+LATEST_EVENTS = 500
+
+_ALIVE = (StudyState.RUNNING, StudyState.PAUSED)
+_OPEN = ("running", "interrupted", "paused")
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What the test split says of the study's best trial beside its base model.
+
+    Attributes:
+        low: Lower end of the interval of the difference.
+        high: Its upper end.
+    """
+
+    metric: str
+    trial: int
+    score: float
+    base: float | None
+    difference: float | None
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -20,6 +54,7 @@ class Standing:
 
     Attributes:
         name: As stored; clean it before it is shown.
+        state: Interrupted also where its process was killed and could not say so.
         metric: Decides the search, on the validation split.
         direction: ``minimize`` or ``maximize``.
         objectives: Further aims, all to be small; with any there is no single best trial.
@@ -28,10 +63,16 @@ class Standing:
         n_trials: Trials in the budget.
         outcomes: How many trials ended in which way; ``running`` for those that have not.
         best: The best single value; optimistic, as the best of many is lucky.
+        best_so_far: The best value after each complete trial, thinned out.
+        proof: What the test split says; None before the search has ended.
         epochs: Epochs trained by all trials.
         max_epochs: No trial starts beyond these; None for no limit.
-        train_seconds: Wall-clock seconds that trials trained.
+        train_seconds: Seconds of the device that trials trained; of trials that share passes each one's part.
+        tokens: Training tokens seen.
         timeout_s: No trial starts later than this in a run; None for no limit.
+        eta_s: Seconds until the search ends if it goes on as since its last start; None where that is not known.
+        tags: Words that people gave it, as stored.
+        archived: Whether it was put out of sight.
     """
 
     name: str
@@ -44,17 +85,23 @@ class Standing:
     n_trials: int
     outcomes: dict[str, int]
     best: float | None
+    best_so_far: tuple[float, ...]
+    proof: Proof | None
     epochs: float
     max_epochs: float | None
     train_seconds: float
+    tokens: int
     timeout_s: float | None
+    eta_s: float | None
     started_at: datetime
     ended_at: datetime | None
+    tags: tuple[str, ...]
+    archived: bool
 
     @property
     def running(self) -> bool:
-        """Whether the study says that it runs; a killed process cannot take that back."""
-        return self.state is StudyState.RUNNING
+        """Whether a process runs it now, paused or not."""
+        return self.state in _ALIVE
 
 
 @dataclass(frozen=True)
@@ -62,26 +109,53 @@ class Study:
     """One study as its page shows it.
 
     Attributes:
-        trials: Every trial, with the hyperparameters that differ.
-        leaders: Configurations with a complete trial, best first.
-        varied: Names of the hyperparameters that differ between trials.
-        constant: The other hyperparameters as one line.
+        snapshot: Its trials at the moment it was read.
         scores: Final scores of the base model and of trials, with intervals.
         registered: (adapter and version, trial number) of every version this study gave.
-        searched: The preset, and why it was picked.
-        file_text: The study file as it was run.
+        events: The latest of what happened.
     """
 
     standing: Standing
-    trials: pd.DataFrame
-    leaders: pd.DataFrame
-    varied: list[str]
-    constant: str
+    snapshot: Snapshot
     scores: pd.DataFrame
     registered: tuple[tuple[str, int], ...]
     events: pd.DataFrame
-    searched: str
-    file_text: str
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """Every trial, with the hyperparameters that differ."""
+        return self.snapshot.table
+
+    @property
+    def leaders(self) -> pd.DataFrame:
+        """Configurations with a complete trial, best first."""
+        return self.snapshot.leaders
+
+    @property
+    def varied(self) -> list[str]:
+        """Names of the hyperparameters that differ between trials."""
+        return self.snapshot.varied
+
+    @property
+    def constant(self) -> str:
+        """The other hyperparameters as one line."""
+        return frames.constant(self.snapshot.parameters, self.varied)
+
+    @property
+    def searched(self) -> str:
+        """The preset, and why it was picked."""
+        space = self.snapshot.record.space
+        return clean("\n".join([f"preset: {space.get('preset')}", *map(str, space.get("reasons", ()))]))
+
+    @property
+    def file_text(self) -> str:
+        """The study file as it was run."""
+        return clean(self.snapshot.record.file_text)
+
+    @property
+    def resolved(self) -> str:
+        """The study with every default, as YAML."""
+        return clean(yaml.safe_dump(self.snapshot.record.config, sort_keys=False, allow_unicode=True))
 
     def scored(self, split: str) -> list[int]:
         """Return the trials scored on ``split``: registered ones first, then in validation order."""
@@ -99,7 +173,7 @@ def study_names() -> list[str]:
 def studies() -> list[Standing]:
     """Return where every study stands, the one started last first."""
     with home.database() as database:
-        found = [_standing(record, database.trials.all(record.name)) for record in database.studies.all()]
+        found = [_standing(database, snapshot(database, record)) for record in database.studies.all()]
     return sorted(found, key=lambda standing: standing.started_at, reverse=True)
 
 
@@ -110,29 +184,24 @@ def study(name: str) -> Study:
         StudyStateError: If there is none of that name; names the nearest.
     """
     with home.database() as database:
-        record, found = database.studies.get(name), database.trials.all(name)
-        evaluations, events = database.evaluations.all(name), database.events.all(name)
+        of = snapshot(database, database.studies.get(name))
+        evaluations, events = database.evaluations.all(name), database.events.all(name, limit=LATEST_EVENTS)
         adapters = database.adapters.all()
-    standing, parameters = _standing(record, found), frames.hyperparameters(found)
-    reasons = [f"preset: {record.space.get('preset')}", *map(str, record.space.get("reasons", ()))]
+        standing = _standing(database, of)
     return Study(
         standing=standing,
-        trials=frames.trials(found, parameters),
-        leaders=frames.leaders(found, parameters, standing.direction),
-        varied=frames.varied(parameters),
-        constant=frames.constant(parameters),
+        snapshot=of,
         scores=frames.scores(evaluations),
         registered=tuple((clean(f"{a.name} v{a.version}"), a.number) for a in adapters if a.study == name),
         events=frames.events(events),
-        searched=clean("\n".join(reasons)),
-        file_text=clean(record.file_text),
     )
 
 
-def curves(name: str, numbers: Iterable[int]) -> pd.DataFrame:
-    """Return all that the given trials reported: ``trial``, ``step``, ``metric``, ``value``."""
+def curves(name: str, numbers: Collection[int], metrics: Collection[str] = ()) -> pd.DataFrame:
+    """Return what the given trials reported: ``trial``, ``step``, ``metric``, ``value``, ``seconds``."""
     with home.database() as database:
-        return frames.points(point for number in numbers for point in database.metrics.get(name, number=number))
+        found = database.metrics.curves(name, list(numbers), metrics)
+    return frames.points(found)
 
 
 def examples(name: str, number: int, split: str, metric: str) -> pd.DataFrame:
@@ -143,28 +212,128 @@ def examples(name: str, number: int, split: str, metric: str) -> pd.DataFrame:
         return frames.pairs(base, database.evaluations.examples(name, number, split), metric)
 
 
-def _standing(record: StudyRecord, found: tuple[TrialRecord, ...]) -> Standing:
+def tag(names: Iterable[str], tags: Iterable[str], actor: str) -> None:
+    """Replace the tags of studies.
+
+    Raises:
+        UserError: If a tag cannot be one.
+    """
+    words = valid_tags(tags)
+    with home.database() as database:
+        for name in names:
+            database.studies.set_tags(name, words, _action(actor, "tag", name, f"tags: {', '.join(words) or 'none'}"))
+
+
+def archive(names: Iterable[str], *, archived: bool, actor: str) -> None:
+    """Put studies out of sight, or back into sight."""
+    with home.database() as database:
+        for name in names:
+            word = "archive" if archived else "unarchive"
+            database.studies.archive(name, _action(actor, word, name, f"{word}d"), archived=archived)
+
+
+def _action(actor: str, kind: str, study: str, message: str) -> Action:
+    return Action(at=datetime.now(UTC), actor=actor, kind=kind, message=message, study=study)
+
+
+def _standing(database: Database, of: Snapshot) -> Standing:
     # The stored configuration may be of another version of sweeper: only what is shown is read.
+    record, found = of.record, of.trials.values()
     evaluation, search = record.config.get("evaluation", {}), record.config.get("search", {})
-    metric = str(evaluation.get("metric"))
-    values = [trial.value for trial in found if trial.value is not None]
-    ended = [frames.outcome(trial) for trial in found]
-    best = min if direction(metric) == "minimize" else max
+    state = _state(record)
+    outcomes = Counter(frames.outcome(trial) for trial in found)
+    n_trials = search.get("n_trials", len(found))
+    best = _best_so_far([trial.value for trial in found if trial.value is not None], of.direction)
     return Standing(
         name=record.name,
-        state=record.state,
-        metric=clean(metric),
-        direction=direction(metric),
+        state=state,
+        metric=clean(of.metric),
+        direction=of.direction,
         objectives=tuple(clean(name) for name in evaluation.get("objectives", ())),
         goal=evaluation.get("goal"),
-        done=sum(outcome not in ("running", "interrupted", "paused") for outcome in ended),
-        n_trials=search.get("n_trials", len(found)),
-        outcomes={outcome: ended.count(outcome) for outcome in dict.fromkeys(ended)},
-        best=best(values, default=None),
+        done=sum(count for outcome, count in outcomes.items() if outcome not in _OPEN),
+        n_trials=n_trials,
+        outcomes=dict(outcomes),
+        best=best[-1] if best else None,
+        best_so_far=_thinned(best),
+        proof=_proof(database, record, evaluation),
         epochs=sum(trial.epochs_trained for trial in found),
         max_epochs=search.get("max_epochs_total"),
         train_seconds=sum(trial.train_seconds for trial in found),
+        tokens=sum(trial.tokens for trial in found),
         timeout_s=search.get("timeout"),
+        eta_s=_eta_s(record, found, n_trials, search.get("timeout")) if state is StudyState.RUNNING else None,
         started_at=record.started_at,
         ended_at=record.ended_at,
+        tags=tuple(record.tags),
+        archived=record.archived_at is not None,
     )
+
+
+def _state(record: StudyRecord) -> StudyState:
+    """Return the study's state; one whose process was killed is interrupted, whatever it last wrote."""
+    killed = record.state in _ALIVE and not is_held(Home.current().study(record.name))
+    return StudyState.INTERRUPTED if killed else record.state
+
+
+def _best_so_far(values: Sequence[float], direction: str) -> list[float]:
+    found = pd.Series(values, dtype=float)
+    return list(found.cummin() if direction == "minimize" else found.cummax())
+
+
+def _thinned(values: Sequence[float]) -> tuple[float, ...]:
+    """Return at most ``SPARKS`` of the values, evenly spread, the last among them."""
+    if len(values) <= SPARKS:
+        return tuple(values)
+    return tuple(values[round(place * (len(values) - 1) / (SPARKS - 1))] for place in range(SPARKS))
+
+
+def _eta_s(record: StudyRecord, found: Collection[TrialRecord], n_trials: int, timeout_s: float | None) -> float | None:
+    """Return the seconds until the last trial ends, at the pace since the study was last started.
+
+    A trial that runs counts by the part of its steps that it has taken. The time limit ends the search earlier.
+    """
+    elapsed_s = (datetime.now(UTC) - record.started_at).total_seconds()
+    ended = [trial for trial in found if trial.outcome is not None and not trial.outcome.is_open]
+    recent = sum(trial.finished_at is not None and trial.finished_at >= record.started_at for trial in ended)
+    under_way = sum(trial.steps / trial.total_steps for trial in found if trial.outcome is None and trial.total_steps)
+    if recent + under_way <= 0:
+        return None
+    pace_s = elapsed_s / (recent + under_way)
+    left_s = max(0.0, n_trials - len(ended) - under_way) * pace_s
+    return left_s if timeout_s is None else min(left_s, max(0.0, timeout_s - elapsed_s))
+
+
+def _proof(database: Database, record: StudyRecord, evaluation: dict[str, Any]) -> Proof | None:
+    """Return the registered trial's score on the first test metric, else the best one's, beside its base's."""
+    if record.state in _ALIVE:
+        return None
+    metric = next(iter(evaluation.get("metrics", ())), None)
+    found = [of for of in database.evaluations.all(record.name) if of.split == "test"]
+    scores = {(of.number, of.base): score for of in found for score in of.scores if score.metric == metric}
+    tuned = {key: score for key, score in scores.items() if key[0] is not None}
+    if metric is None or not tuned:
+        return None
+    winners = [adapter.number for adapter in database.adapters.all() if adapter.study == record.name]
+    choose = min if direction(metric) == "minimize" else max
+    (number, base), score = choose(
+        ((key, score) for key, score in tuned.items() if not winners or key[0] in winners),
+        key=lambda item: item[1].score,
+        default=next(iter(tuned.items())),
+    )
+    assert number is not None
+    bare = scores.get((None, base))
+    return Proof(
+        metric=clean(metric),
+        trial=number,
+        score=score.score,
+        base=None if bare is None else bare.score,
+        difference=score.diff_to_base,
+        low=score.diff_low,
+        high=score.diff_high,
+    )
+
+
+def remaining(eta_s: float) -> str:
+    """Return a duration as people say it."""
+    return str(timedelta(seconds=round(eta_s)))

@@ -35,8 +35,8 @@ class Events:
             event.data = None if data is None else dict(data)
             session.add(event)
 
-    def all(self, study: str, *, number: int | None = None) -> tuple[Event, ...]:
-        """Return the events of a study, or of one of its trials, oldest first.
+    def all(self, study: str, *, number: int | None = None, limit: int | None = None) -> tuple[Event, ...]:
+        """Return the events of a study, or of one of its trials, oldest first; with ``limit`` only so many of the last.
 
         Raises:
             StudyStateError: If there is no such study.
@@ -45,4 +45,5 @@ class Events:
             query = select(*columns(EventRow, Event)).where(EventRow.study_id == study_id(session, study))
             if number is not None:
                 query = query.where(EventRow.number == number)
-            return tuple(Event(*row) for row in session.execute(query.order_by(EventRow.id)))
+            rows = session.execute(query.order_by(EventRow.id.desc()).limit(limit))
+            return tuple(Event(*row) for row in rows)[::-1]

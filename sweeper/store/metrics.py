@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from numbers import Real
 from typing import Any
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import Float, bindparam, func, select, type_coerce, update
 from sqlalchemy.dialects.sqlite import insert
 
 from sweeper.errors import DatabaseError, StudyStateError
@@ -73,15 +73,8 @@ class Metrics:
                 [{"trial": key, "step": step} for key, step in reached.items()],
             )
 
-    def get(
-        self,
-        study: str,
-        *,
-        number: int | None = None,
-        name: str | None = None,
-        numbers: Collection[int] | None = None,
-    ) -> tuple[MetricPoint, ...]:
-        """Return the metrics of a study by trial and step: all, or those of one trial, of several, or of one name.
+    def get(self, study: str, *, number: int | None = None, name: str | None = None) -> tuple[MetricPoint, ...]:
+        """Return the metrics of a study by trial and step, all or those of one trial or one name.
 
         Raises:
             StudyStateError: If there is no such study.
@@ -92,8 +85,6 @@ class Metrics:
             query = query.where(TrialRow.study_id == study_id(session, study))
             if number is not None:
                 query = query.where(TrialRow.number == number)
-            if numbers is not None:
-                query = query.where(TrialRow.number.in_(numbers))
             if name is not None:
                 query = query.where(MetricRow.name == name)
             rows = session.execute(query.order_by(TrialRow.number, MetricRow.step, MetricRow.name))
@@ -118,6 +109,31 @@ class Metrics:
             query = query.join(TrialRow).join(at, (at.c.trial_id == MetricRow.trial_id) & (at.c.step == MetricRow.step))
             rows = session.execute(query.where(MetricRow.name == name).order_by(TrialRow.number))
             return tuple(MetricPoint(*row) for row in rows)
+
+    def curves(
+        self, study: str, numbers: Collection[int], names: Collection[str] = ()
+    ) -> list[tuple[int, int, str, float | None, float | None]]:
+        """Return (trial number, step, name, value, seconds) of some trials, by trial and step; NaN comes as None.
+
+        Plain rows of the database: a chart of many trials needs hundreds of thousands of them.
+
+        Args:
+            study: The study.
+            numbers: Its trials.
+            names: Only these metrics; all where it is empty.
+
+        Raises:
+            StudyStateError: If there is no such study.
+        """
+        with self._sessions.reading() as session:
+            chosen = TrialRow.study_id == study_id(session, study), TrialRow.number.in_(numbers)
+            value = type_coerce(MetricRow.value, Float)
+            query = select(TrialRow.number, MetricRow.step, MetricRow.name, value, MetricRow.seconds)
+            query = query.join(TrialRow, TrialRow.id == MetricRow.trial_id).where(*chosen)
+            if names:
+                query = query.where(MetricRow.name.in_(names))
+            rows = session.execute(query.order_by(TrialRow.number, MetricRow.step))
+            return [tuple(row) for row in rows]
 
 
 def _checked(number: int, step: int, name: str, value: Any, seconds: float | None = None) -> MetricPoint:

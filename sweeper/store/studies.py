@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import select
@@ -10,9 +11,9 @@ from sqlalchemy import select
 from sweeper import __version__
 from sweeper.errors import StudyStateError
 from sweeper.store.connection import Sessions
-from sweeper.store.records import StudyRecord, StudyState
+from sweeper.store.records import Action, StudyRecord, StudyState
 from sweeper.store.rows import changed_study, columns, now, study_id
-from sweeper.store.tables import EventRow, StudyRow
+from sweeper.store.tables import ActionRow, EventRow, StudyRow
 
 
 class Studies:
@@ -96,23 +97,25 @@ class Studies:
         with self._sessions.writing() as session:
             session.get_one(StudyRow, changed_study(session, name)[0]).config = dict(config)
 
-    def set_tags(self, name: str, tags: Sequence[str]) -> None:
-        """Replace the tags of a study.
+    def set_tags(self, name: str, tags: Sequence[str], action: Action) -> None:
+        """Replace the tags of a study, and store who did so.
 
         Raises:
             StudyStateError: If there is no such study.
         """
         with self._sessions.writing() as session:
             session.get_one(StudyRow, changed_study(session, name)[0]).tags = list(tags)
+            session.add(ActionRow(**asdict(action)))
 
-    def archive(self, name: str, *, archived: bool) -> None:
-        """Put a study out of sight, or back into sight; nothing of it is deleted.
+    def archive(self, name: str, action: Action, *, archived: bool) -> None:
+        """Put a study out of sight, or back into sight, and store who did so; nothing of the study is deleted.
 
         Raises:
             StudyStateError: If there is no such study.
         """
         with self._sessions.writing() as session:
             session.get_one(StudyRow, changed_study(session, name)[0]).archived_at = now() if archived else None
+            session.add(ActionRow(**asdict(action)))
 
     def set_state(self, name: str, state: StudyState) -> None:
         """Say that a study runs again, is paused, was interrupted or has finished; the change is kept as an event too.

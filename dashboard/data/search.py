@@ -1,0 +1,181 @@
+"""What the charts of a study take: some of its trials where all would be too many, and curves over any axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Sequence
+from datetime import UTC, datetime
+from html import escape
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sweeper_dashboard.data import frames, home
+from sweeper_dashboard.data.snapshots import Snapshot
+
+from sweeper.cli.output import clean
+from sweeper.search.picture import Picture
+from sweeper.store import TrialRecord
+
+MOST_POINTS = 4_000
+"""Points of a chart: more take a browser long to draw, and nobody tells them apart."""
+
+MOST_IN_PICTURE = 800
+MOST_BARS = 1_000
+MOST_AT_RUNGS = 600
+_BEST_SHARE = 0.25
+_LONGEST_TEXT = 40
+
+
+def sampled(numbers: Sequence[int], most: int, first: Iterable[int] = ()) -> list[int]:
+    """Return at most ``most`` of the trials, in order: those of ``first``, and others evenly spread."""
+    chosen = dict.fromkeys(number for number in first if number in set(numbers))
+    chosen = dict.fromkeys(list(chosen)[:most])
+    others = [number for number in numbers if number not in chosen]
+    room = most - len(chosen)
+    if len(others) > room:
+        places = np.linspace(0, len(others) - 1, room).round().astype(int) if room > 0 else []
+        others = [others[place] for place in places]
+    return sorted({*chosen, *others})
+
+
+def some(of: Snapshot, most: int, selected: Collection[int] = ()) -> pd.DataFrame:
+    """Return at most ``most`` complete trials: selected ones, the best, and others evenly spread."""
+    table = of.table
+    done = table[table["value"].notna()]
+    best = done.sort_values("value", ascending=of.direction == "minimize")["trial"]
+    chosen = sampled(done["trial"].tolist(), most, [*selected, *best[: int(most * _BEST_SHARE)]])
+    return done[done["trial"].isin(chosen)]
+
+
+def best_so_far(of: Snapshot, most: int = MOST_POINTS) -> pd.Series[Any]:
+    """Return the best value until each trial, by trial number; where there are too many, only its changes."""
+    done = of.table[of.table["value"].notna()].set_index("trial")["value"]
+    best = done.cummin() if of.direction == "minimize" else done.cummax()
+    if len(best) > most:
+        best = best[(best != best.shift()) | (best.index == best.index[-1])]
+    return best
+
+
+def picture(of: Snapshot, names: Sequence[str], selected: Collection[int] = (), most: int = MOST_IN_PICTURE) -> Picture:
+    """Return complete trials as Optuna's charts take them."""
+    chosen = some(of, most, selected)["trial"]
+    evaluation = of.record.config.get("evaluation", {})
+    return Picture(
+        [of.trials[int(number)] for number in chosen],
+        names,
+        metric=clean(of.metric),
+        direction=of.direction,
+        objectives=evaluation.get("objectives", ()),
+        text=_text,
+    )
+
+
+def _text(value: Any) -> str:
+    shown = clean(value)
+    return escape(shown if len(shown) <= _LONGEST_TEXT else shown[:_LONGEST_TEXT] + "…", quote=False)
+
+
+def drawable(of: Snapshot) -> list[str]:
+    """Return the hyperparameters that complete trials differ in, as trials hold them: TRL's own are left out."""
+    held = {name for trial in of.trials.values() for name in trial.parameters} if of.trials else set()
+    return [name for name in of.varied if name in held]
+
+
+def metric_names(of: Snapshot, numbers: Sequence[int]) -> list[str]:
+    """Return what trials report, the deciding metric first."""
+    points = curve_rows(of, numbers[:8])
+    return sorted(set(points["metric"]), key=lambda name: (name != of.metric, name))
+
+
+def curve_rows(of: Snapshot, numbers: Collection[int], metrics: Collection[str] = ()) -> pd.DataFrame:
+    """Return what trials reported: ``trial``, ``step``, ``metric``, ``value``, ``seconds``."""
+    with home.database() as database:
+        return frames.points(database.metrics.curves(of.record.name, [int(n) for n in numbers], metrics))
+
+
+def curves(
+    of: Snapshot, metric: str, selected: Sequence[int], most_points: int = MOST_POINTS
+) -> tuple[pd.DataFrame, int]:
+    """Return the curves to draw, with a column for every axis, and how many trials reported anything.
+
+    The selected, the running, the best and the latest come first; of the others some, evenly spread. Long curves are
+    thinned.
+    """
+    table = of.table
+    numbers = table.loc[table["steps"] > 0, "trial"].tolist()
+    running = table.loc[table["outcome"] == "running", "trial"]
+    first = [*selected, *running, *of.leaders["trial"][:12], *reversed(numbers[-8:])]
+    chosen = sampled(numbers, _curves_at_once(of, most_points), first)
+    rows = curve_rows(of, chosen, [metric])
+    return _thinned(with_axes(of, rows), most_points), len(numbers)
+
+
+def _curves_at_once(of: Snapshot, most_points: int) -> int:
+    """Return how many curves fit, each with at least 20 points or as many as it has."""
+    points = int(of.record.config.get("evaluation", {}).get("points", 20))
+    return max(20, most_points // max(10, min(points, 40)))
+
+
+def _thinned(rows: pd.DataFrame, most: int) -> pd.DataFrame:
+    """Return rows with every n-th point of each curve, and the last of each."""
+    stride = math.ceil(len(rows) / most) if len(rows) > most else 1
+    if stride == 1:
+        return rows
+    place = rows.groupby("trial").cumcount(ascending=False)
+    return rows[place % stride == 0]
+
+
+def with_axes(of: Snapshot, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows with ``epoch``, ``tokens`` and ``time`` beside their ``step``.
+
+    Epochs and tokens are spread evenly over a trial's steps. Where seconds were not stored, so is its training time.
+    """
+    per = {number: _per_step(of.trials[number]) for number in rows["trial"].unique() if number in of.trials}
+    each = rows["trial"].map(lambda number: per.get(number, (math.nan,) * 3))
+    epochs, tokens, seconds = (each.map(lambda of_trial, at=at: of_trial[at]) for at in range(3))
+    return rows.assign(
+        epoch=rows["step"] * epochs,
+        tokens=rows["step"] * tokens,
+        time=rows["seconds"].fillna(rows["step"] * seconds),
+    )
+
+
+def _per_step(trial: TrialRecord) -> tuple[float, float, float]:
+    """Return the epochs, tokens and seconds of a step."""
+    epochs = trial.parameters.get("epochs")
+    total = trial.total_steps or math.nan
+    taken = trial.steps or math.nan
+    planned = epochs / total if isinstance(epochs, int | float) else math.nan
+    return planned, (trial.tokens or math.nan) / taken, (trial.train_seconds or math.nan) / taken
+
+
+def bars(of: Snapshot, most: int = MOST_BARS) -> pd.DataFrame:
+    """Return when the latest trials trained, each on a lane: the first of its device's slots that was free."""
+    now = datetime.now(UTC)
+    rows, busy = [], {}
+    for trial in list(of.trials.values())[-most:]:
+        ended = trial.finished_at or now
+        lanes = busy.setdefault(trial.device, [])
+        lane = next((place for place, until in enumerate(lanes) if until <= trial.started_at), len(lanes))
+        lanes[lane : lane + 1] = [ended]
+        rows.append((trial.number, f"{clean(trial.device)}, slot {lane}", trial.started_at, ended))
+    table = pd.DataFrame.from_records(rows, columns=["trial", "lane", "begun", "ended"])
+    return table.merge(of.table, on="trial").sort_values("lane", kind="stable")
+
+
+def reached(of: Snapshot, rungs: Sequence[int], selected: Collection[int] = ()) -> pd.DataFrame:
+    """Return what trials had at each rung: ``trial``, ``rung``, ``value``, ``went on``."""
+    table = of.table
+    begun = table.loc[(table["planned steps"] > 0) & (table["steps"] > 0), "trial"].tolist()
+    chosen = sampled(begun, MOST_AT_RUNGS, [*selected, *of.leaders["trial"][:50]])
+    rows = curve_rows(of, chosen, [of.metric]).merge(table[["trial", "planned steps", "steps"]], on="trial")
+    rows = rows.assign(percent=(100 * rows["step"] / rows["planned steps"]).round())
+    found = []
+    for rung, after in pairwise([*rungs, 101]):
+        there = rows[rows["percent"] >= rung].drop_duplicates("trial")
+        further = rows[rows["percent"] >= after].drop_duplicates("trial")["trial"] if after <= 100 else ()
+        ends = there["steps"] >= there["planned steps"] if after > 100 else there["trial"].isin(further)
+        found.append(there.assign(rung=rung, **{"went on": ends})[["trial", "rung", "value", "went on"]])
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["trial", "rung", "value", "went on"])

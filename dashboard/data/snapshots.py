@@ -1,0 +1,99 @@
+"""The trials of a study, read once; after that only what changed since, told by the study's change counter."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+from sweeper_dashboard.data import frames
+
+from sweeper.config.evaluation import direction
+from sweeper.store import Database, StudyRecord, TrialRecord
+
+MOST_TRIALS = 200_000
+"""Trials kept in memory over all studies; those of studies that were looked at longest ago go first."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A study and its trials at one moment.
+
+    Attributes:
+        record: The study.
+        trials: Its trials by number, in order.
+    """
+
+    record: StudyRecord
+    trials: Mapping[int, TrialRecord]
+
+    @property
+    def metric(self) -> str:
+        """The metric that decides the search."""
+        return str(self.record.config.get("evaluation", {}).get("metric"))
+
+    @property
+    def direction(self) -> str:
+        """Which way the metric is better, ``minimize`` or ``maximize``."""
+        return direction(self.metric)
+
+    @cached_property
+    def parameters(self) -> pd.DataFrame:
+        """The hyperparameters, a row a trial."""
+        return frames.hyperparameters(self.trials.values())
+
+    @cached_property
+    def varied(self) -> list[str]:
+        """Names of the hyperparameters that differ between trials."""
+        return frames.varied(self.parameters)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """Every trial with how it ended, and the hyperparameters that differ."""
+        return frames.trials(self.trials.values(), self.parameters, self.varied)
+
+    @cached_property
+    def leaders(self) -> pd.DataFrame:
+        """Configurations with a complete trial, best first."""
+        return frames.leaders(self.table, self.varied, self.direction)
+
+
+class _Kept:
+    """The snapshots in memory, shared by all sessions of the server."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._snapshots: OrderedDict[tuple[Path, str, datetime], Snapshot] = OrderedDict()
+
+    def of(self, database: Database, record: StudyRecord) -> Snapshot:
+        key = database.path, record.name, record.created_at
+        with self._lock:
+            former = self._snapshots.get(key)
+        if former is not None and former.record.changes == record.changes:
+            return former
+        since = former.record.changes if former is not None else 0
+        changed = {trial.number: trial for trial in database.trials.all(record.name, since=since)}
+        if former is None or changed.keys() <= former.trials.keys():
+            trials = {**(former.trials if former is not None else {}), **changed}
+        else:
+            trials = dict(sorted({**former.trials, **changed}.items()))
+        found = Snapshot(record, trials)
+        with self._lock:
+            self._snapshots[key] = found
+            self._snapshots.move_to_end(key)
+            while len(self._snapshots) > 1 and sum(len(kept.trials) for kept in self._snapshots.values()) > MOST_TRIALS:
+                self._snapshots.popitem(last=False)
+        return found
+
+
+_KEPT = _Kept()
+
+
+def snapshot(database: Database, record: StudyRecord) -> Snapshot:
+    """Return a study with its trials, from memory where nothing changed since they were read."""
+    return _KEPT.of(database, record)
