@@ -92,11 +92,9 @@ def _best(found: SideBySide, metric: str, best: str) -> str:
 def _held_against(found: SideBySide, key: str, against: Against) -> str:
     interval = against.difference.interval
     amount = f"{against.difference.value:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"
-    verdict = {
-        "better": "better",
-        "worse": "worse",
-        "undecided": "which cannot be told from chance",
-    }[against.verdict]
+    few = len(found.subject(key).examples) < FEWEST_EXAMPLES
+    chance = "of too few examples to tell" if few else "which cannot be told from chance"
+    verdict = chance if against.verdict == "undecided" else against.verdict
     return f"{key} minus {found.reference}: {amount}, {verdict} (corrected p = {against.corrected_p:.3f})."
 
 
