@@ -22,7 +22,11 @@ PAGES = {
     ],
 }
 
-st.set_page_config(page_title="sweeper", layout="wide")
+STYLE = ".stMainBlockContainer { padding: 3rem 2rem 4rem; } [data-testid=stSidebarHeader] { height: 2.5rem; }"
+"""Less white around the page than Streamlit leaves, so that a laptop's screen shows a chart and a table."""
+
+st.set_page_config(page_title="sweeper", layout="wide", initial_sidebar_state=220)
+st.html(f"<style>{STYLE}</style>")
 page = st.navigation(PAGES)
 with st.sidebar:
     user = session.user()

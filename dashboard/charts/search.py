@@ -142,9 +142,10 @@ def timeline(bars: pd.DataFrame, names: Sequence[str], selected: Collection[int]
             hovertemplate="%{text}<br>%{base|%H:%M:%S}<extra></extra>",
         )
     figure.update_xaxes(type="date", title="UTC")
-    figure.update_yaxes(autorange="reversed", type="category")
-    lanes = bars["lane"].nunique()
-    return picked_out(laid_out(figure, 130 + 34 * lanes, barmode="overlay", bargap=0.25), selected)
+    lanes = list(dict.fromkeys(bars["lane"]))
+    order = {"categoryorder": "array", "categoryarray": lanes}
+    figure.update_yaxes(autorange="reversed", type="category", **order)
+    return picked_out(laid_out(figure, 130 + 34 * len(lanes), barmode="overlay", bargap=0.25), selected)
 
 
 def rungs(reached: pd.DataFrame, metric: str, selected: Collection[int] = ()) -> go.Figure:

@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import TypeAdapter
 from sweeper_dashboard.data import frames, home
 from sweeper_dashboard.data.snapshots import Snapshot
 
 from sweeper.cli.output import clean
+from sweeper.config.search import Pruner
 from sweeper.search.picture import Picture
+from sweeper.search.pruners import rungs as pruner_rungs
 from sweeper.store import TrialRecord
 
 MOST_POINTS = 4_000
@@ -162,7 +165,15 @@ def bars(of: Snapshot, most: int = MOST_BARS) -> pd.DataFrame:
         lanes[lane : lane + 1] = [ended]
         rows.append((trial.number, f"{clean(trial.device)}, slot {lane}", trial.started_at, ended))
     table = pd.DataFrame.from_records(rows, columns=["trial", "lane", "begun", "ended"])
-    return table.merge(of.table, on="trial").sort_values("lane", kind="stable")
+    whole = table.merge(of.table, on="trial")
+    order = [f"{clean(device)}, slot {lane}" for device, lanes in sorted(busy.items()) for lane in range(len(lanes))]
+    return whole.sort_values("lane", key=lambda of_lane: of_lane.map(order.index), kind="stable")
+
+
+def rungs(of: Snapshot) -> tuple[int, ...]:
+    """Return where the study's pruner compares trials, in per cent of their training."""
+    pruner = of.record.config.get("search", {}).get("pruner")
+    return pruner_rungs(TypeAdapter(Pruner).validate_python(pruner))
 
 
 def reached(of: Snapshot, rungs: Sequence[int], selected: Collection[int] = ()) -> pd.DataFrame:

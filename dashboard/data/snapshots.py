@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pandas as pd
 from sweeper_dashboard.data import frames
 
 from sweeper.config.evaluation import direction
 from sweeper.store import Database, StudyRecord, TrialRecord
+
+T = TypeVar("T")
 
 MOST_TRIALS = 200_000
 """Trials kept in memory over all studies; those of studies that were looked at longest ago go first."""
@@ -27,10 +30,20 @@ class Snapshot:
     Attributes:
         record: The study.
         trials: Its trials by number, in order.
+        made: What was made of it and takes long to make.
     """
 
     record: StudyRecord
     trials: Mapping[int, TrialRecord]
+
+    made: dict[Hashable, Any] = field(default_factory=dict, compare=False)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what ``make`` made of this snapshot, made once a key."""
+        if key not in self.made:
+            self.made[key] = make()
+        found: T = self.made[key]
+        return found
 
     @property
     def metric(self) -> str:

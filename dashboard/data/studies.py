@@ -239,11 +239,10 @@ def _action(actor: str, kind: str, study: str, message: str) -> Action:
 def _standing(database: Database, of: Snapshot) -> Standing:
     # The stored configuration may be of another version of sweeper: only what is shown is read.
     record, found = of.record, of.trials.values()
+    spent = of.once("spent", lambda: _spent(of))
     evaluation, search = record.config.get("evaluation", {}), record.config.get("search", {})
     state = _state(record)
-    outcomes = Counter(frames.outcome(trial) for trial in found)
     n_trials = search.get("n_trials", len(found))
-    best = _best_so_far([trial.value for trial in found if trial.value is not None], of.direction)
     return Standing(
         name=record.name,
         state=state,
@@ -251,22 +250,47 @@ def _standing(database: Database, of: Snapshot) -> Standing:
         direction=of.direction,
         objectives=tuple(clean(name) for name in evaluation.get("objectives", ())),
         goal=evaluation.get("goal"),
-        done=sum(count for outcome, count in outcomes.items() if outcome not in _OPEN),
+        done=sum(count for outcome, count in spent.outcomes.items() if outcome not in _OPEN),
         n_trials=n_trials,
-        outcomes=dict(outcomes),
-        best=best[-1] if best else None,
-        best_so_far=_thinned(best),
+        outcomes=spent.outcomes,
+        best=spent.best,
+        best_so_far=spent.best_so_far,
         proof=_proof(database, record, evaluation),
-        epochs=sum(trial.epochs_trained for trial in found),
+        epochs=spent.epochs,
         max_epochs=search.get("max_epochs_total"),
-        train_seconds=sum(trial.train_seconds for trial in found),
-        tokens=sum(trial.tokens for trial in found),
+        train_seconds=spent.train_seconds,
+        tokens=spent.tokens,
         timeout_s=search.get("timeout"),
         eta_s=_eta_s(record, found, n_trials, search.get("timeout")) if state is StudyState.RUNNING else None,
         started_at=record.started_at,
         ended_at=record.ended_at,
         tags=tuple(record.tags),
         archived=record.archived_at is not None,
+    )
+
+
+@dataclass(frozen=True)
+class _Spent:
+    """What the trials of a study add up to; the fields are ``Standing``'s."""
+
+    outcomes: dict[str, int]
+    best: float | None
+    best_so_far: tuple[float, ...]
+    epochs: float
+    train_seconds: float
+    tokens: int
+
+
+def _spent(of: Snapshot) -> _Spent:
+    found = of.trials.values()
+    best = _best_so_far([trial.value for trial in found if trial.value is not None], of.direction)
+    return _Spent(
+        outcomes=dict(Counter(frames.outcome(trial) for trial in found)),
+        best=best[-1] if best else None,
+        best_so_far=_thinned(best),
+        epochs=sum(trial.epochs_trained for trial in found),
+        train_seconds=sum(trial.train_seconds for trial in found),
+        tokens=sum(trial.tokens for trial in found),
     )
 
 

@@ -1,8 +1,8 @@
-"""What the pages share: errors as a page, plain tables, figures."""
+"""What the pages share: errors as a page, plain tables, figures, links."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 from sweeper_dashboard.data import home
+from sweeper_dashboard.data import studies as data
 
 
 @contextmanager
@@ -26,10 +27,33 @@ def explained() -> Iterator[None]:
         st.text(home.clean(error))
 
 
+def chosen_study(names: list[str]) -> str | None:
+    """Let a study be chosen, and keep it in the address; the one that the address names, or the latest, at first.
+
+    Raises:
+        StudyStateError: If the address names one that is not there; names the nearest.
+    """
+    wanted = st.query_params.get("study")
+    if wanted is not None and wanted not in names:
+        data.study(wanted)  # raises
+    if not names:
+        return None
+    place = names.index(wanted) if wanted is not None else 0
+    name = st.selectbox("Study", names, index=place, format_func=home.clean)
+    if wanted is not None and name != wanted:
+        st.query_params.pop("trials", None)  # they were the other one's
+    st.query_params["study"] = name
+    return name
+
+
+def number_formats(frame: pd.DataFrame) -> dict[str, Any]:
+    """Return column settings that show a frame's numbers with four digits."""
+    return {name: st.column_config.NumberColumn(format="%.4g") for name in frame.select_dtypes("float")}
+
+
 def table(frame: pd.DataFrame, **options: Any) -> Any:
     """Show a frame as plain text cells, its numbers with four digits; ``options`` are ``st.dataframe``'s."""
-    formats = {name: st.column_config.NumberColumn(format="%.4g") for name in frame.select_dtypes("float")}
-    return st.dataframe(frame, hide_index=True, column_config=formats, **options)
+    return st.dataframe(frame, hide_index=True, column_config=number_formats(frame), **options)
 
 
 def selected(frame: pd.DataFrame, key: str) -> int | None:
@@ -48,3 +72,18 @@ def texts(**blocks: str) -> None:
     for column, (heading, text) in zip(st.columns(len(blocks)), blocks.items(), strict=True):
         column.caption(heading.replace("_", " "))
         column.code(text or " ", language=None, wrap_lines=True)
+
+
+def link(label: str, page: str, query: Mapping[str, str], *, icon: str) -> None:
+    """Show a link to another page of the dashboard."""
+    st.page_link(f"views/{page}.py", label=label, icon=icon, query_params=dict(query), width="content")
+
+
+def proof(found: data.Proof) -> str:
+    """Return in words what the test split says of a trial beside its base model."""
+    words = f"test {found.metric}: trial {found.trial} {found.score:.3f}"
+    if found.base is not None:
+        words += f", base model {found.base:.3f}"
+    if found.difference is not None and found.low is not None and found.high is not None:
+        words += f" ({found.difference:+.3f}, 95 % interval {found.low:+.3f} to {found.high:+.3f})"
+    return words

@@ -1,18 +1,30 @@
-"""All studies of the home."""
+"""All studies of the home: what runs, what was found, what it cost."""
 
 from __future__ import annotations
 
 import pandas as pd
 import streamlit as st
+from sweeper_dashboard import session
 from sweeper_dashboard.data import home
 from sweeper_dashboard.data import studies as data
 from sweeper_dashboard.views import parts
 
 REFRESH_S = 5
+_COLUMNS = {
+    "study": st.column_config.TextColumn(width="medium", pinned=True),
+    "progress": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1, width="small"),
+    "course": st.column_config.LineChartColumn("best so far", width="small"),
+    "best": st.column_config.NumberColumn(format="%.4g"),
+    "test": st.column_config.NumberColumn("test score", format="%.3f", help="Of the winner, on the first test metric."),
+    "base": st.column_config.NumberColumn("base model", format="%.3f", help="On the same examples."),
+    "device-hours": st.column_config.NumberColumn(format="%.2f"),
+    "million tokens": st.column_config.NumberColumn(format="%.2f"),
+    "tags": st.column_config.ListColumn(),
+}
 
 
 def page() -> None:
-    """Show every study with its state; a click on a row opens it."""
+    """Show every study with its state; a ticked one can be opened, tagged or put away."""
     st.title("Studies")
     with parts.explained():
         running = any(study.running for study in data.studies())
@@ -24,25 +36,125 @@ def _list() -> None:
         found = data.studies()
         if not found:
             st.info("No study has been run in this home yet.")
+            st.code("sweeper run studies/quickstart.yaml", language=None)
             return
-        chosen = parts.selected(pd.DataFrame([_row(study) for study in found]), key="studies")
-        st.caption("Click the box before a row to open its study. The best value is the best of many, so it is lucky.")
-        if chosen is not None:
-            st.switch_page("views/study.py", query_params={"study": found[chosen].name})
+        _totals(found)
+        shown = _filtered(found)
+        if not shown:
+            st.info("No study fits these filters.")
+            return
+        rows = pd.DataFrame([_row(study) for study in shown])
+        picked = st.dataframe(
+            rows,
+            key="studies",
+            hide_index=True,
+            column_config=_COLUMNS,
+            on_select="rerun",
+            selection_mode=["multi-row", "single-cell"],
+            height=min(600, 40 + 35 * len(rows)),
+        ).selection
+        st.caption("Click a study to open it; tick the boxes to tag or archive. The best of many trials is lucky.")
+        if picked.cells and picked.cells[0][0] < len(shown):
+            st.switch_page("views/study.py", query_params={"study": shown[picked.cells[0][0]].name})
+        chosen = [shown[place] for place in picked.rows if place < len(shown)]
+        if chosen:
+            _actions(chosen)
+
+
+def _totals(found: list[data.Standing]) -> None:
+    shown = {
+        "Studies": f"{len(found):,}",
+        "Running": f"{sum(study.running for study in found):,}",
+        "Trials": f"{sum(sum(study.outcomes.values()) for study in found):,}",
+        "Device-hours": f"{sum(study.train_seconds for study in found) / 3600:,.1f}",
+        "Training tokens": _large(sum(study.tokens for study in found)),
+    }
+    with st.container(horizontal=True):
+        for label, value in shown.items():
+            st.metric(label, value, border=True, width=150)
+
+
+def _large(count: int) -> str:
+    for size, unit in ((1e9, "billion"), (1e6, "million")):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:,}"
+
+
+def _filtered(found: list[data.Standing]) -> list[data.Standing]:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        words = st.text_input("Search", key="search", bind="query-params", placeholder="name or tag", width=220)
+        states = st.pills(
+            "State",
+            [state.value for state in data.StudyState],
+            selection_mode="multi",
+            key="state",
+            bind="query-params",
+        )
+        tags = st.multiselect(
+            "Tags",
+            sorted({tag for study in found for tag in study.tags}),
+            format_func=home.clean,
+            key="tags",
+            width=240,
+        )
+        archived = st.toggle("Archived", key="archived", bind="query-params")
+    needle = (words or "").strip().casefold()
+    return [
+        study
+        for study in found
+        if study.archived == archived
+        and (not states or study.state.value in states)
+        and set(tags) <= set(study.tags)
+        and (not needle or any(needle in text.casefold() for text in (study.name, *study.tags)))
+    ]
 
 
 def _row(study: data.Standing) -> dict[str, object]:
+    proof = study.proof
     return {
         "study": home.clean(study.name),
         "state": study.state.value,
-        "trials": f"{study.done} of {study.n_trials}",
-        "outcomes": ", ".join(f"{count} {outcome}" for outcome, count in study.outcomes.items()),
+        "progress": min(1.0, study.done / max(1, study.n_trials)),
+        "trials": f"{study.done:,} of {study.n_trials:,}",
+        "time left": None if study.eta_s is None else data.remaining(study.eta_s),
         "metric": study.metric,
         "best": study.best,
-        "training minutes": study.train_seconds / 60,
+        "course": list(study.best_so_far),
+        "test": None if proof is None else proof.score,
+        "base": None if proof is None else proof.base,
+        "device-hours": study.train_seconds / 3600,
+        "million tokens": study.tokens / 1e6,
+        "tags": [home.clean(tag) for tag in study.tags],
         "started (UTC)": study.started_at,
         "ended (UTC)": study.ended_at,
     }
+
+
+def _actions(chosen: list[data.Standing]) -> None:
+    """Show what can be done with the ticked studies."""
+    user = session.user()
+    names = [study.name for study in chosen]
+    archived = all(study.archived for study in chosen)
+    with st.container(border=True):
+        st.text("Ticked: " + ", ".join(home.clean(name) for name in names))
+        if not user.may_edit:
+            st.caption("Viewers cannot tag or archive.")
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            tags = st.text_input(
+                "Tags, separated by commas",
+                value=", ".join(chosen[0].tags),
+                key=f"tags of {names}",
+                disabled=not user.may_edit,
+                width=320,
+            )
+            if st.button("Save tags", disabled=not user.may_edit, icon=":material/label:"):
+                data.tag(names, [tag for tag in tags.split(",") if tag.strip()], user.name)
+                st.rerun()
+            word, icon = ("Unarchive", ":material/unarchive:") if archived else ("Archive", ":material/archive:")
+            if st.button(word, disabled=not user.may_edit, icon=icon):
+                data.archive(names, archived=not archived, actor=user.name)
+                st.rerun()
 
 
 page()

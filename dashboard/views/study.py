@@ -1,24 +1,28 @@
-"""One study: budget, leaderboard, curves, what was pruned, hyperparameters, final scores and texts."""
+"""One study: where it stands, and what it found, section by section."""
 
 from __future__ import annotations
 
-import pandas as pd
 import streamlit as st
-from sweeper_dashboard.charts import study as charts
-from sweeper_dashboard.data import home
 from sweeper_dashboard.data import studies as data
-from sweeper_dashboard.views import parts
+from sweeper_dashboard.views import curves, final, found, parts, schedule, selection
 
 REFRESH_S = 5
-CURVES = 12
-"""Trials whose curves are drawn at once: more lines cannot be told apart."""
+SECTIONS = {
+    "Overview": found.overview,
+    "Curves": curves.section,
+    "Parameters": found.parameters,
+    "Schedule": schedule.section,
+    "Scores": final.scores,
+    "Texts": final.texts,
+    "Study file": final.origin,
+}
 
 
 def page() -> None:
     """Show the study that the address names, or the latest; refresh while it runs."""
     st.title("Study")
     with parts.explained():
-        name = _chosen(data.study_names())
+        name = parts.chosen_study(data.study_names())
         if name is None:
             st.info("No study has been run in this home yet.")
             return
@@ -26,52 +30,45 @@ def page() -> None:
         st.fragment(_study, run_every=REFRESH_S if running else None)(name, running)
 
 
-def _chosen(names: list[str]) -> str | None:
-    wanted = st.query_params.get("study")
-    if wanted is not None and wanted not in names:
-        data.study(wanted)  # raises, and names the nearest
-    if not names:
-        return None
-    place = names.index(wanted) if wanted is not None else 0
-    name = st.selectbox("Study", names, index=place, format_func=home.clean)
-    st.query_params["study"] = name
-    return name
-
-
 def _study(name: str, was_running: bool) -> None:
     with parts.explained():
         study = data.study(name)
         if study.standing.running != was_running:
             st.rerun()
-        _budget(study)
-        _under_way(study)
-        sections = {
-            "Leaderboard": _leaderboard,
-            "Curves": _curves,
-            "Pruned and failed": _ended_early,
-            "Hyperparameters": _hyperparameters,
-            "Final scores": _scores,
-            "Texts": _texts,
-            "Study file and events": _origin,
-        }
-        for tab, show in zip(st.tabs(list(sections)), sections.values(), strict=True):
-            with tab:
-                show(study)
+        _standing(study)
+        section = st.segmented_control(
+            "Section",
+            list(SECTIONS),
+            default="Overview",
+            required=True,
+            key="section",
+            bind="query-params",
+            label_visibility="collapsed",
+        )
+        _selected(name)
+        SECTIONS[section or "Overview"](study)
 
 
-def _budget(study: data.Study) -> None:
+def _standing(study: data.Study) -> None:
     standing = study.standing
-    epochs = f" of {standing.max_epochs:g}" if standing.max_epochs else ""
+    best = "none yet" if standing.best is None else f"{standing.best:.4g}"
     shown = {
         "State": standing.state.value,
-        "Trials": f"{standing.done} of {standing.n_trials}",
-        "Epochs trained": f"{standing.epochs:.1f}{epochs}",
-        "Training minutes": f"{standing.train_seconds / 60:.1f}",
-        "Best single value": "none yet" if standing.best is None else f"{standing.best:.4g}",
+        "Trials": f"{standing.done:,} of {standing.n_trials:,}",
+        "Best single value": best,
+        "Epochs trained": f"{standing.epochs:,.1f}" + (f" of {standing.max_epochs:g}" if standing.max_epochs else ""),
+        "Device-hours": f"{standing.train_seconds / 3600:,.2f}",
+        "Time left": "–" if standing.eta_s is None else data.remaining(standing.eta_s),
     }
-    for column, (label, value) in zip(st.columns(len(shown)), shown.items(), strict=True):
-        column.metric(label, value)
+    with st.container(horizontal=True):
+        for label, value in shown.items():
+            st.metric(label, value, border=True, width=max(130, 40 + 14 * len(value)))
     st.progress(min(1.0, standing.done / max(1, standing.n_trials)))
+    st.text("\n".join(_facts(study)))
+
+
+def _facts(study: data.Study) -> list[str]:
+    standing = study.standing
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in standing.outcomes.items()) or "no trial yet"
     lines = [f"{outcomes}; decided by {standing.metric} ({standing.direction}) on the validation split"]
     if standing.objectives:
@@ -81,126 +78,28 @@ def _budget(study: data.Study) -> None:
         lines.append(told.iloc[-1] if len(told) else f"goal: {standing.metric} of {standing.goal:g}")
     if standing.timeout_s:
         lines.append(f"no trial starts later than {standing.timeout_s / 60:g} minutes into a run")
+    if standing.proof is not None:
+        lines.append(parts.proof(standing.proof))
     if standing.state is data.StudyState.FINISHED and not study.registered:
         lines.append("no adapter of this study is registered")
-    lines += [f"registered as {version} from trial {number}" for version, number in study.registered]
-    st.text("\n".join(lines))
+    return lines + [f"registered as {version} from trial {number}" for version, number in study.registered]
 
 
-def _under_way(study: data.Study) -> None:
-    """Show the last reported numbers of the trials that have not ended, NaN included."""
-    points = data.curves(study.standing.name, _numbers(study.trials[study.trials["outcome"] == "running"]))
-    if not points.empty:
-        latest = points.drop_duplicates(["trial", "metric"], keep="last").pivot(
-            index="trial", columns="metric", values="value"
-        )
-        steps = points.groupby("trial")["step"].max().rename("at step")
-        st.caption("Under way: the last of every number reported")
-        parts.table(steps.to_frame().join(latest).reset_index())
-
-
-def _leaderboard(study: data.Study) -> None:
-    if study.leaders.empty:
-        st.info("No trial is complete yet.")
-        return
-    parts.table(study.leaders)
-    st.caption(
-        "Complete trials only. Configurations run again with fresh seeds come first, by the mean over their seeds, "
-        "because the best of many single values is lucky; any that diverged with another seed come last."
-    )
-    st.text(f"The same in all trials: {study.constant}")
-    parts.figure(charts.history(study.trials, study.standing.metric, study.standing.direction), "history")
-
-
-def _curves(study: data.Study) -> None:
-    left, right = st.columns(2)
-    pick = left.segmented_control("Trials", ["Best", "Latest"], default="Best", key="curves of")
-    leaders, latest = _numbers(study.leaders), _numbers(study.trials)[::-1]
-    running = _numbers(study.trials[study.trials["outcome"] == "running"])
-    numbers = list(dict.fromkeys([*running, *(latest if pick == "Latest" else leaders)]))[:CURVES]
-    points = data.curves(study.standing.name, numbers)
-    if points.empty:
-        st.info("Nothing has been reported yet.")
-        return
-    names = sorted(set(points["metric"]), key=lambda name: (name != study.standing.metric, name))
-    metric = right.selectbox("Metric", names, key="curve")
-    parts.figure(charts.curves(points, metric, leaders[0] if leaders else None), "curves")
-    st.caption(f"At most {CURVES} trials, running ones always; the leader is the thick line. Gaps: not finite.")
-
-
-def _ended_early(study: data.Study) -> None:
-    early = study.trials[~study.trials["outcome"].isin(["complete", "running"])]
-    if early.empty:
-        st.info("No trial was pruned or failed.")
-        return
-    first = ["trial", "outcome", "reason", "steps", "planned steps", "seconds"]
-    parts.table(early[[*first, *study.varied]])
-
-
-def _hyperparameters(study: data.Study) -> None:
-    if study.leaders.empty or not study.varied:
-        st.info("Once complete trials differ in a hyperparameter, it is drawn here against the value.")
-        return
-    parts.figure(charts.parameters(study.trials, study.varied, study.standing.metric), "parameters")
-    st.caption("Complete trials only: a pruned one's last value is of less training. Log axes from a decade on.")
-    with st.expander("All trials"):
-        parts.table(study.trials)
-
-
-def _scores(study: data.Study) -> None:
-    if study.scores.empty:
-        st.info("The best trials are scored when the search has ended.")
-        return
-    split = _split(study, "scores of")
-    scores = study.scores[study.scores["split"] == split].drop(columns=["trial", "split"])
-    parts.table(scores)
-    st.caption("Scores with bootstrap 95 % intervals.")
-    parts.figure(charts.intervals(scores, "score", "low", "high"), "scores")
-    paired = scores[scores["diff_to_base"].notna()]
-    if not paired.empty:
-        st.caption(
-            "Trial minus base model on the same examples, with 95 % intervals. One that touches the dotted line shows "
-            "no difference. Better is to the right; for eval_loss and perplexity to the left."
-        )
-        parts.figure(charts.intervals(paired, "diff_to_base", "diff_low", "diff_high", zero=True), "differences")
-
-
-def _texts(study: data.Study) -> None:
-    if study.scores.empty:
-        st.info("Generated texts are kept when the best trials are scored.")
-        return
-    split = _split(study, "texts of")
-    numbers = study.scored(split)
+def _selected(name: str) -> None:
+    """Show which trials are picked, and what can be done with them."""
+    numbers = selection.selected()
     if not numbers:
-        st.info("No trial has been scored.")
         return
-    left, right = st.columns(2)
-    number = left.selectbox("Trial", numbers, key="texts of trial")
-    metric = right.selectbox("Score", list(dict.fromkeys(study.scores["metric"])), key="texts by")
-    examples = data.examples(study.standing.name, number, split, metric)
-    if examples.empty:
-        st.info("No examples are kept of this trial.")
-        return
-    place = parts.selected(examples, key="examples") or 0
-    row = examples.iloc[place]
-    st.caption(f"Example {row['example']}; click the box before another row to see it whole.")
-    parts.texts(prompt=row["prompt"], reference=row["reference"])
-    parts.texts(base_model=row["base model"], trial=row["trial"])
-
-
-def _origin(study: data.Study) -> None:
-    st.text(study.searched)
-    st.code(study.file_text, language=None)
-    parts.table(study.events)
-
-
-def _numbers(trials: pd.DataFrame) -> list[int]:
-    return [int(number) for number in trials["trial"]]
-
-
-def _split(study: data.Study, key: str) -> str:
-    splits: list[str] = list(dict.fromkeys(study.scores["split"]))
-    return st.selectbox("Split", splits, key=key) if len(splits) > 1 else splits[0]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        shown = ", ".join(map(str, numbers[:12])) + (", …" if len(numbers) > 12 else "")
+        st.text(f"Picked: trial{'s' * (len(numbers) > 1)} {shown}", width="content")
+        if len(numbers) == 1:
+            query = {"study": name, "trial": str(numbers[0])}
+            parts.link("Open the trial", "trial", query, icon=":material/target:")
+        elif len(numbers) <= 8:
+            query = {"subjects": ",".join(f"{name}:{number}" for number in numbers)}
+            parts.link("Compare them", "compare", query, icon=":material/compare_arrows:")
+        st.button("Pick none", on_click=selection.clear, icon=":material/close:", type="tertiary")
 
 
 page()

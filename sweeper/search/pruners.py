@@ -90,6 +90,11 @@ class EqualProgressHyperband(BasePruner):
         self._brackets = Brackets(eta)
         self._pruners = [EqualProgressHalving(halving) for halving in self._brackets.halvings]
 
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """The rungs of all brackets."""
+        return tuple(sorted({rung for bracket in self._brackets for rung in bracket.rungs}))
+
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Tell whether the trial is too weak within its bracket."""
         bracket = self.bracket(trial)
@@ -141,6 +146,17 @@ def build_pruner(pruner: config.Pruner) -> BasePruner:
                 return FairPruner(wilcoxon(p_threshold=pruner.p_threshold, n_startup_steps=pruner.startup_steps))
             case config.NoPruner():
                 return optuna.pruners.NopPruner()
+
+
+def rungs(pruner: config.Pruner) -> tuple[int, ...]:
+    """Return where a pruner compares trials, in per cent of their training; nothing where it does so all the time."""
+    match build_pruner(pruner):
+        case EqualProgressHalving(rungs=found):
+            return found
+        case EqualProgressHyperband(rungs=found):
+            return found
+        case _:
+            return ()
 
 
 def _threshold(pruner: config.ThresholdPruner) -> BasePruner:

@@ -8,21 +8,27 @@ import random
 import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.distributions import distribution_to_json as as_json
 
+from sweeper.config.adapter import QLoRA
 from sweeper.config.data import DataConfig
+from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.model import ModelConfig
 from sweeper.config.search import SearchConfig
 from sweeper.config.space import Choice, FloatRange, IntRange
 from sweeper.config.study import StudyConfig
+from sweeper.config.technique import SFT
+from sweeper.config.trial import Hyperparameters, Outcome, TrialResult, TrialSpec
 from sweeper.paths import Home
 from sweeper.search.storage import open_storage
 from sweeper.search.study import Search
-from sweeper.store import Database
+from sweeper.store import Database, TrialKind
 
 STEPS = 150
 RUNGS = (34, 67)
@@ -206,6 +212,53 @@ def _write_to_sweeper(
 def _times(number: int) -> tuple[str, str]:
     begun = STARTED + timedelta(minutes=number)
     return tuple(f"{at:%Y-%m-%d %H:%M:%S.%f}" for at in (begun, begun + timedelta(seconds=60)))  # type: ignore[return-value]
+
+
+def add_trial(home: Home, name: str) -> None:
+    """Add a trial with a curve through sweeper's store and Optuna's, as a runner does."""
+    database, study = _opened(home, name)
+    trial = study.ask()
+    parameters = {"learning_rate": 1e-4, "lora_rank": 8, "batch_size": 8, "epochs": 1, "warmup_ratio": 0.01}
+    begun = datetime.now(UTC)
+    spec = TrialSpec(
+        study=name,
+        number=trial.number,
+        seed=trial.number,
+        model=ModelConfig(name="smollm2-135m"),
+        model_folder=home.folder,
+        technique=SFT(),
+        adapter=QLoRA(),
+        train=home.folder / "train.jsonl",
+        validation=home.folder / "validation.jsonl",
+        hyperparameters=Hyperparameters(**parameters),
+        evaluation=EvaluationConfig(),
+        device="cpu",
+        folder=home.folder / "trial",
+    )
+    database.trials.start(spec, TrialKind.SAMPLED, total_steps=STEPS)
+    for step in range(10, STEPS + 1, 10):
+        database.metrics.add(name, [(trial.number, step, {"eval_loss": 2 - step / STEPS}, float(step))])
+        trial.report(2 - step / STEPS, 100 * step // STEPS)
+    result = TrialResult(
+        number=trial.number,
+        outcome=Outcome.COMPLETE,
+        value=1.0,
+        steps=STEPS,
+        total_steps=STEPS,
+        started_at=begun.isoformat(),
+        finished_at=datetime.now(UTC).isoformat(),
+    )
+    database.trials.finish(name, result)
+    study.tell(trial, 1.0)
+
+
+@cache
+def _opened(home: Home, name: str) -> tuple[Database, optuna.Study]:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.load_study(
+        study_name=name, storage=open_storage(home.database), sampler=optuna.samplers.RandomSampler(seed=0)
+    )
+    return Database.open(home.database, create=False), study
 
 
 def large_home(folder: Path, trials: int = 10_000, points: int = 50) -> Home:

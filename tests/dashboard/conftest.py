@@ -29,7 +29,10 @@ def fill(home: Home) -> Iterator[Filler]:
 def show(home: Home) -> Callable[..., AppTest]:
     def run(page: str = "studies", **query: str) -> AppTest:
         """Open a page as an address would."""
-        app = AppTest.from_file(APP, default_timeout=20).run()
+        app = AppTest.from_file(APP, default_timeout=20)
+        if page == "studies":
+            app.query_params.update(query)
+        app.run()
         if page != "studies":
             app.switch_page(f"views/{page}.py")
             app.query_params.update(query)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import sweeper_dashboard
+from filelock import FileLock
 
 from sweeper.config.adapter import QLoRA
 from sweeper.config.data import DataConfig
@@ -64,6 +67,14 @@ class Filler:
             base_model_fingerprint="b" * 64,
         )
 
+    @contextmanager
+    def held(self, name: str = "itn") -> Iterator[None]:
+        """Hold the lock of a study as the process does that runs it."""
+        lock = self.home.study(name).lock
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):
+            yield
+
     def trial(
         self,
         number: int,
@@ -75,19 +86,21 @@ class Filler:
         reason: str | None = None,
         confirms: int | None = None,
         scheduler: str = "linear",
+        seed: int = 7,
+        batch_size: int = 8,
     ) -> None:
         trl = {"optim": scheduler, "adam_beta2": 0.99}
         spec = TrialSpec(
             study=study,
             number=number,
-            seed=7,
+            seed=seed,
             model=ModelConfig(name="smollm2-135m"),
             model_folder=self.home.folder,
             technique=SFT(),
             adapter=QLoRA(),
             train=self.home.folder / "train.jsonl",
             validation=self.home.folder / "validation.jsonl",
-            hyperparameters=Hyperparameters(learning_rate=learning_rate, batch_size=8, epochs=1, trl=trl),
+            hyperparameters=Hyperparameters(learning_rate=learning_rate, batch_size=batch_size, epochs=1, trl=trl),
             evaluation=EvaluationConfig(),
             device="cpu",
             folder=self.home.folder / "trial",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import pytest
 from filled_home import APP, HOSTILE
@@ -11,7 +12,7 @@ from sweeper_dashboard.data import home as homes
 from sweeper_dashboard.data import studies as data
 
 from sweeper.config.trial import Outcome
-from sweeper.errors import StudyStateError
+from sweeper.errors import StudyStateError, UserError
 
 
 def test_no_database_is_said_and_none_is_made(home):
@@ -24,7 +25,8 @@ def test_studies_stand_with_what_they_spent_the_latest_first(fill):
     fill.whole("first")
     fill.study("second")
     fill.trial(0, None, study="second")
-    second, first = data.studies()
+    with fill.held("second"):
+        second, first = data.studies()
     assert (second.name, second.running, second.done, second.best) == ("second", True, 0, None)
     assert (first.name, first.running, first.done, first.n_trials, first.best) == ("first", False, 5, 6, 1.2)
     assert first.outcomes == {"complete": 3, "pruned": 1, "diverged": 1}
@@ -131,9 +133,51 @@ def test_no_control_characters_leave(fill):
     assert "\x1b" not in text and "\u202e" not in text
 
 
-def test_the_dashboard_starts_without_torch_and_optuna():
-    code = "import sys, sweeper_dashboard.data, sweeper_dashboard.charts; print({'torch', 'optuna'} & set(sys.modules))"
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+def test_nothing_of_the_dashboard_imports_torch():
+    modules = [
+        "sweeper_dashboard." + ".".join(path.relative_to(APP.parent).with_suffix("").parts)
+        for folder in ("data", "charts")
+        for path in (APP.parent / folder).glob("*.py")
+    ]
+    code = f"import sys; [__import__(name) for name in {modules!r}]; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
+
+
+def test_a_killed_process_leaves_an_interrupted_study(fill):
+    fill.study()
+    assert data.studies()[0].state == "interrupted"
+    with fill.held():
+        assert data.studies()[0].state == "running"
+
+
+def test_the_time_left_follows_the_pace_and_the_time_limit(fill):
+    fill.study()
+    started = fill.database.studies.get("itn").started_at
+    fill.trial(0, value=1.0)
+    fill.trial(1, value=1.0)
+    with fill.held():
+        standing = data.study("itn").standing
+    elapsed = (datetime.now(UTC) - started).total_seconds()
+    assert standing.eta_s == pytest.approx(elapsed / 2 * 4, rel=0.5)
+    assert data._eta_s(fill.database.studies.get("itn"), [], 6, None) is None
+
+
+def test_the_proof_is_the_registered_trials(fill):
+    fill.whole()
+    proof = data.studies()[0].proof
+    assert (proof.trial, proof.score, proof.base, proof.difference) == (2, 0.9, 0.1, 0.9)
+
+
+def test_tags_and_archiving_are_stored_with_who_did_it(fill):
+    fill.whole()
+    data.tag(["itn"], [" night ", "gpu", "gpu"], "ada")
+    data.archive(["itn"], archived=True, actor="bob")
+    standing = data.studies()[0]
+    assert standing.tags == ("night", "gpu") and standing.archived
+    done = [(action.actor, action.kind, action.study) for action in fill.database.actions.all()]
+    assert done == [("bob", "archive", "itn"), ("ada", "tag", "itn")]
+    with pytest.raises(UserError, match="printable"):
+        data.tag(["itn"], ["x" * 60], "ada")
 
 
 def test_examples_stand_beside_those_of_the_trials_own_base(fill):

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import getpass
+import json
 import sqlite3
 import tomllib
 
 import pytest
 from filled_home import APP, HOSTILE
+from sweeper_dashboard import session
+from sweeper_dashboard.data import studies as data
 
 from sweeper.config.trial import Outcome
 from sweeper.store import StudyState
@@ -18,6 +22,11 @@ def _rendered(app):
     found = [str(element.value) for kind in MARKDOWN for element in app.get(kind)]
     widgets = [*app.selectbox, *app.metric, *app.tabs, *app.expander]
     return found + [widget.label for widget in widgets] + [str(metric.value) for metric in app.metric]
+
+
+def _press(app, label):
+    next(button for button in app.button if button.label == label).click().run()
+    assert not app.exception, app.exception
 
 
 def _text(app):
@@ -43,35 +52,113 @@ def test_studies_are_listed_with_state_trials_and_best_value(show, fill):
     (table,) = show().dataframe
     row = table.value.iloc[0]
     assert (row["study"], row["state"], row["trials"], row["best"]) == ("itn", "finished", "5 of 6", 1.2)
+    assert (row["test"], row["base"], row["progress"]) == (0.9, 0.1, pytest.approx(5 / 6))
+    assert list(row["course"]) == [1.5, 1.2, 1.2]
 
 
-def test_a_picked_study_opens(show, fill):
+def test_a_clicked_study_opens(show, fill):
     fill.whole()
     fill.study("other")
     app = show()
-    app.session_state["studies"] = {"selection": {"rows": [1], "columns": [], "cells": []}}
+    app.session_state["studies"] = {"selection": {"rows": [], "columns": [], "cells": [[1, "study"]]}}
     app.run()
     assert app.title[0].value == "Study" and app.selectbox[0].value == "itn"
 
 
-def test_a_study_shows_budget_leaderboard_scores_and_texts(show, fill):
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [({"search": "BIG"}, ["big"]), ({"search": "night"}, ["small"]), ({"state": "finished"}, ["small"]), ({}, 2)],
+)
+def test_studies_can_be_searched_and_filtered_by_the_address(show, fill, query, expected):
+    fill.whole("small")
+    fill.study("big")
+    data.tag(["small"], ["nightly"], "ada")
+    (table,) = show("studies", **query).dataframe
+    assert list(table.value["study"]) == expected or len(table.value) == expected
+
+
+def test_ticked_studies_are_tagged_and_archived_with_who_did_it(show, fill):
+    fill.whole("one")
+    fill.whole("two")
+    app = show()
+    app.session_state["studies"] = {"selection": {"rows": [0, 1], "columns": [], "cells": []}}
+    app.run()
+    tags = next(box for box in app.text_input if box.label.startswith("Tags"))
+    tags.set_value("night, gpu")
+    _press(app, "Save tags")
+    assert [study.tags for study in data.studies()] == [("night", "gpu")] * 2
+    app.session_state["studies"] = {"selection": {"rows": [0], "columns": [], "cells": []}}
+    app.run()
+    _press(app, "Archive")
+    assert sorted(study.archived for study in data.studies()) == [False, True]
+    assert [len(table.value) for table in show("studies", archived="true").dataframe] == [1]
+    assert {action.actor for action in fill.database.actions.all()} == {getpass.getuser()}
+
+
+def test_a_viewer_can_change_nothing(show, fill, monkeypatch):
+    monkeypatch.setattr(session, "user", lambda: session.User("guest", "viewer"))
+    fill.whole()
+    app = show()
+    app.session_state["studies"] = {"selection": {"rows": [0], "columns": [], "cells": []}}
+    app.run()
+    assert {button.label: button.disabled for button in app.button} == {"Save tags": True, "Archive": True}
+
+
+def test_a_study_shows_budget_and_leaderboard(show, fill):
     fill.whole()
     app = show("study", study="itn")
     metrics = {metric.label: metric.value for metric in app.metric}
     assert metrics["Trials"] == "5 of 6" and metrics["Epochs trained"] == "4.0 of 6"
-    assert metrics["Best single value"] == "1.2"
+    assert metrics["Best single value"] == "1.2" and metrics["Time left"] == "–"
     text = _text(app)
     assert "3 complete, 1 pruned, 1 diverged" in text and "registered as itn v1 from trial 2" in text
-    assert "plain from None" in text and "plain from 2" in text, "base and winner side by side"
+    assert "test exact_match: trial 2 0.900, base model 0.100 (+0.900" in text
     assert {"mean", "seeds"} <= set(app.dataframe[0].value)
-    assert len(app.get("plotly_chart")) == 5
     early = next(frame.value for frame in app.dataframe if {"outcome", "reason"} <= set(frame.value))
-    assert list(early["outcome"]) == ["pruned", "diverged"]
+    assert list(early["outcome"]) == ["diverged", "pruned"]
+
+
+CHARTS = {"Overview": 1, "Curves": 1, "Parameters": 4, "Schedule": 2, "Scores": 2, "Texts": 0, "Study file": 0}
+
+
+@pytest.mark.parametrize("section", CHARTS)
+def test_every_section_opens_by_its_address(show, fill, section):
+    fill.study()
+    for number in range(6):
+        fill.trial(number, value=1.0 + number, learning_rate=10.0 ** (number - 6), seed=number, batch_size=4 + number)
+    fill.evaluate(None, 0.1)
+    fill.evaluate(0, 0.7)
+    app = show("study", study="itn", section=section)
+    assert not app.error
+    assert len(app.get("plotly_chart")) == CHARTS[section]
+
+
+def test_what_is_picked_in_the_leaderboard_is_picked_in_the_charts_and_stays_in_the_address(show, fill):
+    fill.whole()
+    app = show("study", study="itn")
+    app.session_state["leaderboard 0"] = {"selection": {"rows": [0], "columns": [], "cells": []}}
+    app.run()
+    leader = int(app.dataframe[0].value["trial"].iloc[0])
+    picked = show("study", study="itn", trials=str(leader))
+    assert f"Picked: trial {leader}" in _text(picked)
+    figure = json.loads(picked.get("plotly_chart")[0].proto.spec)
+    assert [figure["data"][0]["customdata"][n] for n in figure["data"][0]["selectedpoints"]] == [leader]
+    curves = json.loads(show("study", study="itn", trials="1", section="Curves").get("plotly_chart")[0].proto.spec)
+    assert "trial 1" in [trace["name"] for trace in curves["data"]]
+    _press(picked, "Pick none")
+    assert "Picked" not in _text(picked) and "trials" not in picked.query_params
+
+
+@pytest.mark.parametrize("trials", ["", "x", "1,,2", "-1", "9" * 400, "1;drop table", "٣"])
+def test_any_selection_in_the_address_is_no_fault(show, fill, trials):
+    fill.whole()
+    assert not show("study", study="itn", trials=trials).error
 
 
 def test_another_example_and_another_trial_can_be_picked(show, fill):
     fill.whole()
-    app = show("study", study="itn")
+    app = show("study", study="itn", section="Texts")
+    assert "plain from None" in _text(app) and "plain from 2" in _text(app), "base and winner side by side"
     app.session_state["examples"] = {"selection": {"rows": [3], "columns": [], "cells": []}}
     app.selectbox(key="texts of trial").select(0).run()
     assert "prompt 3 plain" in _text(app) and "plain from 0" in _text(app)
@@ -80,10 +167,11 @@ def test_another_example_and_another_trial_can_be_picked(show, fill):
 def test_the_address_follows_the_picked_study(show, fill):
     fill.whole("one")
     fill.study("two")
-    app = show("study", study="one")
-    app.selectbox[0].select("two").run()
-    assert app.query_params["study"] == "two"
-    assert {metric.label: metric.value for metric in app.metric}["State"] == "running"
+    with fill.held("two"):
+        app = show("study", study="one", trials="2")
+        app.selectbox[0].select("two").run()
+        assert app.query_params["study"] == "two" and "trials" not in app.query_params
+        assert {metric.label: metric.value for metric in app.metric}["State"] == "running"
 
 
 def test_a_study_under_way_shows_its_running_trial(show, fill):
@@ -91,7 +179,7 @@ def test_a_study_under_way_shows_its_running_trial(show, fill):
     fill.trial(0, value=1.0)
     fill.trial(1, None, learning_rate=1e-4)
     app = show("study")
-    latest = app.dataframe[0].value
+    latest = next(frame.value for frame in app.dataframe if "at step" in frame.value)
     assert list(latest["trial"]) == [1] and list(latest["at step"]) == [3]
 
 
@@ -131,7 +219,11 @@ def test_hostile_texts_are_only_ever_plain_text(show, fill):
             assert not any(mark in shown for mark in ("<script", "javascript:", "<b>", "**b**", ":red[")), (page, shown)
         assert not app.get("html")
         assert "\x1b" not in _text(app) and "\u202e" not in _text(app)
-    assert "<script>alert(1)</script>" in _text(show("study"))
+    for section in ("Study file", "Texts", "Curves", "Parameters", "Schedule", "Scores"):
+        app = show("study", section=section)
+        assert not app.error and not app.get("html")
+        assert not any("<script" in shown or ":red[" in shown for shown in _rendered(app)), section
+    assert "<script>alert(1)</script>" in _text(show("study", section="Texts"))
 
 
 def test_a_newer_schema_is_a_clear_page(show, fill):
