@@ -156,7 +156,8 @@ def examples(found: SideBySide) -> pd.DataFrame:
         own = {of.key: example.scores.get(metric) for of, example in zip(shown, same, strict=True)}
         differs = "differs" if first.index in differing else ""
         told.append({"example": first.index, "differs": differs, **own, "prompt": first.prompt, "due": first.reference})
-    return frames.frame(told, ["example", "differs", "prompt", "due"]).rename(columns=clean)
+    keys = [of.key for of in shown]
+    return frames.frame(told, ["example", "differs", *keys, "prompt", "due"]).rename(columns=clean)
 
 
 def texts(found: SideBySide, index: int) -> list[tuple[str, str]]:

@@ -28,9 +28,12 @@ def page() -> None:
             if not known:
                 st.caption("There is nothing to pick yet: no trial of this home is complete.")
             return
-        reference = _reference(keys)
+        left, right = st.columns(2)
+        with left:
+            reference = _reference(keys)
         found = data.compare(keys, reference)
-        found = _by_metric(found, keys, reference)
+        with right:
+            found = _by_metric(found, keys, reference)
         _verdict(found)
         sections: dict[str, Callable[[data.SideBySide], None]] = {
             "Scores": _scores,
@@ -39,16 +42,16 @@ def page() -> None:
             "What differs": _differs,
             "Report": _report,
         }
-        wanted = st.query_params.get("part", "")
         chosen = st.segmented_control(
-            "Part",
+            "Section",
             list(sections),
-            default=wanted if wanted in sections else "Scores",
-            label_visibility="collapsed",
+            default="Scores",
             required=True,
+            key="section",
+            bind="query-params",
+            label_visibility="collapsed",
         )
-        st.query_params["part"] = str(chosen)
-        sections[str(chosen)](found)
+        sections[chosen or "Scores"](found)
 
 
 def _subjects(known: list[str]) -> list[str]:
@@ -95,8 +98,7 @@ def _by_metric(found: data.SideBySide, keys: list[str], reference: str) -> data.
 def _verdict(found: data.SideBySide) -> None:
     conclusion = data.conclude(found)
     with st.container(border=True):
-        st.caption("Verdict")
-        st.text(home.clean(conclusion.headline))
+        marked.headline(conclusion.headline)
         st.text(home.clean("\n".join(conclusion.sentences)))
         if found.metrics:
             st.caption(data.CORRECTION)
@@ -121,7 +123,7 @@ def _scores(found: data.SideBySide) -> None:
             parts.figure(charts.spans(paired, "difference", "diff_low", "diff_high", title, zero=True), "differences")
     better = "left" if data.smaller_is_better(str(found.metric)) else "right"
     st.caption(f"Better is to the {better}. An interval that touches the dotted line shows no difference.")
-    parts.table(scores)
+    parts.table(scores.rename(columns={"diff_low": "from", "diff_high": "to"}))
     bounded = data.bounded(found)
     if bounded:
         parts.figure(charts.profile(scores, bounded), "profile")

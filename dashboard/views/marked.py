@@ -32,3 +32,8 @@ def side_by_side(blocks: Sequence[tuple[str, str]], against: str, *, columns: in
                 st.text(home.clean(heading))
                 st.html(f'{_STYLE}<pre class="marked" style="{_BLOCK}">{texts.marked_html(text, against) or " "}</pre>')
     st.caption(f"{texts.LEGEND[0].upper()}{texts.LEGEND[1:]}.")
+
+
+def headline(text: str) -> None:
+    """Show a sentence large, as plain text."""
+    st.html(f'<p style="font-size: 1.2rem; font-weight: 650; margin: 0;">{texts.plain_html(text)}</p>')

@@ -33,16 +33,10 @@ def page() -> None:
 
 
 def _study(names: list[str]) -> str | None:
-    wanted = st.query_params.get("study")
-    if wanted is not None and wanted not in names:
-        data.trial(wanted)  # raises, and names the nearest
-    if not names:
-        return None
-    place = names.index(wanted) if wanted is not None else 0
-    name = st.selectbox("Study", names, index=place, format_func=home.clean)
-    if wanted is not None and name != wanted:
-        st.query_params.pop("trial", None)
-    st.query_params["study"] = name
+    former = st.query_params.get("study")
+    name = parts.chosen_study(names)
+    if former is not None and name != former:
+        st.query_params.pop("trial", None)  # it was the other study's
     return name
 
 
@@ -72,19 +66,11 @@ def _pick(found: data.Trial) -> None:
 def _links(found: data.Trial) -> None:
     mine = f"{found.study}:{found.number}"
     other = f"{found.study}:{found.best}" if found.best not in (None, found.number) else f"{found.study}:base"
-    st.page_link(
-        "views/compare.py",
-        label="Compare",
-        icon=":material/compare_arrows:",
-        query_params={"subjects": f"{other},{mine}", "reference": other},
-    )
-    st.page_link(
-        "views/control.py",
-        label="Clone",
-        icon=":material/content_copy:",
-        query_params={"study": found.study, "clone": str(found.number)},
-    )
-    st.page_link("views/study.py", label="Study", icon=":material/monitoring:", query_params={"study": found.study})
+    against = {"subjects": f"{other},{mine}", "reference": other}
+    parts.link("Compare", "compare", against, icon=":material/compare_arrows:")
+    clone = {"study": found.study, "clone": str(found.number)}
+    parts.link("Clone", "control", clone, icon=":material/content_copy:")
+    parts.link("Study", "study", {"study": found.study}, icon=":material/monitoring:")
 
 
 def _trial(study: str, number: int, was_running: bool) -> None:
@@ -101,17 +87,16 @@ def _trial(study: str, number: int, was_running: bool) -> None:
             "Run and files": _run,
             "Run it again": _again,
         }
-        st.query_params.setdefault("part", "Curves")
-        wanted = st.query_params["part"]
         chosen = st.segmented_control(
-            "Part",
+            "Section",
             list(sections),
-            default=wanted if wanted in sections else "Curves",
-            label_visibility="collapsed",
+            default="Curves",
             required=True,
+            key="section",
+            bind="query-params",
+            label_visibility="collapsed",
         )
-        st.query_params["part"] = str(chosen)
-        sections[str(chosen)](found)
+        sections[chosen or "Curves"](found)
 
 
 def _head(found: data.Trial) -> None:
@@ -124,16 +109,16 @@ def _head(found: data.Trial) -> None:
         "Steps": f"{record.steps:,} of {record.total_steps:,}" if record.total_steps else f"{record.steps:,}",
         "Training minutes": f"{record.train_seconds / 60:.1f}",
     }
-    with st.container(border=True):
-        for column, (label, value) in zip(st.columns(len(shown)), shown.items(), strict=True):
-            column.metric(label, value)
-        if found.running:
-            st.progress(min(1.0, progress), text="running; this page follows it")
-        lines = [f"why it ended: {found.reason}"] if found.reason else []
-        lines += [f"{how} trial {number}" for how, number in found.relations]
-        lines += [home.clean(f"registered as {name} v{version}") for name, version in found.versions]
-        if lines:
-            st.text("\n".join(lines))
+    with st.container(horizontal=True):
+        for label, value in shown.items():
+            st.metric(label, value, border=True, width=max(130, 40 + 14 * len(value)))
+    if found.running:
+        st.progress(min(1.0, progress), text="running; this page follows it")
+    lines = [f"why it ended: {found.reason}"] if found.reason else []
+    lines += [f"{how} trial {number}" for how, number in found.relations]
+    lines += [home.clean(f"registered as {name} v{version}") for name, version in found.versions]
+    if lines:
+        st.text("\n".join(lines))
 
 
 def _curves(found: data.Trial) -> None:

@@ -35,6 +35,6 @@ def test_the_best_trial_is_shown_where_none_is_named(show, fill):
 @pytest.mark.parametrize("number", ["0", "1", "3", "4"])
 def test_every_part_of_every_kind_of_trial(show, fill, part, number):
     fill.whole()
-    app = show("trial", study="itn", trial=number, part=part)
+    app = show("trial", study="itn", trial=number, section=part)
     assert not app.error and not app.exception
-    assert app.query_params["part"] == part
+    assert app.session_state["section"] == part
