@@ -16,10 +16,13 @@ SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "
 FEWEST_SPOKES = 3
 
 
-def spans(scores: pd.DataFrame, value: str, low: str, high: str, title: str, *, zero: bool = False) -> go.Figure:
+def spans(
+    scores: pd.DataFrame, value: str, low: str, high: str, title: str, order: Sequence[str], *, zero: bool = False
+) -> go.Figure:
     """Draw a value with its interval for each subject, a line each, the first on top.
 
     Args:
+        order: All subjects: each has the colour of its place.
         scores: ``subject`` and the three columns named.
         value: Column of the value.
         low: Column of the interval's lower end.
@@ -28,7 +31,8 @@ def spans(scores: pd.DataFrame, value: str, low: str, high: str, title: str, *, 
         zero: Whether to draw the line of no difference.
     """
     figure = go.Figure()
-    for place, (_, row) in enumerate(scores.iterrows()):
+    for _, row in scores.iterrows():
+        place = order.index(row["subject"])
         error = {"type": "data", "array": [row[high] - row[value]], "arrayminus": [row[value] - row[low]], "width": 6}
         figure.add_scatter(
             x=finite(pd.Series([row[value]])),
@@ -44,16 +48,18 @@ def spans(scores: pd.DataFrame, value: str, low: str, high: str, title: str, *, 
     return laid_out(figure, 110 + 40 * max(1, len(scores)), title=plain(title), showlegend=False)
 
 
-def profile(scores: pd.DataFrame, metrics: Sequence[str]) -> go.Figure:
+def profile(scores: pd.DataFrame, metrics: Sequence[str], order: Sequence[str]) -> go.Figure:
     """Draw the subjects over several metrics from 0 to 1: a radar, or bars where there are too few for one.
 
     Args:
+        order: All subjects: each has the colour of its place.
         scores: ``subject``, ``metric``, ``score``.
         metrics: Which metrics; at least one.
     """
     figure = go.Figure()
     radar = len(metrics) >= FEWEST_SPOKES
-    for place, (subject, of) in enumerate(scores.groupby("subject", sort=False)):
+    for subject, of in scores.groupby("subject", sort=False):
+        place = order.index(subject)
         by_metric = of.set_index("metric")["score"]
         values = [float(by_metric.get(name, float("nan"))) for name in metrics]
         names = [plain(name) for name in metrics]
@@ -69,15 +75,17 @@ def profile(scores: pd.DataFrame, metrics: Sequence[str]) -> go.Figure:
     return laid_out(figure, int(1.6 * HEIGHT), showlegend=True)
 
 
-def curves(points: pd.DataFrame, metric: str) -> go.Figure:
+def curves(points: pd.DataFrame, metric: str, order: Sequence[str]) -> go.Figure:
     """Draw one metric over the training of each subject, at equal progress.
 
     Args:
+        order: All subjects: each has the colour of its place.
         points: ``subject``, ``percent``, ``value``.
         metric: What is drawn.
     """
     figure = go.Figure()
-    for place, (subject, of) in enumerate(points.groupby("subject", sort=False)):
+    for subject, of in points.groupby("subject", sort=False):
+        place = order.index(subject)
         figure.add_scatter(
             x=of["percent"],
             y=finite(of["value"]),

@@ -65,6 +65,11 @@ def _compare(path: Path, keys: tuple[str, ...], reference: str | None, metric: s
         return side_by_side(find_subjects(database, keys), reference=reference, metric=metric)
 
 
+def keys(found: SideBySide) -> list[str]:
+    """Return the subjects as they are shown, in order."""
+    return [clean(of.key) for of in found.subjects]
+
+
 def subjects(found: SideBySide) -> pd.DataFrame:
     """Return what each subject is, in words."""
     rows = [
@@ -123,7 +128,7 @@ def rows(found: Sequence[Row], keys: Sequence[str]) -> pd.DataFrame:
     """Return facts as a table of text, a column a subject; those that differ are marked and come first."""
     ordered = sorted(found, key=lambda row: not row.differs)
     told = [
-        {"": "differs" if row.differs else "", "what": row.name, **{key: _text(row.values[key]) for key in keys}}
+        {"": "differs" if row.differs else "", "what": row.name, **{key: _text(row.values.get(key)) for key in keys}}
         for row in ordered
     ]
     return frames.frame(told, ["", "what", *keys]).rename(columns=clean)

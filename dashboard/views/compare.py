@@ -111,22 +111,27 @@ def _scores(found: data.SideBySide) -> None:
         st.info("None of them was scored on the test split.")
         return
     own = scores[scores["metric"] == found.metric]
+    order = data.keys(found)
     left, right = st.columns(2)
     with left:
-        parts.figure(charts.spans(own, "score", "low", "high", f"{found.metric}, 95 % intervals"), "own intervals")
+        parts.figure(
+            charts.spans(own, "score", "low", "high", f"{found.metric}, 95 % intervals", order), "own intervals"
+        )
     with right:
         paired = own[own["difference"].notna()]
         if paired.empty:
             st.info("Nothing can be compared with the reference in pairs.")
         else:
             title = f"minus {found.reference}, in pairs"
-            parts.figure(charts.spans(paired, "difference", "diff_low", "diff_high", title, zero=True), "differences")
+            parts.figure(
+                charts.spans(paired, "difference", "diff_low", "diff_high", title, order, zero=True), "differences"
+            )
     better = "left" if data.smaller_is_better(str(found.metric)) else "right"
     st.caption(f"Better is to the {better}. An interval that touches the dotted line shows no difference.")
     parts.table(scores.rename(columns={"diff_low": "from", "diff_high": "to"}))
     bounded = data.bounded(found)
     if bounded:
-        parts.figure(charts.profile(scores, bounded), "profile")
+        parts.figure(charts.profile(scores, bounded, order), "profile")
         st.caption("Metrics from 0 to 1, larger is better.")
 
 
@@ -169,16 +174,19 @@ def _curves(found: data.SideBySide) -> None:
     if points.empty:
         st.info("None of them has reported a value of the metric that decided the search of the reference's study.")
         return
-    parts.figure(charts.curves(points, metric), "compared curves")
+    parts.figure(charts.curves(points, metric, data.keys(found)), "compared curves")
     st.caption("The metric that decided the search, on the validation split, at equal progress. Gaps: not finite.")
 
 
 def _differs(found: data.SideBySide) -> None:
     keys = [subject.key for subject in found.subjects]
     st.subheader("Hyperparameters")
+    if not found.parameters:
+        st.caption("Bare base models have none.")
     parts.table(data.rows(found.parameters, keys))
-    st.subheader("Cost")
-    parts.table(data.rows(found.costs, keys))
+    if found.costs:
+        st.subheader("Cost")
+        parts.table(data.rows(found.costs, keys))
     st.subheader("Origin")
     parts.table(data.rows(found.origins, keys))
 

@@ -107,7 +107,7 @@ def _head(found: data.Trial) -> None:
         "Deciding value": "none" if record.value is None else f"{record.value:.4g}",
         "Place": "unranked" if found.place is None else f"{found.place} of {found.complete}",
         "Steps": f"{record.steps:,} of {record.total_steps:,}" if record.total_steps else f"{record.steps:,}",
-        "Training minutes": f"{record.train_seconds / 60:.1f}",
+        "Minutes": f"{record.train_seconds / 60:.1f}",
     }
     with st.container(horizontal=True):
         for label, value in shown.items():

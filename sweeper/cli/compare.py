@@ -54,7 +54,7 @@ def compare(
         say(f"[dim]{safe(CORRECTION)}[/]")
     keys = [subject.key for subject in found.subjects]
     differing = [row for row in (*found.origins, *found.parameters) if row.differs]
-    rows = ((row.name, *(_shown(row.values[key]) for key in keys)) for row in (*differing, *found.costs))
+    rows = ((row.name, *(_shown(row.values.get(key)) for key in keys)) for row in (*differing, *found.costs))
     console().print(table(("what differs", *keys), rows))
     if out is not None:
         say(f"report written to {safe(out)}")

@@ -112,7 +112,7 @@ def comparison_report(found: SideBySide, curves: Curves | None = None, *, now: d
         Section("What is compared", (_identities(found),)),
         *(Section(f"Scores: {metric}", tuple(_score_parts(found, metric))) for metric in found.metrics),
         Section("What differs in how they were made", tuple(_made(found))),
-        Section("Cost", (_rows_table(found, found.costs),)),
+        *([Section("Cost", (_rows_table(found, found.costs),))] if found.costs else []),
     ]
     if curves is not None and curves.lines:
         title = f"Learning curves: {curves.metric} on the validation split"
@@ -197,12 +197,14 @@ def _made(found: SideBySide) -> list[Part]:
     differing = [row for row in (*found.origins, *found.parameters) if row.differs]
     same = [f"{row.name} {_value(next(iter(row.values.values())))}" for row in found.parameters if not row.differs]
     parts: list[Part] = [_rows_table(found, differing)]
+    if not differing:
+        parts = [Words(("Nothing differs.",))]
     return [*parts, Words((f"The same in all: {', '.join(same)}.",))] if same else parts
 
 
 def _rows_table(found: SideBySide, rows: Sequence[Row]) -> Table:
     keys = [subject.key for subject in found.subjects]
-    return Table(("", *keys), tuple((row.name, *(_value(row.values[key]) for key in keys)) for row in rows))
+    return Table(("", *keys), tuple((row.name, *(_value(row.values.get(key)) for key in keys)) for row in rows))
 
 
 def differing_examples(found: SideBySide) -> list[int]:

@@ -63,10 +63,7 @@ def paired_interval(
     Raises:
         ValueError: If there is no example, or the systems have different numbers of them.
     """
-    if candidate_NK.shape != base_NK.shape:
-        raise ValueError(f"a paired difference needs the same examples; found {len(candidate_NK)} and {len(base_NK)}")
-    differences_R = _resampled(candidate_NK, aggregate, seed) - _resampled(base_NK, aggregate, seed)
-    return _percentiles(differences_R, level)
+    return _percentiles(_differences(candidate_NK, base_NK, aggregate, seed), level)
 
 
 def paired_p_value(candidate_NK: FloatArray, base_NK: FloatArray, aggregate: Aggregate, *, seed: int = 0) -> float:
@@ -79,13 +76,19 @@ def paired_p_value(candidate_NK: FloatArray, base_NK: FloatArray, aggregate: Agg
     Raises:
         ValueError: If there is no example, or the systems have different numbers of them.
     """
-    if candidate_NK.shape != base_NK.shape:
-        raise ValueError(f"a paired difference needs the same examples; found {len(candidate_NK)} and {len(base_NK)}")
-    differences_R = _resampled(candidate_NK, aggregate, seed) - _resampled(base_NK, aggregate, seed)
+    differences_R = _differences(candidate_NK, base_NK, aggregate, seed)
     if np.isnan(differences_R).any():  # of infinite perplexities
         return 1.0
     smaller = min((differences_R <= 0).sum(), (differences_R >= 0).sum())
     return min(1.0, 2 * (1 + int(smaller)) / (1 + len(differences_R)))
+
+
+def _differences(candidate_NK: FloatArray, base_NK: FloatArray, aggregate: Aggregate, seed: int) -> FloatArray:
+    """Return candidate minus base on every resample, shape (R,); NaN between two infinite perplexities."""
+    if candidate_NK.shape != base_NK.shape:
+        raise ValueError(f"a paired difference needs the same examples; found {len(candidate_NK)} and {len(base_NK)}")
+    with np.errstate(invalid="ignore"):
+        return _resampled(candidate_NK, aggregate, seed) - _resampled(base_NK, aggregate, seed)
 
 
 def _resampled(statistics_NK: FloatArray, aggregate: Aggregate, seed: int) -> FloatArray:

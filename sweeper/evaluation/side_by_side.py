@@ -48,7 +48,8 @@ class Row:
 
     Attributes:
         name: What it is.
-        values: Its value by the subject's key; None where there is none.
+        values: Its value by the subject's key; None where there is none. A bare base model has no hyperparameters, so
+            it is not among those of such a row.
     """
 
     name: str
@@ -210,7 +211,9 @@ def _examples(subject: Subject, reference: Subject, metric: str) -> Examples:
 def _parameters(subjects: Sequence[Subject]) -> tuple[Row, ...]:
     flat = {}
     for subject in subjects:
-        own = dict(subject.trial.parameters) if subject.trial is not None else {}
+        if subject.trial is None:
+            continue
+        own = dict(subject.trial.parameters)
         further = own.pop("trl", None) or {}
         flat[subject.key] = {**own, **{f"trl.{name}": value for name, value in further.items()}}
     names = dict.fromkeys(name for values in flat.values() for name in values)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-from filled_home import HOSTILE
 
 MARKDOWN = ("markdown", "title", "header", "subheader", "caption", "error", "info", "warning", "success")
 PARTS = ("Curves", "Parameters", "Evaluations", "Run and files", "Run it again")
