@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -62,10 +63,32 @@ def paired_interval(
     Raises:
         ValueError: If there is no example, or the systems have different numbers of them.
     """
+    return _percentiles(_differences(candidate_NK, base_NK, aggregate, seed), level)
+
+
+def paired_p_value(candidate_NK: FloatArray, base_NK: FloatArray, aggregate: Aggregate, *, seed: int = 0) -> float:
+    """Return the two-sided bootstrap p-value of no difference, on the draws of ``paired_interval``.
+
+    Twice the smaller share of resampled differences on either side of zero, zero itself on both: the level at which
+    the percentile interval would just touch zero (Efron and Tibshirani 1993, section 15.4). One is added to both counts
+    (Davison and Hinkley 1997, "Bootstrap Methods and their Application", section 4.2), so that it is never 0.
+
+    Raises:
+        ValueError: If there is no example, or the systems have different numbers of them.
+    """
+    differences_R = _differences(candidate_NK, base_NK, aggregate, seed)
+    if np.isnan(differences_R).any():  # of infinite perplexities
+        return 1.0
+    smaller = min((differences_R <= 0).sum(), (differences_R >= 0).sum())
+    return min(1.0, 2 * (1 + int(smaller)) / (1 + len(differences_R)))
+
+
+def _differences(candidate_NK: FloatArray, base_NK: FloatArray, aggregate: Aggregate, seed: int) -> FloatArray:
+    """Return candidate minus base on every resample, shape (R,); NaN between two infinite perplexities."""
     if candidate_NK.shape != base_NK.shape:
         raise ValueError(f"a paired difference needs the same examples; found {len(candidate_NK)} and {len(base_NK)}")
-    differences_R = _resampled(candidate_NK, aggregate, seed) - _resampled(base_NK, aggregate, seed)
-    return _percentiles(differences_R, level)
+    with np.errstate(invalid="ignore"):
+        return _resampled(candidate_NK, aggregate, seed) - _resampled(base_NK, aggregate, seed)
 
 
 def _resampled(statistics_NK: FloatArray, aggregate: Aggregate, seed: int) -> FloatArray:
@@ -73,13 +96,22 @@ def _resampled(statistics_NK: FloatArray, aggregate: Aggregate, seed: int) -> Fl
     count = len(statistics_NK)
     if count == 0:
         raise ValueError("an interval needs at least one example")
+    if RESAMPLES * count <= _CELLS:
+        return aggregate(_draws(count, RESAMPLES, seed) @ statistics_NK, count)
     rng = np.random.default_rng(seed)
-    chunk = max(1, min(RESAMPLES, _CELLS // count))
+    chunk = max(1, _CELLS // count)
     sums = []
     for start in range(0, RESAMPLES, chunk):
         draws_RN = rng.multinomial(count, np.full(count, 1 / count), size=min(chunk, RESAMPLES - start))
         sums.append(draws_RN.astype(np.float64) @ statistics_NK)
     return aggregate(np.concatenate(sums), count)
+
+
+@lru_cache(maxsize=2)
+def _draws(count: int, resamples: int, seed: int) -> FloatArray:
+    """Return how often each example is drawn in each resample, shape (R, N): kept for the next metric or system."""
+    draws_RN = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+    return draws_RN.astype(np.float64)
 
 
 def _percentiles(scores_R: FloatArray, level: float) -> Interval:

@@ -65,7 +65,7 @@ def escape(text: str, longest: int = LONGEST_TEXT) -> str:
     """
     shown = text if len(text) <= longest else text[:longest] + "…"
     lines = shown.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return "<br>".join(_MARKDOWN.sub(r"\\\1", _visible(line).translate(_ENTITIES)) for line in lines)
+    return "<br>".join(_MARKDOWN.sub(r"\\\1", visible(line).translate(_ENTITIES)) for line in lines)
 
 
 def pick_examples(base: MetricScore, winner: MetricScore, count: int) -> list[int]:
@@ -188,7 +188,8 @@ def _spread(items: Sequence[int], count: int) -> list[int]:
     return [items[turn * len(items) // count] for turn in range(count)]
 
 
-def _visible(line: str) -> str:
+def visible(line: str) -> str:
+    """Return a line in which control characters, and invisible ones that turn the writing direction, are escapes."""
     return "".join(
         character if character.isprintable() or character in _JOINERS else _code(character) for character in line
     )

@@ -18,11 +18,22 @@ def stored_difference(first: Sequence[Example], second: Sequence[Example], metri
     Raises:
         DataError: If they were not scored on the same examples, or not with this metric.
     """
+    return paired_difference(*paired_statistics(first, second, metric), metric)
+
+
+def paired_statistics(
+    first: Sequence[Example], second: Sequence[Example], metric: str
+) -> tuple[FloatArray, FloatArray]:
+    """Return the statistics of two systems on the same examples, each of shape (N, K).
+
+    Raises:
+        DataError: If they were not scored on the same examples, or not with this metric.
+    """
     if not first or not second:
         raise DataError("there is nothing to compare: one of the two was not scored on this split")
     if [(e.prompt, e.reference) for e in first] != [(e.prompt, e.reference) for e in second]:
         raise DataError("the two were scored on different examples, so they cannot be compared in pairs")
-    return paired_difference(_statistics(first, metric), _statistics(second, metric), metric)
+    return _statistics(first, metric), _statistics(second, metric)
 
 
 def _statistics(examples: Sequence[Example], metric: str) -> FloatArray:

@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from itertools import takewhile
 
 import optuna
 from optuna import Study
@@ -22,8 +21,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.config import search as config
 from sweeper.search.attributes import LENGTH, SEED, WARMUP_END_PERCENT
-from sweeper.search.curves import first_at_or_after, percent
+from sweeper.search.curves import first_at_or_after
 from sweeper.search.experimental import accept_experimental
+from sweeper.search.rungs import Brackets, Halving, automatic
 from sweeper.search.view import StudyView
 
 COMPARED = (TrialState.RUNNING, TrialState.PRUNED, TrialState.COMPLETE)
@@ -51,13 +51,16 @@ class EqualProgressHalving(BasePruner):
     reached it, running, pruned and complete ones alike; at least one goes on, so the first to arrive does.
 
     Args:
-        eta: One in so many goes on.
-        start: The first rung, as a fraction of the training; the others are eta times the one before.
+        halving: The rungs, and how many go on.
     """
 
-    def __init__(self, eta: int, start: float) -> None:
-        self.rungs = tuple(takewhile(lambda rung: rung < 100, (percent(start * eta**k) for k in range(100))))
-        self._eta = eta
+    def __init__(self, halving: Halving) -> None:
+        self._halving = halving
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """The rungs, in per cent of training."""
+        return self._halving.rungs
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Tell whether the trial's last report, if it is the first at or after a rung, is too weak to go on."""
@@ -70,36 +73,22 @@ class EqualProgressHalving(BasePruner):
             return False
         rivals = same_length(trial, study.get_trials(deepcopy=False, states=COMPARED))
         value, sign = trial.intermediate_values[step], _sign(study)
-        return any(self._is_weak(sign * value, _values_at(rung, rivals, sign)) for rung in reached)
+        return any(self._halving.is_weak(sign * value, _values_at(rung, rivals, sign)) for rung in reached)
 
     def standing(self, study: Study, trial: FrozenTrial) -> Standing:
         """Return where a trial that waits at a rung stands among all that have reached it by now."""
         rung = max((rung for rung in self.rungs if rung <= (trial.last_step or 0)), default=0)
         value = _sign(study) * (first_at_or_after(rung, trial.intermediate_values) or 0.0)
         rivals = same_length(trial, study.get_trials(deepcopy=False, states=COMPARED))
-        return Standing(-rung, value, not self._is_weak(value, _values_at(rung, rivals, _sign(study))))
-
-    def _is_weak(self, value: float, rivals: list[float]) -> bool:
-        """Tell whether ``value`` (smaller is better) is not among the best 1/eta of itself and its rivals."""
-        if math.isnan(value):
-            return True
-        goes_on = max(1, (len(rivals) + 1) // self._eta)
-        return sum(rival < value for rival in rivals) >= goes_on
+        return Standing(-rung, value, not self._halving.is_weak(value, _values_at(rung, rivals, _sign(study))))
 
 
 class EqualProgressHyperband(BasePruner):
-    """Hyperband (Li et al. 2018, arXiv:1603.06560) over brackets of ``EqualProgressHalving``.
-
-    A bracket's first rung is at 1/eta, 1/eta**2, ... of the training, but not before a tenth of it; the last bracket
-    prunes nothing. Trials fall into brackets by their seeds, in the proportions of the paper, and are compared
-    within their bracket.
-    """
+    """Hyperband (Li et al. 2018, arXiv:1603.06560): a trial is compared within its bracket, see ``Brackets``."""
 
     def __init__(self, eta: int) -> None:
-        deepest = int(math.log(10, eta))
-        self._brackets = [EqualProgressHalving(eta, eta**-s) for s in range(deepest, 0, -1)]
-        self._brackets.append(EqualProgressHalving(eta, 1.0))
-        self._shares = [math.ceil((deepest + 1) * eta**s / (s + 1)) for s in range(deepest, -1, -1)]
+        self._brackets = Brackets(eta)
+        self._pruners = [EqualProgressHalving(halving) for halving in self._brackets.halvings]
 
     @property
     def rungs(self) -> tuple[int, ...]:
@@ -110,16 +99,11 @@ class EqualProgressHyperband(BasePruner):
         """Tell whether the trial is too weak within its bracket."""
         bracket = self.bracket(trial)
         peers = [other for other in study.get_trials(deepcopy=False) if self.bracket(other) == bracket]
-        return self._brackets[bracket].prune(StudyView(study, peers), trial)
+        return self._pruners[bracket].prune(StudyView(study, peers), trial)
 
     def bracket(self, trial: FrozenTrial) -> int:
         """Return the index of the trial's bracket; 0 prunes earliest."""
-        place = int(trial.user_attrs.get(SEED, trial.number)) % sum(self._shares)
-        for index, share in enumerate(self._shares):
-            place -= share
-            if place < 0:
-                return index
-        raise AssertionError("the shares add up to their sum")
+        return self._brackets.place(int(trial.user_attrs.get(SEED, trial.number)))
 
 
 class FairPruner(BasePruner):
@@ -143,9 +127,9 @@ def build_pruner(pruner: config.Pruner) -> BasePruner:
     with accept_experimental():
         match pruner:
             case config.AutoPruner():
-                return EqualProgressHalving(eta=2, start=1 / 3)
+                return EqualProgressHalving(automatic())
             case config.HalvingPruner():
-                return EqualProgressHalving(pruner.eta, pruner.start)
+                return EqualProgressHalving(Halving(pruner.eta, pruner.start))
             case config.HyperbandPruner():
                 return EqualProgressHyperband(pruner.eta)
             case config.MedianPruner():

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from numbers import Real
 from typing import Any
 
-from sqlalchemy import Float, bindparam, select, type_coerce, update
+from sqlalchemy import Float, bindparam, func, select, type_coerce, update
 from sqlalchemy.dialects.sqlite import insert
 
 from sweeper.errors import DatabaseError, StudyStateError
@@ -88,6 +88,26 @@ class Metrics:
             if name is not None:
                 query = query.where(MetricRow.name == name)
             rows = session.execute(query.order_by(TrialRow.number, MetricRow.step, MetricRow.name))
+            return tuple(MetricPoint(*row) for row in rows)
+
+    def first_at_or_after(self, study: str, name: str, percent: int) -> tuple[MetricPoint, ...]:
+        """Return, of every trial, the first value of a metric at or after ``percent`` of its training, by trial.
+
+        Progress is rounded to whole per cent, halves to the even one, as the search counts it.
+
+        Raises:
+            StudyStateError: If there is no such study.
+        """
+        reached, asked = 200 * MetricRow.step, (2 * percent - 1) * TrialRow.total_steps
+        with self._sessions.reading() as session:
+            first = select(MetricRow.trial_id, func.min(MetricRow.step).label("step")).join(TrialRow)
+            first = first.where(TrialRow.study_id == study_id(session, study), MetricRow.name == name)
+            if percent > 1:  # progress is never told as less
+                first = first.where(reached > asked if percent % 2 else reached >= asked)
+            at = first.group_by(MetricRow.trial_id).subquery()
+            query = select(TrialRow.number, MetricRow.step, MetricRow.name, MetricRow.value, MetricRow.seconds)
+            query = query.join(TrialRow).join(at, (at.c.trial_id == MetricRow.trial_id) & (at.c.step == MetricRow.step))
+            rows = session.execute(query.where(MetricRow.name == name).order_by(TrialRow.number))
             return tuple(MetricPoint(*row) for row in rows)
 
     def curves(

@@ -7,6 +7,7 @@ import pytest
 
 from sweeper.config.search import HalvingPruner, HyperbandPruner, MedianPruner, ThresholdPruner
 from sweeper.search.pruners import EqualProgressHalving, EqualProgressHyperband, FairPruner, build_pruner
+from sweeper.search.rungs import Halving
 
 
 def study_with(pruner: optuna.pruners.BasePruner, direction: str = "minimize") -> optuna.Study:
@@ -27,29 +28,29 @@ def goes_on(trial: optuna.Trial, value: float, step: int) -> bool:
 
 
 def test_rungs_are_per_cent() -> None:
-    assert EqualProgressHalving(2, 1 / 3).rungs == (33, 67)
-    assert EqualProgressHalving(3, 1 / 9).rungs == (11, 33)
-    assert EqualProgressHalving(2, 1.0).rungs == ()
+    assert EqualProgressHalving(Halving(2, 1 / 3)).rungs == (33, 67)
+    assert EqualProgressHalving(Halving(3, 1 / 9)).rungs == (11, 33)
+    assert EqualProgressHalving(Halving(2, 1.0)).rungs == ()
 
 
 def test_the_first_goes_on_and_then_the_best_half() -> None:
-    study = study_with(EqualProgressHalving(2, 1 / 3))
+    study = study_with(EqualProgressHalving(Halving(2, 1 / 3)))
     arrivals = [goes_on(trial_of(study), value, 33) for value in (5.0, 6.0, 4.0, 4.5, 4.2)]
     assert arrivals == [True, False, True, True, True]
 
 
 def test_ties_go_on() -> None:
-    study = study_with(EqualProgressHalving(2, 1 / 3))
+    study = study_with(EqualProgressHalving(Halving(2, 1 / 3)))
     assert [goes_on(trial_of(study), 1.0, 33) for _ in range(5)] == [True] * 5
 
 
 def test_larger_is_better_when_maximised() -> None:
-    study = study_with(EqualProgressHalving(2, 1 / 3), "maximize")
+    study = study_with(EqualProgressHalving(Halving(2, 1 / 3)), "maximize")
     assert [goes_on(trial_of(study), value, 33) for value in (0.5, 0.4, 0.6)] == [True, False, True]
 
 
 def test_only_a_report_that_reaches_a_rung_is_judged() -> None:
-    study = study_with(EqualProgressHalving(2, 1 / 3))
+    study = study_with(EqualProgressHalving(Halving(2, 1 / 3)))
     assert goes_on(trial_of(study), 1.0, 33)
     weak = trial_of(study)
     assert goes_on(weak, 9.0, 17)
@@ -60,14 +61,14 @@ def test_only_a_report_that_reaches_a_rung_is_judged() -> None:
 
 
 def test_other_lengths_are_left_alone() -> None:
-    study = study_with(EqualProgressHalving(2, 1 / 3))
+    study = study_with(EqualProgressHalving(Halving(2, 1 / 3)))
     assert goes_on(trial_of(study, length=1.0), 1.0, 33)
     assert goes_on(trial_of(study, length=3.0), 9.0, 33)
     assert not goes_on(trial_of(study, length=3.0), 10.0, 33)
 
 
 def test_a_rung_inside_the_warmup_is_skipped() -> None:
-    study = study_with(EqualProgressHalving(2, 1 / 3))
+    study = study_with(EqualProgressHalving(Halving(2, 1 / 3)))
     assert goes_on(trial_of(study), 1.0, 33)
     warming = trial_of(study, warmup=50.0)
     assert goes_on(warming, 9.0, 33)
@@ -78,7 +79,7 @@ def test_a_rung_inside_the_warmup_is_skipped() -> None:
 
 
 def test_pruned_and_complete_trials_count_failed_ones_do_not() -> None:
-    study = study_with(EqualProgressHalving(2, 1 / 3))
+    study = study_with(EqualProgressHalving(Halving(2, 1 / 3)))
     for state in (optuna.trial.TrialState.FAIL, optuna.trial.TrialState.PRUNED):
         trial = trial_of(study)
         trial.report(1.0, 33)

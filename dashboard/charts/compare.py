@@ -1,0 +1,98 @@
+"""Figures of several subjects side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
+from sweeper_dashboard.charts.style import ACCENT, GREY, HEIGHT, PICKED, finite, laid_out, plain, short
+
+COLORS = (ACCENT, *PICKED)
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "6px,2px", "2px,6px")
+SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "hexagon")
+"""Subjects are told apart by more than colour."""
+
+FEWEST_SPOKES = 3
+
+
+def spans(
+    scores: pd.DataFrame, value: str, low: str, high: str, title: str, order: Sequence[str], *, zero: bool = False
+) -> go.Figure:
+    """Draw a value with its interval for each subject, a line each, the first on top.
+
+    Args:
+        order: All subjects: each has the colour of its place.
+        scores: ``subject`` and the three columns named.
+        value: Column of the value.
+        low: Column of the interval's lower end.
+        high: Column of its upper end.
+        title: What is drawn.
+        zero: Whether to draw the line of no difference.
+    """
+    figure = go.Figure()
+    for _, row in scores.iterrows():
+        place = order.index(row["subject"])
+        error = {"type": "data", "array": [row[high] - row[value]], "arrayminus": [row[value] - row[low]], "width": 6}
+        figure.add_scatter(
+            x=finite(pd.Series([row[value]])),
+            y=[short(row["subject"])],
+            error_x=error,
+            mode="markers",
+            marker={"color": COLORS[place % len(COLORS)], "symbol": SYMBOLS[place % len(SYMBOLS)], "size": 11},
+            hovertemplate="%{y}: %{x:.4f}<extra></extra>",
+        )
+    if zero:
+        figure.add_vline(x=0, line_dash="dot", line_color=GREY)
+    figure.update_yaxes(autorange="reversed", type="category")
+    return laid_out(figure, 110 + 40 * max(1, len(scores)), title=plain(title), showlegend=False)
+
+
+def profile(scores: pd.DataFrame, metrics: Sequence[str], order: Sequence[str]) -> go.Figure:
+    """Draw the subjects over several metrics from 0 to 1: a radar, or bars where there are too few for one.
+
+    Args:
+        order: All subjects: each has the colour of its place.
+        scores: ``subject``, ``metric``, ``score``.
+        metrics: Which metrics; at least one.
+    """
+    figure = go.Figure()
+    radar = len(metrics) >= FEWEST_SPOKES
+    for subject, of in scores.groupby("subject", sort=False):
+        place = order.index(subject)
+        by_metric = of.set_index("metric")["score"]
+        values = [float(by_metric.get(name, float("nan"))) for name in metrics]
+        names = [plain(name) for name in metrics]
+        color, name = COLORS[place % len(COLORS)], short(subject)
+        if radar:
+            line = {"color": color, "dash": DASHES[place % len(DASHES)]}
+            closed = {"r": [*values, values[0]], "theta": [*names, names[0]]}
+            figure.add_scatterpolar(**closed, name=name, line=line, mode="lines+markers")
+        else:
+            figure.add_bar(x=names, y=values, name=name, marker={"color": color})
+    figure.update_polars(radialaxis={"range": [0, 1]}, bgcolor="rgba(0,0,0,0)")
+    figure.update_yaxes(range=[0, 1])
+    return laid_out(figure, int(1.6 * HEIGHT), showlegend=True)
+
+
+def curves(points: pd.DataFrame, metric: str, order: Sequence[str]) -> go.Figure:
+    """Draw one metric over the training of each subject, at equal progress.
+
+    Args:
+        order: All subjects: each has the colour of its place.
+        points: ``subject``, ``percent``, ``value``.
+        metric: What is drawn.
+    """
+    figure = go.Figure()
+    for subject, of in points.groupby("subject", sort=False):
+        place = order.index(subject)
+        figure.add_scatter(
+            x=of["percent"],
+            y=finite(of["value"]),
+            name=short(subject),
+            mode="lines+markers",
+            line={"color": COLORS[place % len(COLORS)], "dash": DASHES[place % len(DASHES)], "width": 2.5},
+            marker={"symbol": SYMBOLS[place % len(SYMBOLS)], "size": 7},
+        )
+    figure.update_xaxes(title="per cent of the training")
+    return laid_out(figure, int(1.6 * HEIGHT), yaxis_title=plain(metric), showlegend=True)

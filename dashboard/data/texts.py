@@ -1,0 +1,7 @@
+"""How two texts differ, as HTML in which all text is escaped."""
+
+from __future__ import annotations
+
+from sweeper.evaluation.text_marks import LEGEND, marked_html, plain_html
+
+__all__ = ["LEGEND", "marked_html", "plain_html"]

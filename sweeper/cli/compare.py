@@ -1,0 +1,101 @@
+"""``sweeper compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sweeper.cli.output import console, emit_json, safe, say, table
+from sweeper.evaluation.comparison_report import comparison_report, interval, read_curves
+from sweeper.evaluation.conclusion import CORRECTION, conclude
+from sweeper.evaluation.rendered_report import write_report
+from sweeper.evaluation.side_by_side import Row, SideBySide, side_by_side
+from sweeper.evaluation.subjects import find_subjects
+from sweeper.paths import Home
+from sweeper.store import Database
+
+
+def compare(
+    subjects: Annotated[
+        list[str],
+        typer.Argument(
+            help="Two to eight of: a trial as STUDY:NUMBER, a registered version as NAME@VERSION, a bare base model as "
+            "STUDY:base.",
+            show_default=False,
+        ),
+    ],
+    reference: Annotated[
+        str | None, typer.Option(help="The one that the others are held against; the first if left out.")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="What decides; if left out, what decides the reference's study.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write a report: a file that ends in .md or .html.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Compare trials and adapters: scores in pairs, a verdict in words."""
+    with Database.open(Home.current().database, create=False) as database:
+        found = side_by_side(find_subjects(database, subjects), reference=reference, metric=metric)
+        if out is not None:
+            write_report(comparison_report(found, read_curves(database, found)), out)
+    if as_json:
+        emit_json(comparison_json(found))
+        return
+    conclusion = conclude(found)
+    say(f"[bold]{safe(conclusion.headline)}[/]")
+    for sentence in conclusion.sentences:
+        say(f"  {safe(sentence)}")
+    if found.metrics:
+        against = f"minus {found.reference}>"
+        columns = ("metric", "subject", "score>", "95 % interval", against, "95 % interval", "corrected p>", "")
+        console().print(table(columns, _score_rows(found)))
+        say(f"[dim]{safe(CORRECTION)}[/]")
+    keys = [subject.key for subject in found.subjects]
+    differing = [row for row in (*found.origins, *found.parameters) if row.differs]
+    rows = ((row.name, *(_shown(row.values.get(key)) for key in keys)) for row in (*differing, *found.costs))
+    console().print(table(("what differs", *keys), rows))
+    if out is not None:
+        say(f"report written to {safe(out)}")
+
+
+def comparison_json(found: SideBySide) -> dict[str, Any]:
+    """Return a comparison as plain data, without the texts of the examples."""
+    conclusion = conclude(found)
+    return {
+        "subjects": [{"key": subject.key, "what": subject.words} for subject in found.subjects],
+        "reference": found.reference,
+        "metric": found.metric,
+        "headline": conclusion.headline,
+        "sentences": conclusion.sentences,
+        "scores": found.scores,
+        "against_reference": found.against,
+        "unpaired": found.unpaired,
+        "examples": found.examples,
+        "differs": _rows(row for row in (*found.origins, *found.parameters) if row.differs),
+        "costs": _rows(found.costs),
+    }
+
+
+def _rows(rows: Any) -> dict[str, dict[str, Any]]:
+    return {row.name: dict(row.values) for row in rows if isinstance(row, Row)}
+
+
+def _score_rows(found: SideBySide) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for metric in found.metrics:
+        for key, score in found.scores[metric].items():
+            one = found.against[metric].get(key)
+            paired = ("", "", "", "reference" if key == found.reference else "not paired")
+            if one is not None:
+                span = interval(one.difference.interval.low, one.difference.interval.high, signed=True)
+                paired = (f"{one.difference.value:+.3f}", span, f"{one.corrected_p:.3f}", one.verdict)
+            rows.append((metric, key, f"{score.score:.3f}", interval(score.low, score.high), *paired))
+    return rows
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

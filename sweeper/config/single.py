@@ -1,0 +1,100 @@
+"""A trial's configuration as a study of its own: the study file that runs it once more, with nothing left to search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sweeper.config.choice import ModelChoice, pick
+from sweeper.config.parameters import EXCLUSIVE, LORA_PARAMETERS, PARAMETERS
+from sweeper.config.space import ADAPTER, MODEL
+from sweeper.config.study import StudyConfig
+
+_HEADER = """\
+# The configuration of trial {number} of study {study}, to be run once more: `sweeper run FILE`.
+# The rows are those that study had prepared, so train, validation and test are the same.
+# The seed is that study's; a trial's own follows from it, so that this run repeats trial {number} up to its luck.
+"""
+_FUNCTIONS = "# Its reward functions are looked for in the folder of this file: put it into {folder}\n"
+
+
+def single_study(
+    config: StudyConfig,
+    number: int,
+    parameters: Mapping[str, Any],
+    *,
+    rows: Mapping[str, Path],
+    model_folder: Path | None = None,
+    functions_in: Path | None = None,
+) -> str:
+    """Return a study file that runs one configuration once.
+
+    Args:
+        config: The study that the trial was part of.
+        number: The trial's number.
+        parameters: Its resolved hyperparameters, and the adapter and the model that were chosen, as the store has them.
+        rows: The prepared rows by split.
+        model_folder: Where the base model is, for one that is named by a path relative to a file that is not there.
+        functions_in: The folder where the first study looked for reward functions.
+    """
+    adapter = pick(config.adapters, parameters.get(ADAPTER)).adapter
+    chosen = {name: _plain(value) for name, value in parameters.items()}
+    model = pick(config.models, parameters.get(MODEL)).model_dump(mode="json", exclude_defaults=True)
+    if model_folder is not None:
+        model = {**model, "name": str(model_folder)}
+    evaluation = config.evaluation.model_dump(mode="json", exclude_defaults=True)
+    evaluation |= {"metric": config.evaluation.metric, "metrics": list(config.evaluation.metrics)}
+    if isinstance(config.model, ModelChoice):  # the smallest of one model is that one
+        evaluation.pop("objectives", None)
+    study = {
+        "name": f"{config.name[:85]}-trial-{number}",
+        "model": model,
+        "data": {split: str(path) for split, path in rows.items()},
+        "technique": _said(config.technique),
+        "adapter": adapter.with_options(chosen).model_dump(mode="json"),
+        "backend": _said(config.backend),
+        "search": {
+            "preset": config.search.preset,
+            "space": _fixed(chosen, adapter.options(), is_lora=adapter.is_lora),
+            "known_good": False,
+            "sampler": "random",
+            "pruner": "none",
+            "n_trials": 1,
+            "confirm": 0.0,
+        },
+        "evaluation": evaluation,
+        "executor": _said(config.executor),
+        "seed": config.seed,
+    }
+    rewards = getattr(config.technique, "rewards", ())
+    note = _FUNCTIONS.format(folder=functions_in) if any(each.kind == "function" for each in rewards) else ""
+    return _HEADER.format(number=number, study=config.name) + note + yaml.safe_dump(study, sort_keys=False)
+
+
+def _said(part: Any) -> dict[str, Any]:
+    """Return a part of a study as a file writes it: its kind, and what is not left at its default."""
+    return {"kind": part.kind, **part.model_dump(mode="json", by_alias=True, exclude_defaults=True)}
+
+
+def _fixed(chosen: Mapping[str, Any], options: frozenset[str], *, is_lora: bool) -> dict[str, Any]:
+    """Return the space in which every parameter has one value."""
+    absent = set() if is_lora else set(LORA_PARAMETERS)
+    space = {name: chosen[name] for name in PARAMETERS if name in chosen and name not in absent}
+    space |= {name: value for name, value in (chosen.get("trl") or {}).items() if name not in options}
+    for steps, ratio in EXCLUSIVE:
+        space.pop(ratio if space.get(steps) is not None else steps, None)
+        if space.get(ratio, 0) is None:
+            space[ratio] = 0.0
+    return {name: value if _is_word(value) else {"value": value} for name, value in space.items()}
+
+
+def _is_word(value: Any) -> bool:
+    """Tell whether a space reads a value as itself: a list would be a choice."""
+    return not isinstance(value, list)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
