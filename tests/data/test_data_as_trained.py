@@ -159,16 +159,17 @@ def test_labelled_answers_are_those_of_trl(base, tiny_model, tmp_path, seen):
 
 
 @pytest.mark.parametrize("shape", ["preference", "preference_chat"])
-def test_a_reward_model_sees_both_answers_whole_or_not_at_all(tiny_model, tmp_path, seen, shape):
+def test_a_reward_model_sees_both_answers_whole_or_not_at_all(tiny_model, tmp_path, seen, monkeypatch, shape):
+    monkeypatch.setattr(tiny, "WORDS", tuple(f"the digit {word} " for word in tiny.WORDS))
     from sweeper.training.base_model import load_base
     from sweeper.training.techniques.reward import _PARTS
 
     base = load_base(tiny_model, ModelConfig(name="tiny"), LoRA(), "cpu", "score")
-    spec = tiny.trial_spec(tiny_model, tmp_path, shape=shape, technique=RewardModel(max_length=64))
+    spec = tiny.trial_spec(tiny_model, tmp_path, shape=shape, technique=RewardModel(max_length=128))
     for row, trl in zip(seen(spec), ranked_rows(spec, base, _PARTS), strict=True):
         assert [ids(passage) for passage in row.passages] == [trl["chosen_ids"], trl["rejected_ids"]]
         assert [token.loss for token in row.passages[0].tokens][-2:] == [False, True]
-    short = tiny.trial_spec(tiny_model, tmp_path, shape=shape, technique=RewardModel(max_length=9))
+    short = tiny.trial_spec(tiny_model, tmp_path, shape=shape, technique=RewardModel(max_length=16))
     assert {row.dropped for row in seen(short)} == {"an answer is longer than max_length"}
 
 
