@@ -18,7 +18,7 @@ from sweeper.playground.protocol import IDLE_S, Ask, Cancel, Event, Sampling, Su
 from sweeper.redact import redact
 
 _LOOK_S = 0.3
-"""How often whoever waits looks at their place in the queue."""
+"""How often whoever waits is told their place in the queue."""
 
 _ENDS = ("done", "failed")
 
@@ -32,17 +32,16 @@ class Asked:
         self.events_in: queue.Queue[Event] = queue.Queue()
 
     def events(self) -> Iterator[Event]:
-        """Yield what happens until the request ends; one that is left before is cancelled."""
-        place = -1
+        """Yield what happens until the request ends, and while nothing does its place in the queue now and then.
+
+        A request that is left before it has ended is cancelled.
+        """
         try:
             while True:
                 try:
                     event = self.events_in.get(timeout=_LOOK_S)
                 except queue.Empty:
-                    now = self._playground.place(self.ask.id)
-                    if now != place and now > 0:
-                        yield Event(id=self.ask.id, kind="queued", place=now)
-                    place = now
+                    yield Event(id=self.ask.id, kind="queued", place=self._playground.place(self.ask.id))
                     continue
                 yield event
                 if event.kind in _ENDS:

@@ -12,8 +12,8 @@ from sweeper.config.study import Name
 from sweeper.data.fields import text as checked_text
 from sweeper.errors import RegistryError
 
-MOST_SUBJECTS = 4
-"""Versions that are asked at once: more cannot be read side by side."""
+MOST_VERSIONS = 4
+"""Versions that are asked at once: more cannot be read side by side. A bare base model may stand beside them."""
 
 IDLE_S = 600.0
 """After this long without a request the worker ends."""
@@ -75,7 +75,7 @@ class Ask(Frozen):
 
     kind: Literal["ask"] = "ask"
     id: str
-    subjects: tuple[Subject, ...] = Field(min_length=1, max_length=MOST_SUBJECTS)
+    subjects: tuple[Subject, ...] = Field(min_length=1, max_length=MOST_VERSIONS + 1)
     turns: tuple[Turn, ...] = Field(min_length=1)
     sampling: Sampling = Sampling()
 

