@@ -14,6 +14,7 @@ from registered import register
 from sweeper_dashboard import session
 from sweeper_dashboard.data import playground as data
 
+from sweeper.cli.output import clean
 from sweeper.paths import Home
 from sweeper.store import Database
 
@@ -85,7 +86,7 @@ def test_a_thumb_and_a_correction_are_kept_with_who_gave_them(show, two):
     (correction, thumb), actions = kept()
     assert (thumb.adapter, thumb.version, thumb.good, thumb.correction) == ("tiny", 2, False, None)
     assert (correction.good, correction.correction) == (None, "12")
-    assert (thumb.prompt, thumb.answer, thumb.actor) == ("write one two: ", answer, session.user().name)
+    assert (thumb.prompt, clean(thumb.answer), thumb.actor) == ("write one two: ", answer, session.user().name)
     assert thumb.settings["max_new_tokens"] == 8 and thumb.settings["blind"] is False
     assert [action.kind for action in actions] == ["feedback", "feedback"]
     table = app.dataframe[0].value
@@ -103,7 +104,7 @@ def test_blind_hides_the_names_until_a_thumb(show, two):
     assert {"tiny v1, candidate", "tiny v2, candidate"} <= {text.value for text in app.text}
     assert texts(app) == before, "the answers stay where they were"
     (given,), _ = kept()
-    assert given.settings["blind"] is True and given.answer == before[0]
+    assert given.settings["blind"] is True and clean(given.answer) == before[0]
     named = [text.value for text in app.text if text.value.startswith("tiny v")]
     assert named[0] == f"tiny v{given.version}, candidate", "the thumb went to whose answer it was"
 
