@@ -8,12 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
+from sweeper.cli.feedback import feedback
 from sweeper.cli.output import console, emit_json, safe, say, table
 from sweeper.paths import Home
 from sweeper.registry import AdapterVersion, Registry
 from sweeper.store import Database, Stage
 
 adapters = typer.Typer(no_args_is_help=True, help="List, show, promote, archive and verify adapters.")
+
+adapters.command()(feedback)
 
 _Name = Annotated[str, typer.Argument(help="Name of the adapter.", show_default=False)]
 _Version = Annotated[int, typer.Argument(min=1, help="Its version.", show_default=False)]

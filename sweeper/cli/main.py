@@ -49,6 +49,7 @@ COMMANDS = {
     "trials": Lazy("sweeper.cli.studies", "trials", "List the trials of a study."),
     "best": Lazy("sweeper.cli.studies", "best", "Show the winner of a study."),
     "compare": Lazy("sweeper.cli.compare", "compare", "Compare trials and adapters: scores in pairs, a verdict."),
+    "data": Lazy("sweeper.cli.data", "data", "Show a study's data as its training sees them."),
     "export": Lazy("sweeper.cli.export", "export", "Write the winner for other tools, and verify what was written."),
     "adapters": Lazy("sweeper.cli.adapters", "adapters", "List, show, promote, archive and verify adapters."),
     "models": Lazy("sweeper.cli.models", "models", "List, fetch and remove base models."),

@@ -10,6 +10,7 @@ from sweeper.store.adapters import Adapters
 from sweeper.store.connection import BUSY_TIMEOUT_S, Sessions, sqlite_engine
 from sweeper.store.evaluations import Evaluations
 from sweeper.store.events import Events
+from sweeper.store.feedback import FeedbackStore
 from sweeper.store.metrics import Metrics
 from sweeper.store.schema import prepare, require_current
 from sweeper.store.studies import Studies
@@ -31,6 +32,7 @@ class Database:
         adapters: Questions about registered adapters.
         events: Questions about what happened.
         actions: Questions about what people did.
+        feedback: Questions about what people thought of answers.
     """
 
     def __init__(self, sessions: Sessions) -> None:
@@ -43,6 +45,7 @@ class Database:
         self.adapters = Adapters(sessions)
         self.events = Events(sessions)
         self.actions = Actions(sessions)
+        self.feedback = FeedbackStore(sessions)
 
     @classmethod
     def open(
