@@ -126,7 +126,7 @@ def give(
         RegistryError: If there is no such version any more.
     """
     subject = Subject.parse(reference)
-    with home.database() as database:
+    with home.changing() as database:
         records = {record.version: record for record in database.adapters.all(subject.adapter)}
         if subject.version not in records:
             raise home.SweeperError(f"{subject.reference} is not registered any more, so its feedback has no place")
