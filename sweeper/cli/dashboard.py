@@ -6,6 +6,7 @@ import os
 import socket
 import ssl
 from collections.abc import Iterable
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
@@ -59,6 +60,7 @@ def dashboard(
 
 def serve(settings: dict[str, object], hosts: Iterable[str], home: Home) -> None:
     """Run Streamlit in this process until it is interrupted; flags win over whatever the user configured for it."""
+    import click
     from streamlit.web import cli
 
     settings = settings | {
@@ -78,7 +80,8 @@ def serve(settings: dict[str, object], hosts: Iterable[str], home: Home) -> None
     flags = [f"--{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in settings.items()]
     flags += [f"--server.allowedHosts={name}" for name in sorted(set(hosts))]
     server = shipped_folder(DASHBOARD) / "server.py"
-    cli.main(["run", str(server), *flags], prog_name="streamlit", standalone_mode=False)
+    with suppress(click.exceptions.Abort):  # Ctrl-C that comes before the server has taken the signal
+        cli.main(["run", str(server), *flags], prog_name="streamlit", standalone_mode=False)
 
 
 def _resolved(host: str) -> str:
