@@ -39,7 +39,7 @@ class Choice:
         subject: How it is asked.
         label: Its name, version and stage.
         study: The study that made it.
-        base_model: What it stands on.
+        base_model: What it stands on; of a path its last part.
     """
 
     subject: Subject
@@ -75,7 +75,7 @@ def choices() -> dict[str, Choice]:
             subject=Subject(adapter=record.name, version=record.version),
             label=f"{record.name} v{record.version}, {record.stage.value}",
             study=record.study,
-            base_model=clean(record.lineage.get("base_model", "")),
+            base_model=Path(clean(record.lineage.get("base_model", ""))).name,
         )
         for record in versions
         if record.study not in scoring

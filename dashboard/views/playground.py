@@ -62,7 +62,7 @@ def _picked(choices: dict[str, data.Choice]) -> list[str]:
         format_func=lambda reference: choices[reference].label,
         max_selections=data.MOST_VERSIONS,
     )
-    with_base = right.toggle("Bare base model too", key="playground bare", help="The model below the first version.")
+    with_base = right.toggle("Bare base", key="playground bare", help="The model below the first version.")
     picked = [*versions, *([f"base:{versions[0]}"] if with_base and versions else [])]
     st.query_params["adapters"] = ",".join(picked)
     return picked

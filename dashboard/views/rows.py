@@ -33,8 +33,10 @@ def page() -> None:
         view = data.view(name, st.query_params.get("model"))
         if len(view.models) > 1:
             st.selectbox("In the tokens of", view.models, key="model", bind="query-params", format_func=home.clean)
-        st.caption(f"Technique {view.technique}, rows cut at {view.max_length:,} tokens.")
-        st.text(f"Tokens of {home.clean(view.inspection.model)}")
+        st.text(
+            f"Technique {view.technique}, rows cut at {view.max_length:,} tokens; tokens of "
+            f"{home.clean(view.inspection.model)}"
+        )
         _overview(view)
         _duplicates(view)
         _browser(view)
@@ -52,19 +54,16 @@ def _study(names: list[str]) -> str | None:
 
 
 def _overview(view: data.View) -> None:
-    left, right = st.columns([3, 2], gap="large")
-    with left:
-        st.subheader("Splits side by side")
-        parts.table(view.facts, height="content")
-        for note in view.notes:
-            st.caption(note)
-    with right:
-        st.subheader("Lengths")
-        parts.figure(charts.lengths({split: view.lengths(split) for split in data.SPLITS}, view.max_length), "lengths")
-        st.caption(
-            "Rows whose end is cut teach their beginning only. Low shares of different words, and of different pairs, "
-            "mean that answers say much the same."
-        )
+    st.subheader("Splits side by side")
+    parts.table(view.facts, height="content")
+    for note in view.notes:
+        st.caption(note)
+    st.caption(
+        "Rows whose end is cut teach their beginning only. Low shares of different words, and of different pairs, mean "
+        "that answers say much the same."
+    )
+    st.subheader("Lengths")
+    parts.figure(charts.lengths({split: view.lengths(split) for split in data.SPLITS}, view.max_length), "lengths")
 
 
 def _duplicates(view: data.View) -> None:
@@ -79,7 +78,7 @@ def _duplicates(view: data.View) -> None:
 
 def _browser(view: data.View) -> None:
     st.subheader("Examples")
-    first, second, third = st.columns([2, 3, 3], vertical_alignment="bottom")
+    first, second, third = st.columns([4, 5, 4], vertical_alignment="bottom")
     with first:
         split = st.segmented_control(
             "Split", data.SPLITS, default="train", required=True, key="split", bind="query-params"
