@@ -131,7 +131,7 @@ def _refuse_taken(address: str, port: int) -> None:
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         raise UserError(
-            f"port {port} of {address} cannot be used ({reason}); choose another with --port, or another --host"
+            f"port {port} cannot be used at {address} ({reason}); choose another with --port, or another --host"
         ) from error
 
 

@@ -72,7 +72,7 @@ def test_examples_are_searched_filtered_and_paged_from_the_address(show, rows_of
 def test_tokens_are_marked_by_more_than_colour(show, rows_of):
     rows_of([{"prompt": "ab", "completion": "cdefghijklmnop"}], technique={"max_length": 8})
     app = show("rows", study="tiny")
-    text = next(element.proto.body for element in app.get("html") if "<mark" in element.proto.body)
+    text = next(element.proto.body for element in app.get("html") if ">a<" in element.proto.body)
     context, loss, cut = (text.index(tag) for tag in ('<span style="opacity', "<mark", "<s style"))
     assert context < text.index(">a<") < loss < text.index(">c<") < cut < text.index(">p<")
     assert "with loss: learned" in markup(app) and "cut off at max_length" in markup(app), "the legend"
