@@ -49,7 +49,7 @@ COMMANDS = {
     "trials": Lazy("sweeper.cli.studies", "trials", "List the trials of a study."),
     "best": Lazy("sweeper.cli.studies", "best", "Show the winner of a study."),
     "export": Lazy("sweeper.cli.export", "export", "Write the winner for other tools, and verify what was written."),
-    "adapters": Lazy("sweeper.cli.adapters", "adapters", "List, show, promote, archive and verify adapters."),
+    "adapters": Lazy("sweeper.cli.adapters", "adapters", "Compare, promote, roll back and describe adapters."),
     "models": Lazy("sweeper.cli.models", "models", "List, fetch and remove base models."),
     "dashboard": Lazy("sweeper.cli.dashboard", "dashboard", "Show the studies and adapters of this home in a browser."),
     "doctor": Lazy("sweeper.cli.doctor", "doctor", "Say what this machine has, and what the missing parts would give."),
