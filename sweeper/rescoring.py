@@ -95,10 +95,10 @@ def _scores(
 
 def _store(database: Database, version: AdapterVersion, split: str, scores: Scores, candidate: AdapterVersion) -> None:
     """Store what a version scored, with its differences to the base model where that was scored there too."""
-    lineage, base = version.lineage, {}
-    if lineage.base_model_fingerprint == candidate.lineage.base_model_fingerprint:
-        base = _to_base(database, candidate, scores)
-    evaluation = Evaluation(lineage.trial, split, score_rows(scores, base), _base_label(database, version))
+    lineage = version.lineage
+    same_base = lineage.base_model_fingerprint == candidate.lineage.base_model_fingerprint
+    to_base = _to_base(database, candidate, scores) if same_base else {}
+    evaluation = Evaluation(lineage.trial, split, score_rows(scores, to_base), _base_label(database, version))
     database.evaluations.add(lineage.study, evaluation, example_rows(scores))
 
 

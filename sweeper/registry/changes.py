@@ -120,7 +120,7 @@ def _scores(database: Database, old: AdapterVersion, new: AdapterVersion) -> Ite
     for split in dict.fromkeys([*old.scores, *new.scores]):
         before, after = old.scores.get(split, {}), new.scores.get(split, {})
         for metric in dict.fromkeys([*before, *after]):
-            values = [of.get(metric, {}).get("score") for of in (before, after)]
+            values = before.get(metric, {}).get("score"), after.get(metric, {}).get("score")
             found = paired.get(metric) if split == "test" else None
             if found is None:
                 yield ScoreChange(split, metric, *values)
