@@ -37,7 +37,7 @@ def gate(gain: float, low: float, high: float, margin: float, passed: bool) -> g
     )
     figure.add_vline(x=0, line_dash="dot", line_color=_GREY, annotation={"text": "no difference", "font_size": 11})
     if margin > 0:
-        figure.add_vline(x=margin, line_color=_BLUE, annotation={"text": "margin", "font_size": 11, "yanchor": "top"})
+        figure.add_vline(x=margin, line_color=_BLUE, annotation_text="margin", annotation_position="bottom right")
     reach = max(abs(low), abs(high), margin) * 1.15 or 1.0
     figure.update_xaxes(range=[-reach, reach], zeroline=False, title="gain (more is better)")
     figure.update_yaxes(visible=False)
@@ -76,14 +76,14 @@ def lineage(sources: Sequence[str], study: str, trial: str, version: str, replac
         mode="markers+text",
         marker={"size": 16, "color": [colour for *_, colour in nodes]},
         text=[_short(text) for _, _, text, _ in nodes],
-        textposition="top center",
+        textposition=["bottom center" if y < middle else "top center" for _, y, *_ in nodes],
         hovertext=[_plain(text) for _, _, text, _ in nodes],
         hoverinfo="text",
         cliponaxis=False,
     )
     lowest = min(y for _, y, *_ in nodes)
     figure.update_xaxes(visible=False, range=[-0.45, 3.45], fixedrange=True)
-    figure.update_yaxes(visible=False, range=[lowest - 0.35, height + 0.7], fixedrange=True)
+    figure.update_yaxes(visible=False, range=[lowest - 0.6, height + 0.6], fixedrange=True)
     tall = 90 + 70 * (height - lowest + 0.5)
     return figure.update_layout(height=tall, margin={"l": 10, "r": 10, "t": 10, "b": 10}, showlegend=False)
 

@@ -50,5 +50,6 @@ def history(of: Adapter) -> None:
     if forced:
         word = "action" if forced == 1 else "actions"
         st.badge(f"{forced} {word} against the gate", icon=":material/warning:", color="red")
-    parts.table(found)
+    at = st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm:ss")
+    st.dataframe(found, hide_index=True, column_config={"at (UTC)": at})
     st.caption("All versions, the latest first. Rows are never changed or deleted.")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pandas as pd
 import streamlit as st
 from sweeper_dashboard import session
 from sweeper_dashboard.views import parts
 
+STAGES = ("candidate", "staging", "production", "archived")
 _COLOURS = {"candidate": "gray", "staging": "orange", "production": "green", "archived": "gray"}
 _ICONS = {
     "candidate": ":material/hourglass_empty:",
@@ -27,6 +29,24 @@ def address(name: str, version: int) -> None:
 def stage(stage: str) -> None:
     """Show a stage as a badge."""
     st.badge(stage, icon=_ICONS.get(stage), color=_COLOURS.get(stage, "gray"))
+
+
+def selected(rows: pd.DataFrame, key: str) -> int | None:
+    """Show versions, their stages coloured, and return the place of the picked one."""
+    columns = {
+        "stage": st.column_config.MultiselectColumn(
+            options=STAGES, color=[_COLOURS[stage] for stage in STAGES], width=110
+        ),
+        "aliases": st.column_config.ListColumn(width=130),
+        "tags": st.column_config.ListColumn(width=130),
+        "score": st.column_config.NumberColumn(format="%.4g"),
+        "MiB": st.column_config.NumberColumn(format="%.1f"),
+    }
+    found = st.dataframe(
+        rows, hide_index=True, column_config=columns, key=key, on_select="rerun", selection_mode="single-row"
+    )
+    picked = found.selection.rows
+    return picked[0] if picked and picked[0] < len(rows) else None
 
 
 def span(low: float | None, high: float | None) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import pandas as pd
 import streamlit as st
 from sweeper_dashboard.data import adapters as data
@@ -52,19 +54,20 @@ def _list(listed: list[data.Adapter]) -> None:
         {
             "adapter": of.name,
             "version": of.version,
-            "stage": of.stage,
+            "stage": [of.stage],
             "aliases": list(of.aliases),
             "tags": list(of.tags),
-            "metric": of.metric,
+            "metric on test": of.metric,
             "score": of.score,
             "95 % interval": adapter_parts.span(of.low, of.high),
-            "gain over base": of.gain,
             "MiB": of.mebibytes,
             "age": of.age,
         }
         for of in listed
     ]
-    chosen = parts.selected(pd.DataFrame(rows), key="adapters")
+    # A selection is a place in the list, which means another version once the list is another one.
+    listing = zlib.crc32(repr([(of.name, of.version) for of in listed]).encode())
+    chosen = adapter_parts.selected(pd.DataFrame(rows), key=f"adapters {listing}")
     if chosen is None:
         st.session_state.pop("adapters clicked", None)
         return

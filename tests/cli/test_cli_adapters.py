@@ -5,25 +5,15 @@ from __future__ import annotations
 import json
 
 import pytest
+from judged import weak_and_strong
 from typer.testing import CliRunner
 
 from sweeper.cli.main import app
 from sweeper.paths import Home
-from sweeper.registry import Registry, Stage
+from sweeper.registry import Registry
 from sweeper.registry.gate import split_of
-from sweeper.run import run_study
 from sweeper.start import pinned
 from sweeper.store import Database
-
-LEARNABLE = {
-    "shape": "same_answer",
-    "search": {
-        "space": {"learning_rate": 2e-2, "batch_size": 8, "epochs": 4, "lora_rank": 4, "lora_dropout": 0.0},
-        "n_trials": 1,
-        "confirm": 0,
-    },
-    "evaluation": {"metric": "exact_match", "metrics": ["exact_match"], "candidates": 1},
-}
 
 
 def call(*arguments):
@@ -34,18 +24,10 @@ def call(*arguments):
 
 @pytest.fixture
 def registered(study_file):
-    """The adapter ``tiny``: v1 in production learned nothing, v2 of another study knows the answer."""
+    weak_and_strong(study_file)
     home = Home.current()
-    weak = {**LEARNABLE["search"], "space": {**LEARNABLE["search"]["space"], "learning_rate": 1e-9}}
-    run_study(study_file("weak", **{**LEARNABLE, "shape": "prompt_completion", "search": weak}), force=True)
-    run_study(study_file("strong", **LEARNABLE))
     with Database.open(home.database, create=False) as database:
-        registry = Registry(home, database)
-        for study in ("weak", "strong"):
-            version = registry.register("tiny", home.study(study).trial(0).adapter, study=study, trial=0)
-            registry.move("tiny", version.version, Stage.STAGING)
-        registry.move("tiny", 1, Stage.PRODUCTION, force=True, actor="ann", reason="the first one")
-        yield registry
+        yield Registry(home, database)
 
 
 def test_a_promotion_scores_the_production_version_where_the_gate_needs_it(registered, tmp_path):
