@@ -15,10 +15,11 @@ from sweeper.evaluation.goal import Contender, GoalResult, judge, to_score
 from sweeper.evaluation.report import markdown_report
 from sweeper.evaluation.scorer import Scorer
 from sweeper.evaluation.scores import Scores
+from sweeper.evaluation.stored import example_rows, score_rows
 from sweeper.executors.base import StudyContext
 from sweeper.paths import Home, write_atomically
 from sweeper.registry import AdapterVersion, Registry
-from sweeper.store import Evaluation, Example, Score
+from sweeper.store import Evaluation
 from sweeper.training.base_model import BaseModel
 
 LoadBase = Callable[[TrialSpec], BaseModel]
@@ -195,32 +196,8 @@ def _record(
     context: StudyContext, number: int | None, base: str, scores: Scores, differences: Mapping[str, Difference]
 ) -> None:
     """Store the scores of a trial, or of a base model where ``number`` is None, with every generated text."""
-    rows = []
-    for name, metric in scores.metrics.items():
-        difference = differences.get(name)
-        rows.append(
-            Score(
-                name,
-                metric.value,
-                metric.interval.low,
-                metric.interval.high,
-                difference.value if difference else None,
-                difference.interval.low if difference else None,
-                difference.interval.high if difference else None,
-            )
-        )
-    examples = (
-        Example(
-            index,
-            scores.prompts[index],
-            reference,
-            scores.predictions[index] if scores.predictions else "",
-            {name: metric.examples[index] for name, metric in scores.metrics.items()},
-            {name: metric.statistics[index] for name, metric in scores.metrics.items()},
-        )
-        for index, reference in enumerate(scores.references)
-    )
-    context.database.evaluations.add(context.config.name, Evaluation(number, "test", tuple(rows), base), examples)
+    evaluation = Evaluation(number, "test", score_rows(scores, differences), base)
+    context.database.evaluations.add(context.config.name, evaluation, example_rows(scores))
 
 
 def _register(

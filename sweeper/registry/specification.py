@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from sweeper.config.trial import TrialSpec
 from sweeper.errors import RegistryError
 from sweeper.paths import Home
-from sweeper.registry.registry import AdapterVersion
+from sweeper.registry.version import AdapterVersion
 
 
 def trial_spec(home: Home, version: AdapterVersion) -> TrialSpec:
