@@ -11,6 +11,7 @@ from sweeper.store.connection import BUSY_TIMEOUT_S, Sessions, sqlite_engine
 from sweeper.store.evaluations import Evaluations
 from sweeper.store.events import Events
 from sweeper.store.metrics import Metrics
+from sweeper.store.orders import Orders
 from sweeper.store.schema import prepare
 from sweeper.store.studies import Studies
 from sweeper.store.trials import Trials
@@ -31,6 +32,7 @@ class Database:
         adapters: Questions about registered adapters.
         events: Questions about what happened.
         actions: Questions about what people did.
+        orders: Questions about what people ask of the runner of a study.
     """
 
     def __init__(self, sessions: Sessions) -> None:
@@ -43,6 +45,7 @@ class Database:
         self.adapters = Adapters(sessions)
         self.events = Events(sessions)
         self.actions = Actions(sessions)
+        self.orders = Orders(sessions)
 
     @classmethod
     def open(cls, path: Path, *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Database:
