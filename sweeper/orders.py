@@ -34,12 +34,14 @@ class Given:
     Attributes:
         id: Its number.
         message: What was asked, in words.
-        runs: Whether a process runs the study, which will obey it; without one it waits for ``sweeper resume``.
+        runs: Whether a process runs the study, which will obey it.
+        when: When it is obeyed, in words.
     """
 
     id: int
     message: str
     runs: bool
+    when: str
 
 
 def state_of(home: Home, study: StudyRecord) -> StudyState:
@@ -50,7 +52,7 @@ def state_of(home: Home, study: StudyRecord) -> StudyState:
 
 def space_of_study(study: StudyRecord) -> Space:
     """Return the resolved space of a study."""
-    return TypeAdapter(Space).validate_python(study.space["space"])
+    return TypeAdapter(Space).validate_python(study.space.get("space", {}))
 
 
 def give(
@@ -100,7 +102,17 @@ def give(
             with_budget(StudyConfig.model_validate(study.config), asked)
             message = f"change the budget of study {name}: {_shown(asked)}"
     order = database.orders.add(name, kind, actor=actor, message=message, number=number, data=asked)
-    return Given(order, message, runs)
+    return Given(order, message, runs, _when(kind, state, runs))
+
+
+def described(order: Order) -> str:
+    """Return what an order asks for, as one line."""
+    values = {**order.data.get("parameters", {}), **order.data.get("changes", {})}
+    if order.kind is OrderKind.BUDGET:
+        values = order.data
+    about = "" if order.number is None else f" trial {order.number}"
+    weights = " from its weights" if order.data.get("from_weights") else ""
+    return f"{order.kind.value.partition('_')[0]}{about}{weights} {_shown(values)}".strip()
 
 
 def await_answer(database: Database, name: str, order: int, timeout_s: float) -> Order:
@@ -131,6 +143,14 @@ def require_weights(trial: TrialPaths, changes: Mapping[str, Any]) -> None:
         raise StudyStateError(f"trial {number} cannot be gone on from: {obstacle}; clone it without its weights")
     if not weights.is_file():
         raise StudyStateError(f"trial {number} saved no adapter; only complete trials do: clone it without its weights")
+
+
+def _when(kind: OrderKind, state: StudyState, runs: bool) -> str:
+    if not runs:
+        return "waits until the study is resumed: no process runs it"
+    if kind is OrderKind.STOP_TRIAL and state is StudyState.PAUSED:
+        return "is done when the paused study is resumed"
+    return "is obeyed after the step under way"
 
 
 def _require_state(name: str, kind: OrderKind, state: StudyState) -> None:

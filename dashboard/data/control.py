@@ -18,7 +18,7 @@ from sweeper.config.search import duration_s
 from sweeper.config.space import Choice, Fixed, FloatRange, IntRange, Range, describe
 from sweeper.config.study import StudyConfig
 from sweeper.errors import StudyStateError, UserError
-from sweeper.orders import await_answer, give, require_weights, space_of_study, state_of
+from sweeper.orders import await_answer, described, give, require_weights, space_of_study, state_of
 from sweeper.paths import Home, is_held
 from sweeper.redact import redact
 from sweeper.store import Order, OrderKind, OrderState, StudyState, TrialRecord
@@ -79,7 +79,6 @@ class Control:
         under_way: Trials that can be stopped.
         orders: What was asked, the latest first.
         failed: The end of what a resume wrote that the dashboard started and that failed; None where none did.
-        since: The study's change counter: what was read stays true while it stands.
     """
 
     state: StudyState
@@ -144,23 +143,13 @@ def _orders(orders: tuple[Order, ...]) -> pd.DataFrame:
             "order": order.id,
             "given (UTC)": order.at,
             "by": order.actor,
-            "asked": _asked(order),
+            "asked": described(order),
             "state": order.state.value,
             "answer": order.answer or "",
         }
         for order in orders
     )
     return frames.frame(rows, columns)
-
-
-def _asked(order: Order) -> str:
-    about = "" if order.number is None else f" {order.number}"
-    values = {**order.data.get("parameters", {}), **order.data.get("changes", {})}
-    if order.kind is OrderKind.BUDGET:
-        values = order.data
-    weights = " from its weights" if order.data.get("from_weights") else ""
-    shown = ", ".join(f"{name}={value}" for name, value in values.items())
-    return f"{order.kind.value.replace('_', ' ')}{about}{weights} {shown}".strip()
 
 
 def fields(name: str) -> list[Field]:
@@ -239,13 +228,13 @@ def order(
     with home.database() as database:
         given = give(Home.current(), database, name, kind, actor=actor, number=number, data=data)
         if not given.runs:
-            return clean(f"Order {given.id} waits until the study is resumed: {given.message}.")
+            return clean(f"Order {given.id} {given.when}: {given.message}.")
         answered = await_answer(database, name, given.id, _PATIENCE_S)
     if answered.state is OrderState.REFUSED:
         raise StudyStateError(answered.answer or "the runner refused")
     if answered.state is OrderState.DONE:
         return clean(f"Order {given.id} is done: {answered.answer}.")
-    return clean(f"Order {given.id} is obeyed after the step under way: {given.message}.")
+    return clean(f"Order {given.id} {given.when}: {given.message}.")
 
 
 def resume(name: str, *, actor: str) -> str:

@@ -16,6 +16,9 @@ REFRESH_S = 2
 SHOWN = 16
 """Trials under way that have a line of their own."""
 
+COLUMNS = 3
+"""Parameters beside each other."""
+
 SAMPLED = "leave to the sampler"
 _PLAIN = re.compile(r"[A-Za-z0-9]+([_.-][A-Za-z0-9]+)*")
 _SAID = "control said"
@@ -121,23 +124,23 @@ def _standing(name: str, was_alive: bool) -> None:
 def _buttons(name: str, found: data.Control) -> None:
     may = session.user().may_edit
     reason = None if may else "Only editors give orders."
-    pause, resume, stop, _ = st.columns([1, 1, 1, 2])
+    row = st.container(horizontal=True)
     running = found.runs and not found.paused
-    if pause.button(
-        "Pause", icon=":material/pause:", disabled=not (may and running), help=reason, width="stretch", key="pause"
+    if row.button(
+        "Pause", icon=":material/pause:", disabled=not (may and running), help=reason, width=140, key="pause"
     ):
         _order(name, data.OrderKind.PAUSE)
-    if resume.button(
+    if row.button(
         "Resume",
         icon=":material/play_arrow:",
         disabled=not may or running,
         help=reason or ("Starts a process that goes on with it." if not found.runs else None),
-        width="stretch",
+        width=140,
         key="resume",
     ):
         _give(lambda: data.resume(name, actor=session.user().name))
-    if stop.button(
-        "Stop", icon=":material/stop:", disabled=not (may and found.runs), help=reason, width="stretch", key="stop"
+    if row.button(
+        "Stop", icon=":material/stop:", disabled=not (may and found.runs), help=reason, width=140, key="stop"
     ):
         _confirm_stop(name)
     if found.runs:
@@ -183,7 +186,11 @@ def _forms(name: str) -> None:
 
 def _enqueue(name: str) -> None:
     st.caption("Runs next, on top of the study's own trials. What is left empty is chosen by the sampler.")
-    asked = _values(data.fields(name), {}, f"enqueue {name}")
+    fields = data.fields(name)
+    if not fields:
+        st.info("Nothing is searched in this study: every trial has the same configuration.")
+        return
+    asked = _values(fields, {}, f"enqueue {name}")
     if _submit("Run it", f"enqueue {name} submit", ready=bool(asked)):
         _order(name, data.OrderKind.ENQUEUE, parameters=asked)
 
@@ -214,16 +221,25 @@ def _clone(name: str) -> None:
 def _values(fields: list[data.Field], before: dict[str, Any], key: str) -> dict[str, Any]:
     """Ask for parameters, prefilled with ``before``, and return those that are given."""
     asked: dict[str, Any] = {}
-    columns = st.columns(3)
-    for place, field in enumerate(fields):
-        with columns[place % len(columns)]:
-            value = _value(field, before.get(field.name), f"{key} {field.name}")
-            if value is not None:
-                asked[field.name] = value
-            if field.name in before and value != before[field.name]:
-                st.caption(":material/edit: changed")
-                st.text(home.clean(f"was {before[field.name]}"))
+    rows = [fields[first : first + COLUMNS] for first in range(0, len(fields), COLUMNS)]
+    for row in rows:
+        for column, field in zip(st.columns(COLUMNS), row, strict=False):
+            with column:
+                value = _value(field, before.get(field.name), f"{key} {field.name}")
+                if value is not None:
+                    asked[field.name] = value
+                if field.name in before and value != before[field.name]:
+                    _changed(before[field.name])
     return asked
+
+
+def _changed(before: Any) -> None:
+    """Say that a value was another."""
+    if isinstance(before, int | float):
+        st.caption(f":material/edit: was {before:.6g}")
+    else:
+        st.caption(":material/edit: was")
+        st.text(_choice(before))
 
 
 def _value(field: data.Field, before: Any, key: str) -> Any:

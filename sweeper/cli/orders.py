@@ -13,7 +13,7 @@ from sweeper.config.pipeline import STAGES, stage_name
 from sweeper.config.search import duration_s
 from sweeper.config.yaml_source import parse
 from sweeper.errors import StudyStateError, UserError
-from sweeper.orders import await_answer, give
+from sweeper.orders import await_answer, described, give
 from sweeper.paths import Home, is_held
 from sweeper.people import current_actor
 from sweeper.store import Database, Order, OrderKind, OrderState
@@ -138,7 +138,7 @@ def _order(study: str, kind: OrderKind, *, number: int | None = None, data: Mapp
         given = give(home, database, name, kind, actor=current_actor(), number=number, data=data)
         say(f"order {given.id}: {safe(given.message)}")
         if not given.runs:
-            say(f"no process runs the study now: `sweeper resume {safe(name)}` does it")
+            say(f"it {given.when}: `sweeper resume {safe(name)}` does it")
             return
         answered = await_answer(database, name, given.id, _PATIENCE_S)
     if answered.state is OrderState.REFUSED:
@@ -146,7 +146,7 @@ def _order(study: str, kind: OrderKind, *, number: int | None = None, data: Mapp
     if answered.state is OrderState.DONE:
         say(f"done: {safe(answered.answer)}")
     else:
-        say(f"it is obeyed after the step under way; `sweeper orders {safe(name)}` shows the answer")
+        say(f"it {given.when}; `sweeper orders {safe(name)}` shows the answer")
 
 
 def _stage(study: str, home: Home, database: Database) -> str:
@@ -208,11 +208,8 @@ def _is_number(text: str) -> bool:
 
 
 def _row(order: Order) -> tuple[object, ...]:
-    about = "" if order.number is None else f"trial {order.number} "
-    values = {**order.data, **order.data.get("parameters", {}), **order.data.get("changes", {})}
-    shown = ", ".join(f"{name}={value}" for name, value in values.items() if not isinstance(value, dict))
-    what = f"{order.kind.value.replace('_trial', '')} {about}{shown}".strip()
-    return (order.id, f"{order.at:%Y-%m-%d %H:%M:%S}", order.actor, what, order.state.value, order.answer)
+    given = f"{order.at:%Y-%m-%d %H:%M:%S}"
+    return (order.id, given, order.actor, described(order), order.state.value, order.answer)
 
 
 @contextmanager

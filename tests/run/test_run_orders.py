@@ -141,10 +141,10 @@ def test_a_study_killed_while_it_is_paused_is_interrupted_and_goes_on(study_file
 def test_the_command_line_enqueues_clones_and_shows_what_became_of_it(study_file, start):
     runner = start(str(study_file(search={**PLAIN, "n_trials": 2}).path))
     runner.until_step(1)
+    runner.ask(OrderKind.PAUSE)  # so that it waits for the command line
     done = sweeper("enqueue", "tiny", "learning_rate=2e-3", "lora_rank=4")
     assert done.returncode == 0, done.stderr
     assert "done: runs next, as trial" in done.stdout
-    runner.ask(OrderKind.PAUSE)
     for arguments, said in (
         (("enqueue", "tiny", "learning_rate=7"), "outside the space"),
         (("enqueue", "tiny", "learning_rate=.nan"), "outside the space"),
@@ -173,10 +173,10 @@ def test_the_command_line_enqueues_clones_and_shows_what_became_of_it(study_file
         ("clone", "waiting"),
         ("resume", "done"),
         ("budget", "done"),
-        ("pause", "done"),
         ("enqueue", "done"),
+        ("pause", "done"),
     ]
-    assert "clone trial 0 learning_rate=0.001" in sweeper("orders", "tiny").stdout
+    assert "clone trial 0 from its weights learning_rate=0.001" in sweeper("orders", "tiny").stdout
     resume_study("tiny", force=True)
     trials = runner.database.trials.all("tiny")
     assert len(trials) == 5
