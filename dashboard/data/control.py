@@ -78,11 +78,13 @@ class Control:
         waiting: Orders without an answer.
         under_way: Trials that can be stopped.
         orders: What was asked, the latest first.
+        live: Whether a process holds it, or one was started here that will.
         failed: The end of what a resume wrote that the dashboard started and that failed; None where none did.
     """
 
     state: StudyState
     runs: bool
+    live: bool
     done: int
     n_trials: int
     waiting: int
@@ -108,9 +110,11 @@ def control(name: str) -> Control:
     state = state_of(Home.current(), study)
     alive = state in (StudyState.RUNNING, StudyState.PAUSED)
     open_trials = [trial for trial in trials if trial.outcome is None or trial.outcome.is_open]
+    runs, started = is_held(Home.current().study(name)), _started.get(name)
     return Control(
         state=state,
-        runs=is_held(Home.current().study(name)),
+        runs=runs,
+        live=runs or (started is not None and started.poll() is None),
         done=len(trials) - len(open_trials),
         n_trials=study.config.get("search", {}).get("n_trials", len(trials)),
         waiting=sum(order.state is OrderState.WAITING for order in orders),

@@ -37,7 +37,7 @@ def page() -> None:
         if not session.user().may_edit:
             st.info("You may look at everything here; orders are given by editors.", icon=":material/visibility:")
         _said()
-        alive = data.control(name).runs
+        alive = data.control(name).live
         st.fragment(_standing, run_every=REFRESH_S if alive else None)(name, alive)
         _forms(name)
         st.fragment(_orders, run_every=REFRESH_S if alive else None)(name)
@@ -104,7 +104,7 @@ def _confirm_stop(name: str) -> None:
 def _standing(name: str, was_alive: bool) -> None:
     with parts.explained():
         found = data.control(name)
-        if found.runs != was_alive:
+        if found.live != was_alive:
             st.rerun(scope="app")
         shown = {
             "State": found.state.value,
