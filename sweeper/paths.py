@@ -76,6 +76,11 @@ class StudyPaths:
         return self.folder / "lock"
 
     @property
+    def resume_log(self) -> Path:
+        """What a resume that the dashboard started wrote to its terminal."""
+        return self.folder / "resume.log"
+
+    @property
     def pipeline(self) -> Path:
         """The study file of a pipeline, and where it came from; absent for a study of one stage."""
         return self.folder / "pipeline.json"

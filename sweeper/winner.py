@@ -17,6 +17,7 @@ from sweeper.evaluation.scorer import Scorer
 from sweeper.evaluation.scores import Scores
 from sweeper.evaluation.stored import example_rows, score_rows
 from sweeper.executors.base import StudyContext
+from sweeper.executors.control import MoreToTrain, obey
 from sweeper.paths import Home, write_atomically
 from sweeper.registry import AdapterVersion, Registry
 from sweeper.store import Evaluation
@@ -66,6 +67,7 @@ def find_winner(context: StudyContext, load: LoadBase, home: Home, *, force: boo
     Raises:
         SweeperError: If no trial was completed.
         StudyInterrupted: If the user asked to stop.
+        MoreToTrain: If somebody ordered trials, or changed the budget.
     """
     specs = {number: _specification(context, number) for number in _candidates(context)}
     bases, scores = _score_all(context, load, specs)
@@ -160,6 +162,9 @@ def _score_all(
 
 def _progress(context: StudyContext, name: str, place: int, subjects: int) -> Callable[[int, int], None]:
     def on_progress(done: int, total: int) -> None:
+        obey(context)
+        if context.asked.changed:
+            raise MoreToTrain
         if context.stop.is_set:
             raise StudyInterrupted("stopped while scoring on the test split")
         context.listener.stage(f"scoring {name} on the test split", (place + done / max(1, total)) / subjects)

@@ -12,6 +12,7 @@ from sweeper.store.evaluations import Evaluations
 from sweeper.store.events import Events
 from sweeper.store.feedback import FeedbackStore
 from sweeper.store.metrics import Metrics
+from sweeper.store.orders import Orders
 from sweeper.store.schema import prepare, require_current
 from sweeper.store.studies import Studies
 from sweeper.store.trials import Trials
@@ -33,6 +34,7 @@ class Database:
         events: Questions about what happened.
         actions: Questions about what people did.
         feedback: Questions about what people thought of answers.
+        orders: Questions about what people ask of the runner of a study.
     """
 
     def __init__(self, sessions: Sessions) -> None:
@@ -46,6 +48,7 @@ class Database:
         self.events = Events(sessions)
         self.actions = Actions(sessions)
         self.feedback = FeedbackStore(sessions)
+        self.orders = Orders(sessions)
 
     @classmethod
     def open(
