@@ -6,7 +6,7 @@ from functools import partial
 
 import streamlit as st
 from sweeper_dashboard.charts import adapters as charts
-from sweeper_dashboard.charts import study as study_charts
+from sweeper_dashboard.charts import scores as score_charts
 from sweeper_dashboard.data import changes, home
 from sweeper_dashboard.data.adapters import Adapter
 from sweeper_dashboard.views import adapter_parts, parts
@@ -102,5 +102,5 @@ def _scores(of: Adapter) -> None:
     paired = of.scores[of.scores["diff_to_base"].notna()].assign(subject=of.label)
     if not paired.empty:
         st.caption("Gain over its base model on the same examples, with 95 % intervals; of losses, left is better.")
-        drawn = study_charts.intervals(paired, "diff_to_base", "diff_low", "diff_high", zero=True)
+        drawn = score_charts.intervals(paired, "diff_to_base", "diff_low", "diff_high", zero=True)
         parts.figure(drawn, f"gains {of.name} {of.version}")
