@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import import_module
 from ipaddress import ip_address
 from threading import Thread
 from typing import Any
@@ -16,6 +17,14 @@ from sweeper_dashboard.access.gate import Gate
 from sweeper_dashboard.access.routes import routes
 from sweeper_dashboard.access.sessions import sessions
 from sweeper_dashboard.data import access
+
+PAGE_MODULES = (
+    *("sweeper_dashboard.data.studies", "sweeper_dashboard.views.found", "sweeper_dashboard.views.curves"),
+    *("sweeper_dashboard.data.comparison", "sweeper_dashboard.data.trials", "sweeper_dashboard.data.control"),
+    *("sweeper_dashboard.data.rows", "sweeper_dashboard.data.playground", "sweeper_dashboard.data.adapters"),
+    *("sweeper_dashboard.views.adapter_origin", "scipy.stats", "scipy.interpolate"),
+)
+"""What takes pages long to import."""
 
 
 def _serves_this_machine_only() -> bool:
@@ -31,9 +40,19 @@ def _secrets() -> dict[str, Any] | None:
     return provider and {"auth": {**provider.model_dump(), "cookie_secret": access.signing_key()}}
 
 
+def _load_pages() -> None:
+    """Import what the pages need, in the background."""
+    for place in PAGE_MODULES:
+        import_module(place)
+
+
 @asynccontextmanager
 async def _opened(_app: st.App) -> AsyncIterator[None]:
-    """Open it in a browser once it listens, where that is wanted; waiting for a browser must not stop the server."""
+    """Open it in a browser once it listens, where that is wanted; waiting for a browser must not stop the server.
+
+    What the pages import is loaded meanwhile, so that the first visitor does not wait for it.
+    """
+    Thread(target=_load_pages, daemon=True).start()
     if not config.get_option("server.headless"):
         url = get_url(get_display_address(config.get_option("server.address")))
         Thread(target=cli_util.open_browser, args=(url,), daemon=True).start()
