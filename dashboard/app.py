@@ -28,11 +28,13 @@ STYLE = ".stMainBlockContainer { padding: 3rem 2rem 4rem; } [data-testid=stSideb
 st.set_page_config(page_title="sweeper", layout="wide", initial_sidebar_state=220)
 st.html(f"<style>{STYLE}</style>")
 page = st.navigation(PAGES)
+user = session.user()
 with st.sidebar:
-    user = session.user()
     st.caption("Home")
     st.text(home.home_folder())
-    st.caption(f"Signed in as {user.role}")
+    st.caption(f":material/person: {user.role}")
     st.text(home.clean(user.name))
+    if user.signed_in:
+        st.html('<a href="/logout" target="_self">Sign out</a>')
 with parts.explained():
     page.run()

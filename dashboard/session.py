@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 from dataclasses import dataclass
-from typing import Literal
 
-Role = Literal["viewer", "editor"]
+import streamlit as st
+from sweeper_dashboard.access.sessions import sessions
+from sweeper_dashboard.data import access
 
 
 @dataclass(frozen=True)
@@ -16,10 +16,12 @@ class User:
     Attributes:
         name: Recorded with everything they change.
         role: Viewers look; editors also change things.
+        signed_in: Whether they had to sign in, so that they can sign out.
     """
 
     name: str
-    role: Role
+    role: access.Role
+    signed_in: bool = False
 
     @property
     def may_edit(self) -> bool:
@@ -28,5 +30,15 @@ class User:
 
 
 def user() -> User:
-    """Return who looks at the page: on this machine without users, whoever runs the dashboard."""
-    return User(getpass.getuser(), "editor")
+    """Return who looks at the page: where nobody must sign in, whoever runs the dashboard.
+
+    The page ends here for who must sign in and has not: the gate lets nobody that far, but Streamlit started by itself
+    has no gate.
+    """
+    if not sessions().are_needed():
+        return User(access.current_actor(), "editor")
+    account = sessions().whose(st.context.cookies.to_dict())
+    if account is None:
+        st.warning("Sign in first, at a dashboard started with `sweeper dashboard`.", icon=":material/lock:")
+        st.stop()
+    return User(account.name, account.role, signed_in=True)

@@ -11,6 +11,7 @@
     │   ├── DatabaseError           a database that is not one, or is from another version
     │   ├── StudyStateError         a study that does not exist, exists already, or is running elsewhere
     │   ├── RegistryError           an adapter name, version or move that is not allowed
+    │   ├── AccessError             a user of the dashboard, a password or a private file that is not as it must be
     │   └── ExportError             an export that cannot be written or does not verify
     ├── StudyInterrupted            the user asked to stop; `sweeper resume` goes on; exit code 130
     └── TrialError                  one trial went wrong; the search goes on
@@ -106,6 +107,10 @@ class RegistryError(UserError):
 
 class ExportError(UserError):
     """An export that cannot be written, or that does not verify after writing."""
+
+
+class AccessError(UserError):
+    """A user of the dashboard, a password or a private file that is not as it must be."""
 
 
 class StudyInterrupted(SweeperError):

@@ -76,6 +76,11 @@ class StudyPaths:
         return self.folder / "lock"
 
     @property
+    def resume_log(self) -> Path:
+        """What a resume that the dashboard started wrote to its terminal."""
+        return self.folder / "resume.log"
+
+    @property
     def pipeline(self) -> Path:
         """The study file of a pipeline, and where it came from; absent for a study of one stage."""
         return self.folder / "pipeline.json"
@@ -105,6 +110,21 @@ class Home:
     def database(self) -> Path:
         """The SQLite file."""
         return self.folder / "sweeper.db"
+
+    @property
+    def dashboard_users(self) -> Path:
+        """Who may use the dashboard, with hashed passwords; absent where nobody was added."""
+        return self.folder / "dashboard-users.json"
+
+    @property
+    def dashboard_key(self) -> Path:
+        """The key that signs the dashboard's sessions."""
+        return self.folder / "dashboard-key"
+
+    @property
+    def dashboard_secrets(self) -> Path:
+        """The settings of an OIDC provider, as Streamlit takes them; absent where there is none."""
+        return self.folder / "dashboard-secrets.toml"
 
     def study(self, name: str) -> StudyPaths:
         """Return the paths of study ``name`` (a validated name: no separators)."""
@@ -138,11 +158,17 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sweeper"
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` so that a crash leaves the old content or the new, never a part."""
+def write_atomically(path: Path, text: str, *, private: bool = False) -> None:
+    """Write ``text`` to ``path`` so that a crash leaves the old content or the new, never a part.
+
+    A ``private`` file can be read by its owner alone, from its first byte on.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    mode = 0o600 if private else 0o666
+    if private:
+        temporary.unlink(missing_ok=True)  # an old one would keep its own mode
+    with open(temporary, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, mode)) as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

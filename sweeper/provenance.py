@@ -79,6 +79,7 @@ def _scores(study: StudyRecord, trial: TrialRecord, database: Database) -> tuple
     """Return the trial's final scores beside the base's; empty where it was never scored."""
     evaluations = database.evaluations.all(study.name)
     base = {(e.base, e.split, s.metric): s.score for e in evaluations if e.number is None for s in e.scores}
+    scored = {(base_model, split) for base_model, split, _ in base}  # a version may be scored on another's test too
     return tuple(
         Score(
             metric=score.metric,
@@ -91,7 +92,7 @@ def _scores(study: StudyRecord, trial: TrialRecord, database: Database) -> tuple
             difference_high=score.diff_high,
         )
         for evaluation in evaluations
-        if evaluation.number == trial.number
+        if evaluation.number == trial.number and (evaluation.base, evaluation.split) in scored
         for score in evaluation.scores
         if score.low is not None
         and score.high is not None

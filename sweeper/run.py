@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +21,7 @@ from sweeper.config.study import StudyConfig
 from sweeper.data.splits import PreparedData, write_splits
 from sweeper.errors import StudyInterrupted, StudyStateError
 from sweeper.executors.base import Executor, Listener, Silent, StopRequest, StudyContext
+from sweeper.executors.control import MoreToTrain, has_work, refuse_outdated
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.packed import PackedExecutor
 from sweeper.executors.recorder import recover
@@ -108,27 +109,33 @@ def resume_study(
         with _exclusively(home.study(name)):
             context = _take_up(name, home, database, listener, stop)
             unfinished = recover(context)
-            return _conduct(context, home, force=force, searched=ended and not unfinished)
+            searched = ended and not unfinished and not has_work(context)
+            return _conduct(context, home, force=force, searched=searched)
 
 
 def _conduct(context: StudyContext, home: Home, *, force: bool, searched: bool = False) -> Verdict:
     """Run the trials, unless they were, then find the winner; the database always says how the study stands."""
     state = StudyState.INTERRUPTED
     studies, name = context.database.studies, context.config.name
+    refuse_outdated(context, context.asked.since)
     studies.set_state(name, StudyState.RUNNING)
     executor = EXECUTORS[context.config.executor.kind]()
     try:
-        if not searched:
-            executor.run(context)
-        if context.stop.is_set:
-            raise StudyInterrupted(f"stopped; `sweeper resume {name}` goes on")
-        state = StudyState.FINISHED
-        return find_winner(context, partial(executor.base, context), home, force=force)
+        while True:
+            if not searched:
+                executor.run(context)
+            if context.stop.is_set:
+                raise StudyInterrupted(f"stopped; `sweeper resume {name}` goes on")
+            state, context.asked.changed = StudyState.FINISHED, False
+            with suppress(MoreToTrain):
+                return find_winner(context, partial(executor.base, context), home, force=force)
+            state, searched = StudyState.INTERRUPTED, False
     except (StudyInterrupted, KeyboardInterrupt):
         state = StudyState.INTERRUPTED
         raise
     finally:
         studies.set_state(name, state)
+        refuse_outdated(context)
 
 
 def _begin(

@@ -1,7 +1,7 @@
 """A base model that is a registered adapter merged into its own base: where a study goes on from another one's winner.
 
-``model: adapter:NAME`` or ``adapter:NAME@VERSION`` in a study file means it. The merged weights are written once to
-the home, verified as every export is, and from then on are a base model like any other.
+``model: adapter:NAME``, ``adapter:NAME@VERSION`` or ``adapter:NAME@ALIAS`` in a study file means it. The merged weights
+are written once to the home, verified as every export is, and from then on are a base model like any other.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sweeper.store import Database
 
 Progress = Callable[[str, float | None], None]
 
-_REFERENCE = re.compile(rf"{STARTED_FROM}(?P<name>[^@]+)(@v?(?P<version>\d+))?")
+_REFERENCE = re.compile(rf"{STARTED_FROM}(?P<name>[^@]+)(@(v?(?P<version>\d+)|(?P<alias>[^@]+)))?")
 
 
 def is_start(model: ModelConfig) -> bool:
@@ -68,11 +68,11 @@ def pinned(config: StudyConfig, home: Home) -> StudyConfig:
         ) from error
 
 
-def _parsed(name: str) -> tuple[str, int | None]:
+def _parsed(name: str) -> tuple[str, int | str | None]:
     match = _REFERENCE.fullmatch(name)
     if match is None:
-        raise ModelError(f"model {name!r} must be {STARTED_FROM}NAME or {STARTED_FROM}NAME@VERSION")
-    return match["name"], int(match["version"]) if match["version"] else None
+        raise ModelError(f"model {name!r} must be {STARTED_FROM}NAME, {STARTED_FROM}NAME@VERSION or @ALIAS")
+    return match["name"], int(match["version"]) if match["version"] else match["alias"]
 
 
 def find_start(model: ModelConfig, home: Home, *, fetch: bool, on_progress: Progress) -> ModelFolder:
@@ -90,10 +90,10 @@ def find_start(model: ModelConfig, home: Home, *, fetch: bool, on_progress: Prog
         ExportError: If it cannot be merged.
         DatabaseError: If there is no database.
     """
-    name, number = _parsed(model.name)
+    name, which = _parsed(model.name)
     with Database.open(home.database, create=False) as database:
         registry = Registry(home, database)
-        version = registry.get(name, number)
+        version = registry.get(name, which)
         source = export_source(home, database, version)
         _require_language_model(source, version)
         folder = home.start(version.name, version.version)

@@ -15,10 +15,12 @@ from sweeper.evaluation.goal import Contender, GoalResult, judge, to_score
 from sweeper.evaluation.report import markdown_report
 from sweeper.evaluation.scorer import Scorer
 from sweeper.evaluation.scores import Scores
+from sweeper.evaluation.stored import example_rows, score_rows
 from sweeper.executors.base import StudyContext
+from sweeper.executors.control import MoreToTrain, obey
 from sweeper.paths import Home, write_atomically
 from sweeper.registry import AdapterVersion, Registry
-from sweeper.store import Evaluation, Example, Score
+from sweeper.store import Evaluation
 from sweeper.training.base_model import BaseModel
 
 LoadBase = Callable[[TrialSpec], BaseModel]
@@ -65,6 +67,7 @@ def find_winner(context: StudyContext, load: LoadBase, home: Home, *, force: boo
     Raises:
         SweeperError: If no trial was completed.
         StudyInterrupted: If the user asked to stop.
+        MoreToTrain: If somebody ordered trials, or changed the budget.
     """
     specs = {number: _specification(context, number) for number in _candidates(context)}
     bases, scores = _score_all(context, load, specs)
@@ -159,6 +162,9 @@ def _score_all(
 
 def _progress(context: StudyContext, name: str, place: int, subjects: int) -> Callable[[int, int], None]:
     def on_progress(done: int, total: int) -> None:
+        obey(context)
+        if context.asked.changed:
+            raise MoreToTrain
         if context.stop.is_set:
             raise StudyInterrupted("stopped while scoring on the test split")
         context.listener.stage(f"scoring {name} on the test split", (place + done / max(1, total)) / subjects)
@@ -195,32 +201,8 @@ def _record(
     context: StudyContext, number: int | None, base: str, scores: Scores, differences: Mapping[str, Difference]
 ) -> None:
     """Store the scores of a trial, or of a base model where ``number`` is None, with every generated text."""
-    rows = []
-    for name, metric in scores.metrics.items():
-        difference = differences.get(name)
-        rows.append(
-            Score(
-                name,
-                metric.value,
-                metric.interval.low,
-                metric.interval.high,
-                difference.value if difference else None,
-                difference.interval.low if difference else None,
-                difference.interval.high if difference else None,
-            )
-        )
-    examples = (
-        Example(
-            index,
-            scores.prompts[index],
-            reference,
-            scores.predictions[index] if scores.predictions else "",
-            {name: metric.examples[index] for name, metric in scores.metrics.items()},
-            {name: metric.statistics[index] for name, metric in scores.metrics.items()},
-        )
-        for index, reference in enumerate(scores.references)
-    )
-    context.database.evaluations.add(context.config.name, Evaluation(number, "test", tuple(rows), base), examples)
+    evaluation = Evaluation(number, "test", score_rows(scores, differences), base)
+    context.database.evaluations.add(context.config.name, evaluation, example_rows(scores))
 
 
 def _register(

@@ -1,54 +1,172 @@
-"""Registered adapter versions."""
+"""Registered adapter versions: the list, and one of them whole."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
 from sweeper_dashboard.data import frames, home
 
 from sweeper.paths import Home
-from sweeper.registry import AdapterVersion, Registry
+from sweeper.registry import MOVES, AdapterVersion, Registry, Stage
+from sweeper.store import Database
 
+STAGES = tuple(stage.value for stage in Stage if stage is not Stage.DELETED)
 _MIB = 1024**2
+_LINEAGE = ("config_sha256", "base_model", "base_model_fingerprint", "sweeper_version", "parent")
+_SCORES = ("score", "low", "high", "diff_to_base", "diff_low", "diff_high")
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """One registered version: a row of the list, where it came from, and its scores."""
+    """One registered version.
 
-    row: dict[str, Any]
-    lineage: pd.DataFrame
+    Attributes:
+        name: Its name: letters, digits, ``.``, ``_`` and ``-`` only.
+        version: Its number.
+        stage: Its stage as a word.
+        study: The study that found it, as stored; clean it before it is shown.
+        trial: The trial that trained it.
+        aliases: Further names of it, of the same letters as names.
+        tags: Words that people gave it.
+        note: What people say of it.
+        metric: The deciding test metric; empty where it was never scored.
+        score: The score by it, with ``low`` and ``high`` as its interval.
+        gain: What it gained over its base model by that metric.
+        mebibytes: Size of its files.
+        created_at: When it was registered (UTC).
+        base_model: What it stands on.
+        parent: The version that it was made to replace.
+        built_on: The adapters that it needed, nearest first.
+        moves: The stages that it may move to, production included.
+        origin: Where it came from, a row a fact.
+        hyperparameters: What it was trained with.
+        scores: Its scores by split and metric, as they were when it was registered.
+        files: Its files with their checksums.
+    """
+
+    name: str
+    version: int
+    stage: str
+    study: str
+    trial: int
+    aliases: tuple[str, ...]
+    tags: tuple[str, ...]
+    note: str
+    metric: str
+    score: float | None
+    low: float | None
+    high: float | None
+    gain: float | None
+    mebibytes: float
+    created_at: datetime
+    base_model: str
+    parent: int | None
+    built_on: tuple[str, ...]
+    moves: tuple[str, ...]
+    origin: pd.DataFrame
+    hyperparameters: pd.DataFrame
     scores: pd.DataFrame
+    files: pd.DataFrame
+
+    @property
+    def label(self) -> str:
+        """How people call it."""
+        return home.clean(f"{self.name} v{self.version}")
+
+    @property
+    def age(self) -> str:
+        """How long ago it was registered, in the largest whole unit."""
+        seconds = max(0.0, (datetime.now(UTC) - self.created_at).total_seconds())
+        for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+            if seconds >= length:
+                count = int(seconds // length)
+                return f"{count} {unit}{'s' if count > 1 else ''}"
+        return "just now"
+
+    def matches(self, words: str) -> bool:
+        """Whether every word stands in what people wrote on it, or in where it came from."""
+        parts = (self.name, f"v{self.version}", self.study, self.base_model, self.note, *self.aliases, *self.tags)
+        text = " ".join(parts).casefold()
+        return all(word in text for word in words.casefold().split())
 
 
 def adapters() -> list[Adapter]:
-    """Return every registered adapter version, the newest first."""
+    """Return every registered version, the newest first."""
     with home.database() as database:
-        found = Registry(Home.current(), database).all()
-    return [_adapter(version) for version in sorted(found, key=lambda version: version.created_at, reverse=True)]
+        found = _registry(database).all()
+    return [_adapter(version, ()) for version in sorted(found, key=lambda of: of.created_at, reverse=True)]
 
 
-def _adapter(version: AdapterVersion) -> Adapter:
-    lineage = asdict(version.lineage)
-    tried = lineage.pop("hyperparameters")
-    facts = lineage | {f"hyperparameters.{name}": value for name, value in tried.items()}
-    facts |= {f"sha256 of {name}": value for name, value in version.files.items()}
-    row = {
-        "adapter": version.name,
-        "version": version.version,
-        "stage": version.stage.value,
-        "study": version.lineage.study,
-        "trial": version.lineage.trial,
-        "base model": version.lineage.base_model,
-        "MiB": version.bytes / _MIB,
-        "registered (UTC)": version.created_at,
-    }
-    scores = [{"split": split} | values for split, metrics in version.scores.items() for values in metrics.values()]
-    told = [{"what": name, "value": str(frames.cell(value))} for name, value in facts.items() if value is not None]
+def adapter(name: str, version: int) -> Adapter:
+    """Return one version.
+
+    Raises:
+        RegistryError: If there is none; names the nearest.
+    """
+    with home.database() as database:
+        registry = _registry(database)
+        found = registry.get(name, version)
+        return _adapter(found, registry.ancestors(found))
+
+
+def production(name: str) -> int | None:
+    """Return the version of an adapter that is in production."""
+    with home.database() as database:
+        found = _registry(database).production(name)
+    return None if found is None else found.version
+
+
+def _registry(database: Database) -> Registry:
+    return Registry(Home.current(), database)
+
+
+def _adapter(version: AdapterVersion, built_on: tuple[str, ...]) -> Adapter:
+    lineage = version.lineage
+    metric, deciding = next(iter(version.scores.get("test", {}).items()), ("", {}))
+    tried = {name: value for name, value in lineage.hyperparameters.items() if name != "trl"}
+    tried |= {f"trl.{name}": value for name, value in (lineage.hyperparameters.get("trl") or {}).items()}
+    scores = [{"split": split} | values for split, of in version.scores.items() for values in of.values()]
     return Adapter(
-        row={name: frames.cell(value) for name, value in row.items()},
-        lineage=frames.frame(told, ["what", "value"]),
-        scores=frames.frame(scores, ["split", "metric", "score", "low", "high"]),
+        name=version.name,
+        version=version.version,
+        stage=version.stage.value,
+        study=lineage.study,
+        trial=lineage.trial,
+        aliases=version.aliases,
+        tags=tuple(home.clean(tag) for tag in version.tags),
+        note=home.clean(version.note),
+        metric=home.clean(metric),
+        score=deciding.get("score"),
+        low=deciding.get("low"),
+        high=deciding.get("high"),
+        gain=deciding.get("diff_to_base"),
+        mebibytes=version.bytes / _MIB,
+        created_at=version.created_at,
+        base_model=home.clean(lineage.base_model),
+        parent=lineage.parent,
+        built_on=built_on,
+        moves=tuple(stage.value for stage in MOVES[version.stage] if stage is not Stage.DELETED),
+        origin=_origin(version),
+        hyperparameters=_facts(tried),
+        scores=frames.frame(scores, ["split", "metric", *_SCORES]).astype(dict.fromkeys(_SCORES, float)),
+        files=frames.frame([{"file": of, "SHA-256": sha256} for of, sha256 in version.files.items()], ["file"]),
     )
+
+
+def _origin(version: AdapterVersion) -> pd.DataFrame:
+    lineage = version.lineage
+    facts = {"study": lineage.study, "trial": lineage.trial}
+    facts |= {name.replace("_", " "): getattr(lineage, name) for name in _LINEAGE}
+    facts |= {f"data: {split}": digest for split, digest in lineage.data_sha256.items()}
+    facts |= {f"seed of the {of}": seed for of, seed in lineage.seeds.items()}
+    facts |= {f"package {name}": number for name, number in lineage.packages.items()}
+    facts |= {"sha256 of the weights": version.sha256, "folder": str(version.folder)}
+    return _facts(facts)
+
+
+def _facts(facts: dict[str, Any]) -> pd.DataFrame:
+    told = [{"what": name, "value": str(frames.cell(value))} for name, value in facts.items() if value is not None]
+    return frames.frame(told, ["what", "value"])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from sweeper.cli.output import clean
 from sweeper.errors import DatabaseError, SweeperError
 from sweeper.paths import Home
 from sweeper.store import Database
 
-__all__ = ["NothingYet", "SweeperError", "clean", "database", "home_folder"]
+__all__ = ["NothingYet", "SweeperError", "changing", "clean", "database", "home_folder"]
 
 _BUSY_TIMEOUT_S = 5.0
 
@@ -26,14 +27,30 @@ def home_folder() -> str:
 
 @contextmanager
 def database() -> Iterator[Database]:
-    """Open the home's database.
+    """Open the home's database to look at it: nothing in the file is changed.
+
+    Raises:
+        NothingYet: If there is none.
+        DatabaseError: If it cannot be used, or is of another version of sweeper.
+    """
+    with Database.open(_path(), create=False, read_only=True, busy_timeout_s=_BUSY_TIMEOUT_S) as found:
+        yield found
+
+
+@contextmanager
+def changing() -> Iterator[Database]:
+    """Open the home's database to change something.
 
     Raises:
         NothingYet: If there is none.
         DatabaseError: If it cannot be used.
     """
+    with Database.open(_path(), create=False, busy_timeout_s=_BUSY_TIMEOUT_S) as found:
+        yield found
+
+
+def _path() -> Path:
     path = Home.current().database
     if not path.exists():
         raise NothingYet(f"no database at {path}")
-    with Database.open(path, create=False, busy_timeout_s=_BUSY_TIMEOUT_S) as found:
-        yield found
+    return path

@@ -15,7 +15,8 @@ from sweeper_dashboard.data.snapshots import Snapshot, snapshot
 
 from sweeper.cli.output import clean
 from sweeper.config.evaluation import direction
-from sweeper.paths import Home, is_held
+from sweeper.orders import state_of
+from sweeper.paths import Home
 from sweeper.store import Action, Database, StudyRecord, StudyState, TrialRecord
 from sweeper.tags import valid_tags
 
@@ -219,14 +220,14 @@ def tag(names: Iterable[str], tags: Iterable[str], actor: str) -> None:
         UserError: If a tag cannot be one.
     """
     words = valid_tags(tags)
-    with home.database() as database:
+    with home.changing() as database:
         for name in names:
             database.studies.set_tags(name, words, _action(actor, "tag", name, f"tags: {', '.join(words) or 'none'}"))
 
 
 def archive(names: Iterable[str], *, archived: bool, actor: str) -> None:
     """Put studies out of sight, or back into sight."""
-    with home.database() as database:
+    with home.changing() as database:
         for name in names:
             word = "archive" if archived else "unarchive"
             database.studies.archive(name, _action(actor, word, name, f"{word}d"), archived=archived)
@@ -241,7 +242,7 @@ def _standing(database: Database, of: Snapshot) -> Standing:
     record, found = of.record, of.trials.values()
     spent = of.once("spent", lambda: _spent(of))
     evaluation, search = record.config.get("evaluation", {}), record.config.get("search", {})
-    state = _state(record)
+    state = state_of(Home.current(), record)
     n_trials = search.get("n_trials", len(found))
     return Standing(
         name=record.name,
@@ -292,12 +293,6 @@ def _spent(of: Snapshot) -> _Spent:
         train_seconds=sum(trial.train_seconds for trial in found),
         tokens=sum(trial.tokens for trial in found),
     )
-
-
-def _state(record: StudyRecord) -> StudyState:
-    """Return the study's state; one whose process was killed is interrupted, whatever it last wrote."""
-    killed = record.state in _ALIVE and not is_held(Home.current().study(record.name))
-    return StudyState.INTERRUPTED if killed else record.state
 
 
 def _best_so_far(values: Sequence[float], direction: str) -> list[float]:

@@ -53,7 +53,7 @@ def number_formats(frame: pd.DataFrame) -> dict[str, Any]:
 
 def table(frame: pd.DataFrame, **options: Any) -> Any:
     """Show a frame as plain text cells, its numbers with four digits; ``options`` are ``st.dataframe``'s."""
-    return st.dataframe(frame, hide_index=True, column_config=number_formats(frame), **options)
+    return st.dataframe(frame, hide_index=True, column_config=number_formats(frame), placeholder="", **options)
 
 
 def selected(frame: pd.DataFrame, key: str) -> int | None:

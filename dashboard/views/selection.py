@@ -57,6 +57,7 @@ def table(frame: pd.DataFrame, name: str, **options: Any) -> None:
         frame,
         key=key,
         hide_index=True,
+        placeholder="",
         on_select=lambda: _from_rows(name, key, numbers),
         selection_mode="multi-row",
         selection_default={"selection": {"rows": ticked}},

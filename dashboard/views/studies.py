@@ -49,6 +49,7 @@ def _list() -> None:
             key="studies",
             hide_index=True,
             column_config=_COLUMNS,
+            placeholder="",
             on_select="rerun",
             selection_mode=["multi-row", "single-cell"],
             height=min(600, 40 + 35 * len(rows)),

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 
+from sweeper.cli.adapter_compare import compare, diff, history
+from sweeper.cli.adapter_moves import alias, annotate, archive, promote, rollback, tag
+from sweeper.cli.adapter_parts import Json, Name, Version, number, opened, span
+from sweeper.cli.feedback import feedback
 from sweeper.cli.output import console, emit_json, safe, say, table
-from sweeper.paths import Home
-from sweeper.registry import AdapterVersion, Registry
-from sweeper.store import Database, Stage
+from sweeper.registry import AdapterVersion
 
-adapters = typer.Typer(no_args_is_help=True, help="List, show, promote, archive and verify adapters.")
+adapters = typer.Typer(no_args_is_help=True, help="Compare, promote, roll back and describe the registered adapters.")
 
-_Name = Annotated[str, typer.Argument(help="Name of the adapter.", show_default=False)]
-_Version = Annotated[int, typer.Argument(min=1, help="Its version.", show_default=False)]
-_Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+_LIST = ("adapter", "version>", "stage", "aliases and tags", "score on test", "base model")
 
 
 @adapters.command("list")
 def list_(
     name: Annotated[str | None, typer.Argument(help="Only this adapter's versions.", show_default=False)] = None,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """List the registered adapters, or the versions of one."""
-    with _registry() as registry:
+    with opened() as (_, _, registry):
         versions = registry.all(name)
     if as_json:
         emit_json(versions)
@@ -35,20 +33,28 @@ def list_(
         say("no adapters are registered yet; `sweeper run` registers a winner")
         return
     rows = (
-        (v.name, v.version, v.stage, _headline(v), v.lineage.base_model, f"{v.created_at:%Y-%m-%d %H:%M}")
+        (
+            v.name,
+            v.version,
+            v.stage,
+            ", ".join((*v.aliases, *v.tags)),
+            _headline(v),
+            v.lineage.base_model,
+            f"{v.created_at:%Y-%m-%d %H:%M}",
+        )
         for v in versions
     )
-    console().print(table(("adapter", "version>", "stage", "score on test", "base model", "registered (UTC)"), rows))
+    console().print(table((*_LIST, "registered (UTC)"), rows))
 
 
 @adapters.command()
 def show(
-    name: _Name,
+    name: Name,
     version: Annotated[int | None, typer.Argument(min=1, help="Its version; the newest if left out.")] = None,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Show a version with its lineage: study, trial, data, base model, hyperparameters and scores."""
-    with _registry() as registry:
+    with opened() as (_, _, registry):
         found = registry.get(name, version)
         ancestors = registry.ancestors(found)
     if as_json:
@@ -57,6 +63,9 @@ def show(
     lineage = found.lineage
     say(f"[bold]{safe(found)}[/], {found.stage}, registered {found.created_at:%Y-%m-%d %H:%M} UTC")
     facts: dict[str, Any] = {
+        **({"aliases": ", ".join(found.aliases)} if found.aliases else {}),
+        **({"tags": ", ".join(found.tags)} if found.tags else {}),
+        **({"note": found.note} if found.note else {}),
         "folder": found.folder,
         "sha256": found.sha256,
         "study": f"{lineage.study}, trial {lineage.trial}",
@@ -70,52 +79,23 @@ def show(
     console().print(table(("", ""), facts.items()))
     for split, scores in found.scores.items():
         rows = (
-            (metric, _number(s["score"]), _span(s["low"], s["high"]), _span(s["diff_low"], s["diff_high"]))
+            (metric, number(s["score"]), span(s["low"], s["high"]), span(s["diff_low"], s["diff_high"]))
             for metric, s in scores.items()
         )
         console().print(table((f"{split} metric", "score>", "95 % interval", "gain over base"), rows))
 
 
 @adapters.command()
-def promote(
-    name: _Name,
-    version: _Version,
-    to: Annotated[Stage, typer.Option(help="Stage to move it to.")] = Stage.PRODUCTION,
-) -> None:
-    """Move a version to another stage; a new production version archives the former one."""
-    with _registry() as registry:
-        say(f"{safe(registry.move(name, version, to))} is now {to}")
-
-
-@adapters.command()
-def archive(name: _Name, version: _Version) -> None:
-    """Take a version out of use; it can come back."""
-    with _registry() as registry:
-        say(f"{safe(registry.move(name, version, Stage.ARCHIVED))} is now archived")
-
-
-@adapters.command()
-def verify(name: _Name, version: _Version) -> None:
+def verify(name: Name, version: Version) -> None:
     """Check every file of a version against its checksum."""
-    with _registry() as registry:
+    with opened() as (_, _, registry):
         say(f"{safe(registry.verify(name, version))} is as it was registered")
-
-
-@contextmanager
-def _registry() -> Iterator[Registry]:
-    home = Home.current()
-    with Database.open(home.database, create=False) as database:
-        yield Registry(home, database)
 
 
 def _headline(version: AdapterVersion) -> str:
     scores = version.scores.get("test", {})
-    return next((f"{metric} {_number(score['score'])}" for metric, score in scores.items()), "")
+    return next((f"{metric} {number(score['score'])}" for metric, score in scores.items()), "")
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
-
-
-def _span(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+for _command in (promote, archive, rollback, compare, diff, history, alias, tag, annotate, feedback):
+    adapters.command()(_command)

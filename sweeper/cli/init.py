@@ -63,6 +63,7 @@ search:
 evaluation:
   metric: eval_loss  # compares trials while searching, on the validation split
   metrics: [{metrics}]  # scored on the test split at the end; the first decides
+  # promotion_margin: 0.01  # by how much, surely, a version must be better than the one in production; 0 if left out
 
 seed: 0
 """

@@ -21,7 +21,7 @@ from sweeper.cli.output import clean
 from sweeper.config.study import StudyConfig
 from sweeper.config.trial import TrialResult, TrialSpec
 from sweeper.executors.base import Listener
-from sweeper.search.study import Candidate
+from sweeper.search.candidate import Candidate
 
 _LEADERS = 5
 _NOTES = 6
@@ -52,7 +52,9 @@ class _Progress:
         self.done = done
         self.begun = time.monotonic()
         self.here = 0
+        self.ordered = 0
         self.running: dict[int, _Running] = {}
+        self.seen: set[int] = set()
         self.leaders: list[tuple[float, int, str]] = []
         self.notes: deque[str] = deque(maxlen=_NOTES)
         self.stage_text = ""
@@ -60,7 +62,7 @@ class _Progress:
 
     @property
     def total(self) -> int:
-        return max(self.config.search.n_trials, self.done)
+        return max(self.config.search.n_trials + self.ordered, self.done)
 
     def eta_s(self) -> float | None:
         """Return the seconds until the last trial ends, by the mean of those that ended here; None before the first."""
@@ -71,7 +73,9 @@ class _Progress:
         return max(0.0, elapsed / (self.here + part) * (self.total - self.done - part))
 
     def started(self, candidate: Candidate, spec: TrialSpec, total_steps: int) -> None:
-        """Take a trial that begins, or goes on."""
+        """Take a trial that begins, or goes on; what people order comes on top of the budget."""
+        self.ordered += candidate.order is not None and candidate.number not in self.seen
+        self.seen.add(candidate.number)
         self.running[candidate.number] = _Running(candidate, spec, total_steps)
 
     def reported(self, number: int, step: int, metrics: Mapping[str, float]) -> None:
@@ -149,6 +153,10 @@ class PlainLines:
         """Print it."""
         self._line(f"note: {text}")
 
+    def budget_changed(self, config: StudyConfig) -> None:
+        """Count by the new budget; a note says what changed."""
+        self._progress.config = config
+
     def _line(self, text: str) -> None:
         self._console.print(Text(clean(text)), soft_wrap=True)
 
@@ -189,6 +197,10 @@ class LiveView:
     def note(self, text: str) -> None:
         """Show it among the notes."""
         self._progress.notes.append(text)
+
+    def budget_changed(self, config: StudyConfig) -> None:
+        """Count by the new budget; a note says what changed."""
+        self._progress.config = config
 
     def _render(self) -> RenderableType:
         progress = self._progress
@@ -264,6 +276,10 @@ def _leaderboard(progress: _Progress) -> RenderableType:
 def _why(candidate: Candidate) -> str:
     if candidate.confirms is not None:
         return f"again as trial {candidate.confirms}, with another seed"
+    if candidate.clones is not None:
+        return f"asked for: trial {candidate.clones} with changes"
+    if candidate.order is not None:
+        return "asked for"
     return {"enqueued": "known to be good", "sampled": "sampled"}.get(candidate.kind, str(candidate.kind))
 
 

@@ -70,7 +70,14 @@ def resume(
     force: _Force = False,
     as_json: _Json = False,
 ) -> None:
-    """Go on with a study that was stopped: finished trials stay, the others go on or begin again."""
+    """Go on with a study that was stopped: finished trials stay, the others go on or begin again.
+
+    A study that was paused goes on in the process that runs it.
+    """
+    from sweeper.cli.orders import resume_if_paused
+
+    if resume_if_paused(name):
+        return
     from sweeper.paths import Home
     from sweeper.store import Database
 

@@ -14,8 +14,9 @@ from sweeper.config.pipeline import STAGES, stage_name
 from sweeper.config.study import StudyConfig
 from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError
+from sweeper.orders import state_of
 from sweeper.paths import Home, is_held
-from sweeper.store import Database, Evaluation, StudyRecord, StudyState, TrialRecord
+from sweeper.store import Database, Evaluation, StudyRecord, TrialRecord
 
 _Study = Annotated[str | None, typer.Argument(help="Name of the study; the latest if left out.", show_default=False)]
 _Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
@@ -145,7 +146,7 @@ def _summary(study: StudyRecord, found: tuple[TrialRecord, ...]) -> dict[str, An
     ranked = _ranked(study, list(found))
     return {
         "name": study.name,
-        "state": _state(study),
+        "state": state_of(Home.current(), study),
         "n_trials": config.search.n_trials,
         "done": sum(outcome is not None and not outcome.is_open for outcome in outcomes),
         "running": outcomes.count(None),
@@ -159,12 +160,6 @@ def _summary(study: StudyRecord, found: tuple[TrialRecord, ...]) -> dict[str, An
         "started_at": study.started_at,
         "ended_at": study.ended_at,
     }
-
-
-def _state(study: StudyRecord) -> StudyState:
-    """Return the study's state; one whose process was killed is interrupted, whatever it last wrote."""
-    killed = study.state is StudyState.RUNNING and not is_held(Home.current().study(study.name))
-    return StudyState.INTERRUPTED if killed else study.state
 
 
 def _ranked(study: StudyRecord, found: list[TrialRecord]) -> list[TrialRecord]:

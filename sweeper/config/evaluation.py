@@ -80,6 +80,8 @@ class EvaluationConfig(Frozen):
         candidates: How many of the best configurations are scored on the test split.
         max_new_tokens: Longest generated answer, in tokens.
         examples: Generated texts shown side by side in the report.
+        promotion_margin: How far above zero the interval of the paired difference to the present production version
+            must lie before a version may take its place, in units of the first of ``metrics``.
     """
 
     metric: Metric = "eval_loss"
@@ -90,6 +92,7 @@ class EvaluationConfig(Frozen):
     candidates: int = Field(default=3, ge=1)
     max_new_tokens: int = Field(default=128, ge=1)
     examples: int = Field(default=5, ge=0)
+    promotion_margin: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _goal_in_reach(self) -> EvaluationConfig:

@@ -79,8 +79,9 @@ class IntRange(_Interval):
 
     def contains(self, value: Any) -> bool:
         """Tell whether a trial may have this value."""
-        whole = isinstance(value, int | float) and not isinstance(value, bool) and value == int(value)
-        return whole and self.low <= value <= self.high and (int(value) - self.low) % self.step == 0
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            return False
+        return value == int(value) and self.low <= value <= self.high and (int(value) - self.low) % self.step == 0
 
     def clip(self, value: Any) -> Any:
         """Return the nearest value of the range."""
@@ -106,7 +107,7 @@ class Choice(_Range):
 
     def contains(self, value: Any) -> bool:
         """Tell whether a trial may have this value."""
-        return value in self.choice
+        return any(_is_same(value, listed) for listed in self.choice)
 
     def clip(self, value: Any) -> Any:
         """Return the nearest value of the choice; the first where nearness has no meaning."""
@@ -131,7 +132,7 @@ class Fixed(_Range):
 
     def contains(self, value: Any) -> bool:
         """Tell whether a trial may have this value."""
-        return bool(value == self.value)
+        return _is_same(value, self.value)
 
     def clip(self, value: Any) -> Any:
         """Return the only value there is."""
@@ -140,6 +141,11 @@ class Fixed(_Range):
     def corners(self) -> tuple[Any, ...]:
         """Return the extreme values, for what can be known before training."""
         return (self.value,)
+
+
+def _is_same(value: Any, other: Any) -> bool:
+    """Tell whether two values are equal; to Python ``True`` is 1, to a study it is another value."""
+    return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
 
 
 def _log_or_plain(value: float) -> float:

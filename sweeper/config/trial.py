@@ -55,6 +55,7 @@ class TrialSpec(Frozen):
         device: ``cpu``, ``cuda`` or ``cuda:0``, already resolved.
         micro_batch: Rows per forward pass; None for the most that fits.
         reward_sources: Where the technique's rewards were found; None where it has none.
+        initial_adapter: A saved adapter of equal shape whose weights the trial starts from; None for new ones.
     """
 
     study: str
@@ -73,6 +74,7 @@ class TrialSpec(Frozen):
     micro_batch: int | None = None
     folder: Path
     reward_sources: RewardSources | None = None
+    initial_adapter: Path | None = None
 
     @property
     def answers_per_row(self) -> int:
@@ -94,12 +96,17 @@ class TrialSpec(Frozen):
 
 
 class Decision(StrEnum):
-    """What a trial is told when it reports."""
+    """What a trial is told when it reports: to go on, or how it ends; ``wait`` says that the answer is still to come.
+
+    ``wait`` crosses only between the processes of a trial: whoever runs the study lets it stand still.
+    """
 
     CONTINUE = "continue"
     PRUNE = "prune"
     PAUSE = "pause"
     INTERRUPT = "interrupt"
+    END = "end"
+    WAIT = "wait"
 
 
 class Outcome(StrEnum):

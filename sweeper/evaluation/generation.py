@@ -88,18 +88,18 @@ def answers(
         DataError: If a prompt is a conversation and the tokenizer has no chat template, or a prompt has no token.
         OutOfMemoryError: If a single prompt does not fit in memory.
     """
-    room = _prompt_room(model, max_new_tokens)
+    room = prompt_room(model, max_new_tokens)
     items = [_last(prompt_ids(tokenizer, prompt), room) for prompt in prompts]
     for number, ids in enumerate(items, start=1):
         if not ids:
             raise DataError(f"prompt {number} is empty, so there is nothing to generate from")
-    settings = _greedy(model, tokenizer, max_new_tokens)
+    settings = generation_config(model, tokenizer, max_new_tokens)
 
     def answer(batch: list[list[int]]) -> list[Answer]:
         parts = _of_equal_length(batch) if _has_virtual_tokens(model) else [batch]
         return [found for part in parts for found in _answer(model, tokenizer, part, settings)]
 
-    with as_found(model), _contiguous_head(model), torch.no_grad():
+    with as_found(model), contiguous_head(model), torch.no_grad():
         size = batch_size or default_batch_size(model)
         return run_in_batches(items, len, size, answer, on_progress)
 
@@ -179,7 +179,7 @@ def as_found(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _contiguous_head(model: Any) -> Iterator[None]:
+def contiguous_head(model: Any) -> Iterator[None]:
     """Hand the language-model head contiguous hidden states.
 
     Of the prompt only the last position goes through the head; that slice is not contiguous, and in bfloat16 on the
@@ -196,11 +196,16 @@ def _contiguous_head(model: Any) -> Iterator[None]:
         hook.remove()
 
 
-def _greedy(model: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfig:
+def generation_config(
+    model: Any, tokenizer: Any, max_new_tokens: int, *, temperature: float = 0.0, top_p: float = 1.0
+) -> GenerationConfig:
+    """Return how answers are made: greedily, or sampled where there is a temperature."""
     found = getattr(model, "generation_config", None)
     ends = set(_as_list(getattr(found, "eos_token_id", None))) | set(_as_list(tokenizer.eos_token_id))
+    sampling = {"temperature": temperature, "top_p": top_p, "top_k": 0} if temperature > 0 else {}
     return GenerationConfig(
-        do_sample=False,
+        do_sample=temperature > 0,
+        **sampling,
         num_beams=1,
         max_new_tokens=max_new_tokens,
         use_cache=True,
@@ -223,7 +228,7 @@ def _as_list(ids: Any) -> list[int]:
     return [int(ids)] if isinstance(ids, int) else [int(i) for i in ids]
 
 
-def _prompt_room(model: Any, max_new_tokens: int) -> int | None:
+def prompt_room(model: Any, max_new_tokens: int) -> int | None:
     """Return the most prompt tokens that leave room for the answer; never less than half the context."""
     context = context_length(model)
     return None if context is None else max(context - max_new_tokens, context // 2)

@@ -1,15 +1,39 @@
-"""Systems compared from what the database holds of them, without their weights."""
+"""Scores as the database holds them, and systems compared from that, without their weights."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from sweeper.errors import DataError
 from sweeper.evaluation.comparison import Difference, paired_difference
 from sweeper.evaluation.metrics.aggregates import FloatArray, aggregate_of, mean
-from sweeper.store import Example
+from sweeper.evaluation.scores import Scores
+from sweeper.store import Example, Score
+
+
+def score_rows(scores: Scores, to_base: Mapping[str, Difference]) -> tuple[Score, ...]:
+    """Return scores as they are stored, each with its difference to the base model where there is one."""
+    rows = []
+    for name, metric in scores.metrics.items():
+        paired = to_base.get(name)
+        own = name, metric.value, metric.interval.low, metric.interval.high
+        rows.append(Score(*own, paired.value, paired.interval.low, paired.interval.high) if paired else Score(*own))
+    return tuple(rows)
+
+
+def example_rows(scores: Scores) -> Iterator[Example]:
+    """Yield the examples of scores as they are stored, with every generated text."""
+    for index, reference in enumerate(scores.references):
+        yield Example(
+            index,
+            scores.prompts[index],
+            reference,
+            scores.predictions[index] if scores.predictions else "",
+            {name: metric.examples[index] for name, metric in scores.metrics.items()},
+            {name: metric.statistics[index] for name, metric in scores.metrics.items()},
+        )
 
 
 def stored_difference(first: Sequence[Example], second: Sequence[Example], metric: str) -> Difference:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -15,8 +17,9 @@ from sweeper.config.trial import TrialResult, TrialSpec
 from sweeper.data.splits import PreparedData
 from sweeper.models.facts import ModelFacts
 from sweeper.paths import StudyPaths
-from sweeper.search.study import Candidate, Search
-from sweeper.store import Database
+from sweeper.search.candidate import Candidate
+from sweeper.search.study import Search
+from sweeper.store import Database, Order, OrderState
 from sweeper.training.base_model import BaseModel
 
 
@@ -38,6 +41,9 @@ class Listener(Protocol):
     def note(self, text: str) -> None:
         """Something the user should know."""
 
+    def budget_changed(self, config: StudyConfig) -> None:
+        """The study goes on with another budget."""
+
 
 class Silent:
     """Nobody watches."""
@@ -55,6 +61,9 @@ class Silent:
         """Ignore it."""
 
     def note(self, text: str) -> None:
+        """Ignore it."""
+
+    def budget_changed(self, config: StudyConfig) -> None:
         """Ignore it."""
 
 
@@ -93,12 +102,37 @@ class StudyModel:
     tokens_per_row: int
 
 
-@dataclass(frozen=True)
+@dataclass
+class Asked:
+    """What people have asked of the runner of a study that is not done yet; see ``executors/control.py``.
+
+    Attributes:
+        ending: The orders to end trials, by the number of the trial, which does it when it reports next.
+        running: Trials that run in this process.
+        changed: Whether there may be something to begin that there was not before.
+        paused: Whether the study is to stand still.
+        paused_s: How long it stood still in this process.
+        since: When this process took the study over (UTC).
+    """
+
+    ending: dict[int, Order] = field(default_factory=dict)
+    running: set[int] = field(default_factory=set)
+    changed: bool = False
+    paused: bool = False
+    paused_s: float = 0.0
+    since: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def clock(self) -> float:
+        """Return the seconds of a clock that stands still while the study does."""
+        return time.monotonic() - self.paused_s
+
+
+@dataclass
 class StudyContext:
     """All that running a study's trials needs.
 
     Attributes:
-        config: The study.
+        config: The study; people may change its budget while it runs.
         paths: Its folder.
         database: Where everything is recorded.
         search: The ask/tell seam.
@@ -109,6 +143,7 @@ class StudyContext:
         listener: Whoever watches.
         stop: Set when the user asks to stop.
         reward_sources: Where the technique's rewards were found; None where it has none.
+        asked: What people have asked for that is not done yet.
     """
 
     config: StudyConfig
@@ -122,10 +157,17 @@ class StudyContext:
     listener: Listener
     stop: StopRequest
     reward_sources: RewardSources | None = None
+    asked: Asked = field(default_factory=Asked)
 
     def model_of(self, spec: TrialSpec) -> StudyModel:
         """Return the base model of a trial."""
         return self.models[spec.model.name]
+
+    def answer(self, order: Order, state: OrderState, text: str) -> None:
+        """Say what became of an order, to whoever gave it and to whoever watches."""
+        self.database.orders.answer(self.config.name, order.id, state, text)
+        about = "" if order.number is None else f" (trial {order.number})"
+        self.listener.note(f"{order.actor} asked for {order.kind}{about}: {state}: {text}")
 
 
 class Executor(Protocol):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Mapping
 
 from sweeper.config.backend import in_own_processes
-from sweeper.config.trial import Outcome, TrialResult, TrialSpec
+from sweeper.config.trial import Decision, Outcome, Report, TrialResult, TrialSpec
 from sweeper.evaluation.validation import task_metric
 from sweeper.executors.base import StudyContext
 from sweeper.executors.bases import Bases
+from sweeper.executors.control import obey
 from sweeper.executors.micro_batches import MicroBatches
 from sweeper.executors.processes import train_in_processes
 from sweeper.executors.recorder import Recorder, begin_again
 from sweeper.executors.specification import specification
-from sweeper.search.study import Candidate
+from sweeper.search.candidate import Candidate
 from sweeper.training.base_model import BaseModel
 from sweeper.training.results import Ledger, Progress
 from sweeper.training.trial import train_trial
@@ -33,10 +34,13 @@ class InlineExecutor:
         """Run trials until the search or the budget ends, or the user asks to stop."""
         begin_again(context, context.search.interrupted())
         before = sum(trial.train_seconds for trial in context.database.trials.all(context.config.name))
-        begun = time.monotonic()
-        while not context.stop.is_set:
-            spent = budget_spent(context, before + time.monotonic() - begun)
-            candidate = context.search.ask(spent) if spent < 1 else None
+        begun = context.asked.clock()
+        while True:
+            obey(context)
+            if context.stop.is_set:
+                return
+            spent = budget_spent(context, before + context.asked.clock() - begun)
+            candidate = context.search.ask(spent) if spent < 1 else context.search.ask_ordered()
             if candidate is None:
                 return
             self._run_trial(context, candidate)
@@ -55,7 +59,7 @@ class InlineExecutor:
             recorder.end(infeasible(spec, base))
             return
         evaluate = task_metric(base, spec.validation, spec.evaluation, spec.technique, spec.reward_sources)
-        result = train_trial(spec, base, recorder, rows, evaluate)
+        result = train_trial(spec, base, obedient(context, recorder), rows, evaluate)
         planner.learn(spec, rows, result)
         recorder.end(result)
 
@@ -64,7 +68,17 @@ def run_in_processes(context: StudyContext, candidate: Candidate, spec: TrialSpe
     """Run one trial in processes of its own, which load the base model themselves."""
     recorder = Recorder(context, candidate, spec)
     recorder.start()
-    recorder.end(train_in_processes(spec, recorder))
+    recorder.end(train_in_processes(spec, obedient(context, recorder)))
+
+
+def obedient(context: StudyContext, report: Report) -> Report:
+    """Return a ``report`` that first does what people have asked of the study."""
+
+    def obeying(step: int, metrics: Mapping[str, float]) -> Decision:
+        obey(context)
+        return report(step, metrics)
+
+    return obeying
 
 
 def budget_spent(context: StudyContext, seconds: float, running_epochs: float = 0.0) -> float:

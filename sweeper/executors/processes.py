@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -25,6 +26,9 @@ from sweeper.hardware import machine
 from sweeper.paths import TrialPaths, write_atomically
 
 WORKER = (sys.executable, "-m", "sweeper.executors.worker")
+PATIENCE_S = 20.0
+"""How often to tell processes that an answer takes longer: well below every collective's timeout, minutes at least."""
+
 _AFTERMATH_S = 1.0
 """After a process fails, how long to hear from others: one that only lost it may speak first."""
 
@@ -127,7 +131,9 @@ class _Group:
         for value in values:
             match value:
                 case {"report": [step, metrics]}:
-                    worker.line.send(report(step, metrics))
+                    with _patient(worker.line):
+                        decision = report(step, metrics)
+                    worker.line.send(decision)
                 case {"result": result}:
                     worker.result = TrialResult.model_validate(result)
                 case {"fault": [name, text]}:
@@ -155,6 +161,24 @@ class _Group:
             started_at=self.began.isoformat(),
             finished_at=datetime.now(UTC).isoformat(),
         )
+
+
+@contextmanager
+def _patient(line: Line) -> Iterator[None]:
+    """Tell the leading process now and then that its answer is still to come, as long as the block takes."""
+    answered = threading.Event()
+
+    def tell() -> None:
+        while not answered.wait(PATIENCE_S):
+            line.send(Decision.WAIT)
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        answered.set()
+        teller.join()  # before the answer itself is sent: one at a time
 
 
 def _user_error(name: str, text: str) -> errors.UserError:

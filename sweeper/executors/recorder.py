@@ -11,7 +11,9 @@ from sweeper.config.trial import Decision, Outcome, TrialResult, TrialSpec
 from sweeper.executors.base import StudyContext
 from sweeper.executors.specification import planned_steps
 from sweeper.paths import TrialPaths, write_atomically
-from sweeper.search.study import Candidate
+from sweeper.search.candidate import Candidate
+from sweeper.store import OrderState
+from sweeper.training.trial import BY_HAND
 
 _FLUSH_S = 1.0
 """Metrics are written in one transaction a second: a crash loses a second of a curve, never a trial."""
@@ -25,7 +27,8 @@ class Recorder:
         self._candidate = candidate
         self._spec = spec
         self._waiting: list[tuple[int, int, dict[str, float], float]] = []
-        self._begun = self._flushed = time.monotonic()
+        self._begun = context.asked.clock()
+        self._flushed = time.monotonic()
 
     def start(self) -> None:
         """Record that the trial begins, and tell the search how long it will train."""
@@ -42,7 +45,9 @@ class Recorder:
             total_steps=total,
             confirms=candidate.confirms,
             restarts=candidate.restarts,
+            clones=candidate.clones,
         )
+        context.asked.running.add(spec.number)
         context.listener.trial_started(candidate, spec, total)
 
     def take_up(self, total_steps: int, seconds: float) -> None:
@@ -54,6 +59,7 @@ class Recorder:
         """
         self._begun -= seconds
         self._context.database.trials.reopen(self._spec.study, self._spec.number)
+        self._context.asked.running.add(self._spec.number)
         self._context.listener.trial_started(self._candidate, self._spec, total_steps)
 
     def announce(self, metrics: Mapping[str, float]) -> None:
@@ -66,10 +72,12 @@ class Recorder:
         """Take a trial's report; see ``Report``."""
         context, number = self._context, self._spec.number
         values = {name: value for name, value in metrics.items() if name != "progress"}
-        self._waiting.append((number, step, values, time.monotonic() - self._begun))
+        self._waiting.append((number, step, values, context.asked.clock() - self._begun))
         if time.monotonic() - self._flushed >= _FLUSH_S:
             self._flush()
         context.listener.trial_reported(number, step, metrics)
+        if number in context.asked.ending and metrics["progress"] < 1:
+            return Decision.END
         if context.stop.is_set and metrics["progress"] < 1:
             return Decision.INTERRUPT
         deciding = metrics.get(context.config.evaluation.metric)
@@ -81,7 +89,19 @@ class Recorder:
         """Record the result; it is on disk already, so that a crash here loses nothing."""
         self._flush()
         finish(self._context, result)
+        self._context.asked.running.discard(result.number)
         self._context.listener.trial_ended(result)
+        self._answer(result)
+
+    def _answer(self, result: TrialResult) -> None:
+        """Answer whoever asked for the trial's end, unless it is only put off."""
+        order = self._context.asked.ending.pop(result.number, None)
+        if order is None or result.outcome.is_open:
+            return
+        if (result.outcome, result.reason) == (Outcome.PRUNED, BY_HAND):
+            self._context.answer(order, OrderState.DONE, BY_HAND)
+        else:
+            self._context.answer(order, OrderState.REFUSED, f"it had ended by itself: {result.outcome}")
 
     def _flush(self) -> None:
         self._context.database.metrics.add(self._spec.study, self._waiting)

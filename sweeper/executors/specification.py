@@ -12,7 +12,7 @@ from sweeper.config.space import ADAPTER, MODEL, definite
 from sweeper.config.trial import Hyperparameters, TrialSpec
 from sweeper.executors.base import StudyContext
 from sweeper.hardware import gpus
-from sweeper.search.study import Candidate
+from sweeper.search.candidate import Candidate
 
 
 def hyperparameters(chosen: Mapping[str, ParameterValue], options: Collection[str] = frozenset()) -> Hyperparameters:
@@ -60,6 +60,7 @@ def specification(context: StudyContext, candidate: Candidate) -> TrialSpec:
         micro_batch=None if config.executor.micro_batch == "auto" else config.executor.micro_batch,
         folder=context.paths.trial(candidate.number).folder,
         reward_sources=context.reward_sources,
+        initial_adapter=None if candidate.initial is None else context.paths.trial(candidate.initial).adapter,
     )
 
 

@@ -64,6 +64,10 @@ class Parent:
     def report(self, step: int, metrics: Mapping[str, float]) -> Decision:
         """Pass a report on, and wait for the decision."""
         self._line.send({"report": [step, dict(metrics)]})
+        return self.answer()
+
+    def answer(self) -> Decision:
+        """Wait for what is decided about the last report, or for word that it takes longer."""
         return Decision(self._values.get())
 
     def end(self, result: TrialResult) -> None:
@@ -103,14 +107,22 @@ def train(job: Job, parent: Parent) -> TrialResult:
 
 
 class _Together:
-    """A ``report`` that the leading rank makes, and whose decision all ranks get in the same step."""
+    """A ``report`` that the leading rank makes, and whose decision all ranks get in the same step.
+
+    Where a study is paused the answer takes as long as people like. The other ranks wait for it in a collective, which
+    fails after some minutes; so they all are told now and then to go on waiting.
+    """
 
     def __init__(self, ranks: Ranks, parent: Parent) -> None:
         self._ranks = ranks
         self._parent = parent
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> Decision:
-        return self._ranks.agree(self._parent.report(step, metrics) if self._ranks.leads else Decision.CONTINUE)
+        leads = self._ranks.leads
+        decision = self._ranks.agree(self._parent.report(step, metrics) if leads else Decision.CONTINUE)
+        while decision is Decision.WAIT:
+            decision = self._ranks.agree(self._parent.answer() if leads else Decision.CONTINUE)
+        return decision
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from sweeper.training.micro_batch import MicroBatch, WholeBatch
 from sweeper.training.reporting import evaluation_steps, require_finite
 from sweeper.training.results import Ledger, Progress
 from sweeper.training.techniques.sft import sft_arguments, sft_rows
+from sweeper.training.weights import load_weights
 
 
 class Slot:
@@ -87,6 +88,8 @@ class Slot:
         with base.adapted(peft_config(spec.adapter, spec.hyperparameters), spec.seed) as model:
             rows = sft_rows(spec, base, model)
             cast_adapter(base, model)
+            if spec.initial_adapter is not None:
+                load_weights(model, spec.initial_adapter)
             adapter = SlotAdapter.of(model, spec.hyperparameters.lora_dropout, base.dtype)
         return cls(spec, base, adapter, rows, micro_batch)
 

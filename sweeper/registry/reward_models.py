@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sweeper.config.rewards import AdapterReward, Reward, RewardModelSource, RewardSources
-from sweeper.config.trial import TrialSpec
 from sweeper.errors import RegistryError
 from sweeper.paths import Home
 from sweeper.registry.registry import Registry
+from sweeper.registry.specification import trial_spec
 from sweeper.store import Database
 
 
@@ -33,17 +33,12 @@ def _reward_model(reward: AdapterReward, home: Home, database: Database) -> Rewa
     registry = Registry(home, database)
     version = registry.get(reward.name, reward.version)
     registry.verify(version.name, version.version)
-    specification = home.study(version.lineage.study).trial(version.lineage.trial).spec
-    if not specification.is_file():
-        raise RegistryError(f"{specification} is gone, so {version} cannot be loaded; restore it from a backup")
-    spec = TrialSpec.model_validate_json(specification.read_text(encoding="utf-8"))
+    spec = trial_spec(home, version)
     if spec.technique.kind != "reward":
         raise RegistryError(
             f"technique.rewards: {version} was trained with {spec.technique.kind} and gives no rewards; name an "
             "adapter that a study of technique reward registered"
         )
-    if not spec.model_folder.is_dir():
-        raise RegistryError(f"{version} stands on the base model in {spec.model_folder}, which is gone")
     return RewardModelSource(
         name=version.name,
         asked=reward.version,

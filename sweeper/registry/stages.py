@@ -12,7 +12,7 @@ MOVES: dict[Stage, tuple[Stage, ...]] = {
     Stage.ARCHIVED: (Stage.PRODUCTION, Stage.CANDIDATE, Stage.DELETED),
     Stage.DELETED: (),
 }
-"""From each stage, the stages a version may move to. A rollback is archived -> production."""
+"""From each stage, the stages a version may move to; into production only through the gate (see ``gate``)."""
 
 
 def check_move(subject: str, old: Stage, new: Stage) -> None:

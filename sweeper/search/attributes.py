@@ -17,6 +17,15 @@ CONFIRMS = "confirms"
 RESTARTS = "restarts"
 """Number of the interrupted trial that this one starts again."""
 
+ORDER = "order"
+"""Number of the order by which a person asked for the trial; such trials come on top of the search's own."""
+
+CLONES = "clones"
+"""Number of the trial whose configuration, changed by hand, this one runs."""
+
+INITIAL = "initial"
+"""Number of the trial whose saved weights this one starts from."""
+
 LENGTH = "length"
 """Epochs the trial trains for."""
 

@@ -93,7 +93,7 @@ class EqualProgressHyperband(BasePruner):
     @property
     def rungs(self) -> tuple[int, ...]:
         """The rungs of all brackets."""
-        return tuple(sorted({rung for bracket in self._brackets for rung in bracket.rungs}))
+        return tuple(sorted({rung for pruner in self._pruners for rung in pruner.rungs}))
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Tell whether the trial is too weak within its bracket."""

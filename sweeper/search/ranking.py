@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeper.config.parameters import ParameterValue
 from sweeper.config.space import Range
 from sweeper.config.trial import Outcome
-from sweeper.search.attributes import KIND, OUTCOME
+from sweeper.search.attributes import INITIAL, KIND, OUTCOME
 from sweeper.search.front import front
 from sweeper.search.space import canonical, read_back
 from sweeper.store.records import TrialKind
@@ -51,12 +51,15 @@ class FrontPoint:
 def configurations(
     trials: Iterable[FrozenTrial], space: Mapping[str, Range], *, confirmed: bool = True
 ) -> list[Configuration]:
-    """Return every configuration that has a complete trial; ``confirmed`` says whether confirmations count."""
-    groups: dict[str, list[FrozenTrial]] = {}
+    """Return every configuration that has a complete trial; ``confirmed`` says whether confirmations count.
+
+    Trials that start from saved weights are another configuration than those of equal parameters that start anew.
+    """
+    groups: dict[tuple[str, int | None], list[FrozenTrial]] = {}
     for trial in trials:
         if not confirmed and trial.user_attrs.get(KIND) == TrialKind.CONFIRMATION:
             continue
-        groups.setdefault(canonical(trial.params), []).append(trial)
+        groups.setdefault((canonical(trial.params), trial.user_attrs.get(INITIAL)), []).append(trial)
     complete = (
         (group, done) for group in groups.values() if (done := [t for t in group if t.state == TrialState.COMPLETE])
     )

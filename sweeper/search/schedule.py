@@ -31,6 +31,9 @@ class Entry:
         params: Values as Optuna holds them; what is left out is sampled.
         confirms: The trial it repeats, where it is a confirmation.
         restarts: The interrupted trial it starts again, if any.
+        order: The order by which a person asked for it, if any.
+        clones: The trial whose configuration, changed by hand, it runs, if any.
+        initial: The trial whose saved weights it starts from, if any.
         system_attrs: What Optuna's sampler keeps with a trial.
     """
 
@@ -39,6 +42,9 @@ class Entry:
     params: Mapping[str, Any] = field(default_factory=dict)
     confirms: int | None = None
     restarts: int | None = None
+    order: int | None = None
+    clones: int | None = None
+    initial: int | None = None
     system_attrs: Mapping[str, Any] = field(default_factory=dict)
 
     def put(self, study: optuna.Study, seed: int) -> None:
@@ -49,6 +55,9 @@ class Entry:
             attribute.SEED: derive_seed(seed, "trial", self.kind.value, self.ordinal),
             attribute.CONFIRMS: self.confirms,
             attribute.RESTARTS: self.restarts,
+            attribute.ORDER: self.order,
+            attribute.CLONES: self.clones,
+            attribute.INITIAL: self.initial,
         }
         fixed = {"fixed_params": dict(self.params)} if self.params else {}
         study.add_trial(
@@ -87,16 +96,18 @@ class Schedule:
 
     def is_over(self, trials: Sequence[FrozenTrial]) -> bool:
         """Tell whether as many trials have started as there are to be."""
-        return len(_started(trials)) >= self._n_trials
+        return len(_started(_own(trials))) >= self._n_trials
 
     def remaining(self, trials: Sequence[FrozenTrial]) -> int:
-        """Return how many trials are still to start, at most."""
-        started = _started(trials)
-        waiting = len(trials) - len(started)
+        """Return how many trials are still to start, at most, ordered ones included."""
+        own = _own(trials)
+        started = _started(own)
+        waiting = len(own) - len(started)
+        ordered = len(trials) - len(_started(trials)) - waiting
         left = self._n_trials - len(started)
         samples_left = self._most_samples - _count(started, TrialKind.SAMPLED)
         confirmations_left = self._confirmations - _count(started, TrialKind.CONFIRMATION)
-        return int(max(0, min(left, waiting + samples_left + confirmations_left)))
+        return int(max(0, min(left, waiting + samples_left + confirmations_left))) + ordered
 
     def next(self, trials: Sequence[FrozenTrial], spent: float = 0.0) -> Entry | None:
         """Return what to queue after ``trials``, none of them waiting; None where the search has ended or has to wait.
@@ -107,7 +118,7 @@ class Schedule:
         """
         sampled, confirmed = _count(trials, TrialKind.SAMPLED), _count(trials, TrialKind.CONFIRMATION)
         sample = Entry(TrialKind.SAMPLED, sampled) if sampled < self._most_samples else None
-        searching = len(trials) - confirmed < self._n_trials - self._confirmations
+        searching = len(_own(trials)) - confirmed < self._n_trials - self._confirmations
         ending = spent >= 1 - self._confirm and confirmed < self._confirmations
         if sample and searching and not ending:
             return sample
@@ -119,13 +130,23 @@ class Schedule:
         if confirmed >= self._confirmations:
             return None
         original = next(trial for trial in trials if trial.number == chosen.numbers[0])
-        return Entry(TrialKind.CONFIRMATION, confirmed, original.params, confirms=original.number)
+        initial = original.user_attrs.get(attribute.INITIAL)
+        return Entry(TrialKind.CONFIRMATION, confirmed, original.params, confirms=original.number, initial=initial)
 
     def _to_confirm(self, trials: Sequence[FrozenTrial]) -> Configuration | None:
         """Return which of the best configurations has the fewest confirmations: round-robin from the best."""
         seen = ranked(configurations(trials, self._space, confirmed=False), self._direction)
         repeated = [trial.user_attrs.get(attribute.CONFIRMS) for trial in trials]
         return min(seen[: self._top], key=lambda found: repeated.count(found.numbers[0]), default=None)
+
+
+def is_ordered(trial: FrozenTrial) -> bool:
+    """Tell whether a person asked for the trial while the study ran: it comes on top of the study's own."""
+    return attribute.ORDER in trial.user_attrs
+
+
+def _own(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    return [trial for trial in trials if not is_ordered(trial)]
 
 
 def _started(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:

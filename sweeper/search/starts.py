@@ -28,7 +28,7 @@ def starting_points(
     faults = enqueue_faults(space, config.enqueue)
     if faults:
         raise UserError("\n".join(f"search.enqueue.{place}: {message}" for place, message in faults))
-    chosen = _distinct(_within(space, configuration) for configuration in config.enqueue)
+    chosen = _distinct(within(space, configuration) for configuration in config.enqueue)
     if config.known_good:
         room = max(1, config.n_trials // 3)
         both = _distinct([*chosen, *(clipped(space, configuration) for configuration in known_good)])
@@ -53,7 +53,8 @@ def clipped(space: Mapping[str, Range], configuration: Mapping[str, Any]) -> Par
     return params
 
 
-def _within(space: Mapping[str, Range], configuration: Mapping[str, Any]) -> Params:
+def within(space: Mapping[str, Range], configuration: Mapping[str, Any]) -> Params:
+    """Return values of a space as Optuna holds them; what is fixed is left out."""
     return {
         name: encode(_as_listed(space[name], value))
         for name, value in configuration.items()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -17,18 +16,19 @@ from sweeper.config.parameters import ParameterValue
 from sweeper.config.search import HalvingPruner, SearchConfig
 from sweeper.config.space import Range, definite
 from sweeper.config.trial import Outcome, TrialResult
-from sweeper.errors import StudyStateError, UserError
+from sweeper.errors import StudyStateError
 from sweeper.search import attributes as attribute
-from sweeper.search.cmaes import GENERATION
+from sweeper.search import ordered
+from sweeper.search.candidate import Candidate, candidate_of, restarted
 from sweeper.search.curves import percent
 from sweeper.search.experimental import accept_experimental
 from sweeper.search.judged import MEMORY
-from sweeper.search.pruners import EqualProgressHalving, build_pruner
+from sweeper.search.parts import directions, parts_of
+from sweeper.search.pruners import EqualProgressHalving
 from sweeper.search.ranking import Configuration, FrontPoint, configurations, pareto_front, ranked
-from sweeper.search.samplers import build_sampler
 from sweeper.search.schedule import Entry, Schedule, counted
 from sweeper.search.space import read_back, suggest
-from sweeper.search.starts import starting_points
+from sweeper.search.starts import starting_points, within
 from sweeper.search.storage import storage_faults
 from sweeper.store.records import TrialKind
 
@@ -40,27 +40,6 @@ _STATES = {
     Outcome.INFEASIBLE: TrialState.PRUNED,
     Outcome.FAILED: TrialState.FAIL,
 }
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A trial to run next.
-
-    Attributes:
-        number: Its number in the study.
-        parameters: Values by name, fixed ones included; a parameter whose condition does not hold is absent.
-        seed: The trial's own seed.
-        kind: Why it is run.
-        confirms: The trial that it repeats, where it is a confirmation.
-        restarts: The interrupted trial that it starts again, if any.
-    """
-
-    number: int
-    parameters: dict[str, ParameterValue]
-    seed: int
-    kind: TrialKind
-    confirms: int | None = None
-    restarts: int | None = None
 
 
 class Search:
@@ -115,9 +94,9 @@ class Search:
         """
         space = dict(sorted(space.items()))
         starts = starting_points(config, space, known_good)
-        parts = _parts(config, space, evaluation, seed)
+        parts = parts_of(config, space, evaluation, seed)
         try:
-            study = optuna.create_study(study_name=name, storage=storage, directions=_directions(evaluation), **parts)
+            study = optuna.create_study(study_name=name, storage=storage, directions=directions(evaluation), **parts)
         except DuplicatedStudyError as error:
             raise StudyStateError(f"the database has a study named {name} already; resume it, or rename") from error
         with accept_experimental():
@@ -155,7 +134,7 @@ class Search:
         """
         space = dict(sorted(space.items()))  # random draws go by the order of the names: always the same one
         try:
-            study = optuna.load_study(study_name=name, storage=storage, **_parts(config, space, evaluation, seed))
+            study = optuna.load_study(study_name=name, storage=storage, **parts_of(config, space, evaluation, seed))
         except KeyError as error:
             raise StudyStateError(f"the database has no search of a study named {name}; run it first") from error
         return cls(study, config, space, evaluation, seed)
@@ -172,6 +151,8 @@ class Search:
         Args:
             spent: Part of the budgets other than the number of trials that is used up, 0 to 1.
         """
+        if (candidate := self.ask_ordered()) is not None:
+            return candidate
         trials = self._counted()
         if self._schedule.is_over(trials):
             return None
@@ -180,7 +161,15 @@ class Search:
             if entry is None:
                 return None
             entry.put(self.study, self._seed)
-        trial = self.study.ask()
+        return self._begin(self.study.ask())
+
+    @storage_faults()
+    def ask_ordered(self) -> Candidate | None:
+        """Return the next trial that a person ordered, whatever the budget; None where none waits."""
+        waiting = ordered.waiting(self.study)
+        return self._begin(ordered.take(self.study, waiting[0])) if waiting else None
+
+    def _begin(self, trial: optuna.Trial) -> Candidate:
         parameters = suggest(trial, self._space)
         self._live[trial.number] = trial
         known = definite(parameters)
@@ -190,7 +179,44 @@ class Search:
             length=epochs if isinstance(epochs, int | float) else 1.0,
             warmup_end_percent=100 * ratio if isinstance(ratio, int | float) else 0.0,
         )
-        return _candidate(trial, parameters)
+        return candidate_of(trial, parameters)
+
+    @storage_faults()
+    def order(
+        self, order: int, values: Mapping[str, Any], *, clones: int | None = None, initial: int | None = None
+    ) -> int:
+        """Queue a trial that a person ordered, once however often this is called, and return its number.
+
+        Args:
+            order: Number of the order.
+            values: Values inside the space, by name; what is left out is sampled.
+            clones: The trial whose configuration, changed, this is.
+            initial: The trial whose saved weights it starts from.
+        """
+        params = within(self._space, values)
+        return ordered.queue(self.study, self._seed, order, params, clones=clones, initial=initial)
+
+    @storage_faults()
+    def awaits_ordered(self) -> bool:
+        """Tell whether a trial that a person ordered waits to run."""
+        return bool(ordered.waiting(self.study))
+
+    @storage_faults()
+    def values(self, number: int) -> dict[str, ParameterValue]:
+        """Return what a trial that was begun has of the space, by name.
+
+        Raises:
+            StudyStateError: If there is no such trial, or it was never given its values.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        try:
+            return read_back(trials[number].params, self._space)
+        except (IndexError, KeyError) as error:
+            raise StudyStateError(f"study {self.study.study_name!r} has begun no trial {number}") from error
+
+    def change_budget(self, config: SearchConfig) -> None:
+        """Go on with another number of trials; the sampler stays as it is until the study is taken up again."""
+        self._schedule = Schedule(config, self._space, self._evaluation, self._seed)
 
     def plan(self, number: int, *, length: float, warmup_end_percent: float) -> None:
         """Say how long a trial trains (epochs) and where its warmup ends, once its number of steps is known.
@@ -307,7 +333,7 @@ class Search:
         trial = self._live[number] = optuna.Trial(self.study, self._frozen(number)._trial_id)
         trial.set_user_attr(attribute.PAUSED, False)
         trial.set_user_attr(attribute.EPOCHS, 0.0)  # told anew when it ends; until then it counts as running
-        return _candidate(trial, read_back(trial.params, self._space))
+        return candidate_of(trial, read_back(trial.params, self._space))
 
     def requeue(self, number: int) -> None:
         """Close an interrupted trial and queue it again: same parameters, seed and kind under a new number.
@@ -318,7 +344,7 @@ class Search:
         if number not in self.interrupted():
             raise StudyStateError(f"trial {number} of study {self.study.study_name} was not interrupted")
         old = self._frozen(number)
-        again = self._again(old)
+        again = restarted(old, self._space)
         # The new one first: a crash in between leaves both, and the next requeue sees that it is there.
         if again is not None and not any(
             trial.user_attrs.get(attribute.RESTARTS) == number for trial in self.study.get_trials(deepcopy=False)
@@ -328,25 +354,6 @@ class Search:
         trial.set_user_attr(attribute.OUTCOME, Outcome.INTERRUPTED.value)
         trial.set_user_attr(attribute.REASON, attribute.INTERRUPTED)
         self.study.tell(number, state=TrialState.FAIL)
-
-    def _again(self, old: FrozenTrial) -> Entry | None:
-        """Return the queue entry that starts a trial again; None for one that is not sweeper's."""
-        known = old.user_attrs
-        if attribute.KIND not in known:
-            return None
-        try:
-            read_back(old.params, self._space)
-            params = old.params
-        except KeyError:  # its process died while sampling; the same ordinal samples the same again
-            params = old.system_attrs.get("fixed_params", {})
-        return Entry(
-            TrialKind(known[attribute.KIND]),
-            known[attribute.ORDINAL],
-            params,
-            confirms=known.get(attribute.CONFIRMS),
-            restarts=old.number,
-            system_attrs={name: value for name, value in old.system_attrs.items() if name == GENERATION},
-        )
 
     def remaining(self) -> int:
         """Return how many trials are still to start, at most."""
@@ -358,7 +365,7 @@ class Search:
 
     def front(self) -> list[FrontPoint]:
         """Return the trials that no other is better than in every objective."""
-        signs = tuple(-1.0 if direction == "maximize" else 1.0 for direction in _directions(self._evaluation))
+        signs = tuple(-1.0 if direction == "maximize" else 1.0 for direction in directions(self._evaluation))
         return pareto_front(self._counted(), self._space, signs)
 
     @property
@@ -379,37 +386,6 @@ class Search:
         return self._live[number]
 
 
-def _candidate(trial: optuna.Trial, parameters: dict[str, ParameterValue]) -> Candidate:
-    known = trial.user_attrs
-    return Candidate(
-        number=trial.number,
-        parameters=parameters,
-        seed=known[attribute.SEED],
-        kind=TrialKind(known[attribute.KIND]),
-        confirms=known.get(attribute.CONFIRMS),
-        restarts=known.get(attribute.RESTARTS),
-    )
-
-
 def _values(result: TrialResult, evaluation: EvaluationConfig) -> dict[str, float | None]:
     """Return the values of a complete trial by objective; None for what it lacks."""
     return {evaluation.metric: result.value} | {name: getattr(result, MEASURES[name]) for name in evaluation.objectives}
-
-
-def _directions(evaluation: EvaluationConfig) -> list[str]:
-    return [evaluation.direction, *("minimize" for _ in evaluation.objectives)]
-
-
-def _parts(config: SearchConfig, space: Mapping[str, Range], evaluation: EvaluationConfig, seed: int) -> dict[str, Any]:
-    """Return the sampler and the pruner of a study, as Optuna's arguments.
-
-    Raises:
-        UserError: If one of them does not fit the space or the objectives.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    objectives = 1 + len(evaluation.objectives)
-    try:
-        sampler = build_sampler(config.sampler, space, n_trials=config.n_trials, objectives=objectives, seed=seed)
-        return {"sampler": sampler, "pruner": build_pruner(config.pruner)}
-    except ValueError as error:
-        raise UserError(f"search: {error}") from error

@@ -3,6 +3,7 @@
 from sweeper.redact import redact
 from sweeper.store.connection import tune_sqlite
 from sweeper.store.database import Database
+from sweeper.store.feedback import FeedbackCounts
 from sweeper.store.records import (
     Action,
     AdapterRecord,
@@ -32,6 +33,7 @@ __all__ = [
     "Event",
     "Example",
     "Feedback",
+    "FeedbackCounts",
     "MetricPoint",
     "Order",
     "OrderKind",

@@ -42,9 +42,9 @@ def tune_sqlite(engine: Engine, *, busy_timeout_s: float = BUSY_TIMEOUT_S, forei
         connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get(_BEGIN, 'DEFERRED')}")
 
 
-def sqlite_engine(path: Path, *, busy_timeout_s: float, foreign_keys: bool = True) -> Engine:
+def sqlite_engine(path: Path, *, busy_timeout_s: float, foreign_keys: bool = True, read_only: bool = False) -> Engine:
     """Return an engine on the existing file ``path``; a missing file is an error, never a new empty one."""
-    address = f"{path.as_uri()}?mode=rw"
+    address = f"{path.as_uri()}?mode={'ro' if read_only else 'rw'}"
 
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(address, uri=True, timeout=busy_timeout_s, check_same_thread=False)

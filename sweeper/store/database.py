@@ -10,8 +10,10 @@ from sweeper.store.adapters import Adapters
 from sweeper.store.connection import BUSY_TIMEOUT_S, Sessions, sqlite_engine
 from sweeper.store.evaluations import Evaluations
 from sweeper.store.events import Events
+from sweeper.store.feedback import FeedbackStore
 from sweeper.store.metrics import Metrics
-from sweeper.store.schema import prepare
+from sweeper.store.orders import Orders
+from sweeper.store.schema import prepare, require_current
 from sweeper.store.studies import Studies
 from sweeper.store.trials import Trials
 
@@ -31,6 +33,8 @@ class Database:
         adapters: Questions about registered adapters.
         events: Questions about what happened.
         actions: Questions about what people did.
+        feedback: Questions about what people thought of answers.
+        orders: Questions about what people ask of the runner of a study.
     """
 
     def __init__(self, sessions: Sessions) -> None:
@@ -43,22 +47,31 @@ class Database:
         self.adapters = Adapters(sessions)
         self.events = Events(sessions)
         self.actions = Actions(sessions)
+        self.feedback = FeedbackStore(sessions)
+        self.orders = Orders(sessions)
 
     @classmethod
-    def open(cls, path: Path, *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Database:
+    def open(
+        cls, path: Path, *, create: bool, read_only: bool = False, busy_timeout_s: float = BUSY_TIMEOUT_S
+    ) -> Database:
         """Open the database at ``path`` and bring it to the current schema.
 
         Args:
             path: The SQLite file.
             create: Whether to make the file where there is none.
+            read_only: Whether to change nothing in the file, its schema included.
             busy_timeout_s: How long to wait for other processes' writes.
 
         Raises:
-            DatabaseError: If it is no database of ours, is from a newer sweeper, or cannot be used; nothing changed.
+            DatabaseError: If it is no database of ours, is from a newer sweeper (read only: from an older one too), or
+                cannot be used; nothing changed.
         """
         path = path.absolute()
-        prepare(path, create=create, busy_timeout_s=busy_timeout_s)
-        return cls(Sessions(path, sqlite_engine(path, busy_timeout_s=busy_timeout_s)))
+        if read_only:
+            require_current(path, busy_timeout_s=busy_timeout_s)
+        else:
+            prepare(path, create=create, busy_timeout_s=busy_timeout_s)
+        return cls(Sessions(path, sqlite_engine(path, busy_timeout_s=busy_timeout_s, read_only=read_only)))
 
     def close(self) -> None:
         """Close every connection."""

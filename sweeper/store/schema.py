@@ -25,7 +25,6 @@ OPTUNA_TABLES = frozenset({"studies", "trials", "version_info", "alembic_version
 """A file that holds all of these is a database of Optuna's."""
 
 _WRITER = "written_by"
-_HEADER = b"SQLite format 3\0"
 
 
 @contextmanager
@@ -70,23 +69,48 @@ def prepare(path: Path, *, create: bool, busy_timeout_s: float) -> None:
                 _migrate(path, revision, busy_timeout_s)
 
 
+def require_current(path: Path, *, busy_timeout_s: float) -> None:
+    """Refuse a database that is not at the current schema; the file is left as it is.
+
+    Raises:
+        DatabaseError: If it is not, or is none, saying why.
+    """
+    _check_file(path, create=False)
+    with explained(path):
+        revision = _revision(path, create=False, busy_timeout_s=busy_timeout_s, read_only=True)
+        if revision == HEAD:
+            return
+        from sweeper.store.migrations.runner import known_revisions  # Alembic: slow to import, rarely needed
+
+        if revision is not None and revision not in known_revisions():
+            engine = sqlite_engine(path, busy_timeout_s=busy_timeout_s, read_only=True)
+            try:
+                raise _from_newer(path, engine, revision)
+            finally:
+                engine.dispose()
+    raise DatabaseError(
+        f"database {path} was written by an older sweeper (schema {revision}); this is sweeper {__version__} (schema "
+        f"{HEAD}), and looking changes nothing: end whatever runs there, then `sweeper status` brings it up to date"
+    )
+
+
 def _check_file(path: Path, *, create: bool) -> bool:
-    """Return whether the file is there; refuse what SQLite would hang on (a FIFO) or report less clearly."""
+    """Return whether the file is there; refuse what SQLite would hang on (a FIFO) or report less clearly.
+
+    The file is not opened here: closing it would take away the locks that SQLite holds on it in this process, and
+    another process would then tidy up what is in use (sqlite.org/howtocorrupt.html, section 2.2).
+    """
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
             kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
             raise DatabaseError(f"database {path} is {kind}: give the path of a file")
-        with path.open("rb") as file:
-            beginning = file.read(len(_HEADER))
     except FileNotFoundError as error:
         if create:
             return False
         raise DatabaseError(f"no database at {path}: run a study first, or give the path of one") from error
     except OSError as error:
         raise _inaccessible(path, error) from error
-    if beginning not in (b"", _HEADER):
-        raise DatabaseError(f"database {path} is not an SQLite database: it is left as it is; give another path")
     return True
 
 
@@ -110,13 +134,13 @@ def _inaccessible(path: Path, error: OSError) -> DatabaseError:
     )
 
 
-def _revision(path: Path, *, create: bool, busy_timeout_s: float) -> str | None:
+def _revision(path: Path, *, create: bool, busy_timeout_s: float, read_only: bool = False) -> str | None:
     """Return the schema revision of the file, None where it has none of our tables yet.
 
     Raises:
         DatabaseError: If the file is another program's, or empty and not to be created.
     """
-    engine = sqlite_engine(path, busy_timeout_s=busy_timeout_s)
+    engine = sqlite_engine(path, busy_timeout_s=busy_timeout_s, read_only=read_only)
     try:
         with engine.connect() as connection:
             tables = set(connection.scalars(text("SELECT name FROM sqlite_master WHERE type = 'table'")))

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from sweeper.training.weights import put_back
+from sweeper.training.weights import load_weights, put_back
 
 
 def restore(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
     """Give what is trained the weights that it had; all ranks do."""
     with gathered(model):
         put_back(model, weights)
+
+
+def begin_from(model: torch.nn.Module, folder: Path) -> None:
+    """Give a new adapter the weights that another one of the same shape was saved with; all ranks do.
+
+    Raises:
+        TrialError: If they do not fit.
+    """
+    with gathered(model):
+        load_weights(model, folder)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sweeper.config.trial import Decision, Outcome, Report, TrialResult, TrialSpec
@@ -14,7 +14,7 @@ from sweeper.training.latency import milliseconds_per_token
 from sweeper.training.micro_batch import MicroBatch
 from sweeper.training.reporting import ReportingCallback
 from sweeper.training.results import Ledger, Progress
-from sweeper.training.sharded import gathered, restore
+from sweeper.training.sharded import begin_from, gathered, restore
 from sweeper.training.techniques import build_trainer
 from sweeper.training.weights import Adapted
 
@@ -23,6 +23,7 @@ Evaluate = Callable[[Adapted], dict[str, float]]
 
 PRUNED = "worse than other trials at the same progress"
 STOPPED = "stopped by the user"
+BY_HAND = "stopped by hand"
 
 
 def train_trial(
@@ -67,14 +68,30 @@ class _Run:
         self.clock = time.monotonic()
 
     def train(self, model: Adapted, report: Report, evaluate: Evaluate | None) -> Decision:
-        callback = ReportingCallback(report, self.ledger.best, self.spec.evaluation.points, evaluate)
+        callback = ReportingCallback(self._untimed(report), self.ledger.best, self.spec.evaluation.points, evaluate)
         self.trainer = build_trainer(self.spec, self.base, model, self.micro_batch, callback)
+        if self.spec.initial_adapter is not None:
+            begin_from(model, self.spec.initial_adapter)
         self.trainer.train()
         return callback.decision
+
+    def _untimed(self, report: Report) -> Report:
+        """Leave out of the trial's time what its reports take: the study may be paused in one."""
+
+        def timed(step: int, metrics: Mapping[str, float]) -> Decision:
+            begun = time.monotonic()
+            try:
+                return report(step, metrics)
+            finally:
+                self.clock += time.monotonic() - begun
+
+        return timed
 
     def finish(self, model: Adapted, decision: Decision) -> TrialResult:
         if decision in (Decision.PRUNE, Decision.PAUSE):  # what is paused cannot be taken up here
             return self.ledger.result(self.progress, Outcome.PRUNED, PRUNED)
+        if decision is Decision.END:
+            return self.ledger.result(self.progress, Outcome.PRUNED, BY_HAND)
         if decision is Decision.INTERRUPT:
             return self.ledger.result(self.progress, Outcome.INTERRUPTED, STOPPED)
         restore(model, self.ledger.best.weights)

@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 import torch
-from peft import PeftModel
+from peft import PeftModel, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from sweeper.errors import TrialError
 
 Adapted: TypeAlias = PeftModel | PreTrainedModel
 """A base with an adapter on it, or the copy of a base whose every weight is trained."""
@@ -40,6 +44,22 @@ def put_back(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> Non
     """Give the trained weights the values that ``trained_weights`` had once."""
     for name, weight in trained_weights(model).items():
         weight.copy_(weights[name])
+
+
+def load_weights(model: torch.nn.Module, folder: Path) -> None:
+    """Give the adapter on a model the weights that ``save_weights`` wrote of another one of the same shape.
+
+    Raises:
+        TrialError: If there are none, or they do not fit.
+    """
+    path = folder / ADAPTER_WEIGHTS
+    try:
+        weights = load_file(path)
+        loaded = set_peft_model_state_dict(model, weights)
+    except (OSError, SafetensorError, RuntimeError, KeyError) as error:
+        raise TrialError(f"the trial cannot start from the weights in {path}: {error}") from error
+    if loaded.unexpected_keys or not weights:
+        raise TrialError(f"the trial cannot start from the weights in {path}: they are of another adapter")
 
 
 def save_weights(

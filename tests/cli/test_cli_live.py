@@ -10,7 +10,7 @@ from rich.console import Console
 
 from sweeper.cli.live import LiveView, PlainLines
 from sweeper.config.trial import Outcome, TrialResult
-from sweeper.search.study import Candidate
+from sweeper.search.candidate import Candidate
 from sweeper.store import TrialKind
 
 AT = "2026-01-01T00:00:00+00:00"

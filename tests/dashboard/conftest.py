@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
+import browser as chrome
 import pytest
 from filled_home import APP, Filler
+from playwright.sync_api import Browser, Page, sync_playwright
 from streamlit.testing.v1 import AppTest
 
 from sweeper.paths import Home
@@ -41,3 +44,35 @@ def show(home: Home) -> Callable[..., AppTest]:
         return app
 
     return run
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium.
+
+    One a module, not one a session: while Playwright runs, nothing else in the process can run an event loop.
+    """
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chrome.chromium(playwright), args=list(chrome.FLAGS))
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page of a browser that has no cookies yet; the test fails where its scripts raise anything."""
+    with chrome.opened(browser) as page:
+        yield page
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., chrome.Served]]:
+    """Return what serves a home as ``sweeper dashboard`` does, until the test ends."""
+    with ExitStack() as stack:
+        count = iter(range(100))
+
+        def start(home: Home, **options: str | int) -> chrome.Served:
+            log = tmp_path / f"dashboard-{next(count)}.log"
+            return stack.enter_context(chrome.serving(home, log, **options))
+
+        yield start

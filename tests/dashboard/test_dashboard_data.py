@@ -112,11 +112,12 @@ def test_an_unknown_study_names_the_nearest(fill):
 def test_adapters_with_lineage_and_scores(fill):
     fill.whole()
     (adapter,) = adapter_data.adapters()
-    assert (adapter.row["adapter"], adapter.row["version"], adapter.row["stage"]) == ("itn", 1, "candidate")
-    assert adapter.row["MiB"] == 3.0
-    lineage = dict(zip(adapter.lineage["what"], adapter.lineage["value"], strict=True))
-    assert lineage["study"] == "itn" and lineage["hyperparameters.learning_rate"] == "0.001"
-    assert adapter.scores.loc[0, "score"] == 0.9
+    assert (adapter.name, adapter.version, adapter.stage, adapter.mebibytes) == ("itn", 1, "candidate", 3.0)
+    origin = dict(zip(adapter.origin["what"], adapter.origin["value"], strict=True))
+    assert origin["study"] == "itn" and origin["data: train"] == "a" * 64
+    tried = dict(zip(adapter.hyperparameters["what"], adapter.hyperparameters["value"], strict=True))
+    assert tried["learning_rate"] == "0.001"
+    assert adapter.scores.loc[0, "score"] == 0.9 and (adapter.metric, adapter.low) == ("exact_match", 0.8)
 
 
 def test_no_control_characters_leave(fill):
@@ -126,7 +127,8 @@ def test_no_control_characters_leave(fill):
         study.trials,
         study.events,
         data.examples("itn", 2, "test", "exact_match"),
-        adapter_data.adapters()[0].lineage,
+        adapter_data.adapters()[0].origin,
+        adapter_data.adapters()[0].hyperparameters,
     ]
     text = "".join(frame.to_string() for frame in frames) + study.file_text + study.searched + study.constant
     assert "<script>" in text, "texts are shown, not dropped"

@@ -1,17 +1,23 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
 import json
+import os
+import shutil
 import sqlite3
 import tomllib
 
 import pytest
-from filled_home import APP, HOSTILE
+from filled_home import APP, HOSTILE, Filler
 from sweeper_dashboard import session
+from sweeper_dashboard.data import home as homes
 from sweeper_dashboard.data import studies as data
 
 from sweeper.config.trial import Outcome
-from sweeper.store import StudyState
+from sweeper.store import Database, StudyState
+
+PAGES = ("studies", "study", "trial", "compare", "control", "rows", "adapters", "playground")
 
 MARKDOWN = ("markdown", "title", "header", "subheader", "caption", "error", "info", "warning", "success")
 """Elements that read Markdown; nothing of users or models may stand in them."""
@@ -217,11 +223,11 @@ def test_hostile_texts_are_only_ever_plain_text(show, fill):
         assert app.dataframe and not app.error
         for shown in _rendered(app):
             assert not any(mark in shown for mark in ("<script", "javascript:", "<b>", "**b**", ":red[")), (page, shown)
-        assert not app.get("html")
+        assert all("script" not in html.proto.body for html in app.get("html"))
         assert "\x1b" not in _text(app) and "\u202e" not in _text(app)
     for section in ("Study file", "Texts", "Curves", "Parameters", "Schedule", "Scores"):
         app = show("study", section=section)
-        assert not app.error and not app.get("html")
+        assert not app.error and all("script" not in html.proto.body for html in app.get("html"))
         assert not any("<script" in shown or ":red[" in shown for shown in _rendered(app)), section
     assert "<script>alert(1)</script>" in _text(show("study", section="Texts"))
 
@@ -246,20 +252,75 @@ def test_a_file_that_is_no_database_is_a_clear_page(show, home):
     assert home.database.read_text() == "not a database"
 
 
-def test_looking_changes_nothing(show, fill):
-    fill.whole()
-    before = "\n".join(_dump(fill.home.database))
-    for page in ("studies", "study", "adapters"):
+def test_looking_changes_not_a_byte(show, home):
+    with Database.open(home.database, create=True) as database:
+        Filler(home, database).whole()
+    before = _files(home)
+    for page in PAGES:
         show(page)
-    assert "\n".join(_dump(fill.home.database)) == before
+    assert _files(home) == before
 
 
-def _dump(path):
-    connection = sqlite3.connect(path)
-    try:
-        return list(connection.iterdump())
-    finally:
-        connection.close()
+def test_looking_while_a_write_is_under_way_changes_nothing_and_waits_for_nothing(show, fill):
+    fill.whole()
+    writer = sqlite3.connect(fill.home.database, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute("UPDATE sweeper_studies SET state = 'interrupted'")
+    app = show()
+    assert not app.error and app.dataframe[0].value["state"].iloc[0] == "finished"
+    writer.execute("ROLLBACK")
+    writer.close()
+
+
+def test_what_a_crash_left_in_the_log_is_seen_and_stays_there(show, home, tmp_path):
+    """A process that is killed leaves its last writes beside the file; looking does not move them into it."""
+    with Database.open(home.database, create=True) as database:
+        Filler(home, database).whole()
+        shutil.copytree(home.folder, tmp_path / "killed")
+    os.environ["SWEEPER_HOME"] = str(tmp_path / "killed")
+    before = (tmp_path / "killed" / "sweeper.db").read_bytes()
+    assert len(show().dataframe[0].value) == 1
+    assert (tmp_path / "killed" / "sweeper.db").read_bytes() == before
+
+
+def test_a_locked_database_is_a_clear_page(show, fill, monkeypatch):
+    fill.whole()
+    fill.database.close()
+    monkeypatch.setattr(homes, "_BUSY_TIMEOUT_S", 0.2)
+    holder = sqlite3.connect(fill.home.database, isolation_level=None)
+    holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+    holder.execute("BEGIN EXCLUSIVE")
+    app = show()
+    assert app.error and "is locked by another process" in _text(app)
+    holder.close()
+
+
+def test_an_older_schema_is_a_clear_page_and_stays(show, fill):
+    fill.whole()
+    with sqlite3.connect(fill.home.database) as connection:
+        connection.execute("UPDATE sweeper_alembic_version SET version_num = '0002'")
+    connection.close()
+    app = show()
+    assert app.error and "`sweeper status` brings it up to date" in _text(app)
+    with sqlite3.connect(fill.home.database) as connection:
+        assert connection.execute("SELECT version_num FROM sweeper_alembic_version").fetchone() == ("0002",)
+    connection.close()
+
+
+def test_an_empty_file_is_a_clear_page(show, home):
+    home.folder.mkdir(parents=True)
+    home.database.touch()
+    app = show()
+    assert app.error and "is empty" in _text(app)
+
+
+def _files(home):
+    """Return what the database is made of; a log without writes and its index, which is shared memory, are nothing."""
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in home.folder.glob("sweeper.db*")
+        if path.stat().st_size and not path.name.endswith("-shm")
+    }
 
 
 def test_a_finished_study_without_a_winner_says_so(show, fill):

@@ -11,7 +11,7 @@ import tiny
 from sweeper.executors import bases
 from sweeper.executors.bases import Bases
 from sweeper.executors.specification import hyperparameters, specification
-from sweeper.search.study import Candidate
+from sweeper.search.candidate import Candidate
 from sweeper.store.records import TrialKind
 
 

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from sweeper.config.trial import Outcome
 from sweeper.errors import DatabaseError, StudyInterrupted
-from sweeper.executors import pack, packed
+from sweeper.executors import evaluating, pack, packed, room
 from sweeper.executors.base import Silent, StopRequest
 from sweeper.executors.packed import PackedExecutor
 from sweeper.packing.engine import Engine
@@ -212,15 +212,15 @@ def test_the_plan_is_tried_where_running_out_of_memory_does_not_end_the_process(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return train(engine, parts, items)
 
-    plan = pack.Pack._try_plan
+    plan = room.Room.try_out
 
-    def watched(one):
-        plan(one)
-        plans.append((len(tried), one._plan.tokens))
+    def watched(one, slots):
+        plan(one, slots)
+        plans.append((len(tried), one.tokens))
 
     monkeypatch.setattr(Engine, "train", small)
-    monkeypatch.setattr(pack.Pack, "_try_plan", watched)
-    monkeypatch.setattr(pack.Pack, "_outlives_lack_of_memory", True)
+    monkeypatch.setattr(room.Room, "try_out", watched)
+    monkeypatch.setattr(room.Room, "_outlives_lack_of_memory", True)
     context, _ = conduct(name="tried", search=search, executor=slots(3))
     ((attempts, tokens),) = plans
     assert attempts > 1
@@ -268,14 +268,14 @@ def test_a_stop_during_an_evaluation_does_not_spare_a_trial_its_judgement(study_
         "enqueue": [{"learning_rate": 1e-2}, {"learning_rate": 1e-7}],
     }
     file = study_file(search={**search, "n_trials": 2, "confirm": 0}, executor=slots(1))
-    first, measure = Watching(), pack.Pack._measure
+    first, measure = Watching(), evaluating.Evaluating._measure
 
     def stopping(one, running, loss):
         if (running.slot.number, running.slot.progress.steps) == (1, 2):
             first.stop.set()
         return measure(one, running, loss)
 
-    monkeypatch.setattr(pack.Pack, "_measure", stopping)
+    monkeypatch.setattr(evaluating.Evaluating, "_measure", stopping)
     with pytest.raises(StudyInterrupted):
         run_study(file, listener=first, stop=first.stop)
     resume_study("tiny")
@@ -286,7 +286,7 @@ def test_a_stop_during_an_evaluation_does_not_spare_a_trial_its_judgement(study_
 
 def test_a_fault_of_the_database_while_trials_are_judged_loses_no_step(study_file, monkeypatch):
     file = study_file(search={"n_trials": 2, "pruner": "none", "confirm": 0}, executor=slots(2))
-    announce = pack._Running.announce
+    announce = pack.Running.announce
 
     def broken(running, metrics):
         if running.slot.has_ended:
@@ -294,7 +294,7 @@ def test_a_fault_of_the_database_while_trials_are_judged_loses_no_step(study_fil
         announce(running, metrics)
 
     with monkeypatch.context() as patched, pytest.raises(DatabaseError):
-        patched.setattr(pack._Running, "announce", broken)
+        patched.setattr(pack.Running, "announce", broken)
         run_study(file)
     resume_study("tiny")
     with Database.open(Home.current().database, create=False) as database:

@@ -141,9 +141,9 @@ def test_promotion_archives_the_former_and_a_rollback_brings_it_back(
 ) -> None:
     for version in (register(), register()):
         registry.move("itn", version, Stage.STAGING)
-        assert registry.move("itn", version, Stage.PRODUCTION).stage is Stage.PRODUCTION
+        assert registry.move("itn", version, Stage.PRODUCTION, force=True).stage is Stage.PRODUCTION
     assert [found.stage for found in registry.all("itn")] == [Stage.ARCHIVED, Stage.PRODUCTION]
-    registry.move("itn", 1, Stage.PRODUCTION)
+    registry.roll_back("itn")
     assert [found.stage for found in registry.all("itn")] == [Stage.PRODUCTION, Stage.ARCHIVED]
     assert registry.get("itn", Stage.PRODUCTION).version == 1
 
@@ -161,12 +161,12 @@ REACH = {
 def test_only_the_moves_of_the_table(registry: Registry, register: Callable[[], int], old: Stage, new: Stage) -> None:
     version = register()
     for stage in REACH[old]:
-        registry.move("itn", version, stage)
+        registry.move("itn", version, stage, force=True)
     if new in MOVES[old] and new is not Stage.DELETED:
-        assert registry.move("itn", version, new).stage is new
+        assert registry.move("itn", version, new, force=True).stage is new
     else:
         with pytest.raises(RegistryError, match=f"itn v1 (is {old} and )?cannot "):
-            registry.move("itn", version, new)
+            registry.move("itn", version, new, force=True)
         assert registry.get("itn", version).stage is old
 
 
@@ -177,9 +177,10 @@ def test_two_promotions_at_once_leave_one_production_version(
     stale = registry.move("itn", 1, Stage.STAGING)
     registry.move("itn", 1, Stage.ARCHIVED)
     with pytest.raises(RegistryError, match="moved by someone else just now"):
-        registry._change(stale, Stage.PRODUCTION)
+        registry._change(stale, Stage.PRODUCTION, None, "ann", "promote", "too late")
     assert registry.get("itn", 1).stage is Stage.ARCHIVED
     assert not database.adapters.change_stages("itn", {8: (Stage.STAGING, Stage.PRODUCTION)})
+    assert [action.kind for action in registry.history("itn")] == ["archive", "move", "register"]
 
 
 def test_verify_says_which_file_differs(registry: Registry, register: Callable[[], int]) -> None:

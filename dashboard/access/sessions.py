@@ -1,0 +1,78 @@
+"""Sessions: a signed cookie that names a user, valid for half a day and no longer than the user's password is."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from functools import cache
+from typing import cast
+
+from itsdangerous import BadData, URLSafeTimedSerializer
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from streamlit import config
+from sweeper_dashboard.data import access
+
+LASTS_S = 12 * 60 * 60
+
+
+class Sessions:
+    """The sessions of this process' dashboard.
+
+    Attributes:
+        always: Whether signing in is asked for even without any user, so that removing the last one opens nothing.
+    """
+
+    def __init__(self) -> None:
+        self.always = False
+        self._ended: set[str] = set()
+
+    def are_needed(self) -> bool:
+        """Tell whether signing in is asked for.
+
+        Raises:
+            AccessError: If it is not known, for the file of users cannot be used.
+        """
+        return self.always or bool(access.accounts().all())
+
+    def begin(self, account: access.Account) -> str:
+        """Return the cookie of a new session."""
+        return _signer().dumps([account.name, account.stamp, secrets.token_hex(8)])
+
+    def whose(self, cookies: Mapping[str, str]) -> access.Account | None:
+        """Return the user whose session the cookies hold, if it still lasts."""
+        token = cookies.get(cookie_name(), "")
+        try:
+            name, stamp, number = cast(list[str], _signer().loads(token, max_age=LASTS_S))
+        except BadData:
+            return None
+        found = None if number in self._ended else access.accounts().find(name)
+        return found if found and found.stamp == stamp else None
+
+    def end(self, cookies: Mapping[str, str]) -> None:
+        """End the session that the cookies hold, also for whoever may have copied them."""
+        if self.whose(cookies):
+            self._ended.add(_signer().loads(cookies[cookie_name()])[2])
+
+
+@cache
+def sessions() -> Sessions:
+    """Return the one of this process."""
+    return Sessions()
+
+
+def cookie_name() -> str:
+    """Return the cookie's name, which differs between the dashboards of one machine: cookies do not know of ports."""
+    return f"sweeper-session-{config.get_option('server.port')}"
+
+
+def begun(answer: Response, account: access.Account, request: HTTPConnection) -> Response:
+    """Return an answer that begins a session."""
+    secure = request.url.scheme == "https"
+    token = sessions().begin(account)
+    answer.set_cookie(cookie_name(), token, max_age=LASTS_S, path="/", httponly=True, samesite="strict", secure=secure)
+    return answer
+
+
+def _signer() -> URLSafeTimedSerializer:
+    return URLSafeTimedSerializer(access.signing_key(), salt="sweeper dashboard session")

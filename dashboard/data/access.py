@@ -1,0 +1,36 @@
+"""Who may use the dashboard of the home that is shown."""
+
+from __future__ import annotations
+
+from sweeper.access import Account, Accounts, OidcProvider, Role
+from sweeper.access import oidc_provider as _oidc_provider
+from sweeper.access import signing_key as _signing_key
+from sweeper.errors import AccessError
+from sweeper.paths import Home
+from sweeper.people import current_actor
+
+__all__ = [
+    "AccessError",
+    "Account",
+    "OidcProvider",
+    "Role",
+    "accounts",
+    "current_actor",
+    "oidc_provider",
+    "signing_key",
+]
+
+
+def accounts() -> Accounts:
+    """Return the users of the home."""
+    return Accounts(Home.current())
+
+
+def signing_key() -> str:
+    """Return the key that signs the home's sessions."""
+    return _signing_key(Home.current())
+
+
+def oidc_provider() -> OidcProvider | None:
+    """Return the OIDC provider of the home, if it has one."""
+    return _oidc_provider(Home.current())

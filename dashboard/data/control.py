@@ -1,0 +1,280 @@
+"""Steering a study: where it stands, what may be asked of it, what was asked, and asking."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from sweeper_dashboard.data import frames, home
+from sweeper_dashboard.data.snapshots import snapshot
+
+from sweeper.cli.output import clean
+from sweeper.config.orders import budget_of, values_of
+from sweeper.config.search import duration_s
+from sweeper.config.space import Choice, Fixed, FloatRange, IntRange, Range, describe
+from sweeper.config.study import StudyConfig
+from sweeper.errors import StudyStateError, UserError
+from sweeper.orders import await_answer, described, give, require_weights, space_of_study, state_of
+from sweeper.paths import Home, is_held
+from sweeper.redact import redact
+from sweeper.store import Order, OrderKind, OrderState, StudyState, TrialRecord
+
+__all__ = ["OrderKind", "UserError"]
+
+_PATIENCE_S = 1.5
+"""How long a click waits for the runner's answer; the list of orders shows later ones."""
+
+_TAIL = 40
+"""Lines of a failed resume that are shown."""
+
+_started: dict[str, subprocess.Popen[bytes]] = {}
+"""Resumes that this process has started, by study."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One parameter of a study's space, as a form asks for it.
+
+    Attributes:
+        name: As stored; clean it before it is shown.
+        text: What it may be, in words.
+        low: Least value of a number; None for a choice.
+        high: Largest value.
+        step: What one click adds.
+        choices: The values to choose from; None for a number.
+    """
+
+    name: str
+    text: str
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    choices: tuple[Any, ...] | None = None
+
+
+@dataclass(frozen=True)
+class UnderWay:
+    """A trial that runs, or waits at its rung or for a slot."""
+
+    number: int
+    state: str
+    progress: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Control:
+    """A study as the page that steers it shows it.
+
+    Attributes:
+        state: Running, paused, interrupted or finished.
+        runs: Whether a process holds it, which obeys within a step.
+        done: Trials that have ended.
+        n_trials: Trials in the budget.
+        waiting: Orders without an answer.
+        under_way: Trials that can be stopped.
+        orders: What was asked, the latest first.
+        live: Whether a process holds it, or one was started here that will.
+        failed: The end of what a resume wrote that the dashboard started and that failed; None where none did.
+    """
+
+    state: StudyState
+    runs: bool
+    live: bool
+    done: int
+    n_trials: int
+    waiting: int
+    under_way: tuple[UnderWay, ...]
+    orders: pd.DataFrame
+    failed: str | None
+
+    @property
+    def paused(self) -> bool:
+        """Whether it stands still until it is resumed."""
+        return self.state is StudyState.PAUSED
+
+
+def control(name: str) -> Control:
+    """Return where a study stands and what was asked of it.
+
+    Raises:
+        StudyStateError: If there is none of that name; names the nearest.
+    """
+    with home.database() as database:
+        study = database.studies.get(name)
+        trials = tuple(snapshot(database, study).trials.values())
+        orders = database.orders.all(name, limit=200)
+    state = state_of(Home.current(), study)
+    alive = state in (StudyState.RUNNING, StudyState.PAUSED)
+    open_trials = [trial for trial in trials if trial.outcome is None or trial.outcome.is_open]
+    runs, started = is_held(Home.current().study(name)), _started.get(name)
+    return Control(
+        state=state,
+        runs=runs,
+        live=runs or (started is not None and started.poll() is None),
+        done=len(trials) - len(open_trials),
+        n_trials=study.config.get("search", {}).get("n_trials", len(trials)),
+        waiting=sum(order.state is OrderState.WAITING for order in orders),
+        under_way=tuple(_under_way(trial) for trial in open_trials if alive and _may_be_stopped(trial, trials)),
+        orders=_orders(orders),
+        failed=_failed(name),
+    )
+
+
+def _may_be_stopped(trial: TrialRecord, trials: tuple[TrialRecord, ...]) -> bool:
+    return all(other.restarts != trial.number for other in trials)
+
+
+def _under_way(trial: TrialRecord) -> UnderWay:
+    shown = {name: value for name, value in trial.parameters.items() if isinstance(value, int | float | str)}
+    varied = ("learning_rate", "lora_rank", "lora_alpha", "batch_size", "epochs", "adapter", "model")
+    text = "  ".join(
+        f"{name} {shown[name]:.3g}" if isinstance(shown[name], float) else f"{name} {shown[name]}"
+        for name in varied
+        if name in shown
+    )
+    state = "running" if trial.outcome is None else f"{trial.outcome}: {trial.reason or ''}"
+    return UnderWay(trial.number, clean(state), min(1.0, trial.steps / max(1, trial.total_steps)), clean(text))
+
+
+def _orders(orders: tuple[Order, ...]) -> pd.DataFrame:
+    columns = ("order", "given (UTC)", "by", "asked", "state", "answer")
+    rows = (
+        {
+            "order": order.id,
+            "given (UTC)": order.at,
+            "by": order.actor,
+            "asked": described(order),
+            "state": order.state.value,
+            "answer": order.answer or "",
+        }
+        for order in orders
+    )
+    return frames.frame(rows, columns)
+
+
+def fields(name: str) -> list[Field]:
+    """Return the parameters that a configuration of the study may name; what is fixed is left out."""
+    with home.database() as database:
+        space = space_of_study(database.studies.get(name))
+    return [_field(each, range_) for each, range_ in space.items() if not isinstance(range_, Fixed)]
+
+
+def _field(name: str, range_: Range) -> Field:
+    text = clean(describe(range_))
+    if range_.when:
+        text += f"; where {clean(', '.join(f'{parent} is {list(of)}' for parent, of in range_.when.items()))}"
+    match range_:
+        case Choice():
+            return Field(name, text, choices=range_.choice)
+        case IntRange():
+            return Field(name, text, range_.low, range_.high, range_.step)
+        case FloatRange():
+            step = range_.low if range_.log else (range_.high - range_.low) / 100
+            return Field(name, text, range_.low, range_.high, step or None)
+        case _:
+            raise TypeError(f"{name} is not searched")
+
+
+def trial_numbers(name: str) -> list[int]:
+    """Return the trials of a study that can be cloned, the latest first."""
+    with home.database() as database:
+        return list(reversed(snapshot(database, database.studies.get(name)).trials))
+
+
+def values(name: str, number: int) -> dict[str, Any]:
+    """Return what a trial has of the study's space, by name."""
+    with home.database() as database:
+        space = space_of_study(database.studies.get(name))
+        return values_of(space, database.trials.get(name, number).parameters)
+
+
+def obstacle_to_weights(name: str, number: int, changes: Mapping[str, Any]) -> str | None:
+    """Return why a clone of a trial cannot start from its weights, or None where it can."""
+    try:
+        require_weights(Home.current().study(name).trial(number), changes)
+    except UserError as error:
+        return clean(error)
+    return None
+
+
+def budget(name: str) -> dict[str, Any]:
+    """Return what bounds a study: ``n_trials``, ``timeout`` (seconds), ``max_epochs_total``, and ``slots`` if any."""
+    with home.database() as database:
+        return budget_of(StudyConfig.model_validate(database.studies.get(name).config))
+
+
+def seconds(text: str) -> float | None:
+    """Return a time limit such as ``6h`` in seconds; None for an empty text, which is no limit.
+
+    Raises:
+        UserError: If the text is no duration.
+    """
+    if not text.strip():
+        return None
+    try:
+        return float(duration_s(text) if not text.strip().replace(".", "", 1).isdecimal() else text)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def order(
+    name: str, kind: OrderKind, *, actor: str, number: int | None = None, data: Mapping[str, Any] | None = None
+) -> str:
+    """Give an order for somebody who may, and return what became of it so far.
+
+    Raises:
+        UserError: If it cannot be done, saying why.
+    """
+    with home.changing() as database:
+        given = give(Home.current(), database, name, kind, actor=actor, number=number, data=data)
+        if not given.runs:
+            return clean(f"Order {given.id} {given.when}: {given.message}.")
+        answered = await_answer(database, name, given.id, _PATIENCE_S)
+    if answered.state is OrderState.REFUSED:
+        raise StudyStateError(answered.answer or "the runner refused")
+    if answered.state is OrderState.DONE:
+        return clean(f"Order {given.id} is done: {answered.answer}.")
+    return clean(f"Order {given.id} {given.when}: {given.message}.")
+
+
+def resume(name: str, *, actor: str) -> str:
+    """Let a paused study go on, or start a process that goes on with one that nobody runs.
+
+    Raises:
+        UserError: If it is running.
+    """
+    current = Home.current()
+    with home.changing() as database:
+        state = state_of(current, database.studies.get(name))
+        if state in (StudyState.RUNNING, StudyState.PAUSED):
+            return order(name, OrderKind.RESUME, actor=actor)
+        database.events.add(name, "resume", f"started from the dashboard by {actor}")
+    log = current.study(name).resume_log
+    with log.open("wb") as output:
+        _started[name] = subprocess.Popen(
+            [sys.executable, "-m", "sweeper", "resume", name],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "SWEEPER_HOME": str(current.folder)},
+            start_new_session=True,  # it outlives the dashboard
+        )
+    return clean(f"A process goes on with {name}; its first step takes a moment, while the base model is loaded.")
+
+
+def _failed(name: str) -> str | None:
+    """Return the end of what a started resume wrote, if it failed."""
+    process = _started.get(name)
+    if process is None or process.poll() in (None, 0, 130):  # 130: stopped by somebody
+        return None
+    try:
+        text = Home.current().study(name).resume_log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = f"it ended with exit code {process.returncode}"
+    return clean(redact("\n".join(text.splitlines()[-_TAIL:])))

@@ -1,0 +1,106 @@
+"""Exports that the adapters page asks for: each in a process and a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from sweeper_dashboard.data import frames, home, jobs
+from sweeper_dashboard.data.changes import record
+
+from sweeper.export.writer import MANIFEST
+from sweeper.paths import Home
+
+FORMATS = {
+    "trl": "A TRL recipe that trains it again",
+    "axolotl": "An Axolotl recipe that trains it again",
+    "llama-factory": "A LLaMA-Factory recipe that trains it again",
+    "adapter": "The PEFT adapter with its model card",
+    "merged": "Base and adapter merged into one model",
+}
+"""Every format, with what it is for."""
+
+LARGEST_ZIP_BYTES = 500_000_000
+_MIB = 1024**2
+
+
+@dataclass(frozen=True)
+class Export:
+    """An export of a version in a format.
+
+    Attributes:
+        job: How it stands.
+        folder: Where it is.
+        files: Its files with their sizes; empty until it is done.
+        notes: What the user should know of it.
+        bytes: Size of all files.
+    """
+
+    job: jobs.Job
+    folder: str
+    files: pd.DataFrame
+    notes: tuple[str, ...]
+    bytes: int
+
+    @property
+    def downloadable(self) -> bool:
+        """Whether it is small enough for a browser."""
+        return self.job.state == "done" and self.bytes <= LARGEST_ZIP_BYTES
+
+
+def export(name: str, version: int, format: str) -> Export:
+    """Return how an export stands."""
+    job, folder = jobs.look(_key(name, version, format)), _folder(name, version, format)
+    done = job.state == "done" and (folder / MANIFEST).is_file()
+    files = _files(folder) if done else []
+    shown = [{"file": str(of.relative_to(folder)), "MiB": of.stat().st_size / _MIB} for of in files]
+    notes = json.loads(job.output)["notes"] if done else []
+    return Export(
+        job=job if done or job.state != "done" else jobs.Job("none"),  # somebody removed the folder
+        folder=home.clean(folder),
+        files=frames.frame(shown, ["file", "MiB"]),
+        notes=tuple(home.clean(note) for note in notes),
+        bytes=sum(of.stat().st_size for of in files),
+    )
+
+
+def start(name: str, version: int, format: str, actor: str) -> None:
+    """Begin an export; an earlier one of the same is replaced when the new one stands.
+
+    Raises:
+        SweeperError: If it is being written already.
+    """
+    out = _folder(name, version, format)
+    asked = ["export", name, "--version", str(version), "--format", format, "--out", str(out), "--force", "--json"]
+    jobs.start(_key(name, version, format), asked)
+    with home.changing() as database:
+        record(database, actor, "export", name, version, f"{name} v{version} is being exported as {format}")
+
+
+def zipped(name: str, version: int, format: str) -> Path:
+    """Return an export as one file, made on disk where there is none of the present export."""
+    folder = _folder(name, version, format)
+    path, made_from = folder.with_name(f"{folder.name}.zip"), (folder / MANIFEST).stat().st_mtime
+    if not path.is_file() or path.stat().st_mtime < made_from:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:  # weights do not become smaller
+            for file in _files(folder):
+                archive.write(file, Path(folder.name) / file.relative_to(folder))
+        temporary.replace(path)
+    return path
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _folder(name: str, version: int, format: str) -> Path:
+    return Home.current().folder / "exports" / f"{name}-v{version}-{format}"
+
+
+def _key(name: str, version: int, format: str) -> str:
+    return f"export-{name}-v{version}-{format}"

@@ -1,0 +1,58 @@
+"""The gate to production as the adapters page shows it, and the scoring that it may need."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from sweeper_dashboard.data import home, jobs
+from sweeper_dashboard.data.changes import record
+
+from sweeper.paths import Home
+from sweeper.registry import Judgement, Registry
+from sweeper.registry.rollback import before
+
+
+def judgement(name: str, version: int) -> Judgement:
+    """Return what the gate says of a version now; computed again only where a study or a stage changed since."""
+    with home.database() as database:
+        registry = Registry(Home.current(), database)
+        candidate, production = registry.get(name, version), registry.production(name)
+        studies = {of.lineage.study for of in (candidate, production) if of is not None}
+        changes = tuple(database.studies.get(study).changes for study in sorted(studies))
+        return _judged(str(database.path), name, version, None if production is None else production.version, changes)
+
+
+@lru_cache(maxsize=256)
+def _judged(path: str, name: str, version: int, production: int | None, changes: tuple[int, ...]) -> Judgement:
+    with home.database() as database:
+        return Registry(Home.current(), database).judge(name, version)
+
+
+def rollback_target(name: str) -> int | None:
+    """Return the version that a rollback brings back; None where there is none."""
+    with home.database() as database:
+        registry = Registry(Home.current(), database)
+        production = registry.production(name)
+        found = before(registry.history(name), None if production is None else production.version)
+        known = {of.version for of in registry.all(name) if of.stage.value == "archived"}
+    return found if found in known else None
+
+
+def start_scoring(name: str, version: int, actor: str) -> None:
+    """Score in a process of its own what the gate lacks.
+
+    Raises:
+        SweeperError: If it is being done already.
+    """
+    jobs.start(_key(name, version), ["adapters", "compare", name, str(version), "--json"])
+    with home.changing() as database:
+        record(database, actor, "compare", name, version, f"{name} v{version} is being scored for the gate")
+
+
+def scoring(name: str, version: int) -> jobs.Job:
+    """Return how the scoring stands."""
+    return jobs.look(_key(name, version))
+
+
+def _key(name: str, version: int) -> str:
+    return f"compare-{name}-v{version}"

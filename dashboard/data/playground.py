@@ -1,0 +1,187 @@
+"""The playground: who can be asked, asking them, and what people thought of the answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from sweeper_dashboard.data import frames, home
+
+from sweeper.cli.output import clean
+from sweeper.data.inspection import answers_of
+from sweeper.paths import Home
+from sweeper.playground.client import Asked, Playground
+from sweeper.playground.protocol import MOST_VERSIONS, Event, Sampling, Subject, Turn
+from sweeper.registry.feedback import MESSAGES
+from sweeper.store import Feedback
+
+__all__ = ["MOST_VERSIONS", "Asked", "Event", "Sampling", "Subject", "Turn"]
+
+EXAMPLES = 40
+"""Prompts of the test split that can be picked."""
+
+_GIVEN = 200
+"""Feedback that is listed, the latest."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A version that can be asked.
+
+    Attributes:
+        subject: How it is asked.
+        label: Its name, version and stage.
+        study: The study that made it.
+        base_model: What it stands on; of a path its last part.
+    """
+
+    subject: Subject
+    label: str
+    study: str
+    base_model: str
+
+
+@dataclass(frozen=True)
+class ExamplePrompt:
+    """A row of a test split to ask: its turns, and the answer that is due."""
+
+    turns: tuple[Turn, ...]
+    due: str
+
+    @property
+    def label(self) -> str:
+        """The question on one line."""
+        line = " ".join(clean(self.turns[-1].content).split())
+        return line if len(line) <= 90 else line[:89] + "…"
+
+
+def choices() -> dict[str, Choice]:
+    """Return every version that answers with text by its reference, the newest first; reward models are left out."""
+    with home.database() as database:
+        found = database.adapters.all()
+        scoring = {
+            study.name for study in database.studies.all() if study.config.get("technique", {}).get("kind") == "reward"
+        }
+    versions = sorted(found, key=lambda record: record.created_at, reverse=True)
+    made = [
+        Choice(
+            subject=Subject(adapter=record.name, version=record.version),
+            label=f"{record.name} v{record.version}, {record.stage.value}",
+            study=record.study,
+            base_model=Path(clean(record.lineage.get("base_model", ""))).name,
+        )
+        for record in versions
+        if record.study not in scoring
+    ]
+    return {choice.subject.reference: choice for choice in made}
+
+
+def examples(study: str) -> list[ExamplePrompt]:
+    """Return prompts of a study's test split; none where it has no prompts, or its data are gone."""
+    path = Home.current().study(study).data / "test.jsonl"
+    return [found for row in _first_rows(path) if (found := _example(row)) is not None]
+
+
+def ask(references: Iterable[str], turns: Iterable[Turn], sampling: Sampling) -> Asked:
+    """Ask versions the same; the one worker of this home answers all who look at the dashboard."""
+    return worker(Home.current()).ask([Subject.parse(each) for each in references], list(turns), sampling)
+
+
+@cache
+def worker(of: Home) -> Playground:
+    """Return the worker of a home; it is a process of its own, which ends with this one."""
+    return Playground(of)
+
+
+def give(
+    actor: str,
+    reference: str,
+    seen: str | list[dict[str, Any]],
+    answer: str,
+    *,
+    settings: Mapping[str, Any],
+    good: bool | None = None,
+    correction: str | None = None,
+) -> None:
+    """Keep what somebody thought of an answer.
+
+    Args:
+        actor: Who.
+        reference: Whose answer it is.
+        seen: The prompt as the model got it.
+        answer: The answer.
+        settings: How it was sampled.
+        good: Thumb up or down.
+        correction: What would have been right.
+
+    Raises:
+        DataError: If it says nothing, or is too long to be kept whole.
+        RegistryError: If there is no such version any more.
+    """
+    subject = Subject.parse(reference)
+    with home.changing() as database:
+        records = {record.version: record for record in database.adapters.all(subject.adapter)}
+        if subject.version not in records:
+            raise home.SweeperError(f"{subject.reference} is not registered any more, so its feedback has no place")
+        database.feedback.add(
+            Feedback(
+                at=datetime.now(UTC),
+                actor=actor,
+                adapter=None if subject.bare else subject.adapter,
+                version=None if subject.bare else subject.version,
+                base_model=str(records[subject.version].lineage.get("base_model", "")),
+                prompt=seen if isinstance(seen, str) else str(seen[-1]["content"]),
+                answer=answer,
+                good=good,
+                correction=correction,
+                settings={
+                    **settings,
+                    **({"base_of": f"{subject.adapter}@{subject.version}"} if subject.bare else {}),
+                    **({} if isinstance(seen, str) else {MESSAGES: seen}),
+                },
+            )
+        )
+
+
+def given(references: Iterable[str]) -> pd.DataFrame:
+    """Return the feedback that the adapters of some versions have, the latest first."""
+    names = {Subject.parse(reference).adapter for reference in references}
+    with home.database() as database:
+        found = [each for name in names for each in database.feedback.all(adapter=name, limit=_GIVEN)]
+    rows = (
+        {
+            "given (UTC)": each.at,
+            "by": each.actor,
+            "version": f"{each.adapter} v{each.version}",
+            "thumb": {True: "up", False: "down", None: ""}[each.good],
+            "prompt": each.prompt,
+            "answer": each.answer,
+            "correction": each.correction or "",
+        }
+        for each in sorted(found, key=lambda each: each.at, reverse=True)[:_GIVEN]
+    )
+    return frames.frame(rows, ["given (UTC)", "by", "version", "thumb", "prompt", "answer", "correction"])
+
+
+def _first_rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return [json.loads(line) for line in islice(file, EXAMPLES)]
+    except (OSError, ValueError):
+        return []  # the page goes without examples, and the worker says why where it cannot go without the data
+
+
+def _example(row: Mapping[str, Any]) -> ExamplePrompt | None:
+    prompt = row["messages"][:-1] if "messages" in row else row.get("prompt")
+    if not prompt:
+        return None
+    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    due = answers_of(row)
+    return ExamplePrompt(tuple(Turn.model_validate(turn) for turn in turns), due[0] if due else "")

@@ -1,0 +1,44 @@
+"""The server of the dashboard, as ``sweeper dashboard`` starts it: Streamlit behind the gate."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from ipaddress import ip_address
+from threading import Thread
+from typing import Any
+
+import streamlit as st
+from starlette.middleware import Middleware
+from streamlit import cli_util, config
+from streamlit.web.server.server_util import get_display_address, get_url
+from sweeper_dashboard.access.gate import Gate
+from sweeper_dashboard.access.routes import routes
+from sweeper_dashboard.access.sessions import sessions
+from sweeper_dashboard.data import access
+
+
+def _serves_this_machine_only() -> bool:
+    try:
+        return ip_address(config.get_option("server.address") or "0.0.0.0").is_loopback
+    except ValueError:
+        return False
+
+
+def _secrets() -> dict[str, Any] | None:
+    """Return what Streamlit's ``st.login`` needs, its cookies signed with the home's own key."""
+    provider = access.oidc_provider()
+    return provider and {"auth": {**provider.model_dump(), "cookie_secret": access.signing_key()}}
+
+
+@asynccontextmanager
+async def _opened(_app: st.App) -> AsyncIterator[None]:
+    """Open it in a browser once it listens, where that is wanted; waiting for a browser must not stop the server."""
+    if not config.get_option("server.headless"):
+        url = get_url(get_display_address(config.get_option("server.address")))
+        Thread(target=cli_util.open_browser, args=(url,), daemon=True).start()
+    yield
+
+
+sessions().always = not _serves_this_machine_only() or sessions().are_needed()
+app = st.App("app.py", secrets=_secrets(), lifespan=_opened, routes=routes(), middleware=[Middleware(Gate)])

@@ -1,0 +1,106 @@
+"""What a version is: where it came from, what it scored, its files, and what people wrote on it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import streamlit as st
+from sweeper_dashboard.charts import adapters as charts
+from sweeper_dashboard.charts import study as study_charts
+from sweeper_dashboard.data import changes, home
+from sweeper_dashboard.data.adapters import Adapter
+from sweeper_dashboard.views import adapter_parts, parts
+
+
+def show(of: Adapter) -> None:
+    """Show a version."""
+    _figures(of)
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        _lineage(of)
+    with right:
+        _written(of)
+        _aliases(of)
+    _scores(of)
+    tabs = st.tabs(["Hyperparameters", "Origin", "Files"])
+    for tab, frame in zip(tabs, (of.hyperparameters, of.origin, of.files), strict=True):
+        with tab:
+            parts.table(frame)
+
+
+def _figures(of: Adapter) -> None:
+    interval = adapter_parts.span(of.low, of.high)
+    shown = {
+        "Score on test": ("none" if of.score is None else f"{of.score:.4g}", interval and f"95 %: {interval}"),
+        "Gain over base": ("none" if of.gain is None else f"{of.gain:+.4g}", "paired, on the same examples"),
+        "Size": (f"{of.mebibytes:.1f} MiB", f"{len(of.files)} files"),
+        "Registered": (of.age, f"{of.created_at:%Y-%m-%d %H:%M} UTC"),
+    }
+    for column, (label, (value, below)) in zip(st.columns(len(shown)), shown.items(), strict=True):
+        with column.container(border=True):
+            st.metric(label, value)
+            st.caption(below or "no interval")
+
+
+def _lineage(of: Adapter) -> None:
+    with st.container(border=True):
+        st.markdown("**Lineage**")
+        bases = [f"adapter {each}" for each in of.built_on] or [f"base {of.base_model}"]
+        data = [line for line in of.origin["what"] if line.startswith("data: ")]
+        digests = dict(zip(of.origin["what"], of.origin["value"], strict=True))
+        sources = [*bases, *(f"{line.removeprefix('data: ')} data {digests[line][:8]}" for line in data)]
+        replaced = None if of.parent is None else f"{of.name} v{of.parent}"
+        drawn = charts.lineage(sources, f"study {home.clean(of.study)}", f"trial {of.trial}", of.label, replaced)
+        parts.figure(drawn, f"lineage {of.name} {of.version}")
+        with st.container(horizontal=True):
+            study = {"study": of.study}
+            st.page_link("views/study.py", label="Study", icon=":material/monitoring:", query_params=study)
+            trial = {**study, "trial": str(of.trial)}
+            st.page_link("views/trial.py", label="Trial", icon=":material/target:", query_params=trial)
+            tried = {"adapters": f"{of.name}@{of.version}"}
+            st.page_link("views/playground.py", label="Try it", icon=":material/forum:", query_params=tried)
+
+
+def _written(of: Adapter) -> None:
+    refused = adapter_parts.why_not()
+    with st.form(f"written {of.name} {of.version}"):
+        tags = st.text_input(
+            "Tags, separated by commas", ", ".join(of.tags), disabled=refused is not None, max_chars=1_000
+        )
+        note = st.text_area("Note", of.note, height=100, disabled=refused is not None, max_chars=4_000)
+        kept = st.form_submit_button("Keep tags and note", disabled=refused is not None, help=refused)
+    if kept:
+        adapter_parts.act(lambda actor: changes.describe(of.name, of.version, actor, tags=tags, note=note))
+
+
+def _aliases(of: Adapter) -> None:
+    refused = adapter_parts.why_not()
+    with st.container(border=True):
+        st.markdown("**Aliases**")
+        for alias in of.aliases:
+            with st.container(horizontal=True, vertical_alignment="center"):
+                st.text(alias)
+                if st.button(
+                    "Remove", key=f"remove {alias}", type="tertiary", disabled=refused is not None, help=refused
+                ):
+                    adapter_parts.act(partial(changes.remove_alias, of.name, of.version, alias))
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            given = st.text_input(
+                "New alias", key=f"alias {of.name} {of.version}", placeholder="champion", disabled=refused is not None
+            )
+            if st.button("Add", disabled=refused is not None or not given, help=refused):
+                adapter_parts.act(lambda actor: changes.set_alias(of.name, of.version, given, actor))
+        st.caption("An alias moves to the version that gets it last. Study files name it as adapter:NAME@ALIAS.")
+
+
+def _scores(of: Adapter) -> None:
+    st.markdown("**Scores when it was registered**")
+    if of.scores.empty:
+        st.info("It was never scored on a test split.")
+        return
+    parts.table(of.scores)
+    paired = of.scores[of.scores["diff_to_base"].notna()].assign(subject=of.label)
+    if not paired.empty:
+        st.caption("Gain over its base model on the same examples, with 95 % intervals; of losses, left is better.")
+        drawn = study_charts.intervals(paired, "diff_to_base", "diff_low", "diff_high", zero=True)
+        parts.figure(drawn, f"gains {of.name} {of.version}")

@@ -1,0 +1,57 @@
+"""Files that only their owner may read: refused where others can, written so that others never could."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from filelock import FileLock
+
+from sweeper.errors import AccessError
+from sweeper.paths import Home, write_atomically
+
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_KEY_BYTES = 32
+
+
+def read_private(path: Path) -> str | None:
+    """Return the text of a file, or None where there is none.
+
+    Raises:
+        AccessError: If others may read or write it, or it cannot be read.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            if os.name == "posix" and os.fstat(file.fileno()).st_mode & _OTHERS:
+                raise AccessError(f"{path} can be read or changed by other users of this machine; `chmod 600 {path}`")
+            return file.read()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise AccessError(f"{path} cannot be read ({type(error).__name__}); is it a text file of yours?") from error
+
+
+def locked(path: Path) -> FileLock:
+    """Return the lock that whoever changes a file holds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path.with_suffix(".lock"), mode=0o600)
+
+
+def signing_key(home: Home) -> str:
+    """Return the random key of a home that signs its sessions; it is made where there is none.
+
+    It is kept, so that a restart of the dashboard signs nobody out; deleting the file signs everybody out.
+    """
+    path = home.dashboard_key
+    key = read_private(path)
+    if key is None:
+        with locked(path):
+            key = read_private(path)
+            if key is None:
+                key = secrets.token_hex(_KEY_BYTES)
+                write_atomically(path, key, private=True)
+    if len(key) < 2 * _KEY_BYTES:
+        raise AccessError(f"{path} is not a key that sweeper wrote; delete it, and a new one is made")
+    return key

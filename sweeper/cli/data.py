@@ -1,0 +1,105 @@
+"""``sweeper data``: a study's data as its training sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from sweeper.cli.output import console, emit_json, safe, say, table
+from sweeper.data.inspection import Lengths, SplitView
+from sweeper.data.splits import SPLITS
+from sweeper.inspection import Inspection, inspect_study, study_data
+from sweeper.paths import Home
+from sweeper.store import Database
+
+
+def data(
+    name: Annotated[str, typer.Argument(help="Name of the study.", show_default=False)],
+    model: Annotated[str | None, typer.Option(help="Count in this base model's tokens; the first if left out.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Show a study's data as its training sees them: counts, lengths in tokens, what is cut, duplicates, variety."""
+    home = Home.current()
+    with Database.open(home.database, create=False) as database:
+        found = study_data(home, database, name)
+    inspection = inspect_study(found, model)
+    if as_json:
+        emit_json(_as_json(inspection))
+        return
+    technique = inspection.data.technique
+    say(
+        f"[bold]{safe(name)}[/]: {technique.kind}, in the tokens of {safe(inspection.model)}, "
+        f"cut at {technique.max_length:,} tokens"
+    )
+    rows = [(label, *(show(inspection, split) for split in SPLITS)) for label, show in _FACTS.items()]
+    console().print(table(("", *(f"{split}>" for split in SPLITS)), rows))
+    for line in _remarks(inspection):
+        say(safe(line))
+
+
+def _lengths(of: Callable[[SplitView], Lengths]) -> Callable[[Inspection, str], str]:
+    def show(inspection: Inspection, split: str) -> str:
+        found = of(inspection.splits[split])
+        return f"{found.mean:.0f} / {found.median:.0f} / {found.p95:,} / {found.longest:,}"
+
+    return show
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
+_FACTS: dict[str, Callable[[Inspection, str], str]] = {
+    "rows": lambda of, split: f"{of.splits[split].rows:,}",
+    "columns": lambda of, split: ", ".join(of.splits[split].columns),
+    "tokens (mean/median/95 %/longest)": _lengths(lambda view: view.total),
+    "prompt tokens": _lengths(lambda view: view.prompt),
+    "answer tokens": _lengths(lambda view: view.answer),
+    "rows cut or left out": lambda of, split: _share(of.splits[split].truncated),
+    "rows left out": lambda of, split: _share(len(of.splits[split].dropped) / len(of.splits[split].counted)),
+    "loss tokens lost": lambda of, split: f"{of.splits[split].lost_loss_tokens:,} ({_share(of.splits[split].lost)})",
+    "empty answers": lambda of, split: f"{of.splits[split].empty_answers:,}",
+    "repeated rows": lambda of, split: f"{of.duplicates.repeated(split):,}",
+    "nearly repeated rows": lambda of, split: _near(of, split, split),
+    "also in train": lambda of, split: "" if split == "train" else f"{of.duplicates.shared(split, 'train'):,}",
+    "nearly in train": lambda of, split: "" if split == "train" else _near(of, split, "train"),
+    "different word pairs": lambda of, split: _share(of.splits[split].distinct_bigrams),
+    "different words": lambda of, split: _share(of.splits[split].type_token_ratio),
+}
+
+
+def _near(of: Inspection, split: str, other: str) -> str:
+    return f"{of.duplicates.near_shared(split, other):,}" if of.duplicates.looked_for_near else "too many rows"
+
+
+def _remarks(inspection: Inspection) -> list[str]:
+    sampled = [split for split, view in inspection.splits.items() if len(view.counted) < view.rows]
+    counts = (f"{len(inspection.splits[split].counted):,} of {inspection.splits[split].rows:,}" for split in sampled)
+    return [f"tokens were counted in {rows} rows of {split}" for split, rows in zip(sampled, counts, strict=True)]
+
+
+def _as_json(inspection: Inspection) -> dict[str, Any]:
+    duplicates = inspection.duplicates
+    splits = {
+        split: {
+            **{
+                name: value for name, value in vars(view).items() if name not in ("counted", "totals", "cut", "dropped")
+            },
+            "rows_counted": len(view.counted),
+            "rows_cut": len(view.cut),
+            "rows_dropped": len(view.dropped),
+            "repeated": duplicates.repeated(split),
+            "also_in_train": None if split == "train" else duplicates.shared(split, "train"),
+            "nearly_repeated": duplicates.near_shared(split, split) if duplicates.looked_for_near else None,
+        }
+        for split, view in inspection.splits.items()
+    }
+    return {
+        "study": inspection.data.name,
+        "technique": inspection.data.technique.kind,
+        "model": inspection.model,
+        "max_length": inspection.max_length,
+        "splits": splits,
+    }

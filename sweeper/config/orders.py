@@ -1,0 +1,158 @@
+"""What may be asked of a running study: the rules alone, for whoever gives an order and for whoever obeys it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from sweeper.config.adapter import AnyAdapter, LowRank
+from sweeper.config.executor import PackedExecutor
+from sweeper.config.parameters import alpha_value
+from sweeper.config.space import ADAPTER, MODEL, Range, bare, enqueue_faults, in_order, is_active
+from sweeper.config.study import StudyConfig
+from sweeper.errors import UserError
+
+BUDGET = ("n_trials", "timeout", "max_epochs_total", "slots")
+"""What an order may change of a study: the parts of ``search`` and ``executor`` that bound it."""
+
+_SHAPE = ("lora_rank", "lora_alpha", "target_modules")
+"""The hyperparameters on which it depends whether saved weights fit an adapter, and mean the same in it."""
+
+
+def tupled(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters as a space knows them: a list of module names, as YAML and JSON have it, is a tuple there."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def require_in_space(space: Mapping[str, Range], values: Mapping[str, Any]) -> None:
+    """Refuse parameters that the space does not know, or values that it does not have.
+
+    Raises:
+        UserError: If there is one; all of them are named.
+    """
+    faults = enqueue_faults(space, [tupled(values)])
+    if faults:
+        raise UserError("; ".join(f"{place.partition('.')[2]} {message}" for place, message in faults))
+
+
+def with_budget(config: StudyConfig, changes: Mapping[str, Any]) -> StudyConfig:
+    """Return a study whose budget is changed.
+
+    Args:
+        config: The study.
+        changes: New values by name, see ``BUDGET``; None lifts a limit.
+
+    Raises:
+        UserError: If a name or a value is not allowed.
+    """
+    unknown = [name for name in changes if name not in BUDGET]
+    if unknown or not changes:
+        raise UserError(f"a budget has {', '.join(BUDGET)}; found {', '.join(unknown) or 'nothing'}")
+    for name, value in changes.items():
+        if isinstance(value, bool):
+            raise UserError(f"{name}: must be a number; found {value}")
+    if "slots" in changes and not isinstance(config.executor, PackedExecutor):
+        raise UserError("slots: the trials of this study run one at a time (executor inline), so it has no slots")
+    data = config.model_dump()
+    data["search"].update({name: value for name, value in changes.items() if name != "slots"})
+    if "slots" in changes:
+        data["executor"]["slots"] = changes["slots"]
+    try:
+        return StudyConfig.model_validate(data)
+    except ValidationError as error:
+        faults = {str(_field(each["loc"])): each["msg"] for each in error.errors()}
+        raise UserError("; ".join(f"{name}: {message}" for name, message in faults.items())) from error
+
+
+def _field(place: tuple[int | str, ...]) -> int | str:
+    """Return the name that a fault is about; of a union, not the alternative that was tried."""
+    return next((part for part in place if part in BUDGET), place[-1])
+
+
+def budget_of(config: StudyConfig) -> dict[str, Any]:
+    """Return what bounds a study, by name; ``slots`` only where it has any."""
+    search = config.search
+    found: dict[str, Any] = {name: getattr(search, name) for name in BUDGET if name != "slots"}
+    if isinstance(config.executor, PackedExecutor):
+        found["slots"] = config.executor.slots
+    return found
+
+
+def obstacle_to_weights(adapter: AnyAdapter, changes: Mapping[str, Any]) -> str | None:
+    """Return why a trial with these changes cannot start from the saved weights of another, or None where it can.
+
+    Args:
+        adapter: What the other trial trained.
+        changes: The parameters that differ, each with its new value.
+    """
+    if not isinstance(adapter, LowRank):
+        return (
+            f"only adapters of the LoRA family start from the weights of another trial, and this one is {adapter.kind}"
+        )
+    if adapter.changes_base:
+        return (
+            f"with init {adapter.init} what is saved is the difference to a changed base, of twice the rank; a trial "
+            "of this study cannot start there"
+        )
+    fixed = {ADAPTER, MODEL, *_SHAPE, *(adapter.options() - {"lora_plus"})}
+    changed = [name for name in changes if bare(name) in fixed]
+    if changed:
+        return f"its weights would not fit, or would mean something else, with another {', '.join(changed)}"
+    return None
+
+
+def values_of(space: Mapping[str, Range], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a trial has of a space, by the space's names, from its resolved parameters.
+
+    What was resolved to something else than the space lists (a multiple of the rank, say) is found by resolving what
+    is listed; what cannot be found is left out.
+    """
+    resolved = {**(parameters.get("trl") or {}), **parameters}
+    found: dict[str, Any] = {}
+    for name in in_order(space):
+        if not is_active(space[name], found):
+            continue
+        value = resolved.get(name, resolved.get(bare(name)))
+        value = tuple(value) if isinstance(value, list) else value
+        if bare(name) == "lora_alpha":
+            value = _listed_alpha(space[name], value, resolved.get("lora_rank"))
+        if space[name].contains(value):
+            found[name] = value
+    return found
+
+
+def _listed_alpha(range_: Range, value: Any, rank: Any) -> Any:
+    """Return the alpha that a space lists for a number, which may be a multiple of the rank."""
+    listed = getattr(range_, "choice", None) or (getattr(range_, "value", None),)
+    words = (word for word in listed if isinstance(word, str))
+    return next((word for word in words if isinstance(rank, int) and alpha_value(word, rank) == value), value)
+
+
+def cloned(space: Mapping[str, Range], values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a trial's values by name with some of them changed; what has no value any more is left out.
+
+    Raises:
+        UserError: If a change is outside the space, or has no value beside the others.
+    """
+    require_in_space(space, changes)
+    wanted, kept = {**values, **tupled(changes)}, dict[str, Any]()
+    for name in in_order(space):
+        if name in wanted and is_active(space[name], kept):
+            kept[name] = wanted[name]
+    idle = [name for name in changes if name not in kept]
+    if idle:
+        raise UserError(f"{', '.join(idle)}: has no value where {_conditions(space, idle)} is as in this configuration")
+    return kept
+
+
+def _conditions(space: Mapping[str, Range], names: list[str]) -> str:
+    return ", ".join(dict.fromkeys(parent for name in names for parent in space[name].when))
+
+
+def differing(space: Mapping[str, Range], before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is another in ``after``, by name; None for what it lacks, or leaves to the sampler."""
+    sampled = {name: None for name, range_ in space.items() if name not in after and is_active(range_, after)}
+    changed = {name: after.get(name) for name in space if before.get(name) != after.get(name)}
+    return {**changed, **sampled}

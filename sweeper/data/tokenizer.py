@@ -1,0 +1,157 @@
+"""A model's tokenizer and chat template without torch: the files of a model folder, as transformers reads them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Encoding, Tokenizer
+
+from sweeper.errors import DataError, ModelError
+
+Message = Mapping[str, str]
+"""One turn of a conversation: ``role`` and ``content``."""
+
+_SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
+
+
+class ModelTokenizer:
+    """The tokenizer of a model folder.
+
+    Attributes:
+        tokenizer: Neither cuts nor pads.
+        special: The special tokens that a template may name; empty text for one that is not there.
+        template_source: The chat template; None where the folder has none.
+    """
+
+    def __init__(self, model_folder: Path) -> None:
+        """Load ``tokenizer.json``, ``tokenizer_config.json`` and ``chat_template.jinja`` of a model folder.
+
+        Raises:
+            ModelError: If the tokenizer is missing, or one of the files is broken.
+        """
+        self.tokenizer = _load_tokenizer(model_folder / "tokenizer.json")
+        config = _load_config(model_folder / "tokenizer_config.json")
+        self.special = {name: _token(config.get(name)) for name in _SPECIAL_TOKENS}
+        self.template_source = _template_source(model_folder, config)
+        self._template = None if self.template_source is None else _compile(self.template_source, model_folder)
+
+    @property
+    def eos(self) -> str:
+        """The token that ends a text; empty where the model has none."""
+        return self.special["eos_token"]
+
+    def token_id(self, name: str) -> int | None:
+        """Return the number of a special token by its role, such as ``bos_token``."""
+        found: int | None = self.tokenizer.token_to_id(self.special[name]) if self.special[name] else None
+        return found
+
+    def encode(self, text: str, *, special: bool = True) -> Encoding:
+        """Return a text in tokens, with the special tokens that the tokenizer adds by itself if ``special``."""
+        return self.tokenizer.encode(text, add_special_tokens=special)
+
+    def special_tokens(self) -> list[str]:
+        """Return every special token as it is written."""
+        return [token.content for token in self.tokenizer.get_added_tokens_decoder().values() if token.special]
+
+    def ended(self, text: str) -> str:
+        """Return a text with the end-of-sequence token behind it, as TRL appends it."""
+        return text if text.endswith(self.eos) else text + self.eos
+
+    def render(self, messages: Sequence[Message], *, ask: bool) -> str:
+        """Return a conversation as text through the chat template; joined where the model has none.
+
+        Args:
+            messages: The turns.
+            ask: Whether to end where the assistant's answer begins.
+
+        Raises:
+            DataError: If the template refuses it.
+        """
+        if self._template is None:
+            return "".join(message["content"] for message in messages)
+        try:
+            return str(self._template.render(messages=messages, add_generation_prompt=ask, **self.special))
+        except Exception as error:  # a template is a program and may fail in any way
+            raise DataError(f"the model's chat template refuses it: {error}") from error
+
+
+class _Generation(Extension):
+    """Lets ``{% generation %}`` blocks through; they mark the assistant's tokens for training."""
+
+    tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        """Return the block's body as it stands."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _load_tokenizer(path: Path) -> Tokenizer:
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file; a model folder needs a fast tokenizer (tokenizer.json)")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise ModelError(f"{path}: is not a usable tokenizer: {error}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _load_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise ModelError(f"{path}: is not valid JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{path}: must hold a JSON object")
+    return config
+
+
+def _template_source(folder: Path, config: Mapping[str, Any]) -> str | None:
+    """Return the chat template, from its own file or the tokenizer's configuration."""
+    path = folder / "chat_template.jinja"
+    source = path.read_text(encoding="utf-8") if path.is_file() else config.get("chat_template")
+    if isinstance(source, list):  # several named templates
+        source = {entry.get("name"): entry.get("template") for entry in source}.get("default")
+    return source if isinstance(source, str) else None
+
+
+def _compile(source: str, folder: Path) -> Any:
+    """Compile a chat template in jinja2's sandbox."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise
+    environment.globals["strftime_now"] = lambda layout: datetime.now().strftime(layout)
+    try:
+        return environment.from_string(source)
+    except TemplateError as error:
+        raise ModelError(f"{folder}: its chat template is not valid: {error}") from error
+
+
+def _tojson(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+    """Jinja's own filter escapes HTML, which chat templates do not want."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+
+def _raise(message: str) -> None:
+    raise TemplateError(message)
+
+
+def _token(value: Any) -> str:
+    """Return a special token, written as text or as an object with ``content``; empty where there is none."""
+    if isinstance(value, Mapping):
+        value = value.get("content")
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,148 @@
+"""One answer, told piece by piece while it is made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from sweeper.errors import DataError
+from sweeper.evaluation.generation import (
+    as_found,
+    contiguous_head,
+    generation_config,
+    input_device,
+    prompt_ids,
+    prompt_room,
+)
+from sweeper.playground.protocol import Sampling
+from sweeper.training.quiet import silent_about_positions
+
+_UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+"""What a character decodes to while some of its tokens are still to come."""
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """An answer that has ended; see ``protocol.Event``."""
+
+    tokens: int
+    first_token_s: float | None
+    tokens_per_s: float | None
+    ended: Literal["end", "stop", "length", "cancelled"]
+
+
+class _Teller(BaseStreamer):
+    """Turns tokens into pieces of text as they come; holds back what may be the beginning of a stop text."""
+
+    def __init__(self, tokenizer: Any, stop: Sequence[str], on_text: Callable[[str], None]) -> None:
+        self._tokenizer = tokenizer
+        self._stop = stop
+        self._on_text = on_text
+        self._began = time.monotonic()
+        self._prompt_came = False
+        self._told = 0
+        self.ids: list[int] = []
+        self.times: list[float] = []
+        self.stopped = False
+
+    def put(self, value: torch.Tensor) -> None:
+        """Take the next tokens; the first that transformers hands over are the prompt."""
+        if not self._prompt_came:
+            self._prompt_came = True
+            return
+        self.ids += value.flatten().tolist()
+        self.times.append(time.monotonic() - self._began)
+        self._tell(last=False)
+
+    def end(self) -> None:
+        """Tell what was held back."""
+        if not self.stopped:
+            self._tell(last=True)
+
+    def _tell(self, *, last: bool) -> None:
+        text = self._tokenizer.decode(self.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        ends = [text.index(stop) for stop in self._stop if stop in text]
+        if ends:
+            text, self.stopped = text[: min(ends)], True
+        elif not last:
+            text = text[: len(text) - self._held_back(text)]
+        if len(text) > self._told:
+            self._on_text(text[self._told :])
+            self._told = len(text)
+
+    def _held_back(self, text: str) -> int:
+        unfinished = len(text) - len(text.rstrip(_UNFINISHED))
+        begun = (size for stop in self._stop for size in range(1, len(stop)) if text.endswith(stop[:size]))
+        return max(unfinished, max(begun, default=0))
+
+
+class _Until(StoppingCriteria):
+    """Ends an answer as soon as a condition holds."""
+
+    def __init__(self, condition: Callable[[], bool]) -> None:
+        self._condition = condition
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **others: Any) -> torch.Tensor:
+        return torch.full((len(input_ids),), self._condition(), device=input_ids.device, dtype=torch.bool)
+
+
+def speak(
+    model: Any,
+    tokenizer: Any,
+    prompt: Any,
+    sampling: Sampling,
+    on_text: Callable[[str], None],
+    cancelled: Callable[[], bool],
+) -> Spoken:
+    """Answer a prompt, telling every piece of text; the model is left as it was found.
+
+    Raises:
+        DataError: If the prompt has no token, does not fit the model's context, or is a conversation and the model has
+            no chat template.
+    """
+    ids = prompt_ids(tokenizer, prompt)
+    _require_fit(ids, prompt_room(model, sampling.max_new_tokens))
+    teller = _Teller(tokenizer, sampling.stop, on_text)
+    settings = generation_config(
+        model, tokenizer, sampling.max_new_tokens, temperature=sampling.temperature, top_p=sampling.top_p
+    )
+    inputs = torch.tensor([ids], device=input_device(model))
+    torch.manual_seed(sampling.seed)
+    with as_found(model), contiguous_head(model), torch.no_grad(), silent_about_positions():
+        model.generate(
+            input_ids=inputs,
+            attention_mask=torch.ones_like(inputs),
+            generation_config=settings,
+            streamer=teller,
+            stopping_criteria=StoppingCriteriaList([_Until(lambda: teller.stopped or cancelled())]),
+        )
+    return _spoken(teller, set(settings.eos_token_id or ()), cancelled())
+
+
+def _require_fit(ids: Sequence[int], room: int | None) -> None:
+    if not ids:
+        raise DataError("the prompt has no token, so there is nothing to answer")
+    if room is not None and len(ids) > room:
+        raise DataError(
+            f"the prompt has {len(ids):,} tokens, and the model takes {room:,} beside an answer of this length; "
+            "shorten one of them"
+        )
+
+
+def _spoken(teller: _Teller, ends: set[int], cancelled: bool) -> Spoken:
+    times = teller.times
+    after = times[-1] - times[0] if len(times) > 1 else 0.0
+    ended: Literal["end", "stop", "length", "cancelled"] = "length"
+    if teller.stopped:
+        ended = "stop"
+    elif teller.ids and teller.ids[-1] in ends:
+        ended = "end"
+    elif cancelled:
+        ended = "cancelled"
+    return Spoken(len(teller.ids), times[0] if times else None, (len(times) - 1) / after if after > 0 else None, ended)

@@ -1,0 +1,134 @@
+"""What changed between two versions of an adapter."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sweeper.registry.gate import differences
+from sweeper.registry.version import AdapterVersion
+from sweeper.store import Database
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing that is not the same.
+
+    Attributes:
+        part: What it belongs to: hyperparameters, base model, data, packages, seeds or origin.
+        name: What it is.
+        old: Its value in the first version; None where that has none.
+        new: Its value in the second.
+    """
+
+    part: str
+    name: str
+    old: Any
+    new: Any
+
+
+@dataclass(frozen=True)
+class ScoreChange:
+    """A metric of both versions on a split.
+
+    Attributes:
+        gap: Second minus first on the same examples; None where they were not scored on the same.
+        low: Lower end of its 95 % interval.
+        high: Its upper end.
+        verdict: Whether the second is better, worse, or neither can be said; None without a gap.
+    """
+
+    split: str
+    metric: str
+    old: float | None
+    new: float | None
+    gap: float | None = None
+    low: float | None = None
+    high: float | None = None
+    verdict: str | None = None
+
+
+@dataclass(frozen=True)
+class Changes:
+    """All that changed from one version to another.
+
+    Attributes:
+        old: The first version.
+        new: The second.
+        changes: What is not the same, by part.
+        scores: Every metric of either.
+        study_file: The study files' differences as a unified diff, line by line; empty where they are the same.
+    """
+
+    old: str
+    new: str
+    changes: tuple[Change, ...]
+    scores: tuple[ScoreChange, ...]
+    study_file: tuple[str, ...]
+
+
+def changes(database: Database, old: AdapterVersion, new: AdapterVersion) -> Changes:
+    """Return what changed from ``old`` to ``new``.
+
+    Raises:
+        StudyStateError: If the database no longer has a study of theirs.
+    """
+    return Changes(
+        str(old), str(new), tuple(_changes(old, new)), tuple(_scores(database, old, new)), _files(database, old, new)
+    )
+
+
+def _changes(old: AdapterVersion, new: AdapterVersion) -> Iterator[Change]:
+    pairs = (
+        ("hyperparameters", _flat(old.lineage.hyperparameters), _flat(new.lineage.hyperparameters)),
+        ("base model", _base(old), _base(new)),
+        ("data", old.lineage.data_sha256, new.lineage.data_sha256),
+        ("packages", _packages(old), _packages(new)),
+        ("seeds", old.lineage.seeds, new.lineage.seeds),
+        ("origin", _origin(old), _origin(new)),
+    )
+    for part, before, after in pairs:
+        for name in dict.fromkeys([*before, *after]):
+            if before.get(name) != after.get(name):
+                yield Change(part, name, before.get(name), after.get(name))
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return hyperparameters in one level; TRL's own fields begin with ``trl.``."""
+    own = {name: value for name, value in values.items() if name != "trl"}
+    return own | {f"trl.{name}": value for name, value in (values.get("trl") or {}).items()}
+
+
+def _base(version: AdapterVersion) -> dict[str, Any]:
+    return {"name": version.lineage.base_model, "fingerprint": version.lineage.base_model_fingerprint}
+
+
+def _packages(version: AdapterVersion) -> dict[str, Any]:
+    return {"sweeper": version.lineage.sweeper_version, **version.lineage.packages}
+
+
+def _origin(version: AdapterVersion) -> dict[str, Any]:
+    lineage = version.lineage
+    built_on = ", ".join(lineage.built_on) or None
+    return {"study": lineage.study, "trial": lineage.trial, "built on": built_on, "bytes": version.bytes}
+
+
+def _scores(database: Database, old: AdapterVersion, new: AdapterVersion) -> Iterator[ScoreChange]:
+    paired = differences(database, new, old)
+    for split in dict.fromkeys([*old.scores, *new.scores]):
+        before, after = old.scores.get(split, {}), new.scores.get(split, {})
+        for metric in dict.fromkeys([*before, *after]):
+            values = before.get(metric, {}).get("score"), after.get(metric, {}).get("score")
+            found = paired.get(metric) if split == "test" else None
+            if found is None:
+                yield ScoreChange(split, metric, *values)
+            else:
+                interval = found.interval
+                yield ScoreChange(split, metric, *values, found.value, interval.low, interval.high, found.verdict)
+
+
+def _files(database: Database, old: AdapterVersion, new: AdapterVersion) -> tuple[str, ...]:
+    before, after = (database.studies.get(of.lineage.study).file_text.splitlines() for of in (old, new))
+    return tuple(difflib.unified_diff(before, after, str(old), str(new), lineterm=""))

@@ -1,0 +1,212 @@
+"""The gate to production: a version must be better than the one it replaces, surely, and on the same examples.
+
+What is compared is what the database holds of both, so that judging needs no weights; where the version in production
+was never scored on the candidate's test examples, ``sweeper.rescoring`` does that first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sweeper.config.evaluation import LOSSES, EvaluationConfig, direction
+from sweeper.errors import DataError
+from sweeper.evaluation.comparison import FEWEST_EXAMPLES, Difference
+from sweeper.evaluation.stored import stored_difference
+from sweeper.registry.version import AdapterVersion
+from sweeper.store import Database, Example
+
+State = Literal["passed", "not better", "too few", "not scored"]
+
+TEST = "test"
+_LONGEST_SPLIT = 100
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the gate says of a candidate.
+
+    Attributes:
+        candidate: The version that is to go to production.
+        against: What it is compared with: the version in production, or its own base model.
+        production: The version in production; None where there is none.
+        metric: The deciding test metric of the candidate's study.
+        margin: How far above zero the whole interval of the gain must lie.
+        examples: How many pairs were compared.
+        gain: By how much the candidate is better, in the metric's units: also of a loss, more is better.
+        low: Lower end of the gain's 95 % interval.
+        high: Its upper end.
+        state: What follows.
+        obstacle: Why the two could not be compared; empty where they were.
+    """
+
+    candidate: str
+    against: str
+    production: int | None
+    metric: str
+    margin: float
+    examples: int = 0
+    gain: float | None = None
+    low: float | None = None
+    high: float | None = None
+    state: State = "not scored"
+    obstacle: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether it may go to production."""
+        return self.state == "passed"
+
+    @property
+    def unscored(self) -> bool:
+        """Whether one of the two must be scored first."""
+        return self.state == "not scored"
+
+    def __str__(self) -> str:
+        if self.gain is None or self.low is None or self.high is None:
+            return f"{self.candidate} cannot be compared with {self.against} on {self.metric}: {self.obstacle}"
+        sense = " (smaller is better)" if direction(self.metric) == "minimize" else ""
+        found = (
+            f"{self.candidate} against {self.against}, {self.metric}{sense} on {self.examples} test examples: "
+            f"gain {self.gain:+.4g}, 95 % interval {self.low:+.4g} to {self.high:+.4g}, margin {self.margin:g}"
+        )
+        if self.state == "too few":
+            return f"{found}; fewer than {FEWEST_EXAMPLES} examples decide nothing"
+        return f"{found}; the whole interval {'lies' if self.passed else 'must lie'} above the margin"
+
+
+def judge(database: Database, candidate: AdapterVersion, production: AdapterVersion | None) -> Judgement:
+    """Compare a candidate with the version in production, or with its own base model where there is none.
+
+    Raises:
+        StudyStateError: If the database no longer has a study of theirs.
+    """
+    metric, margin = deciding(database, candidate)
+    against = f"the base model of {candidate}" if production is None else str(production)
+    number = None if production is None else production.version
+    own = own_examples(database, candidate)
+    obstacles = [] if own else [f"{candidate} was not scored on the test split of its study"]
+    for others in _opponents(database, candidate, production) if own else ():
+        try:
+            difference = _difference(own, others, metric)
+        except DataError as error:
+            obstacles.append(str(error))
+            continue
+        return _judged(Judgement(str(candidate), against, number, metric, margin, len(own)), difference)
+    missing = f"{against} was not scored on the test examples of study {candidate.lineage.study}"
+    return Judgement(str(candidate), against, number, metric, margin, obstacle="; ".join(obstacles) or missing)
+
+
+def differences(database: Database, one: AdapterVersion, other: AdapterVersion | None) -> dict[str, Difference]:
+    """Return the paired differences of two versions, first minus second, on the first's test examples.
+
+    Args:
+        database: What holds their scores.
+        one: The version whose examples count.
+        other: None for the first's base model.
+
+    Returns:
+        A difference for each metric that both were scored with; none where they share no examples.
+    """
+    own = own_examples(database, one)
+    found: dict[str, Difference] = {}
+    for others in _opponents(database, one, other) if own else ():
+        for metric in own[0].scores:
+            if metric not in found:
+                with suppress(DataError):  # one that the other was not scored with
+                    found[metric] = _difference(own, others, metric)
+    return found
+
+
+def deciding(database: Database, candidate: AdapterVersion) -> tuple[str, float]:
+    """Return the deciding test metric of a version's study, and the margin set there.
+
+    The stored configuration may be of an earlier version of sweeper, so only these are read of it.
+    """
+    evaluation: dict[str, Any] = database.studies.get(candidate.lineage.study).config.get("evaluation", {})
+    defaults = EvaluationConfig()
+    metrics = evaluation.get("metrics") or defaults.metrics
+    return str(metrics[0]), float(evaluation.get("promotion_margin", defaults.promotion_margin))
+
+
+def own_examples(database: Database, version: AdapterVersion) -> tuple[Example, ...]:
+    """Return the test examples that a version was scored on in its own study."""
+    return database.evaluations.examples(version.lineage.study, version.lineage.trial, TEST)
+
+
+def split_of(study: str) -> str:
+    """Return what the test split of ``study`` is called where a version of another study is scored on it."""
+    name = f"{TEST} of {study}"
+    if len(name) <= _LONGEST_SPLIT:
+        return name
+    return f"{name[:80]} {hashlib.sha256(study.encode()).hexdigest()[:16]}"
+
+
+def base_examples(database: Database, version: AdapterVersion) -> tuple[Example, ...]:
+    """Return the test examples that the bare base model of a version was scored on."""
+    study = version.lineage.study
+    labels = {(found.number, found.split): found.base for found in database.evaluations.all(study)}
+    return database.evaluations.examples(study, None, TEST, labels.get((version.lineage.trial, TEST), ""))
+
+
+def _opponents(
+    database: Database, candidate: AdapterVersion, production: AdapterVersion | None
+) -> Iterator[tuple[Example, ...]]:
+    """Yield what is stored of the opponent that may be on the candidate's examples, the surest first."""
+    if production is None:
+        found = [base_examples(database, candidate)]
+    else:
+        study, trial = production.lineage.study, production.lineage.trial
+        foreign = database.evaluations.examples(study, trial, split_of(candidate.lineage.study))
+        own = own_examples(database, production) if _scored_alike(database, candidate, production) else ()
+        found = [foreign, own]
+    yield from (examples for examples in found if examples)
+
+
+def _scored_alike(database: Database, one: AdapterVersion, other: AdapterVersion) -> bool:
+    """Tell whether two studies ask the same of the same examples: what is learned, and how long answers may be."""
+    if one.lineage.study == other.lineage.study:
+        return True
+    configs = [database.studies.get(version.lineage.study).config for version in (one, other)]
+    asked = [(of.get("technique"), of.get("evaluation", {}).get("max_new_tokens")) for of in configs]
+    return bool(asked[0] == asked[1])
+
+
+def _difference(candidate: Sequence[Example], other: Sequence[Example], metric: str) -> Difference:
+    difference = stored_difference(candidate, other, metric)
+    if metric in LOSSES and _tokens(candidate, metric) != _tokens(other, metric):
+        raise DataError(
+            f"{metric} is a loss per token, and the two base models cut the same answers into different tokens; "
+            "let a metric on the answers come first in evaluation.metrics"
+        )
+    return difference
+
+
+def _tokens(examples: Sequence[Example], metric: str) -> list[float]:
+    return [(example.statistics or {})[metric][1] for example in examples]
+
+
+def _judged(pending: Judgement, difference: Difference) -> Judgement:
+    """Return the judgement that follows from a difference: candidate minus other."""
+    interval = difference.interval
+    low, high, gain = interval.low, interval.high, difference.value
+    if direction(pending.metric) == "minimize":
+        low, high, gain = -high, -low, -gain
+    state: State = "passed" if low > pending.margin else "not better"
+    if pending.examples < FEWEST_EXAMPLES:
+        state = "too few"
+    return Judgement(
+        pending.candidate,
+        pending.against,
+        pending.production,
+        pending.metric,
+        pending.margin,
+        pending.examples,
+        gain,
+        low,
+        high,
+        state,
+    )

@@ -1,0 +1,50 @@
+"""Trials that people ask for while a study runs: queued once, and taken before all that the search has queued."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from sweeper.search import attributes as attribute
+from sweeper.search.schedule import Entry, is_ordered
+from sweeper.store.records import TrialKind
+
+
+def queue(
+    study: optuna.Study,
+    seed: int,
+    order: int,
+    params: Mapping[str, Any],
+    *,
+    clones: int | None = None,
+    initial: int | None = None,
+) -> int:
+    """Queue a trial unless the order has one already, and return its number.
+
+    The order's number stands in the entry itself, which the storage adds whole or not at all: a process that dies
+    before it could say that the order is done finds the entry when it is given the order again.
+    """
+    trials = study.get_trials(deepcopy=False)
+    for trial in trials:
+        if trial.user_attrs.get(attribute.ORDER) == order:
+            return int(trial.number)
+    used = (t.user_attrs[attribute.ORDINAL] for t in trials if t.user_attrs.get(attribute.KIND) == TrialKind.ENQUEUED)
+    ordinal = max(used, default=-1) + 1
+    Entry(TrialKind.ENQUEUED, ordinal, params, order=order, clones=clones, initial=initial).put(study, seed)
+    return int(study.get_trials(deepcopy=False)[-1].number)
+
+
+def waiting(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the ordered trials that wait to run, the first ordered first."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    return [trial for trial in trials if is_ordered(trial)]
+
+
+def take(study: optuna.Study, waiting: FrozenTrial) -> optuna.Trial:
+    """Take a trial out of the queue; ``Study.ask`` would take the one that waits longest."""
+    study._storage.set_trial_state_values(waiting._trial_id, state=TrialState.RUNNING)
+    study._thread_local.cached_all_trials = None  # as ``ask`` does, so that the sampler sees the present trials
+    return optuna.Trial(study, waiting._trial_id)
