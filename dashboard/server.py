@@ -40,19 +40,14 @@ def _secrets() -> dict[str, Any] | None:
     return provider and {"auth": {**provider.model_dump(), "cookie_secret": access.signing_key()}}
 
 
-def _load_pages() -> None:
-    """Import what the pages need, in the background."""
-    for place in PAGE_MODULES:
-        import_module(place)
-
-
 @asynccontextmanager
 async def _opened(_app: st.App) -> AsyncIterator[None]:
-    """Open it in a browser once it listens, where that is wanted; waiting for a browser must not stop the server.
+    """Load what the pages need, so that the first visitor does not wait for it; then open it in a browser, if wanted.
 
-    What the pages import is loaded meanwhile, so that the first visitor does not wait for it.
+    Waiting for a browser must not stop the server.
     """
-    Thread(target=_load_pages, daemon=True).start()
+    for name in PAGE_MODULES:
+        import_module(name)
     if not config.get_option("server.headless"):
         url = get_url(get_display_address(config.get_option("server.address")))
         Thread(target=cli_util.open_browser, args=(url,), daemon=True).start()

@@ -6,6 +6,7 @@ import json
 import math
 import random
 import sqlite3
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -13,24 +14,26 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.distributions import distribution_to_json as as_json
 
 from sweeper.config.adapter import QLoRA
-from sweeper.config.data import DataConfig
 from sweeper.config.evaluation import EvaluationConfig
+from sweeper.config.loader import StudyFile, load_study
 from sweeper.config.model import ModelConfig
-from sweeper.config.search import SearchConfig
 from sweeper.config.space import Choice, FloatRange, IntRange
-from sweeper.config.study import StudyConfig
 from sweeper.config.technique import SFT
 from sweeper.config.trial import Hyperparameters, Outcome, TrialResult, TrialSpec
 from sweeper.paths import Home
 from sweeper.search.storage import open_storage
-from sweeper.search.study import Search
 from sweeper.store import Database, TrialKind
 
+sys.path.append(str(Path(__file__).parents[1]))
+import tiny
+
 STEPS = 150
+ROWS = 2_000
 RUNGS = (34, 67)
 STARTED = datetime(2026, 1, 1, tzinfo=UTC)
 SPACE: dict[str, Any] = {
@@ -61,39 +64,37 @@ def write_large_study(home: Home, name: str, trials: int, points: int) -> None:
 
 
 def _begin(home: Home, name: str, trials: int, points: int) -> None:
-    config = StudyConfig(
-        name=name,
-        model=ModelConfig(name="smollm2-135m"),
-        data=DataConfig(train=("train.jsonl",)),
-        search=SearchConfig(n_trials=trials, space=SPACE),
-    )
-    config = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"points": points})})
+    """Begin the study as ``sweeper run`` does, on a tiny model and data of its own, up to its first trial."""
+    from sweeper import run
+    from sweeper.executors.base import Silent, StopRequest
+    from sweeper.resolve import resolve_study
+
+    source = home.folder / "source"
+    splits = {"train": range(100, 100 + ROWS), "validation": range(10, 42), "test": range(50, 82)}
+    config = {
+        "name": name,
+        "model": str(tiny.build_model(source / "model")),
+        "data": {
+            split: str(tiny.write_rows(source / f"{split}.jsonl", (tiny.row("prompt_completion", n) for n in numbers)))
+            for split, numbers in splits.items()
+        },
+        "technique": {"kind": "sft", "max_length": 64},
+        "adapter": "lora",
+        "search": {"n_trials": trials, "space": {key: of.model_dump(mode="json") for key, of in SPACE.items()}},
+        "evaluation": {"points": points, "metrics": ["exact_match"]},
+        "executor": {"device": "cpu"},
+    }
+    path = source / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    file = load_study(path)
+    assert isinstance(file, StudyFile)
     with Database.open(home.database, create=True) as database:
-        Search.create(
-            name,
-            open_storage(home.database),
-            config=config.search,
-            space=SPACE,
-            evaluation=config.evaluation,
-            seed=1,
-        )
-        database.studies.create(
-            name,
-            file_name=f"{name}.yaml",
-            file_text=f"name: {name}\n",
-            config=config.model_dump(mode="json"),
-            space={
-                "preset": "qlora",
-                "reasons": [],
-                "space": {key: range_.model_dump(mode="json") for key, range_ in SPACE.items()},
-                "known_good": [],
-            },
-            seed=1,
-            packages={},
-            data_sha256={"train": "a" * 64},
-            base_model="smollm2-135m",
-            base_model_fingerprint="b" * 64,
-        )
+        run._begin(file, resolve_study(file), "cpu", home, database, Silent(), StopRequest())
+    with sqlite3.connect(home.database) as connection:  # the known-good starts would wait before the written trials
+        connection.execute("DELETE FROM trials")
+        for table in ("trial_user_attributes", "trial_system_attributes"):
+            connection.execute(f"DELETE FROM {table}")
+    connection.close()
 
 
 def _write(connection: sqlite3.Connection, name: str, trials: int, points: int) -> None:
