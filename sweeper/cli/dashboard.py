@@ -149,7 +149,7 @@ def _names(host: str, address: str) -> set[str]:
 
 
 def _checked_name(name: str) -> str:
-    if not name.strip("*.") or "/" in name or ":" in name or "*" in name.removeprefix("*."):
+    if not name.strip("*. ") or "/" in name or ":" in name or "*" in name.removeprefix("*."):
         raise UserError(f"--allow-host: {name!r} is no host name, such as sweeper.example.org or *.example.org")
     return name
 
