@@ -100,7 +100,7 @@ def test_it_serves_this_machine_only_until_ctrl_c(served, tmp_path):
     taken = start(port, tmp_path)
     _, errors = taken.communicate(timeout=STARTS_S)
     assert taken.returncode == 2
-    assert f"port {port} of 127.0.0.1 cannot be used" in errors and "--port" in errors and "Traceback" not in errors
+    assert f"port {port} cannot be used at 127.0.0.1" in errors and "--port" in errors and "Traceback" not in errors
 
     process.send_signal(signal.SIGINT)
     printed, errors = process.communicate(timeout=30)
