@@ -6,6 +6,7 @@ import os
 import socket
 import ssl
 from collections.abc import Iterable
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
@@ -59,6 +60,7 @@ def dashboard(
 
 def serve(settings: dict[str, object], hosts: Iterable[str], home: Home) -> None:
     """Run Streamlit in this process until it is interrupted; flags win over whatever the user configured for it."""
+    from click.exceptions import Abort
     from streamlit.web import cli
 
     settings = settings | {
@@ -78,7 +80,8 @@ def serve(settings: dict[str, object], hosts: Iterable[str], home: Home) -> None
     flags = [f"--{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in settings.items()]
     flags += [f"--server.allowedHosts={name}" for name in sorted(set(hosts))]
     server = shipped_folder(DASHBOARD) / "server.py"
-    cli.main(["run", str(server), *flags], prog_name="streamlit", standalone_mode=False)
+    with suppress(Abort):  # Ctrl-C, which is how it ends
+        cli.main(["run", str(server), *flags], prog_name="streamlit", standalone_mode=False)
 
 
 def _resolved(host: str) -> str:
@@ -146,7 +149,7 @@ def _names(host: str, address: str) -> set[str]:
 
 
 def _checked_name(name: str) -> str:
-    if not name.strip("*.") or "/" in name or ":" in name or "*" in name.removeprefix("*."):
+    if not name.strip("*. ") or "/" in name or ":" in name or "*" in name.removeprefix("*."):
         raise UserError(f"--allow-host: {name!r} is no host name, such as sweeper.example.org or *.example.org")
     return name
 
