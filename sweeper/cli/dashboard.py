@@ -60,7 +60,7 @@ def dashboard(
 
 def serve(settings: dict[str, object], hosts: Iterable[str], home: Home) -> None:
     """Run Streamlit in this process until it is interrupted; flags win over whatever the user configured for it."""
-    import click
+    from click.exceptions import Abort
     from streamlit.web import cli
 
     settings = settings | {
@@ -80,7 +80,7 @@ def serve(settings: dict[str, object], hosts: Iterable[str], home: Home) -> None
     flags = [f"--{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in settings.items()]
     flags += [f"--server.allowedHosts={name}" for name in sorted(set(hosts))]
     server = shipped_folder(DASHBOARD) / "server.py"
-    with suppress(click.exceptions.Abort):  # Ctrl-C that comes before the server has taken the signal
+    with suppress(Abort):  # Ctrl-C, which is how it ends
         cli.main(["run", str(server), *flags], prog_name="streamlit", standalone_mode=False)
 
 

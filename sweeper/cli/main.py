@@ -57,7 +57,9 @@ COMMANDS = {
     "compare": Lazy("sweeper.cli.compare", "compare", "Compare trials and adapters: scores in pairs, a verdict."),
     "data": Lazy("sweeper.cli.data", "data", "Show a study's data as its training sees them."),
     "export": Lazy("sweeper.cli.export", "export", "Write the winner for other tools, and verify what was written."),
-    "adapters": Lazy("sweeper.cli.adapters", "adapters", "Compare, promote, roll back and describe the registered adapters."),
+    "adapters": Lazy(
+        "sweeper.cli.adapters", "adapters", "Compare, promote, roll back and describe the registered adapters."
+    ),
     "models": Lazy("sweeper.cli.models", "models", "List, fetch and remove base models."),
     "dashboard": Lazy("sweeper.cli.dashboard", "dashboard", "Show the studies and adapters of this home in a browser."),
     "users": Lazy("sweeper.cli.users", "users", "Say who may use the dashboard, and what they may do there."),

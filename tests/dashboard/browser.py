@@ -148,6 +148,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGINT)
     try:
         process.wait(ENDS_S)
+        until = time.monotonic() + ENDS_S  # what it started ends with it, which may take a moment
+        while _group_lives(process.pid) and time.monotonic() < until:
+            time.sleep(0.1)
     finally:
         left = _group_lives(process.pid)
         if left:

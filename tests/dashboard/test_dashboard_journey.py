@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -134,10 +135,10 @@ def test_two_trials_are_picked_and_compared(serve, page, swept):
     page.goto(f"{serve(swept).url}/")
     chrome.settled(page)
     click_cell(page, page.locator('[data-testid="stDataFrame"]').first, 70, 0)
-    expect(page).to_have_url(lambda url: "/study" in url and "study=digits" in url, timeout=SLOW_MS)
+    page.wait_for_url(re.compile(r"/study\?.*study=digits"), timeout=SLOW_MS)
     chrome.settled(page)
     tick(page, page.locator('[data-testid="stDataFrame"]').first, [0, 2])
-    expect(page).to_have_url(lambda url: "trials=" in url)
+    page.wait_for_url(re.compile("trials="))
     picked = page.get_by_text("Picked: trials")
     expect(picked).to_be_visible()
     faded = page.evaluate(
@@ -146,13 +147,18 @@ def test_two_trials_are_picked_and_compared(serve, page, swept):
     )
     assert faded[0] < 0.5 and faded[-1] == 1, "what is picked in the table is picked in the chart"
     page.get_by_role("link").filter(has_text="Compare them").click()
-    expect(page).to_have_url(lambda url: "/compare" in url and "subjects=digits" in url)
+    page.wait_for_url(re.compile(r"/compare\?.*subjects=digits"))
     chrome.settled(page)
     expect(page.get_by_text("perplexity", exact=False).first).to_be_visible()
     assert "digits:" in page.locator('[data-testid="stMain"]').inner_text()
     page.reload()
     chrome.settled(page)
     assert page.locator('[data-testid="stException"], [data-testid="stAlertContentError"]').count() == 0
+
+
+def stages(home: Home) -> dict[int, Stage]:
+    with Database.open(home.database, create=False) as database:
+        return {version.version: version.stage for version in Registry(home, database).all("digits")}
 
 
 def test_a_worse_version_is_refused_forced_in_with_a_reason_and_rolled_back(serve, page, swept):
@@ -170,13 +176,13 @@ def test_a_worse_version_is_refused_forced_in_with_a_reason_and_rolled_back(serv
     chrome.settled(page)
     expect(promote).to_be_enabled()
     promote.click()
+    chrome.wait_until(lambda: stages(swept)[2] is Stage.PRODUCTION, "it is not promoted", 30)
+    assert stages(swept) == {1: Stage.ARCHIVED, 2: Stage.PRODUCTION}
     chrome.settled(page)
     with Database.open(swept.database, create=False) as database:
-        stages = {version.version: version.stage for version in Registry(swept, database).all("digits")}
-        assert stages == {1: Stage.ARCHIVED, 2: Stage.PRODUCTION}
         assert database.actions.all(adapter="digits")[0].forced
     button(page, "Roll back to v1").click()
-    chrome.settled(page)
+    chrome.wait_until(lambda: stages(swept)[1] is Stage.PRODUCTION, "it is not rolled back", 30)
     with Database.open(swept.database, create=False) as database:
         registry = Registry(swept, database)
         assert registry.get("digits", 1).stage is Stage.PRODUCTION
@@ -216,6 +222,7 @@ def test_versions_answer_in_the_playground_and_feedback_is_kept(serve, page, swe
     chrome.settled(page)
     good.first.click()
     chrome.settled(page)
+    expect(good.first).to_be_disabled()
     with Database.open(swept.database, create=False) as database:
         (given,) = database.feedback.all(adapter="digits")
     assert given.good and given.prompt == tiny.row("prompt_completion", 500)["prompt"]

@@ -14,26 +14,12 @@ from sweeper.access import Accounts
 
 PASSWORD = "correct horse battery"
 WRONG = "a staple, or whatever it was"
-HIDDEN = [
-    "/",
-    "/study?study=itn",
-    "/app.py",
-    "/index.html",
-    "/static/js/index.js",
-    "/media/0123.csv",
-    "/component/x/y",
-    "/login/",
-    "//login",
-    "/_stcore/host-config",
-    "/_stcore/metrics",
-    "/_stcore/upload_file/a/b",
-    "/_stcore/script-health-check",
-    "/login/../media/x",
-    "/login/oidc",
-    "/auth/login?provider=x",
-    "/auth/logout",
+HIDDEN = (
+    *("/", "/study?study=itn", "/app.py", "/index.html", "/static/js/index.js", "/media/0123.csv", "/component/x/y"),
+    *("/_stcore/host-config", "/_stcore/metrics", "/_stcore/upload_file/a/b", "/_stcore/script-health-check"),
+    *("/login/", "//login", "/login/../media/x", "/login/oidc", "/auth/login?provider=x", "/auth/logout"),
     "/oauth2callback?state=x",
-]
+)
 UPGRADE = (
     "GET /_stcore/stream HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nCookie: {cookie}\r\n\r\n"
