@@ -8,6 +8,8 @@ import plotly.graph_objects as go
 
 _HEIGHT = 320
 _BARS = 40
+_LINE = "#e4572e"
+"""Seen in both themes."""
 
 
 def lengths(tokens: Mapping[str, Sequence[int]], max_length: int) -> go.Figure:
@@ -30,13 +32,16 @@ def lengths(tokens: Mapping[str, Sequence[int]], max_length: int) -> go.Figure:
             hovertemplate="%{x} tokens: %{y:.1f} % of " + split + "<extra></extra>",
         )
     if longest * 1.5 >= max_length:
-        figure.add_vline(x=max_length, line_dash="dash", line_width=2, annotation_text=f"max_length {max_length:,}")
+        figure.add_vline(
+            x=max_length, line_dash="dash", line_width=2, line_color=_LINE, annotation_text=f"max_length {max_length:,}"
+        )
     figure.update_layout(
         barmode="overlay",
         height=_HEIGHT,
         margin={"l": 10, "r": 10, "t": 30, "b": 10},
         legend={"orientation": "h", "y": 1.12},
         xaxis_title="tokens of a row before it is cut",
+        xaxis_rangemode="tozero",
         yaxis_title="% of the split's rows",
     )
     return figure
