@@ -90,7 +90,10 @@ def find_winner(context: StudyContext, load: LoadBase, home: Home, *, force: boo
 
 
 def _candidates(context: StudyContext) -> list[int]:
-    """Return the trials to score, in validation order: of each of the best configurations the best of its trials."""
+    """Return the trials to score, in validation order: of each of the best configurations the best of its trials.
+
+    What people ordered is scored as well, wherever it stands: they want to know.
+    """
     config = context.config.evaluation
     if config.objectives:
         numbers = [point.number for point in context.search.front()]
@@ -106,7 +109,11 @@ def _candidates(context: StudyContext) -> list[int]:
     if config.goal is not None and config.objectives:
         chosen = to_score(config, [_contender(context, number) for number in kept])
         return [number for number in kept if number in chosen]
-    return kept[: config.candidates]
+    chosen = kept[: config.candidates]
+    if config.objectives:
+        return chosen
+    asked = [number for number in context.search.ordered_complete() if context.paths.trial(number).adapter.is_dir()]
+    return list(dict.fromkeys([*chosen, *asked]))
 
 
 def _goal(context: StudyContext, scores: Mapping[int, Scores]) -> GoalResult | None:

@@ -26,7 +26,7 @@ from sweeper.search.judged import MEMORY
 from sweeper.search.parts import directions, parts_of
 from sweeper.search.pruners import EqualProgressHalving
 from sweeper.search.ranking import Configuration, FrontPoint, configurations, pareto_front, ranked
-from sweeper.search.schedule import Entry, Schedule, counted
+from sweeper.search.schedule import Entry, Schedule, counted, is_ordered
 from sweeper.search.space import read_back, suggest
 from sweeper.search.starts import starting_points, within
 from sweeper.search.storage import storage_faults
@@ -362,6 +362,11 @@ class Search:
     def best(self, k: int = 1) -> list[Configuration]:
         """Return the best ``k`` configurations by the deciding metric, best first, each with all of its trials."""
         return ranked(configurations(self._counted(), self._space), self._evaluation.direction)[:k]
+
+    def ordered_complete(self) -> list[int]:
+        """Return the numbers of the complete trials that people ordered."""
+        complete = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return [trial.number for trial in complete if is_ordered(trial)]
 
     def front(self) -> list[FrontPoint]:
         """Return the trials that no other is better than in every objective."""
