@@ -50,6 +50,12 @@ def state_of(home: Home, study: StudyRecord) -> StudyState:
     return StudyState.INTERRUPTED if alive and not is_held(home.study(study.name)) else study.state
 
 
+def extra_trials(database: Database, name: str) -> int:
+    """Return how many trials of a study people ordered, which come on top of its own."""
+    extra = (OrderKind.ENQUEUE, OrderKind.CLONE)
+    return sum(order.kind in extra and order.state is OrderState.DONE for order in database.orders.all(name))
+
+
 def space_of_study(study: StudyRecord) -> Space:
     """Return the resolved space of a study."""
     return TypeAdapter(Space).validate_python(study.space.get("space", {}))

@@ -15,7 +15,7 @@ from sweeper_dashboard.data.snapshots import Snapshot, snapshot
 
 from sweeper.cli.output import clean
 from sweeper.config.evaluation import direction
-from sweeper.orders import state_of
+from sweeper.orders import extra_trials, state_of
 from sweeper.paths import Home
 from sweeper.store import Action, Database, StudyRecord, StudyState, TrialRecord
 from sweeper.tags import valid_tags
@@ -61,7 +61,7 @@ class Standing:
         objectives: Further aims, all to be small; with any there is no single best trial.
         goal: What the metric should reach; None where the study names nothing.
         done: Trials that have ended, interrupted and paused ones left out.
-        n_trials: Trials in the budget.
+        n_trials: Trials in the budget, and those that people ordered on top.
         outcomes: How many trials ended in which way; ``running`` for those that have not.
         best: The best single value; optimistic, as the best of many is lucky.
         best_so_far: The best value after each complete trial, thinned out.
@@ -243,7 +243,7 @@ def _standing(database: Database, of: Snapshot) -> Standing:
     spent = of.once("spent", lambda: _spent(of))
     evaluation, search = record.config.get("evaluation", {}), record.config.get("search", {})
     state = state_of(Home.current(), record)
-    n_trials = search.get("n_trials", len(found))
+    n_trials = search.get("n_trials", len(found)) + extra_trials(database, record.name)
     return Standing(
         name=record.name,
         state=state,

@@ -14,7 +14,7 @@ from sweeper.config.pipeline import STAGES, stage_name
 from sweeper.config.study import StudyConfig
 from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError
-from sweeper.orders import state_of
+from sweeper.orders import extra_trials, state_of
 from sweeper.paths import Home, is_held
 from sweeper.store import Database, Evaluation, StudyRecord, TrialRecord
 
@@ -29,7 +29,7 @@ def status(
     """Show the studies of this home, or one of them with its latest events."""
     with _database() as database:
         studies = _named(database, name) if name else database.studies.all()
-        summaries = [_summary(study, database.trials.all(study.name)) for study in studies]
+        summaries = [_summary(database, study) for study in studies]
         events = database.events.all(studies[-1].name)[-10:] if name else ()
     if as_json:
         emit_json({**summaries[0], "events": events} if name and len(summaries) == 1 else summaries)
@@ -140,14 +140,14 @@ def _score_rows(evaluations: tuple[Evaluation, ...]) -> Iterator[tuple[str, ...]
             )
 
 
-def _summary(study: StudyRecord, found: tuple[TrialRecord, ...]) -> dict[str, Any]:
-    config = StudyConfig.model_validate(study.config)
+def _summary(database: Database, study: StudyRecord) -> dict[str, Any]:
+    config, found = StudyConfig.model_validate(study.config), database.trials.all(study.name)
     outcomes = [trial.outcome for trial in found]
     ranked = _ranked(study, list(found))
     return {
         "name": study.name,
         "state": state_of(Home.current(), study),
-        "n_trials": config.search.n_trials,
+        "n_trials": config.search.n_trials + extra_trials(database, study.name),
         "done": sum(outcome is not None and not outcome.is_open for outcome in outcomes),
         "running": outcomes.count(None),
         "complete": outcomes.count(Outcome.COMPLETE),
