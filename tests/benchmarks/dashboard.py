@@ -23,7 +23,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import urlopen
 
 import psutil
@@ -206,7 +205,7 @@ def _wait_for(address: str, limit_s: float = 60.0) -> None:
         try:
             urlopen(address, timeout=5).close()
             return
-        except (URLError, ConnectionError):
+        except OSError:
             time.sleep(0.2)
     raise TimeoutError(f"{address} did not answer in {limit_s:g} s")
 

@@ -61,7 +61,7 @@ def health(
                 f"{scheme}://127.0.0.1:{port}/_stcore/health", timeout=5, context=context
             ) as answer:
                 return str(answer.read().decode())
-        except urllib.error.URLError:
+        except OSError:
             time.sleep(0.2)
     raise AssertionError("it did not start")
 

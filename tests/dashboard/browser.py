@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -138,7 +137,7 @@ def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/_stcore/health", timeout=5, context=anything) as answer:
             return bool(answer.read() == b"ok")
-    except urllib.error.URLError:
+    except OSError:  # it does not listen yet, or still loads what its pages need
         return False
 
 
