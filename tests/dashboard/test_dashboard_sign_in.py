@@ -123,6 +123,23 @@ def test_a_viewer_is_one_on_every_page(served, page):
     assert "viewer" in page.get_by_test_id("stSidebar").inner_text()
 
 
+CHANGING = ("candidate", "Archive", "Keep", "Add", "Pause", "Resume", "Stop", "Run", "Change the budget")
+"""What buttons say that change something."""
+
+
+def test_a_viewer_finds_every_button_closed_that_changes_something(served, page, fill):
+    fill.whole("one")
+    page.goto(served.url)
+    sign_in(page, served, "vic")
+    for address in ("adapters?adapter=itn&version=1&section=Production", "adapters?adapter=itn&version=1", "control"):
+        page.goto(f"{served.url}/{address}")
+        chrome.settled(page)
+        buttons = page.get_by_test_id("stMain").locator('[data-testid^="stBaseButton"]').all()
+        plain = [each for each in buttons if not re.search("egment|pill", str(each.get_attribute("data-testid")))]
+        changing = [each for each in plain if any(word in each.inner_text() for word in CHANGING)]
+        assert changing and all(each.is_disabled() for each in changing), address
+
+
 @pytest.mark.parametrize("change", ["remove", "password"])
 def test_an_open_page_ends_with_its_user_or_their_password(served, page, people, change):
     page.goto(served.url)
