@@ -29,7 +29,7 @@ def page() -> None:
     """Show the study that the address names, or the latest, and take orders."""
     st.title("Control")
     with parts.explained():
-        name = _chosen(studies.study_names())
+        name = parts.chosen_study(studies.study_names(), "clone")
         if name is None:
             st.info("No study has been run in this home yet.")
             st.code("sweeper run studies/quickstart.yaml", language=None)
@@ -41,20 +41,6 @@ def page() -> None:
         st.fragment(_standing, run_every=REFRESH_S if alive else None)(name, alive)
         _forms(name)
         st.fragment(_orders, run_every=REFRESH_S if alive else None)(name)
-
-
-def _chosen(names: list[str]) -> str | None:
-    wanted = st.query_params.get("study")
-    if wanted is not None and wanted not in names:
-        data.control(wanted)  # raises, and names the nearest
-    if not names:
-        return None
-    place = names.index(wanted) if wanted is not None else 0
-    name = st.selectbox("Study", names, index=place, format_func=home.clean)
-    if wanted is not None and name != wanted and "clone" in st.query_params:
-        del st.query_params["clone"]  # it was a trial of the other study
-    st.query_params["study"] = name
-    return name
 
 
 # ---- giving orders

@@ -27,8 +27,12 @@ def explained() -> Iterator[None]:
         st.text(home.clean(error))
 
 
-def chosen_study(names: list[str]) -> str | None:
+def chosen_study(names: list[str], *of_one: str) -> str | None:
     """Let a study be chosen, and keep it in the address; the one that the address names, or the latest, at first.
+
+    Args:
+        names: The studies there are.
+        of_one: What else the address says of a study; forgotten with it.
 
     Raises:
         StudyStateError: If the address names one that is not there; names the nearest.
@@ -41,7 +45,8 @@ def chosen_study(names: list[str]) -> str | None:
     place = names.index(wanted) if wanted is not None else 0
     name = st.selectbox("Study", names, index=place, format_func=home.clean)
     if wanted is not None and name != wanted:
-        st.query_params.pop("trials", None)  # they were the other one's
+        for parameter in of_one:
+            st.query_params.pop(parameter, None)
     st.query_params["study"] = name
     return name
 

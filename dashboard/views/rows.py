@@ -26,7 +26,7 @@ def page() -> None:
     """Show the data of the study that the address names, or of the latest."""
     st.title("Data")
     with parts.explained():
-        name = _study(study_names())
+        name = parts.chosen_study(study_names())
         if name is None:
             st.info("No study has been run in this home yet.")
             return
@@ -40,17 +40,6 @@ def page() -> None:
         _overview(view)
         _duplicates(view)
         _browser(view)
-
-
-def _study(names: list[str]) -> str | None:
-    wanted = st.query_params.get("study")
-    if wanted is not None and wanted not in names:
-        data.view(wanted)  # raises, and names the nearest
-    if not names:
-        return None
-    name = st.selectbox("Study", names, index=names.index(wanted) if wanted is not None else 0, format_func=home.clean)
-    st.query_params["study"] = name
-    return name
 
 
 def _overview(view: data.View) -> None:

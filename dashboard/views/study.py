@@ -22,7 +22,7 @@ def page() -> None:
     """Show the study that the address names, or the latest; refresh while it runs."""
     st.title("Study")
     with parts.explained():
-        name = parts.chosen_study(data.study_names())
+        name = parts.chosen_study(data.study_names(), selection.PARAMETER)
         if name is None:
             st.info("No study has been run in this home yet.")
             return

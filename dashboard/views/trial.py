@@ -20,7 +20,7 @@ def page() -> None:
     """Show the trial that the address names, or the best of the study; refresh while it runs."""
     st.title("Trial")
     with parts.explained():
-        study = _study(studies.study_names())
+        study = parts.chosen_study(studies.study_names(), "trial")
         if study is None:
             st.info("No study has been run in this home yet.")
             return
@@ -30,14 +30,6 @@ def page() -> None:
             return
         _pick(found)
         st.fragment(_trial, run_every=REFRESH_S if found.running else None)(study, found.number, found.running)
-
-
-def _study(names: list[str]) -> str | None:
-    former = st.query_params.get("study")
-    name = parts.chosen_study(names)
-    if former is not None and name != former:
-        st.query_params.pop("trial", None)  # it was the other study's
-    return name
 
 
 def _number() -> int | None:
