@@ -70,7 +70,7 @@ def running(home: Home, *arguments: str) -> subprocess.Popen[str]:
 def swept(
     tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_data: Callable[[str], dict[str, str]]
 ) -> Home:
-    """A home with a finished sweep whose best trial is v1, in production, and whose worst is v2, in staging."""
+    """A home with a finished sweep whose best trial is v1 and whose worst is v2, both candidates."""
     folder = tmp_path_factory.mktemp("journey")
     home = Home(folder / "home")
     space = {**SPACE, "epochs": 4}
@@ -100,8 +100,6 @@ def swept(
         worst = max(scored, key=lambda number: scored[number])
         assert worst != first.lineage.trial and len(scored) == 3
         registry.register("digits", home.study("digits").trial(worst).adapter, study="digits", trial=worst)
-        registry.move("digits", 1, Stage.STAGING)
-        registry.move("digits", 1, Stage.PRODUCTION)
     return home
 
 
@@ -161,8 +159,20 @@ def stages(home: Home) -> dict[int, Stage]:
         return {version.version: version.stage for version in Registry(home, database).all("digits")}
 
 
-def test_a_worse_version_is_refused_forced_in_with_a_reason_and_rolled_back(serve, page, swept):
-    page.goto(f"{serve(swept).url}/adapters?adapter=digits&version=2&section=Production")
+def test_a_version_passes_the_gate_and_a_worse_one_is_refused_forced_in_and_rolled_back(serve, page, swept):
+    url = serve(swept).url
+    page.goto(f"{url}/adapters?adapter=digits&version=1&section=Production")
+    chrome.settled(page)
+    button(page, "To staging").click()
+    chrome.wait_until(lambda: stages(swept)[1] is Stage.STAGING, "it is not in staging", 30)
+    chrome.settled(page)
+    expect(page.get_by_text("The gate is open")).to_be_visible()
+    button(page, "Promote to production").click()
+    chrome.wait_until(lambda: stages(swept)[1] is Stage.PRODUCTION, "it is not promoted", 30)
+    with Database.open(swept.database, create=False) as database:
+        assert not database.actions.all(adapter="digits")[0].forced
+
+    page.goto(f"{url}/adapters?adapter=digits&version=2&section=Production")
     chrome.settled(page)
     button(page, "To staging").click()
     chrome.settled(page)
