@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -10,8 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 
 @dataclass(frozen=True)
@@ -141,13 +140,17 @@ class Home:
 
 def is_held(study: StudyPaths) -> bool:
     """Tell whether a process is running the study now: the lock goes with its process, however that ends."""
-    if not study.lock.exists():
+    try:
+        descriptor = os.open(study.lock, os.O_RDONLY)
+    except FileNotFoundError:
         return False
     try:
-        with FileLock(study.lock, timeout=0):
-            return False
-    except Timeout:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that those who look do not see each other
+        return False
+    except BlockingIOError:
         return True
+    finally:
+        os.close(descriptor)
 
 
 def cache_folder() -> Path:

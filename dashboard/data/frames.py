@@ -16,6 +16,7 @@ from sweeper.config.trial import Outcome
 from sweeper.store import Evaluation, Event, Example, TrialRecord
 
 BASE = "base model"
+BEGINS = "begins with"
 _TRIAL = ("trial", "outcome", "value", "kind", "steps", "planned steps", "seconds", "reason")
 _LEADER = ("trial", "mean", "seeds", "diverged", "best seed", "confirmed")
 
@@ -34,11 +35,17 @@ def cell(value: Any) -> Any:
 
 
 def hyperparameters(found: Iterable[TrialRecord]) -> pd.DataFrame:
-    """Return the hyperparameters of trials, a row a trial; TRL's own fields begin with ``trl.``."""
-    rows = []
-    for trial in found:
+    """Return the hyperparameters of trials, a row a trial; TRL's own fields begin with ``trl.``.
+
+    Where a trial began from another's weights, what each began from is one more: it is not the same configuration.
+    """
+    rows, trials = [], list(found)
+    begun = any(trial.initial is not None for trial in trials)
+    for trial in trials:
         further = trial.parameters.get("trl")
         own = trial.parameters
+        if begun:
+            own = {**own, BEGINS: "afresh" if trial.initial is None else f"trial {trial.initial}'s weights"}
         if isinstance(further, Mapping):
             own = {name: value for name, value in own.items() if name != "trl"}
             own |= {f"trl.{name}": value for name, value in further.items()}

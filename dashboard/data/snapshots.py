@@ -48,7 +48,7 @@ class Snapshot:
     @property
     def metric(self) -> str:
         """The metric that decides the search."""
-        return str(self.record.config.get("evaluation", {}).get("metric"))
+        return str((self.record.config.get("evaluation") or {}).get("metric"))
 
     @property
     def direction(self) -> str:

@@ -213,15 +213,17 @@ def examples(name: str, number: int, split: str, metric: str) -> pd.DataFrame:
         return frames.pairs(base, database.evaluations.examples(name, number, split), metric)
 
 
-def tag(names: Iterable[str], tags: Iterable[str], actor: str) -> None:
-    """Replace the tags of studies.
+def tag(names: Iterable[str], tags: Iterable[str], actor: str, instead_of: Iterable[str] = ()) -> None:
+    """Give studies tags, in place of those of ``instead_of``; what else each has, it keeps.
 
     Raises:
-        UserError: If a tag cannot be one.
+        UserError: If a tag cannot be one, or a study would have too many.
     """
-    words = valid_tags(tags)
+    given, former = valid_tags(tags), set(instead_of)
     with home.changing() as database:
         for name in names:
+            kept = [tag for tag in database.studies.get(name).tags if tag not in former]
+            words = valid_tags([*kept, *given])
             database.studies.set_tags(name, words, _action(actor, "tag", name, f"tags: {', '.join(words) or 'none'}"))
 
 
@@ -241,7 +243,7 @@ def _standing(database: Database, of: Snapshot) -> Standing:
     # The stored configuration may be of another version of sweeper: only what is shown is read.
     record, found = of.record, of.trials.values()
     spent = of.once("spent", lambda: _spent(of))
-    evaluation, search = record.config.get("evaluation", {}), record.config.get("search", {})
+    evaluation, search = record.config.get("evaluation") or {}, record.config.get("search") or {}
     state = state_of(Home.current(), record)
     n_trials = search.get("n_trials", len(found)) + extra_trials(database, record.name)
     return Standing(

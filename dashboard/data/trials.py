@@ -49,6 +49,7 @@ class Trial:
         place: Its place among the complete trials by a single value, 1 for the best; None where it is not complete.
         complete: How many trials are complete.
         best: Number of the best complete trial.
+        rival: The best other trial that was scored on the test split; None where none was.
         relations: (how it is related, number) of other trials: what it repeats, and which repeat it.
         versions: (adapter, version) that were registered from it.
     """
@@ -59,6 +60,7 @@ class Trial:
     place: int | None
     complete: int
     best: int | None
+    rival: int | None
     relations: tuple[tuple[str, int], ...]
     versions: tuple[tuple[str, int], ...]
 
@@ -97,6 +99,7 @@ def trial(study: str, number: int | None = None) -> Trial | None:
     with home.database() as database:
         of = snapshot(database, database.studies.get(study))
         versions = [(a.name, a.version, a.number) for a in database.adapters.all() if a.study == study]
+        scored = {evaluation.number for evaluation in database.evaluations.all(study)}
     ranked = _ranked(of)
     if number is None:
         number = next(iter(ranked or of.trials), None)
@@ -112,6 +115,7 @@ def trial(study: str, number: int | None = None) -> Trial | None:
         place=ranked.index(number) + 1 if number in ranked else None,
         complete=len(ranked),
         best=ranked[0] if ranked else None,
+        rival=next((other for other in ranked if other in scored and other != number), None),
         relations=tuple(_relations(record, of.trials.values())),
         versions=tuple((name, version) for name, version, of_trial in versions if of_trial == number),
     )

@@ -25,6 +25,7 @@ def explained() -> Iterator[None]:
     except home.SweeperError as error:
         st.error("This cannot be shown.")
         st.text(home.clean(error))
+        st.page_link("views/studies.py", label="All studies", icon=":material/science:", width="content")
 
 
 def chosen_study(names: list[str], *of_one: str) -> str | None:

@@ -142,15 +142,16 @@ def _actions(chosen: list[data.Standing]) -> None:
         if not user.may_edit:
             st.caption("Viewers cannot tag or archive.")
         with st.container(horizontal=True, vertical_alignment="bottom"):
+            common = [tag for tag in chosen[0].tags if all(tag in study.tags for study in chosen)]
             tags = st.text_input(
-                "Tags, separated by commas",
-                value=", ".join(chosen[0].tags),
+                "Tags, separated by commas" if len(chosen) == 1 else "Tags of all of them, separated by commas",
+                value=", ".join(common),
                 key=f"tags of {names}",
                 disabled=not user.may_edit,
                 width=320,
             )
             if st.button("Save tags", disabled=not user.may_edit, icon=":material/label:"):
-                data.tag(names, [tag for tag in tags.split(",") if tag.strip()], user.name)
+                data.tag(names, [tag for tag in tags.split(",") if tag.strip()], user.name, instead_of=common)
                 st.rerun()
             word, icon = ("Unarchive", ":material/unarchive:") if archived else ("Archive", ":material/archive:")
             if st.button(word, disabled=not user.may_edit, icon=icon):

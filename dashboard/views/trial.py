@@ -57,7 +57,7 @@ def _pick(found: data.Trial) -> None:
 
 def _links(found: data.Trial) -> None:
     mine = f"{found.study}:{found.number}"
-    other = f"{found.study}:{found.best}" if found.best not in (None, found.number) else f"{found.study}:base"
+    other = f"{found.study}:{'base' if found.rival is None else found.rival}"
     against = {"subjects": f"{other},{mine}", "reference": other}
     parts.link("Compare", "compare", against, icon=":material/compare_arrows:")
     clone = {"study": found.study, "clone": str(found.number)}

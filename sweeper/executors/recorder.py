@@ -46,6 +46,7 @@ class Recorder:
             confirms=candidate.confirms,
             restarts=candidate.restarts,
             clones=candidate.clones,
+            initial=candidate.initial,
         )
         context.asked.running.add(spec.number)
         context.listener.trial_started(candidate, spec, total)

@@ -111,6 +111,7 @@ class TrialRecord:
         confirms: Number of the trial that this one re-runs with a fresh seed; None for others.
         restarts: Number of the interrupted trial that this one takes up again; None for others.
         clones: Number of the trial whose configuration, changed by hand, this one runs; None for others.
+        initial: Number of the trial whose weights it began from; None for one that began afresh.
         parameters: The resolved hyperparameters, with the adapter or model that was chosen where there was a choice.
         base_model: Name of its base model; None for trials of before studies could have several.
         base_model_fingerprint: Hash of its base model's weights and config; None likewise.
@@ -122,6 +123,7 @@ class TrialRecord:
     confirms: int | None
     restarts: int | None
     clones: int | None
+    initial: int | None
     seed: int
     parameters: dict[str, Any]
     base_model: str | None

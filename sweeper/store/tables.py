@@ -118,6 +118,7 @@ class TrialRow(Base):
     confirms: Mapped[int | None]
     restarts: Mapped[int | None]
     clones: Mapped[int | None]
+    initial: Mapped[int | None]
     seed: Mapped[int]
     parameters: Mapped[dict[str, Any]] = mapped_column("parameters_json")
     outcome: Mapped[Outcome | None]

@@ -34,6 +34,7 @@ class Trials:
         confirms: int | None = None,
         restarts: int | None = None,
         clones: int | None = None,
+        initial: int | None = None,
     ) -> None:
         """Store that a trial begins.
 
@@ -46,6 +47,7 @@ class Trials:
             confirms: The trial that it re-runs with a fresh seed.
             restarts: The interrupted trial that it takes up again.
             clones: The trial whose configuration, changed by hand, it runs.
+            initial: The trial whose weights it begins from.
 
         Raises:
             StudyStateError: If the study does not exist, or has a trial of that number.
@@ -63,6 +65,7 @@ class Trials:
                     confirms=confirms,
                     restarts=restarts,
                     clones=clones,
+                    initial=initial,
                     total_steps=total_steps,
                     changed=change,
                     seed=spec.seed,

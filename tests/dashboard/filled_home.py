@@ -88,6 +88,7 @@ class Filler:
         scheduler: str = "linear",
         seed: int = 7,
         batch_size: int = 8,
+        initial: int | None = None,
     ) -> None:
         trl = {"optim": scheduler, "adam_beta2": 0.99}
         spec = TrialSpec(
@@ -106,7 +107,7 @@ class Filler:
             folder=self.home.folder / "trial",
         )
         kind = TrialKind.SAMPLED if confirms is None else TrialKind.CONFIRMATION
-        self.database.trials.start(spec, kind, confirms=confirms)
+        self.database.trials.start(spec, kind, confirms=confirms, initial=initial)
         last = 6 if outcome is Outcome.COMPLETE else 3
         worst = 3.0 if value is None else value
         points = [

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -13,6 +14,8 @@ from sweeper_dashboard.data import studies as data
 
 from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError, UserError
+from sweeper.paths import is_held
+from sweeper.store import OrderKind, OrderState
 
 
 def test_no_database_is_said_and_none_is_made(home):
@@ -168,6 +171,49 @@ def test_the_proof_is_the_registered_trials(fill):
     fill.whole()
     proof = data.studies()[0].proof
     assert (proof.trial, proof.score, proof.base, proof.difference) == (2, 0.9, 0.1, 0.9)
+
+
+def test_tags_of_several_studies_leave_the_others_of_each(fill):
+    for name, tags in (("one", ["keep", "old"]), ("two", ["old"])):
+        fill.study(name)
+        data.tag([name], tags, "ada")
+    data.tag(["one", "two"], ["new"], "ada", instead_of=["old"])
+    assert {study.name: study.tags for study in data.studies()} == {"one": ("keep", "new"), "two": ("new",)}
+
+
+def test_a_clone_that_began_from_weights_is_a_configuration_of_its_own(fill):
+    fill.study()
+    fill.trial(0, value=1.0)
+    fill.trial(1, value=0.2, initial=0)
+    leaders = data.study("itn").leaders
+    assert list(leaders["trial"]) == [1, 0] and list(leaders["seeds"]) == [1, 1]
+    assert list(leaders["begins with"]) == ["trial 0's weights", "afresh"]
+
+
+def test_those_who_look_do_not_take_each_other_for_the_runner(fill):
+    fill.study()
+    lock = fill.home.study("itn").lock
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.touch()
+    with lock.open() as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        assert not is_held(fill.home.study("itn"))
+    with fill.held():
+        assert is_held(fill.home.study("itn"))
+
+
+def test_a_study_whose_stored_parts_are_empty_is_shown(fill):
+    fill.study(config={"evaluation": None, "search": None})
+    fill.whole("sound")
+    assert {study.name for study in data.studies()} == {"itn", "sound"}
+
+
+def test_ordered_trials_count_in_the_total_and_in_the_time_left(fill):
+    fill.study()
+    fill.trial(0, value=1.0)
+    order = fill.database.orders.add("itn", OrderKind.ENQUEUE, actor="ada", message="", data={"parameters": {}})
+    fill.database.orders.answer("itn", order, OrderState.DONE, "runs next, as trial 1")
+    assert data.study("itn").standing.n_trials == 7
 
 
 def test_tags_and_archiving_are_stored_with_who_did_it(fill):

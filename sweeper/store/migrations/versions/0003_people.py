@@ -15,6 +15,7 @@ def upgrade() -> None:
     op.add_column("sweeper_studies", sa.Column("archived_at", sa.DateTime(), nullable=True))
     op.add_column("sweeper_studies", sa.Column("changes", sa.BigInteger(), server_default="0", nullable=False))
     op.add_column("sweeper_trials", sa.Column("clones", sa.BigInteger(), nullable=True))
+    op.add_column("sweeper_trials", sa.Column("initial", sa.BigInteger(), nullable=True))
     op.add_column("sweeper_trials", sa.Column("changed", sa.BigInteger(), server_default="0", nullable=False))
     op.create_index(op.f("ix_sweeper_trials_study_id_changed"), "sweeper_trials", ["study_id", "changed"])
     op.add_column("sweeper_metrics", sa.Column("seconds", sa.Float(), nullable=True))
@@ -95,6 +96,7 @@ def downgrade() -> None:
         ("examples", "statistics_json"),
         ("metrics", "seconds"),
         ("trials", "changed"),
+        ("trials", "initial"),
         ("trials", "clones"),
         ("studies", "changes"),
         ("studies", "archived_at"),
