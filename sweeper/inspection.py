@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from sweeper.config.study import StudyConfig
 from sweeper.config.technique import Technique
 from sweeper.data.duplicates import Duplicates, find_duplicates
 from sweeper.data.files import Row
@@ -17,7 +14,7 @@ from sweeper.data.splits import SPLITS, read_prepared
 from sweeper.data.tokenizer import ModelTokenizer
 from sweeper.errors import DataError, StudyStateError
 from sweeper.paths import Home, read_json
-from sweeper.store import Database
+from sweeper.store import Database, stored_config
 
 
 @dataclass(frozen=True)
@@ -66,10 +63,7 @@ def study_data(home: Home, database: Database, name: str) -> StudyData:
         DataError: If its prepared data are not in the home.
     """
     record, paths = database.studies.get(name), home.study(name)
-    try:
-        technique = StudyConfig.model_validate(record.config).technique
-    except ValidationError as error:
-        raise StudyStateError(f"study {name!r} was stored by another version of sweeper; run it again") from error
+    technique = stored_config(record).technique
     splits = {split: paths.data / f"{split}.jsonl" for split in SPLITS}
     missing = [str(path) for path in (paths.resolved, *splits.values()) if not path.is_file()]
     if missing:

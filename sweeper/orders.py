@@ -17,12 +17,12 @@ from sweeper.config.orders import (
     values_of,
     with_budget,
 )
+from sweeper.config.pipeline import name_to_resume
 from sweeper.config.space import Space
-from sweeper.config.study import StudyConfig
-from sweeper.config.trial import TrialSpec
+from sweeper.config.trial import Outcome, TrialSpec
 from sweeper.errors import StudyStateError
 from sweeper.paths import Home, TrialPaths, is_held
-from sweeper.store import Database, Order, OrderKind, OrderState, StudyRecord, StudyState
+from sweeper.store import Database, Order, OrderKind, OrderState, StudyRecord, StudyState, stored_config
 
 _GLANCE_S = 0.1
 
@@ -90,7 +90,7 @@ def give(
     runs = is_held(home.study(name))
     match kind:
         case OrderKind.PAUSE | OrderKind.STOP | OrderKind.RESUME:
-            _require_state(name, kind, state)
+            _require_state(home, name, kind, state)
             message = f"{kind.value} study {name}"
         case OrderKind.STOP_TRIAL:
             _require_open(database, name, number)
@@ -105,7 +105,7 @@ def give(
             weights = " from its weights" if asked["from_weights"] else ""
             message = f"clone trial {number} of study {name}{weights} with {_shown(asked['changes']) or 'no change'}"
         case OrderKind.BUDGET:
-            with_budget(StudyConfig.model_validate(study.config), asked)
+            with_budget(stored_config(study), asked)
             message = f"change the budget of study {name}: {_shown(asked)}"
     order = database.orders.add(name, kind, actor=actor, message=message, number=number, data=asked)
     return Given(order, message, runs, _when(kind, state, runs))
@@ -159,11 +159,12 @@ def _when(kind: OrderKind, state: StudyState, runs: bool) -> str:
     return "is obeyed after the step under way"
 
 
-def _require_state(name: str, kind: OrderKind, state: StudyState) -> None:
+def _require_state(home: Home, name: str, kind: OrderKind, state: StudyState) -> None:
+    advice = f"`sweeper resume {name_to_resume(home.study(name))}` goes on with it"
     if state not in (StudyState.RUNNING, StudyState.PAUSED):
-        raise StudyStateError(f"study {name!r} is {state}: no process runs it; `sweeper resume {name}` goes on with it")
+        raise StudyStateError(f"study {name!r} is {state}: no process runs it; {advice}")
     if kind is OrderKind.PAUSE and state is StudyState.PAUSED:
-        raise StudyStateError(f"study {name!r} is paused already; `sweeper resume {name}` goes on with it")
+        raise StudyStateError(f"study {name!r} is paused already; {advice}")
     if kind is OrderKind.RESUME and state is StudyState.RUNNING:
         raise StudyStateError(f"study {name!r} is running; `sweeper status` shows it")
 
@@ -171,8 +172,13 @@ def _require_state(name: str, kind: OrderKind, state: StudyState) -> None:
 def _require_open(database: Database, name: str, number: int | None) -> None:
     assert number is not None
     trial = database.trials.get(name, number)
+    if trial.outcome is Outcome.INTERRUPTED:
+        again = {other.restarts: other for other in database.trials.all(name)}
+        while trial.number in again:
+            trial = again[trial.number]
     if trial.outcome is not None and not trial.outcome.is_open:
-        raise StudyStateError(f"trial {number} of study {name!r} does not run: {trial.outcome}")
+        began = f", begun again as trial {trial.number}," if trial.number != number else ""
+        raise StudyStateError(f"trial {number} of study {name!r}{began} does not run: {trial.outcome}")
 
 
 def _require_cloneable(

@@ -19,7 +19,7 @@ from sweeper.paths import Home, read_json, write_json
 from sweeper.registry import AdapterVersion
 from sweeper.run import resume_study, run_study
 from sweeper.start import reference
-from sweeper.store import Database
+from sweeper.store import Database, read_config
 from sweeper.winner import Verdict
 
 Watch = Callable[[StudyConfig, int], AbstractContextManager[Listener]]
@@ -114,10 +114,8 @@ def remembered(name: str, home: Home) -> PipelineFile:
     """Return a pipeline as it was begun, options of the command line included."""
     kept = read_json(home.study(name).pipeline)
     path = Path(kept["path"])
-    stages = {
-        stage: StudyFile(StudyConfig.model_validate(kept["stages"][stage]), path, kept["text"], ("stages", stage))
-        for stage in STAGES
-    }
+    configs = {stage: read_config(stage_name(name, stage), kept["stages"][stage]) for stage in STAGES}
+    stages = {stage: StudyFile(config, path, kept["text"], ("stages", stage)) for stage, config in configs.items()}
     return PipelineFile(name, stages, path, kept["text"])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from sweeper.config.study import StudyConfig
 from sweeper.config.trial import TrialSpec
 from sweeper.errors import ExportError
 from sweeper.export.source import BaseModelSource, ExportSource, Score, SplitSource
@@ -10,7 +9,7 @@ from sweeper.export.writer import file_sha256
 from sweeper.models.catalogue import lookup
 from sweeper.paths import Home
 from sweeper.registry import AdapterVersion
-from sweeper.store import Database, StudyRecord, TrialRecord
+from sweeper.store import Database, StudyRecord, TrialRecord, stored_config
 
 
 def export_source(home: Home, database: Database, version: AdapterVersion) -> ExportSource:
@@ -103,6 +102,6 @@ def _scores(study: StudyRecord, trial: TrialRecord, database: Database) -> tuple
 
 def _search(study: StudyRecord, database: Database) -> str:
     """Say how it was found."""
-    search = StudyConfig.model_validate(study.config).search
+    search = stored_config(study).search
     trials = sum(trial.outcome is None or not trial.outcome.is_open for trial in database.trials.all(study.name))
     return f"best of {trials} trials (sampler {search.sampler.kind}, pruner {search.pruner.kind})"

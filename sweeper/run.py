@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
 from sweeper.config.loader import StudyFile
+from sweeper.config.pipeline import name_to_resume
 from sweeper.config.space import Space
 from sweeper.config.study import StudyConfig
 from sweeper.data.splits import PreparedData, write_splits
@@ -32,7 +33,7 @@ from sweeper.resolved import Resolved
 from sweeper.search.storage import open_storage
 from sweeper.search.study import Search
 from sweeper.start import pinned
-from sweeper.store import Database, StudyRecord, StudyState
+from sweeper.store import Database, StudyRecord, StudyState, stored_config
 from sweeper.support import require
 from sweeper.training.device import resolve_device
 from sweeper.winner import Verdict, find_winner
@@ -125,7 +126,7 @@ def _conduct(context: StudyContext, home: Home, *, force: bool, searched: bool =
             if not searched:
                 executor.run(context)
             if context.stop.is_set:
-                raise StudyInterrupted(f"stopped; `sweeper resume {name}` goes on")
+                raise StudyInterrupted(f"stopped; `sweeper resume {name_to_resume(context.paths)}` goes on")
             state, context.asked.changed = StudyState.FINISHED, False
             with suppress(MoreToTrain):
                 return find_winner(context, partial(executor.base, context), home, force=force)
@@ -185,7 +186,7 @@ def _begin(
 def _take_up(name: str, home: Home, database: Database, listener: Listener, stop: StopRequest) -> StudyContext:
     """Put a stored study together again, from the database and its folder."""
     record, paths = database.studies.get(name), home.study(name)
-    config = StudyConfig.model_validate(record.config)
+    config = stored_config(record)
     data = PreparedData(
         paths.data / "train.jsonl", paths.data / "validation.jsonl", paths.data / "test.jsonl", record.data_sha256
     )

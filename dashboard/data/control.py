@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import pandas as pd
@@ -15,14 +17,14 @@ from sweeper_dashboard.data.snapshots import snapshot
 
 from sweeper.cli.output import clean
 from sweeper.config.orders import budget_of, values_of
+from sweeper.config.pipeline import STAGES, name_to_resume, pipeline_of, stage_name
 from sweeper.config.search import duration_s
 from sweeper.config.space import Choice, Fixed, FloatRange, IntRange, Range, describe
-from sweeper.config.study import StudyConfig
 from sweeper.errors import StudyStateError, UserError
 from sweeper.orders import await_answer, described, give, require_weights, space_of_study, state_of
 from sweeper.paths import Home, is_held
 from sweeper.redact import redact
-from sweeper.store import Order, OrderKind, OrderState, StudyState, TrialRecord
+from sweeper.store import Order, OrderKind, OrderState, StudyState, TrialRecord, stored_config
 
 __all__ = ["OrderKind", "UserError"]
 
@@ -33,7 +35,10 @@ _TAIL = 40
 """Lines of a failed resume that are shown."""
 
 _started: dict[str, subprocess.Popen[bytes]] = {}
-"""Resumes that this process has started, by study."""
+"""Resumes that this process has started, by the name that is gone on with: of a stage that of the whole."""
+
+_starting = threading.Lock()
+"""Held while a resume is started, so that two clicks start one."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +84,9 @@ class Control:
         waiting: Orders without an answer.
         under_way: Trials that can be stopped.
         orders: What was asked, the latest first.
-        live: Whether a process holds it, or one was started here that will.
-        failed: The end of what a resume wrote that the dashboard started and that failed; None where none did.
+        live: Whether a process holds it or another stage of it, or one was started here that will.
+        failed: The end of what a resume wrote that the dashboard started and that failed; None where none did,
+            or something runs.
     """
 
     state: StudyState
@@ -112,17 +118,17 @@ def control(name: str) -> Control:
     state = state_of(Home.current(), study)
     alive = state in (StudyState.RUNNING, StudyState.PAUSED)
     open_trials = [trial for trial in trials if trial.outcome is None or trial.outcome.is_open]
-    runs, started = is_held(Home.current().study(name)), _started.get(name)
+    live = _is_live(name)
     return Control(
         state=state,
-        runs=runs,
-        live=runs or (started is not None and started.poll() is None),
+        runs=is_held(Home.current().study(name)),
+        live=live,
         done=len(trials) - len(open_trials),
         n_trials=study.config.get("search", {}).get("n_trials", len(trials)),
         waiting=sum(order.state is OrderState.WAITING for order in orders),
         under_way=tuple(_under_way(trial) for trial in open_trials if alive and _may_be_stopped(trial, trials)),
         orders=_orders(orders),
-        failed=_failed(name),
+        failed=None if live else _failed(name),
     )
 
 
@@ -206,7 +212,12 @@ def obstacle_to_weights(name: str, number: int, changes: Mapping[str, Any]) -> s
 def budget(name: str) -> dict[str, Any]:
     """Return what bounds a study: ``n_trials``, ``timeout`` (seconds), ``max_epochs_total``, and ``slots`` if any."""
     with home.database() as database:
-        return budget_of(StudyConfig.model_validate(database.studies.get(name).config))
+        return budget_of(stored_config(database.studies.get(name)))
+
+
+def duration(limit: float | None) -> str:
+    """Return a time limit as ``seconds`` reads it, to the last digit; empty for none."""
+    return "" if limit is None else f"{Decimal(repr(limit)).normalize():f}s"
 
 
 def seconds(text: str) -> float | None:
@@ -246,18 +257,31 @@ def order(
 def resume(name: str, *, actor: str) -> str:
     """Let a paused study go on, or start a process that goes on with one that nobody runs.
 
+    Of a study of several stages the whole is gone on with.
+
     Raises:
         UserError: If it is running.
     """
     current = Home.current()
     with home.changing() as database:
         state = state_of(current, database.studies.get(name))
-        if state in (StudyState.RUNNING, StudyState.PAUSED):
-            return order(name, OrderKind.RESUME, actor=actor)
-        database.events.add(name, "resume", f"started from the dashboard by {actor}")
+    if state in (StudyState.RUNNING, StudyState.PAUSED):
+        return order(name, OrderKind.RESUME, actor=actor)
+    whole = name_to_resume(current.study(name))
+    with _starting:
+        if _is_live(name):
+            return clean(f"A process goes on with {whole} already.")
+        with home.changing() as database:
+            database.events.add(name, "resume", f"started from the dashboard by {actor}")
+        _started[whole] = _start(current, whole)
+    return clean(f"A process goes on with {whole}; its first step takes a moment, while the base model is loaded.")
+
+
+def _start(current: Home, name: str) -> subprocess.Popen[bytes]:
     log = current.study(name).resume_log
+    log.unlink(missing_ok=True)  # one that another dashboard has started may still write to the old one
     with log.open("wb") as output:
-        _started[name] = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", "sweeper", "resume", name],
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -265,16 +289,26 @@ def resume(name: str, *, actor: str) -> str:
             env={**os.environ, "SWEEPER_HOME": str(current.folder)},
             start_new_session=True,  # it outlives the dashboard
         )
-    return clean(f"A process goes on with {name}; its first step takes a moment, while the base model is loaded.")
+
+
+def _is_live(name: str) -> bool:
+    """Tell whether a process runs a study or another stage of it, or was started here to do so and still lives."""
+    current = Home.current()
+    whole = pipeline_of(current.study(name))
+    stages = [name] if whole is None else [stage_name(whole, stage) for stage in STAGES]
+    started = _started.get(whole or name)
+    alive = started is not None and started.poll() is None
+    return alive or any(is_held(current.study(stage)) for stage in stages)
 
 
 def _failed(name: str) -> str | None:
     """Return the end of what a started resume wrote, if it failed."""
-    process = _started.get(name)
+    study = Home.current().study(name_to_resume(Home.current().study(name)))
+    process = _started.get(study.folder.name)
     if process is None or process.poll() in (None, 0, 130):  # 130: stopped by somebody
         return None
     try:
-        text = Home.current().study(name).resume_log.read_text(encoding="utf-8", errors="replace")
+        text = study.resume_log.read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = f"it ended with exit code {process.returncode}"
     return clean(redact("\n".join(text.splitlines()[-_TAIL:])))

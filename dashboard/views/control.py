@@ -22,6 +22,7 @@ COLUMNS = 3
 SAMPLED = "leave to the sampler"
 _PLAIN = re.compile(r"[A-Za-z0-9]+([_.-][A-Za-z0-9]+)*")
 _SAID = "control said"
+_EDITORS = "Only editors give orders."
 _FORMS = ("Run a configuration", "Clone a trial", "Budget and slots")
 
 
@@ -49,10 +50,17 @@ def page() -> None:
 def _give(ask: Callable[[], str]) -> None:
     """Give an order, keep what came of it, and show the page anew."""
     try:
+        _require_editor()
         st.session_state[_SAID] = (True, ask())
     except data.UserError as error:
         st.session_state[_SAID] = (False, home.clean(error))
     st.rerun(scope="app")
+
+
+def _require_editor() -> None:
+    """Refuse whoever may change nothing: a closed button sends nothing, but who knows what a browser sends."""
+    if not session.user().may_edit:
+        raise data.UserError(_EDITORS)
 
 
 def _said() -> None:
@@ -109,9 +117,10 @@ def _standing(name: str, was_alive: bool) -> None:
 
 def _buttons(name: str, found: data.Control) -> None:
     may = session.user().may_edit
-    reason = None if may else "Only editors give orders."
+    reason = None if may else _EDITORS
     row = st.container(horizontal=True)
     running = found.runs and not found.paused
+    closed = found.live and not found.paused
     if row.button(
         "Pause", icon=":material/pause:", disabled=not (may and running), help=reason, width=140, key="pause"
     ):
@@ -119,8 +128,8 @@ def _buttons(name: str, found: data.Control) -> None:
     if row.button(
         "Resume",
         icon=":material/play_arrow:",
-        disabled=not may or running,
-        help=reason or ("Starts a process that goes on with it." if not found.runs else None),
+        disabled=not may or closed,
+        help=reason or (None if found.live else "Starts a process that goes on with it."),
         width=140,
         key="resume",
     ):
@@ -131,6 +140,8 @@ def _buttons(name: str, found: data.Control) -> None:
         _confirm_stop(name)
     if found.runs:
         st.caption("The runner obeys after the step under way. Paused, it keeps its memory and its place.")
+    elif found.live:
+        st.caption("A process was started that goes on with it, or runs another stage of it.")
     else:
         st.caption("No process runs this study. Orders wait until it is resumed.")
 
@@ -151,7 +162,7 @@ def _under_way(name: str, found: data.Control) -> None:
                 icon=":material/close:",
                 key=f"stop {trial.number}",
                 disabled=not may,
-                help="The trial is pruned at its next step; the others go on." if may else "Only editors give orders.",
+                help="The trial is pruned at its next step; the others go on." if may else _EDITORS,
                 width="stretch",
             ):
                 _order(name, data.OrderKind.STOP_TRIAL, trial.number)
@@ -188,7 +199,8 @@ def _clone(name: str) -> None:
         return
     wanted = st.query_params.get("clone", "")
     place = numbers.index(int(wanted)) if wanted.isdecimal() and int(wanted) in numbers else 0
-    number = st.selectbox("Trial", numbers, index=place, key=f"clone of {name}", width=200)
+    key = f"clone of {name}"
+    number = st.selectbox("Trial", numbers, index=place, key=key, width=200, on_change=_to_address, args=(key,))
     before = data.values(name, number)
     after = _values(data.fields(name), before, f"clone {name} {number}")
     changes = {each: value for each, value in after.items() if before.get(each) != value}
@@ -202,6 +214,11 @@ def _clone(name: str) -> None:
     st.caption(changed if changes else "Nothing is changed: the same configuration runs again with another seed.")
     if _submit("Run the clone", f"clone {name} submit"):
         _order(name, data.OrderKind.CLONE, number, changes=changes, from_weights=weights and obstacle is None)
+
+
+def _to_address(key: str) -> None:
+    """Let the address name the trial that was picked."""
+    st.query_params["clone"] = str(st.session_state[key])
 
 
 def _values(fields: list[data.Field], before: dict[str, Any], key: str) -> dict[str, Any]:
@@ -267,8 +284,8 @@ def _budget(name: str) -> None:
     with st.form(f"budget {name}", border=False):
         columns = st.columns(4)
         trials = columns[0].number_input("Trials", min_value=1, max_value=1_000_000, value=before["n_trials"])
-        limit = before["timeout"]
-        time = columns[1].text_input("Time", value="" if limit is None else f"{limit:g}s", placeholder="no limit")
+        limit = data.duration(before["timeout"])
+        time = columns[1].text_input("Time", value=limit, placeholder="no limit")
         epochs = columns[2].number_input(
             "Epochs in all", min_value=0.0, value=before["max_epochs_total"], placeholder="no limit", format="%g"
         )
@@ -281,7 +298,8 @@ def _budget(name: str) -> None:
             return
 
     def ask() -> str:
-        after = {"n_trials": trials, "timeout": data.seconds(time), "max_epochs_total": epochs}
+        timeout = before["timeout"] if time == limit else data.seconds(time)
+        after = {"n_trials": trials, "timeout": timeout, "max_epochs_total": epochs}
         if "slots" in before:
             after["slots"] = slots or "auto"
         changes = {each: value for each, value in after.items() if value != before[each]}
@@ -294,7 +312,7 @@ def _budget(name: str) -> None:
 
 def _submit(label: str, key: str, *, ready: bool = True) -> bool:
     may = session.user().may_edit
-    words = "Only editors give orders." if not may else None if ready else "Give at least one value."
+    words = _EDITORS if not may else None if ready else "Give at least one value."
     return st.button(label, key=key, type="primary", disabled=not (may and ready), help=words)
 
 

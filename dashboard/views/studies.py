@@ -150,11 +150,11 @@ def _actions(chosen: list[data.Standing]) -> None:
                 disabled=not user.may_edit,
                 width=320,
             )
-            if st.button("Save tags", disabled=not user.may_edit, icon=":material/label:"):
+            if st.button("Save tags", disabled=not user.may_edit, icon=":material/label:") and user.may_edit:
                 data.tag(names, [tag for tag in tags.split(",") if tag.strip()], user.name, instead_of=common)
                 st.rerun()
             word, icon = ("Unarchive", ":material/unarchive:") if archived else ("Archive", ":material/archive:")
-            if st.button(word, disabled=not user.may_edit, icon=icon):
+            if st.button(word, disabled=not user.may_edit, icon=icon) and user.may_edit:
                 data.archive(names, archived=not archived, actor=user.name)
                 st.rerun()
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sweeper.cli.output import console, emit_json, safe, say, table
-from sweeper.config.pipeline import STAGES, stage_name
+from sweeper.config.pipeline import STAGES, name_to_resume, stage_name
 from sweeper.config.search import duration_s
 from sweeper.config.yaml_source import parse
 from sweeper.errors import StudyStateError, UserError
@@ -138,7 +138,7 @@ def _order(study: str, kind: OrderKind, *, number: int | None = None, data: Mapp
         given = give(home, database, name, kind, actor=current_actor(), number=number, data=data)
         say(f"order {given.id}: {safe(given.message)}")
         if not given.runs:
-            say(f"it {given.when}: `sweeper resume {safe(name)}` does it")
+            say(f"it {given.when}: `sweeper resume {safe(name_to_resume(home.study(name)))}` does it")
             return
         answered = await_answer(database, name, given.id, _PATIENCE_S)
     if answered.state is OrderState.REFUSED:

@@ -79,7 +79,7 @@ def resume(
     if resume_if_paused(name):
         return
     from sweeper.paths import Home
-    from sweeper.store import Database
+    from sweeper.store import Database, stored_config
 
     home = Home.current()
     if home.study(name).pipeline.is_file():
@@ -89,7 +89,7 @@ def resume(
         _in_stages(last, as_json, lambda watch, stop: resume_pipeline(name, watch=watch, stop=stop, force=force))
         return
     with Database.open(home.database, create=False) as database:
-        config = StudyConfig.model_validate(database.studies.get(name).config)
+        config = stored_config(database.studies.get(name))
         done = sum(t.outcome is not None and not t.outcome.is_open for t in database.trials.all(name))
     from sweeper.run import resume_study
 

@@ -11,12 +11,11 @@ import typer
 from sweeper.cli.front import front_table, goal_json, goal_of, pareto_front
 from sweeper.cli.output import console, emit_json, safe, say, table
 from sweeper.config.pipeline import STAGES, stage_name
-from sweeper.config.study import StudyConfig
 from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError
 from sweeper.orders import extra_trials, state_of
 from sweeper.paths import Home, is_held
-from sweeper.store import Database, Evaluation, StudyRecord, TrialRecord
+from sweeper.store import Database, Evaluation, StudyRecord, TrialRecord, stored_config
 
 _Study = Annotated[str | None, typer.Argument(help="Name of the study; the latest if left out.", show_default=False)]
 _Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
@@ -66,7 +65,7 @@ def trials(name: _Study = None, as_json: _Json = False) -> None:
     if as_json:
         emit_json(found)
         return
-    metric = StudyConfig.model_validate(study.config).evaluation.metric
+    metric = stored_config(study).evaluation.metric
     varied = _varied(found)
     columns = ("trial>", "kind", "outcome", f"{metric}>", "step>", "seconds>", *varied, "reason")
     console().print(table(columns, (_trial_row(trial, varied, alive) for trial in found)))
@@ -87,7 +86,7 @@ def best(name: _Study = None, as_json: _Json = False) -> None:
         )
     decided = versions[-1].number if versions else verdicts[-1] if verdicts else None
     winner = ranked[0] if decided is None else found[decided]
-    config = StudyConfig.model_validate(study.config).evaluation
+    config = stored_config(study).evaluation
     front = pareto_front(config, ranked, evaluations)
     goal = goal_of(config, winner, front, evaluations)
     if as_json:
@@ -109,7 +108,7 @@ def best(name: _Study = None, as_json: _Json = False) -> None:
 
 
 def _show_winner(study: StudyRecord, winner: TrialRecord, ranked: list[TrialRecord], versions: list[Any]) -> None:
-    metric = StudyConfig.model_validate(study.config).evaluation.metric
+    metric = stored_config(study).evaluation.metric
     version = f", registered as {versions[-1].name} v{versions[-1].version}" if versions else ", not registered"
     say(f"[bold]study {safe(study.name)}: trial {winner.number}{safe(version)}[/]")
     place = next((i for i, trial in enumerate(ranked, start=1) if trial.number == winner.number), None)
@@ -141,7 +140,7 @@ def _score_rows(evaluations: tuple[Evaluation, ...]) -> Iterator[tuple[str, ...]
 
 
 def _summary(database: Database, study: StudyRecord) -> dict[str, Any]:
-    config, found = StudyConfig.model_validate(study.config), database.trials.all(study.name)
+    config, found = stored_config(study), database.trials.all(study.name)
     outcomes = [trial.outcome for trial in found]
     ranked = _ranked(study, list(found))
     return {
@@ -164,7 +163,7 @@ def _summary(database: Database, study: StudyRecord) -> dict[str, Any]:
 
 def _ranked(study: StudyRecord, found: list[TrialRecord]) -> list[TrialRecord]:
     """Return the complete trials, best single value first."""
-    sign = 1 if StudyConfig.model_validate(study.config).evaluation.direction == "minimize" else -1
+    sign = 1 if stored_config(study).evaluation.direction == "minimize" else -1
     complete = [trial for trial in found if trial.value is not None]
     return sorted(complete, key=lambda trial: sign * (trial.value or 0.0))
 

@@ -17,6 +17,9 @@ from sweeper.errors import UserError
 BUDGET = ("n_trials", "timeout", "max_epochs_total", "slots")
 """What an order may change of a study: the parts of ``search`` and ``executor`` that bound it."""
 
+_WORDS = {"slots": "must be a number of at least 1, or auto; 256 is the most"}
+"""What is said of a value that may be of several kinds, where Pydantic would tell of the last that it tried."""
+
 _SHAPE = ("lora_rank", "lora_alpha", "target_modules")
 """The hyperparameters on which it depends whether saved weights fit an adapter, and mean the same in it."""
 
@@ -62,7 +65,7 @@ def with_budget(config: StudyConfig, changes: Mapping[str, Any]) -> StudyConfig:
     try:
         return StudyConfig.model_validate(data)
     except ValidationError as error:
-        faults = {str(_field(each["loc"])): each["msg"] for each in error.errors()}
+        faults = {name: _WORDS.get(name, each["msg"]) for each in error.errors() for name in [str(_field(each["loc"]))]}
         raise UserError("; ".join(f"{name}: {message}" for name, message in faults.items())) from error
 
 

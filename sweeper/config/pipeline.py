@@ -15,6 +15,7 @@ from sweeper.config.base import kind_of
 from sweeper.config.study import StudyConfig, valid_name
 from sweeper.config.yaml_source import Path_, YamlSource
 from sweeper.errors import Fault
+from sweeper.paths import StudyPaths
 
 KIND = "rlhf"
 
@@ -82,6 +83,24 @@ def stage_source(source: YamlSource, stage: str) -> YamlSource:
 def stage_name(name: Any, stage: str) -> str:
     """Return the name of a stage's study, which is also that of its adapter."""
     return f"{name}-{stage}"
+
+
+def pipeline_of(study: StudyPaths) -> str | None:
+    """Return the name of the study of several stages that a stored study is a stage of; None where it is none."""
+    name = study.folder.name
+    for stage in STAGES:
+        whole = name.removesuffix(stage_name("", stage))
+        if whole and stage_name(whole, stage) == name and StudyPaths(study.folder.with_name(whole)).pipeline.is_file():
+            return whole
+    return None
+
+
+def name_to_resume(study: StudyPaths) -> str:
+    """Return the name under which a stored study is gone on with: of a stage that of the whole.
+
+    Were a stage gone on with by itself, those after it would never begin.
+    """
+    return pipeline_of(study) or study.folder.name
 
 
 def _shared_faults(source: YamlSource) -> Iterator[Fault]:

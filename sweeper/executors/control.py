@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from sweeper.config.orders import budget_of, cloned, differing, require_in_space, with_budget
+from sweeper.config.pipeline import name_to_resume
 from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError, UserError
 from sweeper.executors.base import StudyContext
@@ -67,8 +68,9 @@ def _take_orders(context: StudyContext) -> None:
 def _stand_still(context: StudyContext) -> None:
     """Take no step until the study is to go on or to stop; Ctrl-C is heard too."""
     asked, name, begun = context.asked, context.config.name, time.monotonic()
+    whole = name_to_resume(context.paths)
     context.database.studies.set_state(name, StudyState.PAUSED)
-    context.listener.note(f"paused: `sweeper resume {name}` goes on, `sweeper stop {name}` or Ctrl-C stops")
+    context.listener.note(f"paused: `sweeper resume {whole}` goes on, `sweeper stop {whole}` or Ctrl-C stops")
     while asked.paused and not context.stop.is_set:
         time.sleep(_GLANCE_S)
         _take_orders(context)
@@ -98,12 +100,17 @@ def _stop(context: StudyContext, order: Order) -> None:
 
 
 def _stop_trial(context: StudyContext, order: Order) -> None:
-    """End a trial: one that waits at once, one that runs when it reports next, which is when the order is answered."""
-    number = order.number
-    assert number is not None
+    """End a trial: one that waits at once, one that runs when it reports next, which is when the order is answered.
+
+    Of a trial that was begun again under another number, that one is meant.
+    """
+    assert order.number is not None
+    number = context.search.begun_again_as(order.number)
     if number in context.asked.running:
         context.asked.ending.setdefault(number, order)
         return
+    if context.search.is_queued(number):
+        return  # it is ended when it has begun
     trial = context.database.trials.get(context.config.name, number)
     paths = context.paths.trial(number)
     if number in context.search.interrupted() and paths.is_frozen:
@@ -111,8 +118,8 @@ def _stop_trial(context: StudyContext, order: Order) -> None:
             return  # its process died as it froze the trial: it is ended when it has been taken up
         prune_paused(context, number, BY_HAND)
     elif (trial.outcome, trial.reason) != (Outcome.PRUNED, BY_HAND):
-        again = ", and begins again under another number" if trial.outcome is Outcome.INTERRUPTED else ""
-        raise StudyStateError(f"trial {number} does not run: {trial.outcome}{again}")
+        again = f", begun again as trial {number}," if number != order.number else ""
+        raise StudyStateError(f"trial {order.number}{again} does not run: {trial.outcome}")
     context.answer(order, OrderState.DONE, BY_HAND)
 
 

@@ -322,6 +322,21 @@ class Search:
         return [trial.number for trial in running if trial.number not in self._live]
 
     @storage_faults()
+    def begun_again_as(self, number: int) -> int:
+        """Return the number under which a trial was queued again after its process had ended; its own if it was not."""
+        trials = self.study.get_trials(deepcopy=False)
+        again = {trial.user_attrs.get(attribute.RESTARTS): trial.number for trial in trials}
+        while number in again:
+            number = again[number]
+        return number
+
+    @storage_faults()
+    def is_queued(self, number: int) -> bool:
+        """Tell whether a trial waits to begin."""
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return any(trial.number == number for trial in waiting)
+
+    @storage_faults()
     def take_up(self, number: int) -> Candidate:
         """Take over an interrupted or paused trial, to go on with it or to tell its result, and return what it runs.
 

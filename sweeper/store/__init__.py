@@ -1,6 +1,7 @@
 """The store: sweeper's memory in one SQLite file, beside Optuna's tables. The only folder that knows SQL."""
 
 from sweeper.redact import redact
+from sweeper.store.configs import read_config, stored_config
 from sweeper.store.connection import tune_sqlite
 from sweeper.store.database import Database
 from sweeper.store.feedback import FeedbackCounts
@@ -46,6 +47,8 @@ __all__ = [
     "TrialRecord",
     "creation_lock",
     "did_you_mean",
+    "read_config",
     "redact",
+    "stored_config",
     "tune_sqlite",
 ]
