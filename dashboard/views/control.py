@@ -134,9 +134,9 @@ def _buttons(name: str, found: data.Control) -> None:
         key="resume",
     ):
         _give(lambda: data.resume(name, actor=session.user().name))
-    if row.button(
-        "Stop", icon=":material/stop:", disabled=not (may and found.runs), help=reason, width=140, key="stop"
-    ):
+    may_stop = may and found.runs
+    asked = row.button("Stop", icon=":material/stop:", disabled=not may_stop, help=reason, width=140, key="stop")
+    if asked and may:
         _confirm_stop(name)
     if found.runs:
         st.caption("The runner obeys after the step under way. Paused, it keeps its memory and its place.")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from sweeper.config.loader import PipelineFile, load_study
+from sweeper.config.pipeline import name_to_resume, pipeline_of
 from sweeper.errors import StudyFileError
+from sweeper.paths import Home, write_json
 
 GOOD = """\
 name: helpful
@@ -110,3 +112,23 @@ def test_a_shared_fault_is_told_once(load):
     with pytest.raises(StudyFileError) as caught:
         load(GOOD.replace("kind: lora", "kind: lroa"))
     assert len(caught.value.faults) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "whole"),
+    [
+        ("p-sft", "p"),
+        ("p-policy", "p"),
+        ("p", None),
+        ("p-sft-sft", None),  # of a study p-sft, which has no stages
+        ("p-other", None),
+        ("q-sft", None),
+        ("-sft", None),
+    ],
+)
+def test_a_stage_is_known_by_the_folder_of_its_whole(tmp_path, name, whole):
+    home = Home(tmp_path)
+    write_json(home.study("p").pipeline, {})
+    home.study("q").folder.mkdir()
+    assert pipeline_of(home.study(name)) == whole
+    assert name_to_resume(home.study(name)) == (whole or name)

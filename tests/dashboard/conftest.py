@@ -3,11 +3,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import browser as chrome
 import pytest
 from filled_home import APP, Filler
 from playwright.sync_api import Browser, Page, sync_playwright
+from streamlit.delta_generator import DeltaGenerator
 from streamlit.testing.v1 import AppTest
 
 from sweeper.paths import Home
@@ -44,6 +46,17 @@ def show(home: Home) -> Callable[..., AppTest]:
         return app
 
     return run
+
+
+@pytest.fixture
+def closed_buttons_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every click arrive, as a browser may send it that was told that the button is closed."""
+    button = DeltaGenerator._button
+
+    def opened(*args: Any, **options: Any) -> bool:
+        return button(*args, **{**options, "disabled": False})
+
+    monkeypatch.setattr(DeltaGenerator, "_button", opened)
 
 
 @pytest.fixture(scope="module")

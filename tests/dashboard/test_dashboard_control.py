@@ -10,8 +10,12 @@ from filelock import FileLock
 from filled_home import HOSTILE
 from sweeper_dashboard import session
 from sweeper_dashboard.data import control as data
+from typer.testing import CliRunner
 
+from sweeper.cli.main import app as cli
 from sweeper.config.trial import Outcome
+from sweeper.errors import StudyStateError
+from sweeper.paths import write_json
 from sweeper.run import run_study
 from sweeper.store import OrderKind, OrderState, StudyState
 
@@ -37,8 +41,9 @@ def steer(fill, monkeypatch):
                 fill.database.studies, "create", lambda *name, **more: create(*name, **{**more, "space": shaped})
             )
             fill.study(**study)
-        fill.trial(0, value=1.5, learning_rate=2e-3)
-        fill.trial(1, None)
+        name = study.get("name", "itn")
+        fill.trial(0, value=1.5, learning_rate=2e-3, study=name)
+        fill.trial(1, None, study=name)
         if alive:
             paths = fill.home.study("itn")
             paths.folder.mkdir(parents=True)
@@ -147,6 +152,137 @@ def test_the_budget_sends_what_changed_and_refuses_in_words(show, steer):
     button(app, "Change the budget").click().run()
     assert "must be a duration" in texts(app)
     assert len(database.orders.all("itn")) == 1
+
+
+@pytest.mark.parametrize(("limit", "shown"), [(1_209_600, "1209600s"), (12345.678, "12345.678s"), (None, "")])
+def test_a_time_limit_is_shown_exactly_and_not_asked_for_again(show, steer, fill, limit, shown):
+    database = steer()
+    config = database.studies.get("itn").config
+    database.studies.set_config("itn", {**config, "search": {**config["search"], "timeout": limit}})
+    app = show("control", study="itn")
+    assert app.text_input[0].value == shown
+    button(app, "Change the budget").click().run()
+    assert "Nothing was changed" in texts(app)
+    next(each for each in app.number_input if each.label == "Trials").set_value(9)
+    button(app, "Change the budget").click().run()
+    assert [order.data for order in database.orders.all("itn")] == [{"n_trials": 9}]
+
+
+def test_the_address_names_the_trial_that_is_picked_to_clone(show, steer):
+    steer()
+    app = show("control", study="itn")
+    assert "clone" not in app.query_params
+    app.selectbox(key="clone of itn").set_value(0).run()
+    assert "".join(app.query_params["clone"]) == "0"
+    assert app.selectbox(key="clone of itn").value == 0
+    app.selectbox(key="clone of itn").set_value(1).run()
+    assert ("".join(app.query_params["clone"]), app.selectbox(key="clone of itn").value) == ("1", 1)
+
+
+def test_a_study_of_another_version_is_said_to_be_one(show, steer):
+    database = steer()
+    config = database.studies.get("itn").config
+    database.studies.set_config("itn", {**config, "search": {**config["search"], "moon": "full"}})
+    app = show("control", study="itn")
+    assert "was stored by another version of sweeper" in texts(app)
+    for arguments in (("budget", "itn", "--trials", "3"), ("resume", "itn"), ("status",), ("trials", "itn")):
+        refused = CliRunner().invoke(cli, arguments)
+        assert isinstance(refused.exception, StudyStateError) or refused.exit_code == 2, arguments
+        assert "was stored by another version" in f"{refused.exception} {refused.stderr}"
+
+
+def test_a_stage_goes_on_as_the_whole_study(show, steer, fill, monkeypatch):
+    steer(name="p-sft")
+    write_json(fill.home.study("p").pipeline, {})
+    begun = []
+    monkeypatch.setattr(data, "_start", lambda home, name: begun.append(name) or Living())
+    app = show("control", study="p-sft")
+    button(app, "resume").click().run()
+    assert begun == ["p"] and "A process goes on with p;" in texts(app)
+    assert button(app, "resume").disabled
+    said = CliRunner().invoke(cli, ["enqueue", "p-sft", "learning_rate=2e-3"])
+    assert "`sweeper resume p` does it" in said.stdout, said.output
+    with pytest.raises(StudyStateError, match="`sweeper resume p` goes on"):
+        data.order("p-sft", OrderKind.PAUSE, actor="ada")
+    data._started.pop("p").end(0)
+    assert not data.control("p-sft").live
+    with fill.held("p-reward"):
+        assert data.control("p-sft").live and not data.control("p-sft").runs
+
+
+class Living:
+    """A process that lives until it is ended."""
+
+    returncode = None
+
+    def poll(self):
+        return self.returncode
+
+    def end(self, code):
+        self.returncode = code
+
+
+def test_one_resume_lives_at_a_time(show, steer, fill, monkeypatch):
+    steer().studies.set_state("itn", StudyState.INTERRUPTED)
+    fill.home.study("itn").folder.mkdir(parents=True)
+    begun = []
+    monkeypatch.setattr(data, "_start", lambda home, name: begun.append(Living()) or begun[-1])
+    data.resume("itn", actor="ada")
+    assert "already" in data.resume("itn", actor="ada") and len(begun) == 1
+    assert button(show("control", study="itn"), "resume").disabled
+    fill.home.study("itn").resume_log.write_text("it broke")
+    begun[0].end(1)
+    app = show("control", study="itn")
+    assert not button(app, "resume").disabled and app.code[0].value == "it broke"
+    with fill.held():
+        assert data.control("itn").failed is None
+        assert "already" in data.resume("itn", actor="ada") and len(begun) == 1
+        assert button(show("control", study="itn"), "resume").disabled
+    data.resume("itn", actor="ada")
+    assert len(begun) == 2
+    del data._started["itn"]
+
+
+def test_a_resume_takes_no_log_from_under_another(fill):
+    study = fill.home.study("itn")
+    study.folder.mkdir(parents=True)
+    with study.resume_log.open("w") as other:
+        other.write("x" * 1000)
+        other.flush()
+        process = data._start(fill.home, "itn")
+        other.write("of another process")
+    assert process.wait(60) == 2
+    assert "another process" not in study.resume_log.read_text() and "no study" in study.resume_log.read_text()
+
+
+@pytest.mark.parametrize("key", ["pause", "stop 1", "clone itn submit", "Change the budget"])
+def test_the_role_is_looked_at_when_a_click_arrives(show, steer, monkeypatch, closed_buttons_work, key):
+    database = steer(alive=True)
+    monkeypatch.setattr(session, "user", lambda: session.User("eve", "viewer"))
+    app = show("control", study="itn")
+    if key == "Change the budget":
+        next(each for each in app.number_input if each.label == "Trials").set_value(9)
+    button(app, key).click().run()
+    assert "Only editors give orders" in texts(app)
+    assert database.orders.all("itn") == ()
+
+
+def test_a_viewer_is_not_asked_whether_to_stop(show, steer, monkeypatch, closed_buttons_work):
+    steer(alive=True)
+    monkeypatch.setattr(session, "user", lambda: session.User("eve", "viewer"))
+    app = show("control", study="itn")
+    button(app, "stop").click().run()
+    assert "Stop it" not in [each.label for each in app.button]
+
+
+def test_a_viewer_starts_no_process(show, steer, monkeypatch, closed_buttons_work):
+    database = steer()
+    monkeypatch.setattr(data, "_start", lambda *_: pytest.fail("it was started"))
+    monkeypatch.setattr(session, "user", lambda: session.User("eve", "viewer"))
+    app = show("control", study="itn")
+    button(app, "resume").click().run()
+    assert "Only editors give orders" in texts(app)
+    assert database.events.all("itn") == ()
 
 
 def test_viewers_see_all_and_give_no_order(show, steer, monkeypatch):

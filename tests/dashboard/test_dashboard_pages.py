@@ -110,6 +110,18 @@ def test_a_viewer_can_change_nothing(show, fill, monkeypatch):
     assert {button.label: button.disabled for button in app.button} == {"Save tags": True, "Archive": True}
 
 
+@pytest.mark.parametrize("label", ["Save tags", "Archive"])
+def test_the_role_is_looked_at_when_a_click_arrives(show, fill, monkeypatch, closed_buttons_work, label):
+    monkeypatch.setattr(session, "user", lambda: session.User("guest", "viewer"))
+    fill.whole()
+    app = show()
+    app.session_state["studies"] = {"selection": {"rows": [0], "columns": [], "cells": []}}
+    app.run()
+    _press(app, label)
+    assert [(study.tags, study.archived) for study in data.studies()] == [((), False)]
+    assert fill.database.actions.all() == ()
+
+
 def test_a_study_shows_budget_and_leaderboard(show, fill):
     fill.whole()
     app = show("study", study="itn")

@@ -73,6 +73,27 @@ def test_a_stopped_trial_is_pruned_at_its_next_step_and_the_others_go_on(study_f
 
 
 @pytest.mark.parametrize("executor", KINDS, ids=lambda each: each["kind"])
+def test_a_stopped_trial_whose_process_is_killed_is_stopped_under_its_new_number(study_file, executor, stored):
+    class Dying(Asking):
+        def trial_reported(self, number, step, metrics):
+            if (number, step) == self.at:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(study_file(search={**PLAIN, "n_trials": 2}, executor=executor), Dying((0, 2), None))
+    ask(OrderKind.STOP_TRIAL, 0)
+    resume_study("tiny", force=True)
+    trials = stored.trials.all("tiny")
+    (again,) = [trial for trial in trials if trial.restarts == 0]
+    assert trials[0].outcome is Outcome.INTERRUPTED
+    assert (again.outcome, again.reason) == (Outcome.PRUNED, BY_HAND)
+    assert answers(stored) == [(OrderState.DONE, BY_HAND)]
+    assert [trial.outcome for trial in trials].count(Outcome.COMPLETE) == 1
+    with pytest.raises(StudyStateError, match=f"begun again as trial {again.number}, does not run: pruned"):
+        ask(OrderKind.STOP_TRIAL, 0)
+
+
+@pytest.mark.parametrize("executor", KINDS, ids=lambda each: each["kind"])
 def test_a_stop_is_as_ctrl_c(study_file, executor, stored):
     asking = Asking((0, 2), OrderKind.STOP)
     with pytest.raises(StudyInterrupted):
@@ -172,7 +193,7 @@ def control_continue():
         (OrderKind.PAUSE, None, {}, "is finished: no process runs it"),
         (OrderKind.BUDGET, None, {"n_trials": 0}, "n_trials: Input should be greater than or equal to 1"),
         (OrderKind.BUDGET, None, {"timeout": -1}, "timeout"),
-        (OrderKind.BUDGET, None, {"slots": 0}, "slots"),
+        (OrderKind.BUDGET, None, {"slots": 0}, "slots: must be a number of at least 1, or auto"),
         (OrderKind.BUDGET, None, {"colour": 1}, "a budget has n_trials"),
     ],
 )

@@ -7,6 +7,7 @@ import pytest
 from sweeper.config.trial import Outcome, TrialSpec
 from sweeper.evaluation import scorer
 from sweeper.executors import bases, inline, micro_batches
+from sweeper.executors.base import Asked
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.recorder import read_result
 
@@ -47,7 +48,7 @@ def test_no_trial_starts_after_the_timeout(begin, monkeypatch):
 
     train_trial = inline.train_trial
     monkeypatch.setattr(inline, "train_trial", an_hour_later)
-    monkeypatch.setattr(inline.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(Asked, "clock", lambda asked: clock[0])
     InlineExecutor().run(context)
     assert outcomes(context) == [Outcome.COMPLETE] * 2
 

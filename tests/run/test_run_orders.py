@@ -77,7 +77,9 @@ def start():
 
 
 def sweeper(*arguments):
-    return subprocess.run([sys.executable, "-m", "sweeper", *arguments], capture_output=True, text=True, timeout=120)
+    wide = {**os.environ, "COLUMNS": "300"}  # so that no cell of a table is folded
+    command = [sys.executable, "-m", "sweeper", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=wide)
 
 
 @pytest.mark.parametrize("kind", ["packed", "inline"])
@@ -155,7 +157,7 @@ def test_the_command_line_enqueues_clones_and_shows_what_became_of_it(study_file
         (("clone", "tiny", "0", "colour=1"), "colour is not in the space"),
         (("stop", "tiny", "--trial", "55"), "no trial 55"),
         (("budget", "tiny"), "name what to change"),
-        (("budget", "tiny", "--slots", "0"), "slots: "),
+        (("budget", "tiny", "--slots", "0"), "slots: must be a number of at least 1, or auto"),
         (("budget", "tiny", "--slots", "many"), "whole number or auto"),
         (("budget", "tiny", "--timeout", "soon"), "must be a duration"),
         (("budget", "tiny", "--epochs", "-3"), "max_epochs_total: "),
