@@ -140,7 +140,7 @@ def require_weights(trial: TrialPaths, changes: Mapping[str, Any]) -> None:
         StudyStateError: If it cannot.
     """
     weights = trial.adapter / "adapter_model.safetensors"
-    number = int(trial.folder.name)
+    number = trial.number
     if not trial.spec.is_file():
         raise StudyStateError(f"trial {number} has no specification in {trial.folder}, so its weights are unknown")
     spec = TrialSpec.model_validate_json(trial.spec.read_text(encoding="utf-8"))

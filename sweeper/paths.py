@@ -20,6 +20,11 @@ class TrialPaths:
     folder: Path
 
     @property
+    def number(self) -> int:
+        """The trial's number in its study."""
+        return int(self.folder.name)
+
+    @property
     def spec(self) -> Path:
         """What the trial was asked to do (``TrialSpec`` as JSON)."""
         return self.folder / "spec.json"

@@ -45,6 +45,7 @@ def study_file_of(home: Home, database: Database, study: str, number: int) -> st
         rows=rows,
         model_folder=spec.model_folder if _is_relative(spec.model.name, spec.model_folder) else None,
         functions_in=sources.study_folder if sources else None,
+        initial=spec.initial_trial,
     )
 
 

@@ -71,7 +71,7 @@ def pinned(config: StudyConfig, home: Home) -> StudyConfig:
 def _parsed(name: str) -> tuple[str, int | str | None]:
     match = _REFERENCE.fullmatch(name)
     if match is None:
-        raise ModelError(f"model {name!r} must be {STARTED_FROM}NAME, {STARTED_FROM}NAME@VERSION or @ALIAS")
+        raise ModelError(f"model {name!r} must be {STARTED_FROM}NAME, or that with @VERSION, @STAGE or @ALIAS")
     return match["name"], int(match["version"]) if match["version"] else match["alias"]
 
 

@@ -40,6 +40,7 @@ class Adapter:
         base_model: What it stands on.
         parent: The version that it was made to replace.
         built_on: The adapters that it needed, nearest first.
+        initial_trial: The trial of its study whose weights it began from; None where it began at the base.
         moves: The stages that it may move to, production included.
         origin: Where it came from, a row a fact.
         hyperparameters: What it was trained with.
@@ -65,6 +66,7 @@ class Adapter:
     base_model: str
     parent: int | None
     built_on: tuple[str, ...]
+    initial_trial: int | None
     moves: tuple[str, ...]
     origin: pd.DataFrame
     hyperparameters: pd.DataFrame
@@ -148,6 +150,7 @@ def _adapter(version: AdapterVersion, built_on: tuple[str, ...]) -> Adapter:
         base_model=home.clean(lineage.base_model),
         parent=lineage.parent,
         built_on=built_on,
+        initial_trial=lineage.initial_trial,
         moves=tuple(stage.value for stage in MOVES[version.stage] if stage is not Stage.DELETED),
         origin=_origin(version),
         hyperparameters=_facts(tried),
@@ -159,6 +162,7 @@ def _adapter(version: AdapterVersion, built_on: tuple[str, ...]) -> Adapter:
 def _origin(version: AdapterVersion) -> pd.DataFrame:
     lineage = version.lineage
     facts = {"study": lineage.study, "trial": lineage.trial}
+    facts |= {"began from the weights of trial": lineage.initial_trial}
     facts |= {name.replace("_", " "): getattr(lineage, name) for name in _LINEAGE}
     facts |= {f"data: {split}": digest for split, digest in lineage.data_sha256.items()}
     facts |= {f"seed of the {of}": seed for of, seed in lineage.seeds.items()}

@@ -13,6 +13,7 @@ from sweeper_dashboard.data import frames, home
 from sweeper.paths import Home
 from sweeper.registry import Registry, Stage
 from sweeper.registry import changes as between
+from sweeper.registry.rollback import was_forced
 from sweeper.store import Action, Database
 
 
@@ -93,7 +94,13 @@ def move(name: str, version: int, stage: str, actor: str, *, force: bool = False
 def roll_back(name: str, actor: str, reason: str = "") -> str:
     """Bring back the version that was in production before, and say so."""
     with _registry() as (_, registry):
-        return home.clean(f"{registry.roll_back(name, actor=actor, reason=reason)} is back in production")
+        found = registry.roll_back(name, actor=actor, reason=reason)
+        against = (
+            ", though it had been forced in against the gate"
+            if was_forced(registry.history(name), found.version)
+            else ""
+        )
+    return home.clean(f"{found} is back in production{against}")
 
 
 def describe(name: str, version: int, actor: str, *, tags: str, note: str) -> str:

@@ -9,21 +9,23 @@ from sweeper_dashboard.data.changes import record
 
 from sweeper.paths import Home
 from sweeper.registry import Judgement, Registry
-from sweeper.registry.rollback import before
+from sweeper.registry.rollback import before, was_forced
 
 
 def judgement(name: str, version: int) -> Judgement:
     """Return what the gate says of a version now; computed again only where a study or a stage changed since."""
     with home.database() as database:
         registry = Registry(Home.current(), database)
-        candidate, production = registry.get(name, version), registry.production(name)
-        studies = {of.lineage.study for of in (candidate, production) if of is not None}
+        candidate = registry.get(name, version)
+        opponent = registry.opponent(candidate)
+        studies = {of.lineage.study for of in (candidate, opponent) if of is not None}
         changes = tuple(database.studies.get(study).changes for study in sorted(studies))
-        return _judged(str(database.path), name, version, None if production is None else production.version, changes)
+        against = None if opponent is None else (opponent.version, opponent.stage.value)
+        return _judged(str(database.path), name, version, against, changes)
 
 
 @lru_cache(maxsize=256)
-def _judged(path: str, name: str, version: int, production: int | None, changes: tuple[int, ...]) -> Judgement:
+def _judged(path: str, name: str, version: int, against: tuple[int, str] | None, changes: tuple[int, ...]) -> Judgement:
     with home.database() as database:
         return Registry(Home.current(), database).judge(name, version)
 
@@ -36,6 +38,12 @@ def rollback_target(name: str) -> int | None:
         found = before(registry.history(name), None if production is None else production.version)
         known = {of.version for of in registry.all(name) if of.stage.value == "archived"}
     return found if found in known else None
+
+
+def forced_in(name: str, version: int) -> bool:
+    """Tell whether a version was forced in against the gate when it was promoted last."""
+    with home.database() as database:
+        return was_forced(Registry(Home.current(), database).history(name), version)
 
 
 def start_scoring(name: str, version: int, actor: str) -> None:

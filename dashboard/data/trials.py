@@ -17,11 +17,14 @@ from sweeper_dashboard.data.snapshots import Snapshot, snapshot
 
 from sweeper.cli.output import clean
 from sweeper.config.evaluation import direction
+from sweeper.config.orders import differing, values_of
 from sweeper.config.space import Range, describe
 from sweeper.config.study import valid_name
 from sweeper.errors import StudyStateError
+from sweeper.orders import space_of_study
 from sweeper.paths import Home, TrialPaths
 from sweeper.redact import redact
+from sweeper.registry.lineage import initial_trial
 from sweeper.repeat import study_file_of
 from sweeper.search.retrace import Retraced, pruner_of, retrace
 from sweeper.search.rungs import halving_of
@@ -359,9 +362,30 @@ def _paths(found: Trial) -> TrialPaths | None:
         return None
 
 
+def initial(found: Trial) -> int | None:
+    """Return the trial whose weights it began from; None where it began at the base, or its files are gone.
+
+    Raises:
+        RegistryError: If its specification is damaged.
+    """
+    return None if _paths(found) is None else initial_trial(Home.current(), found.study, found.number)
+
+
 def clone_command(found: Trial) -> str:
-    """Return the command that runs the same configuration as a new trial of its study."""
-    return clean(shlex.join(["sweeper", "clone", found.study, str(found.number)]))
+    """Return the command that runs the same configuration as a new trial of its study, from the same weights."""
+    begun_from = initial(found)
+    if begun_from is None:
+        return clean(shlex.join(["sweeper", "clone", found.study, str(found.number)]))
+    space = space_of_study(found.of.record)
+    before, after = (values_of(space, found.of.trials[of].parameters) for of in (begun_from, found.number))
+    values = [f"{name}={_written(after[name])}" for name in differing(space, before, after) if name in after]
+    return clean(shlex.join(["sweeper", "clone", found.study, str(begun_from), *values, "--from-weights"]))
+
+
+def _written(value: Any) -> str:
+    """Return a value as the command line reads it: a plain word as it is, anything else as JSON."""
+    plain = isinstance(value, str) and value.isidentifier() and value not in ("null", "true", "false")
+    return str(value) if plain else json.dumps(value, ensure_ascii=False)
 
 
 def export_command(found: Trial) -> str | None:

@@ -125,6 +125,8 @@ def _roll_back(of: Adapter) -> None:
             return
         instead = "" if present is None else f" instead of v{present}"
         st.text(f"{of.name} v{target} was in production before; it comes back at once{instead}, without the gate.")
+        if gate.forced_in(of.name, target):
+            st.caption("It had been forced in against the gate, so the rollback is marked as forced too.")
         reason = st.text_input("Why", key=f"rollback reason {of.name}", disabled=refused is not None)
         if st.button(f"Roll back to v{target}", icon=":material/history:", disabled=refused is not None, help=refused):
             adapter_parts.act(lambda actor: changes.roll_back(of.name, actor, reason))

@@ -46,6 +46,7 @@ def _lineage(of: Adapter) -> None:
     with st.container(border=True):
         st.markdown("**Lineage**")
         bases = [f"adapter {each}" for each in of.built_on] or [f"base {of.base_model}"]
+        bases += [] if of.initial_trial is None else [f"weights of trial {of.initial_trial}"]
         data = [line for line in of.origin["what"] if line.startswith("data: ")]
         digests = dict(zip(of.origin["what"], of.origin["value"], strict=True))
         sources = [*bases, *(f"{line.removeprefix('data: ')} data {digests[line][:8]}" for line in data)]

@@ -235,11 +235,14 @@ def _run(found: data.Trial) -> None:
 
 
 def _again(found: data.Trial) -> None:
+    begun_from = data.initial(found)
     st.subheader("As a new trial of the same study")
     st.code(data.clone_command(found), language=None, wrap_lines=True)
     st.caption(
         "The running or resumed study takes it up with a seed of its own; on the Control page it can be changed."
     )
+    if begun_from is not None:
+        st.caption(f"This trial began from the weights of trial {begun_from}, and so does the new one.")
     st.subheader("Alone, as a study of its own")
     try:
         text = data.study_file(found)
@@ -257,6 +260,8 @@ def _again(found: data.Trial) -> None:
         )
         st.code(data.run_command(found), language=None, wrap_lines=True)
         st.caption("Every value is fixed, one trial, on the rows and the base model that this one had.")
+        if begun_from is not None:
+            st.caption(f"It begins at the base model, and not from the weights of trial {begun_from}: no repetition.")
         with st.expander("The study file"):
             st.code(text, language=None, wrap_lines=True)
     st.subheader("With TRL alone")
@@ -265,7 +270,8 @@ def _again(found: data.Trial) -> None:
         st.caption("A recipe is exported from a registered version, and none was registered from this trial.")
     else:
         st.code(command, language=None, wrap_lines=True)
-        st.caption("Writes a script and a configuration that train this adapter again without sweeper.")
+        anew = "" if begun_from is None else f", from the base model instead of the weights of trial {begun_from}"
+        st.caption(f"Writes a script and a configuration that train this adapter again without sweeper{anew}.")
 
 
 page()

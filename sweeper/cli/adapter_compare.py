@@ -19,19 +19,20 @@ def compare(
     other: Annotated[
         int | None,
         typer.Option(
-            "--with", min=1, help="Version to compare with; the one in production, else the base model, if left out."
+            "--with", min=1, help="Version to compare with; the one that the gate compares with, if left out."
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare a version with the one in production, as the gate does, and score what was not scored yet.
+    """Compare a version with another one, as the gate does, and score what was not scored yet.
 
+    The gate compares with the version in production, else with the last one that was there, else with the base model.
     Both are compared in pairs on the test examples of the version's own study. A version of another study is loaded and
     scored on them, which is kept, so that the gate finds it afterwards.
     """
     with opened() as (home, database, registry):
         found = registry.get(name, version)
-        opponent = registry.production(name) if other is None else registry.get(name, other)
+        opponent = registry.opponent(found) if other is None else registry.get(name, other)
         if opponent is not None and opponent.version == found.version:
             opponent = None
         if judge(database, found, opponent).unscored:
@@ -39,7 +40,8 @@ def compare(
 
             with progress() as show:
                 score_missing(home, database, found, opponent, show)
-        judgement, paired = judge(database, found, opponent), differences(database, found, opponent)
+        judgement = registry.judge(name, version) if other is None else judge(database, found, opponent)
+        paired = differences(database, found, opponent)
     if as_json:
         emit_json({"judgement": judgement, "passed": judgement.passed, "differences": paired})
         return

@@ -10,6 +10,7 @@ from sweeper.cli.adapter_parts import Name, Version, opened
 from sweeper.cli.output import progress, safe, say
 from sweeper.errors import UserError
 from sweeper.registry import Stage
+from sweeper.registry.rollback import was_forced
 from sweeper.registry.stages import check_move
 
 _Reason = Annotated[str, typer.Option(help="Why, for the record.")]
@@ -27,9 +28,9 @@ def promote(
 ) -> None:
     """Move a version to another stage; into production only through the gate, which archives the former one.
 
-    The gate compares it with the version in production, or with the bare base model, on the test examples of its own
-    study: the whole interval of the paired difference must lie above evaluation.promotion_margin. Where the one in
-    production was never scored on them, it is scored first.
+    The gate compares it with the version in production on the test examples of its own study: the whole interval of the
+    paired difference must lie above evaluation.promotion_margin. Where none is there it compares with the last one that
+    was, and with the bare base model where none ever was. What was never scored on them is scored first.
     """
     with opened() as (home, database, registry):
         if to is not Stage.PRODUCTION:
@@ -41,7 +42,7 @@ def promote(
             from sweeper.rescoring import score_missing  # imports torch, which a promotion does not need otherwise
 
             with progress() as show:
-                for each in score_missing(home, database, found, registry.production(name), show):
+                for each in score_missing(home, database, found, registry.opponent(found), show):
                     say(f"scored {safe(each)}")
         judgement = registry.judge(name, version)
         moved = registry.move(name, version, to, force=force, reason=reason)
@@ -62,11 +63,18 @@ def rollback(
     ] = None,
     reason: _Reason = "",
 ) -> None:
-    """Bring back at once the version that was in production before: the emergency exit, past the gate."""
+    """Bring back at once the version that was in production before: the emergency exit, past the gate.
+
+    Where that one had been forced in against the gate, the rollback is marked as forced too.
+    """
     with opened() as (_, _, registry):
         former = registry.production(name)
         found = registry.roll_back(name, version, reason=reason)
-        say(f"{safe(found)} is back in production{f' instead of {safe(former)}' if former else ''}")
+        forced = was_forced(registry.history(name), found.version)
+        say(
+            f"{safe(found)} is back in production{f' instead of {safe(former)}' if former else ''}"
+            f"{', though it had been [bold]forced[/] in against the gate' if forced else ''}"
+        )
 
 
 def alias(

@@ -69,6 +69,7 @@ def show(
         "folder": found.folder,
         "sha256": found.sha256,
         "study": f"{lineage.study}, trial {lineage.trial}",
+        **({} if lineage.initial_trial is None else {"began from": f"the weights of trial {lineage.initial_trial}"}),
         "base model": f"{lineage.base_model} ({lineage.base_model_fingerprint[:16]})",
         "data": ", ".join(f"{split} {digest[:16]}" for split, digest in lineage.data_sha256.items()),
         **({"built on": ", ".join(ancestors)} if ancestors else {}),

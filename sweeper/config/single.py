@@ -16,7 +16,12 @@ from sweeper.config.study import StudyConfig
 _HEADER = """\
 # The configuration of trial {number} of study {study}, to be run once more: `sweeper run FILE`.
 # The rows are those that study had prepared, so train, validation and test are the same.
+"""
+_REPEATS = """\
 # The seed is that study's; a trial's own follows from it, so that this run repeats trial {number} up to its luck.
+"""
+_BEGINS_ANEW = """\
+# It is no repetition: trial {number} began from the weights of trial {initial}, and this run begins at the bare base.
 """
 _FUNCTIONS = "# Its reward functions are looked for in the folder of this file: put it into {folder}\n"
 
@@ -29,6 +34,7 @@ def single_study(
     rows: Mapping[str, Path],
     model_folder: Path | None = None,
     functions_in: Path | None = None,
+    initial: int | None = None,
 ) -> str:
     """Return a study file that runs one configuration once.
 
@@ -39,6 +45,7 @@ def single_study(
         rows: The prepared rows by split.
         model_folder: Where the base model is, for one that is named by a path relative to a file that is not there.
         functions_in: The folder where the first study looked for reward functions.
+        initial: The trial whose weights it began from, which a study file cannot say.
     """
     adapter = pick(config.adapters, parameters.get(ADAPTER)).adapter
     chosen = {name: _plain(value) for name, value in parameters.items()}
@@ -71,7 +78,10 @@ def single_study(
     }
     rewards = getattr(config.technique, "rewards", ())
     note = _FUNCTIONS.format(folder=functions_in) if any(each.kind == "function" for each in rewards) else ""
-    return _HEADER.format(number=number, study=config.name) + note + yaml.safe_dump(study, sort_keys=False)
+    header = _HEADER + (_REPEATS if initial is None else _BEGINS_ANEW)
+    return (
+        header.format(number=number, study=config.name, initial=initial) + note + yaml.safe_dump(study, sort_keys=False)
+    )
 
 
 def _said(part: Any) -> dict[str, Any]:

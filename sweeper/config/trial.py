@@ -17,6 +17,7 @@ from sweeper.config.model import ModelConfig
 from sweeper.config.parameters import LORA_PARAMETERS, ParameterValue, default_generations
 from sweeper.config.rewards import RewardSources
 from sweeper.config.technique import Technique
+from sweeper.paths import TrialPaths
 
 
 class Hyperparameters(Frozen):
@@ -75,6 +76,11 @@ class TrialSpec(Frozen):
     folder: Path
     reward_sources: RewardSources | None = None
     initial_adapter: Path | None = None
+
+    @property
+    def initial_trial(self) -> int | None:
+        """The trial of the same study whose weights it starts from, if any."""
+        return None if self.initial_adapter is None else TrialPaths(self.initial_adapter.parent).number
 
     @property
     def answers_per_row(self) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.export.recipe import (
+    begun_elsewhere,
     carry,
     compare,
     heading,
@@ -45,6 +46,7 @@ def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
     """Write ``axolotl.yaml`` and its data."""
     require_trainable(source, "Axolotl", inits=INITS, lora_plus=True)
     carried, notes = carry(source, CARRIED, "Axolotl")
+    notes += begun_elsewhere(source)
     values = {**_model(source), **_data(source, out), **_training(source), **carried, **_bookkeeping(source, out)}
     renderer = Renderer(source)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from sweeper.errors import ExportError
 from sweeper.export.recipe import (
+    begun_elsewhere,
     bookkeeping,
     carry,
     compare,
@@ -59,6 +60,7 @@ def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
     """Write ``llama_factory.yaml``, ``dataset_info.json`` and the data."""
     require_trainable(source, "LLaMA-Factory", inits=("pissa",), lora_plus=True)
     carried, notes = carry(source, CARRIED, "LLaMA-Factory")
+    notes += begun_elsewhere(source)
     values = {
         **_model(source),
         **_data(source, out),

@@ -36,6 +36,17 @@ def heading(source: ExportSource, tool: str, command: str) -> list[str]:
     ]
 
 
+def begun_elsewhere(source: ExportSource) -> list[str]:
+    """Return a note where the version did not begin at the base, which is where a recipe begins."""
+    initial = source.spec.initial_trial
+    if initial is None:
+        return []
+    return [
+        f"the recipe begins at the base model, and this version began from the weights of trial {initial}: "
+        "it does not train the same again"
+    ]
+
+
 def require_trainable(source: ExportSource, tool: str, *, inits: Collection[str], lora_plus: bool) -> None:
     """Refuse a winner whose adapter a tool cannot train.
 

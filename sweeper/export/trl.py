@@ -16,7 +16,7 @@ from sweeper.config.evaluation import LOSSES
 from sweeper.config.technique import SFT
 from sweeper.errors import ExportError
 from sweeper.export.heads import scores
-from sweeper.export.recipe import bookkeeping, compare, heading, number, require_trainable, write_yaml
+from sweeper.export.recipe import begun_elsewhere, bookkeeping, compare, heading, number, require_trainable, write_yaml
 from sweeper.export.rows import check_row_counts, copy_splits, has_completions, shape_of
 from sweeper.export.source import ExportSource
 from sweeper.export.trl_quantisation import dtype, quantisation
@@ -43,8 +43,9 @@ def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
     if is_policy(source):
         write_rewards(source, folder)
         command = f"cd {out} && trl {kind} --config {FILE}"
-    write_yaml(folder / FILE, heading(source, "TRL 1.16", command) + _remarks(source), _values(source, out))
-    return [f"train it again: {command}", *(remarks(source) if is_policy(source) else [])]
+    notes = begun_elsewhere(source)
+    write_yaml(folder / FILE, heading(source, "TRL 1.16", command) + notes + _remarks(source), _values(source, out))
+    return [f"train it again: {command}", *notes, *(remarks(source) if is_policy(source) else [])]
 
 
 def verify(source: ExportSource, folder: Path) -> list[str]:

@@ -112,7 +112,13 @@ def _packages(version: AdapterVersion) -> dict[str, Any]:
 def _origin(version: AdapterVersion) -> dict[str, Any]:
     lineage = version.lineage
     built_on = ", ".join(lineage.built_on) or None
-    return {"study": lineage.study, "trial": lineage.trial, "built on": built_on, "bytes": version.bytes}
+    return {
+        "study": lineage.study,
+        "trial": lineage.trial,
+        "began from the weights of trial": lineage.initial_trial,
+        "built on": built_on,
+        "bytes": version.bytes,
+    }
 
 
 def _scores(database: Database, old: AdapterVersion, new: AdapterVersion) -> Iterator[ScoreChange]:

@@ -1,6 +1,8 @@
 """The gate to production: a version must be better than the one it replaces, surely, and on the same examples.
 
-What is compared is what the database holds of both, so that judging needs no weights; where the version in production
+Where production is empty, the last version that was there still has to be beaten: archiving it opens no way round.
+
+What is compared is what the database holds of both, so that judging needs no weights; where the version to be replaced
 was never scored on the candidate's test examples, ``sweeper.rescoring`` does that first.
 """
 
@@ -31,8 +33,8 @@ class Judgement:
 
     Attributes:
         candidate: The version that is to go to production.
-        against: What it is compared with: the version in production, or its own base model.
-        production: The version in production; None where there is none.
+        against: What it is compared with, in words: another version, or its own base model.
+        opponent: The number of that version; None for the base model.
         metric: The deciding test metric of the candidate's study.
         margin: How far above zero the whole interval of the gain must lie.
         examples: How many pairs were compared.
@@ -45,7 +47,7 @@ class Judgement:
 
     candidate: str
     against: str
-    production: int | None
+    opponent: int | None
     metric: str
     margin: float
     examples: int = 0
@@ -78,18 +80,28 @@ class Judgement:
         return f"{found}; the whole interval {'lies' if self.passed else 'must lie'} above the margin"
 
 
-def judge(database: Database, candidate: AdapterVersion, production: AdapterVersion | None) -> Judgement:
-    """Compare a candidate with the version in production, or with its own base model where there is none.
+def judge(
+    database: Database, candidate: AdapterVersion, opponent: AdapterVersion | None, *, was_last: bool = False
+) -> Judgement:
+    """Compare a candidate with another version, or with its own base model.
+
+    Args:
+        database: What holds their scores.
+        candidate: The version that is to go to production.
+        opponent: What it must be better than; None for its base model. ``Registry.opponent`` says which it is.
+        was_last: Whether the opponent is not in production any more, but was the last there.
 
     Raises:
         StudyStateError: If the database no longer has a study of theirs.
     """
     metric, margin = deciding(database, candidate)
-    against = f"the base model of {candidate}" if production is None else str(production)
-    number = None if production is None else production.version
+    against = f"the base model of {candidate}" if opponent is None else str(opponent)
+    if opponent is not None and was_last:
+        against += f" (the last in production, {opponent.stage} now)"
+    number = None if opponent is None else opponent.version
     own = own_examples(database, candidate)
     obstacles = [] if own else [f"{candidate} was not scored on the test split of its study"]
-    for others in _opponents(database, candidate, production) if own else ():
+    for others in _opponents(database, candidate, opponent) if own else ():
         try:
             difference = _difference(own, others, metric)
         except DataError as error:
@@ -153,15 +165,15 @@ def base_examples(database: Database, version: AdapterVersion) -> tuple[Example,
 
 
 def _opponents(
-    database: Database, candidate: AdapterVersion, production: AdapterVersion | None
+    database: Database, candidate: AdapterVersion, opponent: AdapterVersion | None
 ) -> Iterator[tuple[Example, ...]]:
     """Yield what is stored of the opponent that may be on the candidate's examples, the surest first."""
-    if production is None:
+    if opponent is None:
         found = [base_examples(database, candidate)]
     else:
-        study, trial = production.lineage.study, production.lineage.trial
+        study, trial = opponent.lineage.study, opponent.lineage.trial
         foreign = database.evaluations.examples(study, trial, split_of(candidate.lineage.study))
-        own = own_examples(database, production) if _scored_alike(database, candidate, production) else ()
+        own = own_examples(database, opponent) if _scored_alike(database, candidate, opponent) else ()
         found = [foreign, own]
     yield from (examples for examples in found if examples)
 
@@ -201,7 +213,7 @@ def _judged(pending: Judgement, difference: Difference) -> Judgement:
     return Judgement(
         pending.candidate,
         pending.against,
-        pending.production,
+        pending.opponent,
         pending.metric,
         pending.margin,
         pending.examples,

@@ -6,9 +6,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from sweeper.config.pipeline import STARTED_FROM
+from sweeper.errors import RegistryError
+from sweeper.paths import Home, TrialPaths, read_json
 from sweeper.store import Database
 
 
@@ -30,6 +33,7 @@ class Lineage:
         parent: The version of the same name that it was made to replace; None for a first one.
         built_on: The registered adapters that it needed: the one merged into its base, and the reward models that it
             was optimised against; each ``NAME@VERSION``.
+        initial_trial: The trial of the study whose weights it began from; None where it began at the base.
     """
 
     study: str
@@ -44,16 +48,18 @@ class Lineage:
     packages: dict[str, str]
     parent: int | None
     built_on: tuple[str, ...] = ()
+    initial_trial: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "built_on", tuple(self.built_on))  # JSON gives it back as a list
 
 
-def trace(database: Database, study: str, trial: int, parent: int | None) -> Lineage:
-    """Return the lineage of a trial's adapter, from what the database holds of its study and trial.
+def trace(home: Home, database: Database, study: str, trial: int, parent: int | None) -> Lineage:
+    """Return the lineage of a trial's adapter, from what the database and the home hold of its study and trial.
 
     Raises:
         StudyStateError: If study or trial do not exist.
+        RegistryError: If the trial's specification is damaged.
     """
     of = database.studies.get(study)
     which = database.trials.get(study, trial)
@@ -70,6 +76,7 @@ def trace(database: Database, study: str, trial: int, parent: int | None) -> Lin
         packages=of.packages,
         parent=parent,
         built_on=built_on(of.config, which.base_model or of.base_model),
+        initial_trial=initial_trial(home, study, trial),
     )
 
 
@@ -79,6 +86,22 @@ def built_on(config: Mapping[str, Any], base_model: str) -> tuple[str, ...]:
     rewards = config.get("technique", {}).get("rewards") or ()
     rewarded_by = [f"{each['name']}@{each['version']}" for each in rewards if each["kind"] == "adapter"]
     return (*begun_from, *rewarded_by)
+
+
+def initial_trial(home: Home, study: str, trial: int) -> int | None:
+    """Return the trial whose weights a trial began from; None where it began at the base, or its files are gone.
+
+    Raises:
+        RegistryError: If the trial's specification is damaged.
+    """
+    path = home.study(study).trial(trial).spec
+    if not path.is_file():
+        return None
+    try:
+        adapter = read_json(path).get("initial_adapter")  # only this, as it may be of an earlier version of sweeper
+        return None if adapter is None else TrialPaths(Path(adapter).parent).number
+    except (ValueError, TypeError, AttributeError) as error:
+        raise RegistryError(f"{path} is damaged; restore it from a backup") from error
 
 
 def scores(database: Database, study: str, trial: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from sweeper.registry import files
 from sweeper.registry.gate import Judgement, judge
 from sweeper.registry.labels import valid_alias, valid_note
 from sweeper.registry.lineage import Lineage, scores, trace
-from sweeper.registry.rollback import PROMOTE, ROLL_BACK, before, were_in_production
+from sweeper.registry.rollback import PROMOTE, ROLL_BACK, before, was_forced, were_in_production
 from sweeper.registry.stages import check_move
 from sweeper.registry.version import AdapterVersion
 from sweeper.store import Action, AdapterRecord, Database, Stage, did_you_mean
@@ -72,7 +72,7 @@ class Registry:
         """
         _check_name(name)
         taken = files.check_source(source)
-        lineage = trace(self._database, study, trial, parent)
+        lineage = trace(self._home, self._database, study, trial, parent)
         if parent is not None:
             self.get(name, parent)
         with self._locked(name):
@@ -149,7 +149,26 @@ class Registry:
         Raises:
             RegistryError: If there is no such version.
         """
-        return judge(self._database, self.get(name, version), self.production(name))
+        return self._judged(self.get(name, version))
+
+    def opponent(self, version: AdapterVersion) -> AdapterVersion | None:
+        """Return what the gate compares a version with: another one, or None for the version's own base model.
+
+        It is the version in production. Where there is none, it is the last other one that was there and still exists,
+        or else archiving the version in production would let a worse one in. Only where no other version ever was in
+        production, and for the version in production itself, it is the base model.
+        """
+        production = self.production(version.name)
+        if production is not None:
+            return None if production.version == version.version else production
+        there = {found.version: found for found in self.all(version.name) if found.version != version.version}
+        were = were_in_production(self.history(version.name))
+        return next((there[number] for number in were if number in there), None)
+
+    def _judged(self, found: AdapterVersion) -> Judgement:
+        opponent = self.opponent(found)
+        was_last = opponent is not None and opponent.stage is not Stage.PRODUCTION
+        return judge(self._database, found, opponent, was_last=was_last)
 
     def move(
         self,
@@ -185,7 +204,7 @@ class Registry:
             return self.get(name, version)
         self.verify(name, version)
         former = self.production(name)
-        judgement = judge(self._database, found, former)
+        judgement = self._judged(found)
         if not (judgement.passed or force):
             raise RegistryError(f"{found} stays {found.stage}: {judgement}; {_remedy(found, judgement)}")
         self._change(
@@ -205,7 +224,8 @@ class Registry:
     ) -> AdapterVersion:
         """Bring back the version that was in production before the present one, at once: the emergency exit.
 
-        The gate is not asked, because the version passed it before. Done twice it goes back twice.
+        The gate is not asked. A version that had been forced in against it comes back all the same, and the record is
+        marked as forced again. Done twice it goes back twice.
 
         Args:
             name: The adapter.
@@ -229,8 +249,10 @@ class Registry:
             raise RegistryError(f"{found} is {found.stage}; a rollback brings back an archived version only")
         self.verify(name, target)
         because = f": {reason.strip()}" if reason.strip() else ""
-        message = f"{found} is back in production{f' instead of {former}' if former else ''}{because}"
-        self._change(found, Stage.PRODUCTION, former, actor, ROLL_BACK, message)
+        forced = was_forced(actions, target)
+        against = ", though it had been forced in against the gate" if forced else ""
+        message = f"{found} is back in production{f' instead of {former}' if former else ''}{against}{because}"
+        self._change(found, Stage.PRODUCTION, former, actor, ROLL_BACK, message, forced=forced)
         return self.get(name, target)
 
     def history(self, name: str) -> tuple[Action, ...]:

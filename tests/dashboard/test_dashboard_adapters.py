@@ -149,15 +149,50 @@ def test_the_verdict_follows_new_scores_and_new_stages(judged):
     assert gate.judgement("itn", 3).against == "itn v2"
 
 
+def test_the_verdict_follows_what_becomes_of_the_version_in_production(judged):
+    """Production is empty all the while after the first, yet the opponent is another one each time."""
+    judged.registry.move("itn", 2, Stage.PRODUCTION)
+    found = [gate.judgement("itn", 3).against]
+    judged.registry.move("itn", 2, Stage.ARCHIVED)
+    found.append(gate.judgement("itn", 3).against)
+    assert gate.judgement("itn", 3) == judged.registry.judge("itn", 3)
+    judged.registry.move("itn", 2, Stage.CANDIDATE)
+    found.append(gate.judgement("itn", 3).against)
+    judged.registry.move("itn", 2, Stage.ARCHIVED)
+    for version in (2, 1):
+        judged.registry.delete("itn", version)
+        found.append(gate.judgement("itn", 3).against)
+    assert found == [
+        "itn v2",
+        "itn v2 (the last in production, archived now)",
+        "itn v2 (the last in production, candidate now)",
+        "itn v1 (the last in production, archived now)",
+        "the base model of itn v3",
+    ]
+
+
 def test_rolling_back(show, judged):
     app = show("adapters", adapter="itn", version="2", section="Production")
     assert not [each for each in app.button if each.label.startswith("Roll back")], "nothing was there before"
     judged.registry.move("itn", 2, Stage.PRODUCTION)
     app = show("adapters", adapter="itn", version="2", section="Production")
+    assert [each.value for each in app.caption if "marked as forced" in each.value], "v1 was no better than its base"
     app.text_input(key="rollback reason itn").set_value("it swears").run()
     button(app, "Roll back to v1").click().run()
     assert stages(judged) == ["production", "archived", "staging"]
-    assert judged.registry.history("itn")[0].message == "itn v1 is back in production instead of itn v2: it swears"
+    back = "itn v1 is back in production instead of itn v2, though it had been forced in against the gate"
+    action = judged.registry.history("itn")[0]
+    assert (action.kind, action.forced, action.message) == ("rollback", True, f"{back}: it swears")
+
+
+def test_rolling_back_to_what_passed_the_gate_is_no_force(show, judged):
+    judged.registry.move("itn", 2, Stage.PRODUCTION)
+    judged.registry.move("itn", 3, Stage.PRODUCTION, force=True)
+    app = show("adapters", adapter="itn", version="3", section="Production")
+    assert not [each.value for each in app.caption if "marked as forced" in each.value]
+    button(app, "Roll back to v2").click().run()
+    assert "itn v2 is back in production" in _text(app) and "forced in" not in _text(app)
+    assert judged.registry.history("itn")[0].forced is False
 
 
 def test_stage_moves_aliases_tags_and_notes(show, judged):

@@ -88,7 +88,7 @@ def test_a_thumb_and_a_correction_are_kept_with_who_gave_them(show, two):
     assert (correction.good, correction.correction) == (None, "12")
     assert (thumb.prompt, clean(thumb.answer), thumb.actor) == ("write one two: ", answer, session.user().name)
     assert thumb.settings["max_new_tokens"] == 8 and thumb.settings["blind"] is False
-    assert [action.kind for action in actions] == ["feedback", "feedback"]
+    assert [action.kind for action in actions] == ["feedback", "feedback", "register", "register"]
     table = app.dataframe[0].value
     assert table["thumb"].tolist() == ["", "down"] and table["correction"].tolist() == ["12", ""]
 

@@ -15,6 +15,12 @@ from sweeper.config.trial import Outcome
 from sweeper.paths import Home
 from sweeper.store import Example, TrialKind
 
+SEARCHED = {
+    "learning_rate": [1e-4, 1e-2],
+    "lora_alpha": ["r", "2r"],
+    "target_modules": [["q_proj", "v_proj"], "all-linear"],
+    "lr_scheduler": ["linear", "cosine"],
+}
 MARKDOWN = ("markdown", "title", "header", "subheader", "caption", "error", "info", "warning", "success")
 SECTIONS = ("Curves", "Parameters", "Evaluations", "Run and files", "Run it again")
 MARKS = ("<script", "javascript:", "<b>", "**b**", ":red[")
@@ -236,6 +242,34 @@ def test_the_study_file_of_a_real_trial_is_one(begin, show, tmp_path):
     (file := tmp_path / "again.yaml").write_text(shown)
     assert load_study(file).config.search.n_trials == 1
     assert yaml.safe_load(shown)["search"]["space"]["learning_rate"] == spec.hyperparameters.learning_rate
+
+
+def test_a_trial_that_began_from_weights_is_run_again_from_them(begin, show):
+    from sweeper.cli.orders import _parsed
+    from sweeper.executors.specification import specification
+
+    context = begin(search={"space": SEARCHED, "n_trials": 1, "known_good": False})
+    values = {"learning_rate": 1e-3, "lora_alpha": "2r", "target_modules": "all-linear", "lr_scheduler": "linear"}
+    context.search.order(1, values)
+    original = context.search.ask_ordered()
+    changes = {"learning_rate": 5e-3, "lr_scheduler": "cosine"}
+    context.search.order(2, {**values, **changes}, clones=original.number, initial=original.number)
+    for candidate in (original, context.search.ask_ordered()):
+        spec = specification(context, candidate)
+        context.database.trials.start(spec, candidate.kind, clones=candidate.clones)
+        paths = context.paths.trial(spec.number)
+        paths.folder.mkdir(parents=True)
+        paths.spec.write_text(spec.model_dump_json())
+    found = data.trial("tiny", spec.number)
+    command = shlex.split(data.clone_command(found))
+    assert command[:4] == ["sweeper", "clone", "tiny", str(original.number)] and command[-1] == "--from-weights"
+    assert _parsed(command[4:-1]) == changes
+    app = show("trial", study="tiny", trial=str(spec.number), section="Run it again")
+    captions = " ".join(each.value for each in app.caption)
+    assert not app.error and f"not from the weights of trial {original.number}: no repetition" in captions
+    assert "It is no repetition" in text(app)
+    first = data.trial("tiny", original.number)
+    assert shlex.split(data.clone_command(first)) == ["sweeper", "clone", "tiny", str(original.number)]
 
 
 def test_looking_at_a_trial_changes_nothing(show, fill):

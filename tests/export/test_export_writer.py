@@ -123,3 +123,18 @@ def test_a_full_disk_leaves_nothing(make_source, tmp_path, monkeypatch):
 def test_importing_the_room_loads_no_torch():
     code = "import sweeper.export, sys; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("format", "file"), [("trl", "trl.yaml"), ("axolotl", "axolotl.yaml"), ("llama-factory", "llama_factory.yaml")]
+)
+def test_a_recipe_says_that_the_version_began_elsewhere(make_source, tmp_path, format, file):
+    source = make_source()
+    note = "this version began from the weights of trial 3: it does not train the same again"
+    plain = export(source, format, tmp_path / "plain")
+    assert not [each for each in plain.notes if note in each]
+    initial = tmp_path / "trials" / "00003" / "adapter"
+    begun = replace(source, spec=source.spec.model_copy(update={"initial_adapter": initial}))
+    exported = export(begun, format, tmp_path / "begun")
+    assert [each for each in exported.notes if note in each]
+    assert note in (exported.folder / file).read_text() and note not in (plain.folder / file).read_text()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy
@@ -19,8 +20,8 @@ from sweeper.config.model import ModelConfig
 from sweeper.config.technique import SFT
 from sweeper.config.trial import Hyperparameters, TrialSpec
 from sweeper.errors import RegistryError, StudyStateError
-from sweeper.paths import Home
-from sweeper.registry import MOVES, Registry, Stage
+from sweeper.paths import Home, write_json
+from sweeper.registry import MOVES, Lineage, Registry, Stage
 from sweeper.store import Database, Evaluation, Score, TrialKind
 
 WEIGHTS = "adapter_model.safetensors"
@@ -378,3 +379,19 @@ def test_processes_register_at_once(registry: Registry, home: Home, source: Path
     assert [found.version for found in registry.all("itn")] == list(range(1, 16))
     for version in range(1, 16):
         registry.verify("itn", version)
+
+
+def test_a_lineage_of_an_earlier_version_says_nothing_of_weights(registry: Registry, source: Path) -> None:
+    told = asdict(registry.register("itn", source, study="itn", trial=2).lineage)
+    del told["initial_trial"]
+    assert Lineage(**told).initial_trial is None
+
+
+def test_the_trial_whose_weights_it_began_from_is_in_the_lineage(registry: Registry, home: Home, source: Path) -> None:
+    paths = home.study("itn")
+    write_json(paths.trial(2).spec, {"initial_adapter": str(paths.trial(11).adapter), "unknown": 1})
+    assert registry.register("itn", source, study="itn", trial=2).lineage.initial_trial == 11
+    paths.trial(2).spec.write_text("{")
+    with pytest.raises(RegistryError, match="is damaged; restore it"):
+        registry.register("itn", source, study="itn", trial=2)
+    assert [version.version for version in registry.all("itn")] == [1]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
-from sweeper.errors import RegistryError
+from sweeper.errors import RegistryError, UserError
 from sweeper.registry import Registry, Stage, gate
 from sweeper.registry.changes import changes
 from sweeper.registry.gate import split_of
 
 GOOD, POOR = [1.0] * 30 + [0.0] * 10, [1.0] * 10 + [0.0] * 30
+PERFECT = [1.0] * 40
 SLIGHTLY = [1.0] * 31 + [0.0] * 9
 """One example more than GOOD: within chance."""
 
@@ -57,8 +60,51 @@ def test_without_one_in_production_the_base_model_stands_in(itn):
     itn.version(0, GOOD)
     itn.version(1, POOR)
     judgement = itn.registry.judge("itn", 1)
-    assert judgement.passed and (judgement.against, judgement.production) == ("the base model of itn v1", None)
+    assert judgement.passed and (judgement.against, judgement.opponent) == ("the base model of itn v1", None)
     assert not itn.registry.judge("itn", 2).passed
+
+
+@pytest.mark.parametrize("later", [Stage.ARCHIVED, Stage.CANDIDATE])
+def test_archiving_the_version_in_production_opens_no_way_round_it(itn, later):
+    """Worse than the one in production, yet better than the base model."""
+    itn.version(0, PERFECT, stage=Stage.PRODUCTION)
+    itn.version(1, GOOD)
+    itn.registry.move("itn", 1, Stage.ARCHIVED)
+    if later is not Stage.ARCHIVED:
+        itn.registry.move("itn", 1, later)
+    with pytest.raises(RegistryError, match=rf"itn v2 against itn v1 \(the last in production, {later} now\), exact"):
+        itn.registry.move("itn", 2, Stage.PRODUCTION)
+    judgement = itn.registry.judge("itn", 2)
+    assert judgement.opponent == 1 and judgement.gain == pytest.approx(-0.25)
+    assert itn.registry.production("itn") is None
+    itn.registry.move("itn", 2, Stage.PRODUCTION, force=True)
+    assert itn.registry.history("itn")[0].forced
+
+
+def test_where_production_is_empty_the_last_other_one_that_still_exists_counts(itn):
+    itn.version(0, POOR, stage=Stage.PRODUCTION)
+    itn.version(1, PERFECT, stage=Stage.PRODUCTION)
+    itn.version(2, GOOD)
+    itn.registry.move("itn", 2, Stage.ARCHIVED)
+    assert itn.registry.judge("itn", 3).opponent == 2 and not itn.registry.judge("itn", 3).passed
+    assert itn.registry.judge("itn", 2).opponent == 1, "itself is no opponent"
+    itn.registry.delete("itn", 2)
+    assert itn.registry.judge("itn", 3).opponent == 1 and itn.registry.judge("itn", 3).passed
+    itn.registry.move("itn", 1, Stage.CANDIDATE)
+    itn.registry.move("itn", 1, Stage.ARCHIVED)
+    itn.registry.delete("itn", 1)
+    assert itn.registry.judge("itn", 3).against == "the base model of itn v3"
+
+
+def test_what_was_in_production_before_anything_was_recorded_counts_too(itn):
+    """A home of an earlier version has stages, but no record of who moved what."""
+    itn.version(0, PERFECT, stage=Stage.PRODUCTION)
+    itn.version(1, GOOD)
+    with closing(sqlite3.connect(itn.home.database)) as connection, connection:
+        connection.execute("DELETE FROM sweeper_actions")
+    itn.registry.move("itn", 1, Stage.ARCHIVED)
+    assert itn.registry.judge("itn", 2).opponent == 1
+    assert itn.registry.roll_back("itn").version == 1
 
 
 @pytest.mark.parametrize(("margin", "passes"), [(0.0, True), (0.2, True), (0.45, False)])
@@ -174,8 +220,8 @@ def test_force_where_the_gate_agrees_overrules_nothing(itn):
 
 
 def test_an_archived_version_comes_back_by_the_gate_or_by_rollback_only(itn):
-    itn.version(0, POOR, stage=Stage.PRODUCTION)
-    itn.version(1, GOOD)
+    itn.version(0, GOOD, stage=Stage.PRODUCTION)
+    itn.version(1, PERFECT)
     itn.registry.move("itn", 2, Stage.PRODUCTION)
     with pytest.raises(RegistryError, match="itn v1 stays archived"):
         itn.registry.move("itn", 1, Stage.PRODUCTION)
@@ -194,6 +240,36 @@ def test_rolling_back_twice_goes_back_twice_and_then_no_further(itn):
         itn.registry.roll_back("itn")
     assert itn.registry.roll_back("itn", 3).version == 3
     assert stages(itn) == ["archived", "archived", "production"]
+
+
+def test_a_forced_version_that_is_rolled_back_to_stays_marked(itn):
+    itn.version(0, GOOD, stage=Stage.PRODUCTION)
+    itn.version(1, POOR, stage=Stage.PRODUCTION)
+    itn.registry.roll_back("itn")
+    assert itn.registry.history("itn")[0].forced is False
+    itn.registry.roll_back("itn", 2, reason="the new one leaks")
+    action = itn.registry.history("itn")[0]
+    assert (action.kind, action.version, action.forced) == ("rollback", 2, True)
+    assert action.message == (
+        "itn v2 is back in production instead of itn v1, though it had been forced in against the gate: "
+        "the new one leaks"
+    )
+    for number in (1, 2, 1):
+        itn.registry.roll_back("itn", number)
+    assert [action.forced for action in itn.registry.history("itn")[:3]] == [False, True, False]
+
+
+def test_a_version_that_passed_the_gate_later_is_not_marked_any_more(itn):
+    itn.version(0, GOOD, stage=Stage.PRODUCTION)
+    itn.version(1, PERFECT)
+    itn.score(1, POOR)
+    itn.registry.move("itn", 2, Stage.PRODUCTION, force=True)
+    itn.registry.roll_back("itn")
+    itn.score(1, PERFECT)
+    itn.registry.move("itn", 2, Stage.PRODUCTION)
+    itn.registry.roll_back("itn", 1)
+    itn.registry.roll_back("itn", 2)
+    assert itn.registry.history("itn")[0].forced is False
 
 
 def test_a_rollback_brings_back_what_was_archived_by_hand(itn):
@@ -224,8 +300,8 @@ def test_what_was_judged_is_what_is_replaced(itn, twice, monkeypatch):
     itn.version(2, GOOD)
     judge = gate.judge
 
-    def interrupted(database, candidate, production):
-        found = judge(database, candidate, production)
+    def interrupted(*asked, **more):
+        found = judge(*asked, **more)
         with twice() as other:
             monkeypatch.setattr("sweeper.registry.registry.judge", judge)
             Registry(itn.home, other).move("itn", 3, Stage.PRODUCTION, actor="bob")
@@ -244,11 +320,11 @@ def test_two_first_promotions_leave_one(itn, twice, monkeypatch):
     itn.version(1, GOOD)
     judge = gate.judge
 
-    def interrupted(database, candidate, production):
+    def interrupted(*asked, **more):
         monkeypatch.setattr("sweeper.registry.registry.judge", judge)
         with twice() as other:
             Registry(itn.home, other).move("itn", 2, Stage.PRODUCTION)
-        return judge(database, candidate, production)
+        return judge(*asked, **more)
 
     monkeypatch.setattr("sweeper.registry.registry.judge", interrupted)
     with pytest.raises(RegistryError, match="moved by someone else just now"):
@@ -321,7 +397,7 @@ def test_tags_and_notes_are_kept_with_who_wrote_them(itn):
         ("move", "ann"),
     ]
     for wrong in ([""], ["x" * 51], ["a\nb"], [str(n) for n in range(21)]):
-        with pytest.raises(RegistryError, match="tag"):
+        with pytest.raises(UserError, match="tag"):
             itn.registry.set_tags("itn", 1, wrong)
     with pytest.raises(RegistryError, match="4000"):
         itn.registry.annotate("itn", 1, "x" * 4001)

@@ -12,11 +12,14 @@ from sweeper.cli.main import main
 from sweeper.config.loader import load_study
 from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError
+from sweeper.orders import give
 from sweeper.paths import Home
+from sweeper.provenance import export_source
+from sweeper.registry import Registry
 from sweeper.repeat import study_file_of
-from sweeper.run import run_study
+from sweeper.run import resume_study, run_study
 from sweeper.search.retrace import retrace
-from sweeper.store import Database
+from sweeper.store import Database, OrderKind
 
 
 def command(monkeypatch, *arguments):
@@ -52,6 +55,34 @@ def test_a_trial_runs_again_from_its_own_file_and_its_pruning_is_explained(study
         (again,) = database.trials.all(f"tiny-trial-{last.number}")
         assert again.parameters == last.parameters and again.base_model_fingerprint == last.base_model_fingerprint
         assert database.studies.get(f"tiny-trial-{last.number}").data_sha256 == study.data_sha256
+
+
+def test_where_a_trials_weights_began_is_told_everywhere(study_file, tmp_path, monkeypatch, capsys):
+    home = Home.current()
+    search = {"space": {"learning_rate": [1e-4, 1e-2], "batch_size": 8, "epochs": 1, "lora_rank": 2}}
+    run_study(study_file(search={**search, "n_trials": 1, "confirm": 0}, executor={"kind": "inline"}), force=True)
+    with Database.open(home.database, create=False) as database:
+        asked = {"changes": {"learning_rate": 1e-3}, "from_weights": True}
+        give(home, database, "tiny", OrderKind.CLONE, actor="ada", number=0, data=asked)
+        resume_study("tiny", force=True)
+        anew, continued = (study_file_of(home, database, "tiny", number) for number in (0, 1))
+        registry = Registry(home, database)
+        source = home.study("tiny").trial(1).adapter
+        version = registry.register("went-on", source, study="tiny", trial=1)
+        plain = registry.register("plain", home.study("tiny").trial(0).adapter, study="tiny", trial=0)
+        export = export_source(home, database, version)
+    assert "repeats trial 0 up to its luck" in anew and "no repetition" not in anew
+    assert "no repetition: trial 1 began from the weights of trial 0, and this run begins at the bare base" in continued
+    assert "up to its luck" not in continued
+    (tmp_path / "again.yaml").write_text(continued, encoding="utf-8")
+    assert load_study(tmp_path / "again.yaml").config.search.n_trials == 1
+    assert (version.lineage.initial_trial, plain.lineage.initial_trial) == (0, None)
+    assert export.spec.initial_trial == 0
+    monkeypatch.setenv("COLUMNS", "300")
+    assert command(monkeypatch, "adapters", "show", "went-on") == 0
+    assert "the weights of trial 0" in capsys.readouterr().out
+    assert command(monkeypatch, "adapters", "show", "plain") == 0
+    assert "the weights of trial" not in capsys.readouterr().out
 
 
 def test_without_its_files_a_trial_cannot_be_written(begin):
