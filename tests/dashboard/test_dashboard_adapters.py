@@ -17,7 +17,7 @@ from test_dashboard_pages import _files, _rendered, _text
 
 from sweeper.errors import RegistryError, SweeperError
 from sweeper.export.writer import FORMATS
-from sweeper.paths import Home
+from sweeper.paths import Home, write_json
 from sweeper.registry import Registry, Stage
 from sweeper.store import Database
 
@@ -244,6 +244,16 @@ def test_hostile_texts_are_only_ever_plain_text(show, judged):
         assert not app.error and len(app.get("html")) == 1
         for shown in _rendered(app):
             assert not any(mark in shown for mark in ("<script", "javascript:", "**b**", ":red[")), (section, shown)
+
+
+def test_the_weights_that_a_version_began_from_are_in_its_lineage(show, judged):
+    paths = judged.home.study("itn")
+    write_json(paths.trial(3).spec, {"initial_adapter": str(paths.trial(1).adapter)})
+    judged.version(3, GOOD)
+    facts = {version: data.adapter("itn", version).origin.set_index("what")["value"] for version in (2, 4)}
+    assert facts[4]["began from the weights of trial"] == "1" and "began from the weights of trial" not in facts[2]
+    app = show("adapters", adapter="itn", version="4")
+    assert not app.error and "weights of trial 1" in str(app.get("plotly_chart")[0].proto)
 
 
 def test_lineage_escapes_what_it_draws():

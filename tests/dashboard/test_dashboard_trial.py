@@ -16,7 +16,7 @@ from sweeper.paths import Home
 from sweeper.store import Example, TrialKind
 
 SEARCHED = {
-    "learning_rate": [1e-4, 1e-2],
+    "learning_rate": [1e-3, 5e-3],
     "lora_alpha": ["r", "2r"],
     "target_modules": [["q_proj", "v_proj"], "all-linear"],
     "lr_scheduler": ["linear", "cosine"],
@@ -253,7 +253,8 @@ def test_a_trial_that_began_from_weights_is_run_again_from_them(begin, show):
     context.search.order(1, values)
     original = context.search.ask_ordered()
     changes = {"learning_rate": 5e-3, "lr_scheduler": "cosine"}
-    context.search.order(2, {**values, **changes}, clones=original.number, initial=original.number)
+    cloned = {**context.search.values(original.number), **changes}
+    context.search.order(2, cloned, clones=original.number, initial=original.number)
     for candidate in (original, context.search.ask_ordered()):
         spec = specification(context, candidate)
         context.database.trials.start(spec, candidate.kind, clones=candidate.clones)

@@ -59,7 +59,7 @@ def test_a_trial_runs_again_from_its_own_file_and_its_pruning_is_explained(study
 
 def test_where_a_trials_weights_began_is_told_everywhere(study_file, tmp_path, monkeypatch, capsys):
     home = Home.current()
-    search = {"space": {"learning_rate": [1e-4, 1e-2], "batch_size": 8, "epochs": 1, "lora_rank": 2}}
+    search = {"space": {"learning_rate": [1e-3, 1e-2], "batch_size": 8, "epochs": 1, "lora_rank": 2}}
     run_study(study_file(search={**search, "n_trials": 1, "confirm": 0}, executor={"kind": "inline"}), force=True)
     with Database.open(home.database, create=False) as database:
         asked = {"changes": {"learning_rate": 1e-3}, "from_weights": True}
