@@ -21,7 +21,7 @@ from sweeper.config.pipeline import STAGES, name_to_resume, pipeline_of, stage_n
 from sweeper.config.search import duration_s
 from sweeper.config.space import Choice, Fixed, FloatRange, IntRange, Range, describe
 from sweeper.errors import StudyStateError, UserError
-from sweeper.orders import await_answer, described, give, require_weights, space_of_study, state_of
+from sweeper.orders import await_answer, described, extra_trials, give, require_weights, space_of_study, state_of
 from sweeper.paths import Home, is_held
 from sweeper.redact import redact
 from sweeper.store import Order, OrderKind, OrderState, StudyState, TrialRecord, stored_config
@@ -114,6 +114,7 @@ def control(name: str) -> Control:
     with home.database() as database:
         study = database.studies.get(name)
         trials = tuple(snapshot(database, study).trials.values())
+        extra = extra_trials(database, name)
         orders = database.orders.all(name, limit=200)
     state = state_of(Home.current(), study)
     alive = state in (StudyState.RUNNING, StudyState.PAUSED)
@@ -124,7 +125,7 @@ def control(name: str) -> Control:
         runs=is_held(Home.current().study(name)),
         live=live,
         done=len(trials) - len(open_trials),
-        n_trials=study.config.get("search", {}).get("n_trials", len(trials)),
+        n_trials=(study.config.get("search") or {}).get("n_trials", len(trials)) + extra,
         waiting=sum(order.state is OrderState.WAITING for order in orders),
         under_way=tuple(_under_way(trial) for trial in open_trials if alive and _may_be_stopped(trial, trials)),
         orders=_orders(orders),

@@ -139,11 +139,14 @@ def test_two_trials_are_picked_and_compared(serve, page, swept):
     page.wait_for_url(re.compile("trials="))
     picked = page.get_by_text("Picked: trials")
     expect(picked).to_be_visible()
-    faded = page.evaluate(
-        """() => [...document.querySelectorAll('.js-plotly-plot .scatterlayer .trace:first-child .point')]
-                  .map(point => Number(getComputedStyle(point).opacity)).sort()"""
+    page.wait_for_function(  # what is picked in the table is picked in the chart
+        """() => {
+            const points = document.querySelectorAll('.js-plotly-plot .scatterlayer .trace:first-child .point');
+            const shown = [...points].map(point => Number(getComputedStyle(point).opacity));
+            return Math.min(...shown) < 0.5 && Math.max(...shown) === 1;
+        }""",
+        timeout=SLOW_MS,
     )
-    assert faded[0] < 0.5 and faded[-1] == 1, "what is picked in the table is picked in the chart"
     page.get_by_role("link").filter(has_text="Compare them").click()
     page.wait_for_url(re.compile(r"/compare\?.*subjects=digits"))
     chrome.settled(page)
@@ -299,7 +302,6 @@ def test_a_sweep_in_another_process_is_watched_paused_cloned_into_and_stopped(se
     chrome.settled(page)
     chrome.wait_until(lambda: _clones(home) == [0.0123], "the clone is not run", 120)
 
-    page.get_by_role("button").filter(has_text="Stop").first.scroll_into_view_if_needed()
     page.locator(".st-key-stop button").click()
     button(page, "Stop it").click()
     chrome.wait_until(lambda: live.poll() is not None, "it does not stop", 120)
