@@ -89,6 +89,7 @@ class Filler:
         seed: int = 7,
         batch_size: int = 8,
         initial: int | None = None,
+        parameters: int | None = None,
     ) -> None:
         trl = {"optim": scheduler, "adam_beta2": 0.99}
         spec = TrialSpec(
@@ -135,6 +136,7 @@ class Filler:
                 started_at=begun.isoformat(),
                 finished_at=(begun + timedelta(seconds=30)).isoformat(),
                 train_seconds=30.0,
+                total_parameters=parameters,
             ),
         )
 

@@ -151,6 +151,22 @@ def test_every_section_opens_by_its_address(show, fill, section):
     assert len(app.get("plotly_chart")) == CHARTS[section]
 
 
+def test_a_study_with_several_objectives_shows_its_front(show, fill):
+    fill.study(config={"evaluation": {"metric": "eval_loss", "objectives": ["parameters"]}, "search": {"n_trials": 6}})
+    for number in range(5):
+        size = 1_000 * (number + 1)
+        fill.trial(number, value=2.0 - number / 10, learning_rate=10.0 ** (number - 6), parameters=size)
+    fill.trial(5, value=2.5, learning_rate=0.5, parameters=9_000)
+    app = show("study", study="itn", section="Parameters")
+    assert not app.error
+    (front,) = (json.loads(chart.proto.spec) for chart in app.get("plotly_chart"))
+    dominated, best = (len(json.dumps(trace["x"])) for trace in front["data"])
+    assert best > dominated, "five are on the front; the sixth is worse and larger than they"
+    for section in ("Overview", "Curves", "Schedule", "Scores", "Texts", "Study file"):
+        assert not show("study", study="itn", section=section).error
+    assert "further objectives, so there is no single best: parameters" in _text(app)
+
+
 def test_what_is_picked_in_the_leaderboard_is_picked_in_the_charts_and_stays_in_the_address(show, fill):
     fill.whole()
     app = show("study", study="itn")
