@@ -318,3 +318,48 @@ class FeedbackRow(Base):
     good: Mapped[bool | None]
     correction: Mapped[str | None] = mapped_column(FreeText(EXAMPLE_LIMIT))
     settings: Mapped[dict[str, Any]] = mapped_column("settings_json")
+
+
+class WorkerRow(Base):
+    """A process that runs trials of a study. Its beat moves while it lives; a row goes when its process leaves."""
+
+    __tablename__ = f"{PREFIX}workers"
+    __table_args__ = (Index(None, "study_id"),)
+
+    token: Mapped[str] = mapped_column(String(32), primary_key=True)
+    study_id: Mapped[int] = mapped_column(Integer, ForeignKey(StudyRow.id))
+    host: Mapped[str] = mapped_column(FreeText(1_000))
+    pid: Mapped[int]
+    process_started: Mapped[float]
+    device: Mapped[str] = mapped_column(FreeText(100))
+    beat: Mapped[int] = mapped_column(default=0)
+    joined_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+
+
+class LeaseRow(Base):
+    """A trial that a worker holds; nobody else may begin, report or end it."""
+
+    __tablename__ = f"{PREFIX}leases"
+    __table_args__ = (Index(None, "worker"),)
+
+    study_id: Mapped[int] = mapped_column(Integer, ForeignKey(StudyRow.id), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    worker: Mapped[str] = mapped_column(String(32))
+    retries: Mapped[int] = mapped_column(default=0)
+    taken_at: Mapped[datetime]
+
+
+class ArtifactRow(Base):
+    """A file of a trial, as it was when it was written; ``path`` is relative to the trial's folder."""
+
+    __tablename__ = f"{PREFIX}artifacts"
+    __table_args__ = (UniqueConstraint("study_id", "number", "path"),)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    study_id: Mapped[int] = mapped_column(Integer, ForeignKey(StudyRow.id))
+    number: Mapped[int]
+    path: Mapped[str] = mapped_column(String(1_000))
+    bytes: Mapped[int]
+    sha256: Mapped[str] = mapped_column(String(64))
+    written_at: Mapped[datetime]
