@@ -15,7 +15,7 @@ import pytest
 from sweeper.config.trial import Outcome, TrialResult
 from sweeper.errors import DatabaseError, LeaseLost, StudyStateError
 from sweeper.store import Database, TrialKind
-from sweeper.store import exclusive as turns
+from sweeper.store import mutex as turns
 from sweeper.store import workers as module
 from sweeper.store.rows import now
 
