@@ -11,17 +11,17 @@ from typing import Any
 
 from filelock import FileLock
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.exc import DatabaseError as SQLAlchemyDatabaseError
 
 from sweeper.errors import DatabaseError
+from sweeper.search.atomic_storage import AtomicStorage
 
 BUSY_TIMEOUT_S = 30
 """How long a write waits for another process's to end."""
 
 
-def open_storage(path: Path) -> RDBStorage:
+def open_storage(path: Path) -> AtomicStorage:
     """Open the SQLite file at ``path``, and create Optuna's tables where they are missing.
 
     The file is put in write-ahead-log mode, so that readers (the dashboard) and a writer do not block each other.
@@ -37,7 +37,7 @@ def open_storage(path: Path) -> RDBStorage:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         with FileLock(path.with_name(f"{path.name}.lock")):  # creating the tables twice at once fails
-            storage = RDBStorage(
+            storage = AtomicStorage(
                 url.replace("{", "{{").replace("}", "}}"),  # Optuna puts the URL through str.format
                 engine_kwargs={"creator": lambda: _connect(path)},
             )
@@ -77,4 +77,4 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _begin_immediate(connection: Connection) -> Any:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get('sweeper_begin', 'IMMEDIATE')}")
