@@ -9,21 +9,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.exc import DatabaseError as SQLAlchemyDatabaseError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from sweeper.address import Address, Server
-from sweeper.errors import DatabaseError
+from sweeper.errors import DatabaseError, LeaseLost
+from sweeper.search.atomic_storage import AtomicStorage
 from sweeper.store import connection_arguments, creation_lock, explain, missing_driver, redact
 
 BUSY_TIMEOUT_S = 30
 """How long a write waits for another process's to end."""
 
 
-def open_storage(address: Address) -> RDBStorage:
+def open_storage(address: Address) -> AtomicStorage:
     """Open a database for Optuna, and create Optuna's tables where they are missing.
 
     Raises:
@@ -46,7 +46,7 @@ def open_storage(address: Address) -> RDBStorage:
         ) from error
 
 
-def _on_file(path: Path) -> RDBStorage:
+def _on_file(path: Path) -> AtomicStorage:
     """Open an SQLite file.
 
     It is put in write-ahead-log mode, so that readers (the dashboard) and a writer do not block each other. Every
@@ -56,12 +56,12 @@ def _on_file(path: Path) -> RDBStorage:
     path.parent.mkdir(parents=True, exist_ok=True)
     url = URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
     with creation_lock(path):  # creating the tables twice at once fails
-        storage = RDBStorage(_template(url), engine_kwargs={"creator": lambda: _connect(path)})
+        storage = AtomicStorage(_template(url), engine_kwargs={"creator": lambda: _connect(path)})
     event.listen(storage.engine, "begin", _begin_immediate)
     return storage
 
 
-def _on_server(server: Server) -> RDBStorage:
+def _on_server(server: Server) -> AtomicStorage:
     """Open a database of a server; a storage that is pickled holds no password.
 
     A connection that was lost is replaced when the next is needed.
@@ -69,7 +69,7 @@ def _on_server(server: Server) -> RDBStorage:
     arguments = connection_arguments(server, busy_timeout_s=BUSY_TIMEOUT_S)
     url = arguments.pop("url").render_as_string(hide_password=False)  # holds none
     with creation_lock(server):
-        storage = RDBStorage(_template(url), engine_kwargs={**arguments, "hide_parameters": True})
+        storage = AtomicStorage(_template(url), engine_kwargs={**arguments, "hide_parameters": True})
     storage.engine_kwargs = {"pool_pre_ping": True, "hide_parameters": True}
     return storage
 
@@ -90,7 +90,10 @@ def _origin(error: BaseException) -> BaseException:
 
 
 class StorageFaults(ContextDecorator):
-    """Turns what a locked, full or vanished database raises into a ``DatabaseError``."""
+    """Turns what a locked, full or vanished database raises into a ``DatabaseError``.
+
+    A trial that was ended by another process is another worker's: ``LeaseLost``.
+    """
 
     def __enter__(self) -> None:
         """Begin."""
@@ -102,7 +105,10 @@ class StorageFaults(ContextDecorator):
 
         Raises:
             DatabaseError: If the database was at fault.
+            LeaseLost: If another process has ended the trial.
         """
+        if isinstance(error, UpdateFinishedTrialError):
+            raise LeaseLost(f"{error} It was given to another worker: this one was silent for too long.") from error
         if isinstance(error, (sqlite3.Error, SQLAlchemyDatabaseError, StorageInternalError, PoolTimeout)):
             reason = " ".join(redact(str(_origin(error))).split())
             raise DatabaseError(f"the database cannot be written: {reason}; mend that and resume the study") from error

@@ -6,6 +6,7 @@ from sweeper.store.connection import tune_sqlite
 from sweeper.store.database import Database
 from sweeper.store.faults import explain
 from sweeper.store.feedback import FeedbackCounts
+from sweeper.store.leases import SCORING
 from sweeper.store.postgres import connection_arguments, missing_driver
 from sweeper.store.records import (
     Action,
@@ -14,6 +15,7 @@ from sweeper.store.records import (
     Event,
     Example,
     Feedback,
+    Lease,
     MetricPoint,
     Order,
     OrderKind,
@@ -24,11 +26,13 @@ from sweeper.store.records import (
     StudyState,
     TrialKind,
     TrialRecord,
+    Worker,
 )
 from sweeper.store.rows import did_you_mean
 from sweeper.store.schema import creation_lock
 
 __all__ = [
+    "SCORING",
     "Action",
     "AdapterRecord",
     "Database",
@@ -37,6 +41,7 @@ __all__ = [
     "Example",
     "Feedback",
     "FeedbackCounts",
+    "Lease",
     "MetricPoint",
     "Order",
     "OrderKind",
@@ -47,6 +52,7 @@ __all__ = [
     "StudyState",
     "TrialKind",
     "TrialRecord",
+    "Worker",
     "connection_arguments",
     "creation_lock",
     "did_you_mean",
