@@ -14,7 +14,24 @@ MicroBatch = Annotated[int, Field(ge=1)] | Literal["auto"]
 """Rows of one trial per forward pass; auto is the most that fits memory."""
 
 
-class PackedExecutor(Frozen):
+class Enduring(Frozen):
+    """What every executor does about processes that die or hang.
+
+    Attributes:
+        max_retries: How often a trial that lost its process is gone on with, or begun again; then it has failed.
+        grace_s: Seconds without a sign of life after which another process takes over what one was running.
+        checkpoint_s: Seconds of training after which a trial's whole state is written to disk again; 0 is after every
+            step. It is written when a study is stopped, too.
+        stall_timeout_s: Seconds without a step after which what trains is taken to hang and is ended; null is never.
+    """
+
+    max_retries: Annotated[int, Field(ge=0)] = 3
+    grace_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
+    checkpoint_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 300.0
+    stall_timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 1800.0
+
+
+class PackedExecutor(Enduring):
     """Many trials at once in this process, in the same forward and backward pass over one base model.
 
     Attributes:
@@ -28,7 +45,7 @@ class PackedExecutor(Frozen):
     micro_batch: MicroBatch = "auto"
 
 
-class InlineExecutor(Frozen):
+class InlineExecutor(Enduring):
     """One trial after the other in this process, on a base model that stays loaded."""
 
     kind: Literal["inline"] = "inline"
