@@ -8,21 +8,28 @@ from datetime import datetime
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from sweeper.config.trial import TrialSpec
-from sweeper.errors import StudyStateError
 from sweeper.packing.adapter import SlotAdapter
 from sweeper.packing.slot import Slot
 from sweeper.paths import TrialPaths, new_folder, write_json
 from sweeper.training.adapters import peft_config
 from sweeper.training.base_model import BaseModel
+from sweeper.training.checkpoint import is_kept, named_faults
 from sweeper.training.optimizer_state import leaves, restore
 from sweeper.training.results import Progress
 from sweeper.training.techniques.sft import sft_rows
 
+PACKED = "packed"
+"""What the JSON names as its writer."""
+
 _TENSORS, _REST = "slot.safetensors", "slot.json"
+
+
+def is_slot(paths: TrialPaths) -> bool:
+    """Tell whether a trial was frozen as a slot: ``thaw`` can read nothing that a trainer of TRL's wrote."""
+    return (paths.frozen / _REST).is_file() or not is_kept(paths)  # damaged: ``thaw`` says so
 
 
 def freeze(slot: Slot) -> None:
@@ -41,6 +48,7 @@ def freeze(slot: Slot) -> None:
     }
     tensors = {f"{group} {name}": value for group, of in groups.items() for name, value in of.items()}
     rest = {
+        "written_by": PACKED,
         "progress": asdict(slot.progress),
         "evaluated": slot.evaluated,
         "device": slot.generator.device.type,
@@ -69,7 +77,7 @@ def thaw(spec: TrialSpec, base: BaseModel) -> Slot:
     folder = TrialPaths(spec.folder).frozen
     with base.adapted(peft_config(spec.adapter, spec.hyperparameters), spec.seed) as model:
         rows = sft_rows(spec, base, model)
-    try:
+    with named_faults(folder):
         rest = json.loads((folder / _REST).read_text(encoding="utf-8"))
         if rest["device"] != torch.device(base.device).type:
             raise ValueError(f"it was frozen on {rest['device']} and cannot go on on {base.device}")
@@ -92,11 +100,6 @@ def thaw(spec: TrialSpec, base: BaseModel) -> Slot:
         restore(slot.optimizer, {**tensors["optimizer"], **rest["optimizer"]}, rest["groups"])
         slot.scheduler.load_state_dict(rest["scheduler"])
         slot.random_state = tensors["random"]["generator"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise StudyStateError(
-            f"the trial frozen in {folder} cannot go on ({type(error).__name__}: {error}); delete that folder, and "
-            "`sweeper resume` begins the trial again"
-        ) from error
     return slot
 
 
