@@ -11,11 +11,13 @@ from sweeper.executors.base import StudyContext
 from sweeper.executors.bases import Bases
 from sweeper.executors.control import obey
 from sweeper.executors.micro_batches import MicroBatches
-from sweeper.executors.processes import train_in_processes
+from sweeper.executors.processes import Endurance, train_in_processes
 from sweeper.executors.recorder import Recorder, begin_again
 from sweeper.executors.specification import specification
+from sweeper.paths import TrialPaths
 from sweeper.search.candidate import Candidate
 from sweeper.training.base_model import BaseModel
+from sweeper.training.checkpoint import Checkpoint, is_kept
 from sweeper.training.results import Ledger, Progress
 from sweeper.training.trial import train_trial
 
@@ -32,43 +34,69 @@ class InlineExecutor:
 
     def run(self, context: StudyContext) -> None:
         """Run trials until the search or the budget ends, or the user asks to stop."""
-        begin_again(context, context.search.interrupted())
+        begin_again(context, [number for number in context.search.interrupted() if not goes_on(context, number)])
         before = sum(trial.train_seconds for trial in context.database.trials.all(context.config.name))
         begun = context.asked.clock()
         while True:
             obey(context)
             if context.stop.is_set:
                 return
+            if stopped := [number for number in context.search.interrupted() if goes_on(context, number)]:
+                self._run_trial(context, context.search.take_up(stopped[0]), goes_on=True)
+                continue
             spent = budget_spent(context, before + context.asked.clock() - begun)
             candidate = context.search.ask(spent) if spent < 1 else context.search.ask_ordered()
             if candidate is None:
                 return
             self._run_trial(context, candidate)
 
-    def _run_trial(self, context: StudyContext, candidate: Candidate) -> None:
+    def _run_trial(self, context: StudyContext, candidate: Candidate, *, goes_on: bool = False) -> None:
+        """Run a trial from its beginning, or from its checkpoint."""
         spec = specification(context, candidate)
         if in_own_processes(spec.backend):
-            run_in_processes(context, candidate, spec)
+            run_in_processes(context, candidate, spec, goes_on=goes_on)
             return
         base = self.base(context, spec)
         recorder = Recorder(context, candidate, spec)
-        recorder.start()
+        kept = begun(recorder, spec, goes_on=goes_on)
         planner = MicroBatches(context, base)
-        rows = planner.plan(spec)
+        rows = planner.plan(spec) or kept.micro_batch or 0  # what has run once is tried, whatever the estimate says
         if rows == 0:
             recorder.end(infeasible(spec, base))
             return
         evaluate = task_metric(base, spec.validation, spec.evaluation, spec.technique, spec.reward_sources)
-        result = train_trial(spec, base, obedient(context, recorder), rows, evaluate)
+        report, checkpoint_s = obedient(context, recorder), context.config.executor.checkpoint_s
+        result = train_trial(spec, base, report, rows, evaluate, checkpoint_s=checkpoint_s, goes_on=goes_on)
         planner.learn(spec, rows, result)
         recorder.end(result)
 
 
-def run_in_processes(context: StudyContext, candidate: Candidate, spec: TrialSpec) -> None:
+def goes_on(context: StudyContext, number: int) -> bool:
+    """Tell whether an interrupted trial can be gone on with one by one: its trainer wrote it to disk."""
+    return is_kept(context.paths.trial(number))
+
+
+def begun(recorder: Recorder, spec: TrialSpec, *, goes_on: bool) -> Progress:
+    """Record that a trial begins, or goes on; return how far it had come.
+
+    Raises:
+        StudyStateError: If it goes on and its checkpoint is damaged.
+    """
+    if not goes_on:
+        recorder.start()
+        return Progress()
+    kept = Checkpoint.read(TrialPaths(spec.folder), spec.device).progress
+    recorder.take_up(kept.total_steps, kept.seconds)
+    return kept
+
+
+def run_in_processes(context: StudyContext, candidate: Candidate, spec: TrialSpec, *, goes_on: bool = False) -> None:
     """Run one trial in processes of its own, which load the base model themselves."""
     recorder = Recorder(context, candidate, spec)
-    recorder.start()
-    recorder.end(train_in_processes(spec, obedient(context, recorder)))
+    begun(recorder, spec, goes_on=goes_on)
+    endurance = Endurance.of(context.config.executor)
+    report, note = obedient(context, recorder), context.listener.note
+    recorder.end(train_in_processes(spec, report, endurance, note=note, goes_on=goes_on))
 
 
 def obedient(context: StudyContext, report: Report) -> Report:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import numpy as np
 import pytest
 import tiny
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_training_policy import policy_spec
 
 from sweeper.config.adapter import IA3, Full, LoRA, Prefix, PTuning
-from sweeper.config.technique import CPO, DPO, KTO, ORPO, Reward
+from sweeper.config.technique import CPO, DPO, KTO, ORPO, RewardModel
 from sweeper.config.trial import Decision, Outcome
+from sweeper.errors import StudyStateError
 from sweeper.paths import TrialPaths
 from sweeper.training.checkpoint import is_kept
 from sweeper.training.trial import train_trial
@@ -83,8 +85,8 @@ def adapter(spec):
 @pytest.mark.parametrize(
     ("asked", "stops"),
     [
-        (BUSY, [(1,), (3,), (4,), (6, "evaluation"), (8, "evaluation")]),
-        ({"trl": {"optim": "adamw_bnb_8bit", "neftune_noise_alpha": 5}, "lora_dropout": 0.1}, [(2,), (5,)]),
+        (BUSY, [(3,), (4,), (8, "evaluation")]),
+        ({"trl": {"optim": "adamw_bnb_8bit", "neftune_noise_alpha": 5}, "lora_dropout": 0.1}, [(2,)]),
     ],
     ids=["dropout", "8-bit and noise"],
 )
@@ -93,7 +95,7 @@ def test_sft_goes_on_as_if_it_had_never_stopped(request, spec, kind, asked, stop
     require_equal(spec(kind, **asked), request.getfixturevalue(f"{kind}_base"), stops, micro_batch=3)
 
 
-PAIRS = {"dpo": DPO, "orpo": ORPO, "cpo": CPO, "reward": Reward}
+PAIRS = {"dpo": DPO, "orpo": ORPO, "cpo": CPO, "reward": RewardModel}
 
 
 @pytest.mark.parametrize("kind", [*PAIRS, "kto"])
@@ -102,7 +104,7 @@ def test_preferences_go_on_as_if_they_had_never_stopped(request, tiny_model, tmp
     shape = "unpaired" if kind == "kto" else "preference"
     asked = tiny.trial_spec(tiny_model, tmp_path, shape=shape, technique=technique, **BUSY)
     base = request.getfixturevalue("score_base") if kind == "reward" else lora_base
-    require_equal(asked, base, [(2,), (3,), (7,)])
+    require_equal(asked, base, [(4,), (6,)])
 
 
 @pytest.fixture
@@ -116,12 +118,12 @@ def score_base(tiny_model):
 @pytest.mark.parametrize("kind", ["grpo", "rloo"])
 def test_policies_go_on_as_if_they_had_never_stopped(tiny_model, tmp_path, lora_base, kind):
     """Answers are drawn, and the order of the prompts in an epoch follows from those before."""
-    asked = policy_spec(tiny_model, tmp_path, kind, longest=4, epochs=3.0, lora_dropout=0.1, metric="noise")
+    asked = policy_spec(tiny_model, tmp_path, kind, longest=4, epochs=3.0, lora_dropout=0.1)
 
     def drawn(model):
-        return {"noise": float(torch.rand(())) + random.random() + np.random.rand()}
+        return {"mean_reward": float(torch.rand(())) + random.random() + np.random.rand()}
 
-    require_equal(asked, lora_base, [(2,), (3,), (3, "evaluation"), (7,)], micro_batch=16, evaluate=drawn)
+    require_equal(asked, lora_base, [(3,), (6, "evaluation")], micro_batch=16, evaluate=drawn)
 
 
 @pytest.mark.parametrize(
@@ -130,4 +132,104 @@ def test_policies_go_on_as_if_they_had_never_stopped(tiny_model, tmp_path, lora_
     ids=lambda adapter: " ".join([adapter.kind, getattr(adapter, "init", "")]),
 )
 def test_every_kind_of_adapter_goes_on_as_if_it_had_never_stopped(tiny_model, tmp_path, lora_base, adapter):
-    require_equal(tiny.trial_spec(tiny_model, tmp_path, adapter=adapter, rows=12), lora_base, [(1,), (2,), (3,)])
+    require_equal(tiny.trial_spec(tiny_model, tmp_path, adapter=adapter, rows=12), lora_base, [(2,)])
+
+
+class Killed(BaseException):
+    """What no trial survives."""
+
+
+def killed_at(step):
+    def report(at, metrics):
+        if at == step:
+            raise Killed
+        return Decision.CONTINUE
+
+    return report
+
+
+def test_what_a_kill_cut_short_is_repeated_from_the_last_checkpoint(spec, lora_base):
+    asked = spec(**BUSY)
+    _, expected = in_parts(asked, lora_base, ())
+    with pytest.raises(Killed):
+        train_trial(asked, lora_base, killed_at(5), 8, checkpoint_s=0)
+    rest = tiny.Curve()
+    result = train_trial(asked, lora_base, rest, 8, goes_on=True)
+    assert (result.outcome, result.steps) == (Outcome.COMPLETE, 9)
+    assert rest.steps == {step: of for step, of in expected.steps.items() if step > 4}
+    assert rest.evaluations == {step: of for step, of in expected.evaluations.items() if step > 4}
+    assert result.train_seconds > 0
+
+
+def test_a_trial_is_not_kept_before_its_time_nor_where_nobody_asks(spec, lora_base):
+    for checkpoint_s in (None, 999):
+        with pytest.raises(Killed):
+            train_trial(spec(), lora_base, killed_at(5), 8, checkpoint_s=checkpoint_s)
+        assert not kept(spec()).exists()
+    assert train_trial(spec(), lora_base, Stopping(2), 8).outcome is Outcome.INTERRUPTED
+    assert not is_kept(TrialPaths(spec().folder))
+
+
+@pytest.fixture
+def stopped(spec, lora_base):
+    """A trial that was stopped after its second step; its specification."""
+    result = train_trial(spec(), lora_base, Stopping(2), 8, checkpoint_s=999)
+    assert result.outcome is Outcome.INTERRUPTED
+    assert sorted(path.name for path in kept(spec()).iterdir()) == [
+        "checkpoint.json",
+        "checkpoint.safetensors",
+        "trainer_state.json",
+    ]
+    return spec()
+
+
+def test_fewer_rows_at_a_time_go_on_and_more_are_not_taken(stopped, lora_base):
+    result = train_trial(stopped, lora_base, tiny.Curve(), 3, checkpoint_s=999, goes_on=True)
+    assert (result.outcome, result.micro_batch, result.steps) == (Outcome.COMPLETE, 3, 6)
+
+
+def test_a_trial_that_begins_anew_leaves_nothing_of_the_one_before(stopped, lora_base):
+    curve = tiny.Curve()
+    with pytest.raises(Killed):
+        train_trial(stopped, lora_base, killed_at(1), 8)
+    assert not kept(stopped).exists()
+    assert train_trial(stopped, lora_base, curve, 8).steps == len(curve.steps) == 6
+
+
+def test_a_beginning_that_is_not_found_again_begins_the_trial_again(tiny_model, tmp_path, lora_base):
+    asked = tiny.trial_spec(tiny_model, tmp_path, adapter=LoRA(init="pissa"), rows=12)
+    _, expected = in_parts(asked, lora_base, ())
+    train_trial(asked, lora_base, Stopping(2), 8, checkpoint_s=999)
+    rest = kept(asked) / "checkpoint.json"
+    rest.write_text(json.dumps({**json.loads(rest.read_text()), "begun_with": "rounded otherwise"}))
+    curve = tiny.Curve()
+    assert train_trial(asked, lora_base, curve, 8, goes_on=True).outcome is Outcome.COMPLETE
+    assert curve.steps == expected.steps
+
+
+@pytest.mark.parametrize(
+    "damage", ["cut", "no json", "no tensors", "no state", "garbage", "a field gone", "another device", "other shapes"]
+)
+def test_what_is_damaged_is_named(stopped, lora_base, damage):
+    tensors, rest = kept(stopped) / "checkpoint.safetensors", kept(stopped) / "checkpoint.json"
+    fields = json.loads(rest.read_text())
+    match damage:
+        case "cut":
+            tensors.write_bytes(tensors.read_bytes()[:-100])
+        case "no json":
+            rest.unlink()
+        case "no tensors":
+            tensors.unlink()
+        case "no state":
+            (kept(stopped) / "trainer_state.json").unlink()
+        case "garbage":
+            rest.write_text("{")
+        case "a field gone":
+            rest.write_text(json.dumps({name: value for name, value in fields.items() if name != "scheduler"}))
+        case "another device":
+            rest.write_text(json.dumps({**fields, "device": "cuda"}))
+        case "other shapes":
+            save_file({name: value[..., :1].contiguous() for name, value in load_file(tensors).items()}, tensors)
+    assert is_kept(TrialPaths(stopped.folder)) == (damage != "no json")
+    with pytest.raises(StudyStateError, match=r"frozen cannot go on .*begins the trial again"):
+        train_trial(stopped, lora_base, tiny.Curve(), 8, goes_on=True)
