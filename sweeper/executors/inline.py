@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from sweeper.config.backend import in_own_processes
 from sweeper.config.trial import Decision, Outcome, Report, TrialResult, TrialSpec
+from sweeper.errors import LeaseLost
 from sweeper.evaluation.validation import task_metric
 from sweeper.executors.base import StudyContext
 from sweeper.executors.bases import Bases
+from sweeper.executors.claims import bide, claim, others_train, stopped
 from sweeper.executors.control import obey
 from sweeper.executors.micro_batches import MicroBatches
 from sweeper.executors.processes import Endurance, train_in_processes
-from sweeper.executors.recorder import Recorder, begin_again
+from sweeper.executors.recorder import Recorder, drop
+from sweeper.executors.recovery import begin_unreadable_again
 from sweeper.executors.specification import specification
 from sweeper.paths import TrialPaths
 from sweeper.search.candidate import Candidate
 from sweeper.training.base_model import BaseModel
-from sweeper.training.checkpoint import Checkpoint, is_kept
+from sweeper.training.checkpoint import is_kept, progress_of
 from sweeper.training.results import Ledger, Progress
+from sweeper.training.resumable import Keeping
 from sweeper.training.trial import train_trial
 
 
@@ -34,69 +39,88 @@ class InlineExecutor:
 
     def run(self, context: StudyContext) -> None:
         """Run trials until the search or the budget ends, or the user asks to stop."""
-        begin_again(context, [number for number in context.search.interrupted() if not goes_on(context, number)])
         before = sum(trial.train_seconds for trial in context.database.trials.all(context.config.name))
         begun = context.asked.clock()
         while True:
             obey(context)
             if context.stop.is_set:
                 return
-            if stopped := [number for number in context.search.interrupted() if goes_on(context, number)]:
-                self._run_trial(context, context.search.take_up(stopped[0]), goes_on=True)
-                continue
-            spent = budget_spent(context, before + context.asked.clock() - begun)
-            candidate = context.search.ask(spent) if spent < 1 else context.search.ask_ordered()
-            if candidate is None:
+            begin_unreadable_again(context, is_kept)
+            others = others_train(context)
+            candidate = claim(context, partial(_next, context, before + context.asked.clock() - begun))
+            if candidate is not None:
+                self._run_held(context, candidate)
+            elif others:
+                bide()
+            else:
                 return
-            self._run_trial(context, candidate)
 
-    def _run_trial(self, context: StudyContext, candidate: Candidate, *, goes_on: bool = False) -> None:
-        """Run a trial from its beginning, or from its checkpoint."""
+    def _run_held(self, context: StudyContext, candidate: Candidate) -> None:
+        try:
+            self._run_trial(context, candidate)
+        except LeaseLost:
+            drop(context, candidate.number)
+
+    def _run_trial(self, context: StudyContext, candidate: Candidate) -> None:
+        """Run a trial from its beginning, or from its checkpoint where it has one."""
         spec = specification(context, candidate)
         if in_own_processes(spec.backend):
-            run_in_processes(context, candidate, spec, goes_on=goes_on)
+            run_in_processes(context, candidate, spec)
             return
         base = self.base(context, spec)
         recorder = Recorder(context, candidate, spec)
-        kept = begun(recorder, spec, goes_on=goes_on)
+        kept = begun(recorder, spec)
         planner = MicroBatches(context, base)
-        rows = planner.plan(spec) or kept.micro_batch or 0  # what has run once is tried, whatever the estimate says
-        if rows == 0:
+        rows = planner.plan(spec) or (kept and kept.micro_batch)  # what has run is tried, whatever the estimate says
+        if not rows:
             recorder.end(infeasible(spec, base))
             return
         evaluate = task_metric(base, spec.validation, spec.evaluation, spec.technique, spec.reward_sources)
-        report, checkpoint_s = obedient(context, recorder), context.config.executor.checkpoint_s
-        result = train_trial(spec, base, report, rows, evaluate, checkpoint_s=checkpoint_s, goes_on=goes_on)
+        keeping = Keeping(context.config.executor.checkpoint_s, recorder.flush)
+        report, goes_on = obedient(context, recorder), kept is not None
+        result = train_trial(spec, base, report, rows, evaluate, keeping=keeping, goes_on=goes_on)
         planner.learn(spec, rows, result)
         recorder.end(result)
 
 
-def goes_on(context: StudyContext, number: int) -> bool:
-    """Tell whether an interrupted trial can be gone on with one by one: its trainer wrote it to disk."""
-    return is_kept(context.paths.trial(number))
+def _next(context: StudyContext, seconds: float) -> Candidate | None:
+    """Choose a trial that was ordered, one that was stopped, or a new one."""
+    search = context.search
+    if candidate := search.ask_ordered():
+        return candidate
+    if waiting := stopped(context):
+        return search.take_up(waiting[0])
+    spent = budget_spent(context, seconds)
+    return search.ask(spent) if spent < 1 else None
 
 
-def begun(recorder: Recorder, spec: TrialSpec, *, goes_on: bool) -> Progress:
-    """Record that a trial begins, or goes on; return how far it had come.
+def begun(recorder: Recorder, spec: TrialSpec) -> Progress | None:
+    """Record that a trial begins, or goes on; return how far it had come, None where it begins.
 
     Raises:
         StudyStateError: If it goes on and its checkpoint is damaged.
     """
-    if not goes_on:
+    paths = TrialPaths(spec.folder)
+    if not is_kept(paths):
         recorder.start()
-        return Progress()
-    kept = Checkpoint.read(TrialPaths(spec.folder), spec.device).progress
+        return None
+    kept = progress_of(paths)
     recorder.take_up(kept.total_steps, kept.seconds)
     return kept
 
 
-def run_in_processes(context: StudyContext, candidate: Candidate, spec: TrialSpec, *, goes_on: bool = False) -> None:
+def run_in_processes(context: StudyContext, candidate: Candidate, spec: TrialSpec) -> None:
     """Run one trial in processes of its own, which load the base model themselves."""
     recorder = Recorder(context, candidate, spec)
-    begun(recorder, spec, goes_on=goes_on)
-    endurance = Endurance.of(context.config.executor)
-    report, note = obedient(context, recorder), context.listener.note
-    recorder.end(train_in_processes(spec, report, endurance, note=note, goes_on=goes_on))
+    begun(recorder, spec)
+    executor = context.config.executor
+    endurance = Endurance(
+        max_retries=executor.max_retries,
+        stall_timeout_s=executor.stall_timeout_s,
+        keeping=Keeping(executor.checkpoint_s, recorder.flush),
+        note=context.listener.note,
+    )
+    recorder.end(train_in_processes(spec, obedient(context, recorder), endurance))
 
 
 def obedient(context: StudyContext, report: Report) -> Report:
@@ -115,9 +139,11 @@ def budget_spent(context: StudyContext, seconds: float, running_epochs: float = 
     Args:
         context: The study.
         seconds: What it has taken so far.
-        running_epochs: What the trials that run now will have trained when they end.
+        running_epochs: What the trials that run now in this process will have trained when they end.
     """
     search = context.config.search
+    elsewhere = context.crew.elsewhere()
+    running_epochs += context.search.planned_epochs(elsewhere) if elsewhere else 0.0
     epochs = context.search.epochs_spent + running_epochs
     time_spent = seconds / search.timeout if search.timeout is not None else 0.0
     epochs_spent = epochs / search.max_epochs_total if search.max_epochs_total is not None else 0.0

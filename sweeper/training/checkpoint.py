@@ -48,6 +48,16 @@ def is_kept(paths: TrialPaths) -> bool:
         return True  # damaged: whoever reads it says so
 
 
+def progress_of(paths: TrialPaths) -> Progress:
+    """Return how far a trial had come that its trainer wrote, without reading its weights.
+
+    Raises:
+        StudyStateError: If what is on disk is damaged.
+    """
+    with named_faults(paths.frozen):
+        return Progress(**read_json(paths.frozen / _REST)["progress"])
+
+
 def write(trainer: Resumable, ledger: Ledger, progress: Progress, evaluated: int) -> None:
     """Write a trial between two steps, so that a crash leaves all of it or what was there before.
 

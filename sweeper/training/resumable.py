@@ -10,7 +10,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
 
 from sweeper.training.checkpoint import Checkpoint, RandomNumbers, digest, write
 from sweeper.training.results import Ledger, Progress
@@ -27,31 +30,46 @@ else:
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Keeping:
+    """How a trial is to be kept on disk.
+
+    Attributes:
+        every_s: Seconds of training between two checkpoints; 0 is one after every step.
+        before: Called before anything of the trial is written: to record what was reported, and to raise where the
+            trial is another's by now.
+    """
+
+    every_s: float
+    before: Callable[[], None]
+
+
 class Keeper:
     """Writes a trial to disk every so often, and when it is stopped.
 
     Args:
+        keeping: How often.
         ledger: The trial's folder and best evaluation.
         progress: Tells how far it has come.
-        every_s: Seconds of training between two checkpoints; 0 is after every step.
     """
 
-    def __init__(self, ledger: Ledger, progress: Callable[[], Progress], every_s: float) -> None:
+    def __init__(self, keeping: Keeping, ledger: Ledger, progress: Callable[[], Progress]) -> None:
+        self._keeping = keeping
         self._ledger = ledger
         self._progress = progress
-        self._every_s = every_s
         self._kept = time.monotonic()
 
     @property
     def is_due(self) -> bool:
         """Whether the last checkpoint is old enough."""
-        return time.monotonic() - self._kept >= self._every_s
+        return time.monotonic() - self._kept >= self._keeping.every_s
 
     def keep(self, trainer: Resumable, evaluated: int) -> None:
         """Write a checkpoint; where that fails, the one before stays, and the trial goes on without."""
+        self._keeping.before()
         try:
             write(trainer, self._ledger, self._progress(), evaluated)
-        except (OSError, TypeError) as error:  # a full disk; an optimizer that keeps more than tensors and numbers
+        except (OSError, TypeError, SafetensorError) as error:  # a full disk; an optimizer that keeps other things
             log.warning("trial %s goes on without a checkpoint: %s", self._ledger.spec.number, error)
         self._kept = time.monotonic()
 

@@ -17,7 +17,7 @@ from sweeper.training.latency import milliseconds_per_token
 from sweeper.training.micro_batch import MicroBatch
 from sweeper.training.reporting import ReportingCallback
 from sweeper.training.results import Ledger, Progress
-from sweeper.training.resumable import Keeper
+from sweeper.training.resumable import Keeper, Keeping
 from sweeper.training.sharded import begin_from, gathered, restore
 from sweeper.training.techniques import build_trainer
 from sweeper.training.weights import Adapted
@@ -37,7 +37,7 @@ def train_trial(
     micro_batch: int,
     evaluate: Evaluate | None = None,
     *,
-    checkpoint_s: float | None = None,
+    keeping: Keeping | None = None,
     goes_on: bool = False,
 ) -> TrialResult:
     """Train one trial and write its adapter and result into its folder.
@@ -51,8 +51,7 @@ def train_trial(
         report: Told every step and every evaluation; decides whether to go on.
         micro_batch: Rows per forward pass to begin with.
         evaluate: Further validation metrics; None where the loss is all that is asked for.
-        checkpoint_s: Seconds of training between two checkpoints, 0 for one after every step; None for none at all,
-            which is also what a trial gets that several processes train.
+        keeping: How the trial is kept on disk; None for not at all. One whose backend spreads it is not either.
         goes_on: Whether to go on from the trial's checkpoint.
 
     Raises:
@@ -60,7 +59,7 @@ def train_trial(
     """
     paths = TrialPaths(spec.folder)
     checkpoint = Checkpoint.read(paths, base.device) if goes_on else None
-    run = _Run(spec, base, micro_batch, checkpoint, checkpoint_s)
+    run = _Run(spec, base, micro_batch, checkpoint, keeping)
     result = run.through(report, evaluate)
     if base.backend.ranks.leads and not result.outcome.is_open:
         shutil.rmtree(paths.frozen, ignore_errors=True)
@@ -76,7 +75,7 @@ class _Run:
         base: BaseModel,
         micro_batch: int,
         checkpoint: Checkpoint | None,
-        checkpoint_s: float | None,
+        keeping: Keeping | None,
     ) -> None:
         self.spec = spec
         self.base = base
@@ -87,8 +86,10 @@ class _Run:
         if checkpoint is not None:  # other parts draw other dropout masks; fewer rows only where no more fit now
             rows = min(rows, checkpoint.progress.micro_batch or rows)
         self.micro_batch = MicroBatch(rows, fixed=several)
-        keeps = checkpoint_s is not None and not several
-        self.keeper = Keeper(self.ledger, lambda: self.progress, checkpoint_s or 0.0) if keeps else None
+        self.keeping = keeping
+        self.keeper: Keeper | None = None
+        if keeping is not None and base.backend.keeps:
+            self.keeper = Keeper(keeping, self.ledger, lambda: self.progress)
         self.trainer: Any = None
         self.clock = time.monotonic()
 
@@ -139,6 +140,8 @@ class _Run:
         return timed
 
     def _finish(self, model: Adapted, decision: Decision) -> TrialResult:
+        if self.keeping is not None and self.base.backend.ranks.leads:
+            self.keeping.before()
         if decision in (Decision.PRUNE, Decision.PAUSE):  # there is no rung to wait at here
             return self.ledger.result(self.progress, Outcome.PRUNED, PRUNED)
         if decision is Decision.END:

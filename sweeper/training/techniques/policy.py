@@ -68,11 +68,9 @@ class FittingPolicy(Resumable):
         return int(self.state.num_input_tokens_seen)
 
     def own_state(self) -> dict[str, Any]:
-        """Return what is kept beside weights, optimizer and schedule: TRL's count of rounds, and of adaptive entropy."""
-        return {
-            "answering": self._answering.rows,
-            **{name: getattr(self, name) for name in _OWN if hasattr(self, name)},
-        }
+        """Return what is kept beside weights, optimizer and schedule: how many are answered at once, and TRL's own."""
+        own = {name: getattr(self, name) for name in _OWN if hasattr(self, name)}
+        return {"answering": self._answering.rows, **own}
 
     def restore_own_state(self, state: dict[str, Any]) -> None:
         """Take back what ``own_state`` returned."""
