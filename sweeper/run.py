@@ -25,7 +25,7 @@ from sweeper.executors.base import Executor, Listener, Silent, StopRequest, Stud
 from sweeper.executors.control import MoreToTrain, has_work, refuse_outdated
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.packed import PackedExecutor
-from sweeper.executors.recorder import recover
+from sweeper.executors.recorder import keep_policy, recover
 from sweeper.hardware import gpus
 from sweeper.paths import Home, StudyPaths
 from sweeper.resolve import ResolvedStudy, resolve_study
@@ -129,7 +129,9 @@ def _conduct(context: StudyContext, home: Home, *, force: bool, searched: bool =
                 raise StudyInterrupted(f"stopped; `sweeper resume {name_to_resume(context.paths)}` goes on")
             state, context.asked.changed = StudyState.FINISHED, False
             with suppress(MoreToTrain):
-                return find_winner(context, partial(executor.base, context), home, force=force)
+                verdict = find_winner(context, partial(executor.base, context), home, force=force)
+                keep_policy(context, ended=True)
+                return verdict
             state, searched = StudyState.INTERRUPTED, False
     except (StudyInterrupted, KeyboardInterrupt):
         state = StudyState.INTERRUPTED

@@ -13,6 +13,7 @@ from sweeper.executors.control import obey
 from sweeper.executors.micro_batches import MicroBatches
 from sweeper.executors.processes import train_in_processes
 from sweeper.executors.recorder import Recorder, begin_again
+from sweeper.executors.soundness import cannot_begin
 from sweeper.executors.specification import specification
 from sweeper.search.candidate import Candidate
 from sweeper.training.base_model import BaseModel
@@ -53,6 +54,9 @@ class InlineExecutor:
         base = self.base(context, spec)
         recorder = Recorder(context, candidate, spec)
         recorder.start()
+        if failed := cannot_begin(context, spec):
+            recorder.end(failed)
+            return
         planner = MicroBatches(context, base)
         rows = planner.plan(spec)
         if rows == 0:
@@ -68,7 +72,7 @@ def run_in_processes(context: StudyContext, candidate: Candidate, spec: TrialSpe
     """Run one trial in processes of its own, which load the base model themselves."""
     recorder = Recorder(context, candidate, spec)
     recorder.start()
-    recorder.end(train_in_processes(spec, obedient(context, recorder)))
+    recorder.end(cannot_begin(context, spec) or train_in_processes(spec, obedient(context, recorder)))
 
 
 def obedient(context: StudyContext, report: Report) -> Report:

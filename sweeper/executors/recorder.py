@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 
+from sweeper.artifacts import of_result
 from sweeper.config.space import ADAPTER, MODEL
 from sweeper.config.trial import Decision, Outcome, TrialResult, TrialSpec
 from sweeper.executors.base import StudyContext
 from sweeper.executors.specification import planned_steps
-from sweeper.paths import TrialPaths, write_atomically
+from sweeper.keeping import collect
+from sweeper.paths import TrialPaths, discard, write_atomically
 from sweeper.search.candidate import Candidate
 from sweeper.store import OrderState
 from sweeper.training.trial import BY_HAND
+
+QUOTA = "quota"
+"""The kind of the event that says that a study needs more than its quota."""
 
 _FLUSH_S = 1.0
 """Metrics are written in one transaction a second: a crash loses a second of a curve, never a trial."""
@@ -92,6 +96,8 @@ class Recorder:
         finish(self._context, result)
         self._context.asked.running.discard(result.number)
         self._context.listener.trial_ended(result)
+        if result.outcome is Outcome.COMPLETE:  # no other leaves an adapter
+            keep_policy(self._context, ended=False)
         self._answer(result)
 
     def _answer(self, result: TrialResult) -> None:
@@ -113,8 +119,21 @@ class Recorder:
 def finish(context: StudyContext, result: TrialResult) -> None:
     """Put a result into the database, then tell the search; each step only if it is not done yet."""
     if context.database.trials.get(context.config.name, result.number).outcome is None:
-        context.database.trials.finish(context.config.name, result)
+        files = of_result(context.paths.trial(result.number), result)
+        context.database.trials.finish(context.config.name, result, artifacts=files)
     context.search.tell(result.number, result)
+
+
+def keep_policy(context: StudyContext, *, ended: bool) -> None:
+    """Remove the adapters that the study is not to keep, and say so where its quota cannot be held."""
+    config = context.config
+    with context.database.exclusively(config.name):  # nobody begins from an adapter that is being removed
+        collected = collect(context.database, context.paths, context.search, config, ended=ended)
+    if collected.removed and ended:
+        context.listener.note(str(collected))
+    if collected.over_quota and not any(each.kind == QUOTA for each in context.database.events.all(config.name)):
+        context.database.events.add(config.name, QUOTA, collected.over_quota)
+        context.listener.note(collected.over_quota)
 
 
 def recover(context: StudyContext) -> int:
@@ -138,7 +157,7 @@ def recover(context: StudyContext) -> int:
             frozen.append(number)
         else:
             lost.append(number)
-    context.database.trials.interrupt_unfinished(context.config.name, "the process that ran it ended")
+    context.database.trials.interrupt(context.config.name, known, "the process that ran it ended")
     begin_again(context, lost)
     return len(frozen) + len(lost)
 
@@ -149,11 +168,12 @@ def begin_again(context: StudyContext, numbers: Sequence[int]) -> None:
     paused = {trial.number for trial in trials if trial.outcome is Outcome.PAUSED}
     for number in numbers:
         context.search.requeue(number)
-        shutil.rmtree(context.paths.trial(number).frozen, ignore_errors=True)
+        context.database.artifacts.forget(context.config.name, number)
+        discard(context.paths.trial(number).frozen)
         if number in paused:
             context.database.trials.reopen(context.config.name, number)
     if numbers:
-        context.database.trials.interrupt_unfinished(context.config.name, "begun again under another number")
+        context.database.trials.interrupt(context.config.name, numbers, "begun again under another number")
         context.listener.note(f"{len(numbers)} interrupted trial(s) begin again")
 
 
@@ -167,7 +187,7 @@ def prune_paused(context: StudyContext, number: int, reason: str) -> None:
     context.database.trials.reopen(context.config.name, number)
     write_atomically(paths.result, result.model_dump_json(indent=2) + "\n")
     finish(context, result)
-    shutil.rmtree(paths.frozen, ignore_errors=True)
+    discard(paths.frozen)
     context.listener.trial_ended(result)
 
 

@@ -13,6 +13,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from sweeper.artifacts import owner
+from sweeper.checksums import seal
 from sweeper.config.trial import TrialSpec
 from sweeper.errors import StudyStateError
 from sweeper.packing.adapter import SlotAdapter
@@ -59,6 +61,7 @@ def freeze(slot: Slot) -> None:
     with new_folder(slot.ledger.paths.frozen) as folder:
         save_file({name: value.detach().cpu().clone() for name, value in tensors.items()}, folder / _TENSORS)
         write_json(folder / _REST, rest)
+        seal(folder, owner(slot.spec.study, slot.spec.number))
 
 
 def thaw(spec: TrialSpec, base: BaseModel) -> Slot:

@@ -9,6 +9,7 @@ from sweeper.store.leases import SCORING
 from sweeper.store.records import (
     Action,
     AdapterRecord,
+    Artifact,
     Evaluation,
     Event,
     Example,
@@ -33,6 +34,7 @@ __all__ = [
     "SCORING",
     "Action",
     "AdapterRecord",
+    "Artifact",
     "Database",
     "Evaluation",
     "Event",
