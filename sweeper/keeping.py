@@ -48,9 +48,7 @@ def collect(database: Database, paths: StudyPaths, search: Search, config: Study
     """
     artifacts = database.artifacts.all(config.name)
     adapters = _sizes(artifacts, "adapter/")  # few: a glance that spares reading every trial
-    if (
-        config.keep.quota is None and len(adapters) <= config.evaluation.candidates
-    ):
+    if config.keep.quota is None and len(adapters) <= config.evaluation.candidates:
         return Collected(())
     surplus, over = judge(database, search, config, adapters, _sum(artifacts, "frozen/"), ended=ended)
     for each in surplus:
