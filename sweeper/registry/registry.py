@@ -73,13 +73,13 @@ class Registry:
             StudyStateError: If study or trial do not exist.
         """
         _check_name(name)
+        trained = self._home.study(study).trial(trial)
+        if source.absolute() == trained.adapter.absolute():
+            require_whole(self._database, study, trained, "adapter")
         taken = files.check_source(source)
         lineage = trace(self._home, self._database, study, trial, parent)
         if parent is not None:
             self.get(name, parent)
-        trained = self._home.study(study).trial(trial)
-        if source.absolute() == trained.adapter.absolute():
-            require_whole(self._database, study, trained, "adapter")
         with self._locked(name):
             self._clean(name)
             version = self._database.adapters.last_version(name) + 1

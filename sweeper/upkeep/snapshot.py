@@ -9,7 +9,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import URL
+
 from sweeper.errors import BackupError
+from sweeper.store.faults import explain
 
 _WHERE = "install PostgreSQL's client (`apt install postgresql-client`), or run pg_dump where the server is"
 
@@ -39,9 +42,7 @@ def _copy(database: Path, target: Path) -> Path:
         copy.commit()
         faults = [line for (line,) in copy.execute("PRAGMA quick_check(3)") if line != "ok"]
     except sqlite3.Error as error:
-        raise BackupError(
-            f"{database} cannot be copied ({error}): `sweeper doctor STUDY` says more, a full disk is named by `df`"
-        ) from error
+        raise BackupError(f"no copy was made: {explain(error, database)}") from error
     finally:
         copy.close()
         source.close()
@@ -55,7 +56,8 @@ def _dump(url: Any, target: Path) -> Path:
     tool = shutil.which("pg_dump")
     if tool is None:
         raise BackupError(f"the database is on a PostgreSQL server, and pg_dump is not on this machine: {_WHERE}")
-    address = url.set(drivername="postgresql", password=None).render_as_string(hide_password=False)
+    without = URL.create("postgresql", url.username, None, url.host, url.port, url.database, url.query)
+    address = without.render_as_string(hide_password=False)
     environment = {**os.environ, **({"PGPASSWORD": str(url.password)} if url.password else {})}
     command = [tool, "--format=custom", f"--file={target}", f"--dbname={address}"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -29,13 +29,13 @@ SPLITS = ("train", "validation", "test")
 class KeptStudy:
     """A study that was begun; its methods do what a runner does, step by step."""
 
-    def __init__(self, name: str, model: Path, **parts: Any) -> None:
-        self.name, self.model, self.home = name, model, Home.current()
+    def __init__(self, name: str, *, base: Path, model: str | None = None, **parts: Any) -> None:
+        self.name, self.model, self.home = name, base, Home.current()
         self.paths = self.home.study(name)
         self.config = StudyConfig.model_validate(
             {
                 "name": name,
-                "model": str(model),
+                "model": model or str(base),
                 "data": {"train": "train.jsonl"},
                 "adapter": {"kind": "lora"},
                 "search": {"n_trials": 20, "sampler": "random", "pruner": "none", "known_good": False, "confirm": 0},
@@ -48,8 +48,10 @@ class KeptStudy:
         self.database = Database.open(self.home.database, create=True)
         rows = [tiny.row("prompt_completion", 100 + n) for n in range(3)]
         files = {split: tiny.write_rows(self.paths.data / f"{split}.jsonl", rows) for split in SPLITS}
-        found = {"folder": str(model), "fingerprint": fingerprint(model), "tokens_per_row": 9}
-        write_json(self.paths.resolved, {"train_rows": 3, "models": {str(model): found}, "reward_sources": None})
+        found = {"folder": str(base), "fingerprint": fingerprint(base), "tokens_per_row": 9}
+        write_json(
+            self.paths.resolved, {"train_rows": 3, "models": {model or str(base): found}, "reward_sources": None}
+        )
         self.search = self._open(Search.create)
         self.database.studies.create(
             name,
@@ -60,7 +62,7 @@ class KeptStudy:
             seed=self.config.seed,
             packages={},
             data_sha256={split: sha256_of(path) for split, path in files.items()},
-            base_model=str(model),
+            base_model=model or str(base),
             base_model_fingerprint=found["fingerprint"],
         )
 
