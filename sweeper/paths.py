@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -11,6 +10,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from sweeper.address import Address, Server
+from sweeper.errors import DatabaseError
+
+STORAGE = "SWEEPER_STORAGE"
+"""The environment variable that names the database of a home that is bound to none."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +80,6 @@ class StudyPaths:
         return self.folder / "resolved.json"
 
     @property
-    def lock(self) -> Path:
-        """Held by the process that runs the study."""
-        return self.folder / "lock"
-
-    @property
     def resume_log(self) -> Path:
         """What a resume that the dashboard started wrote to its terminal."""
         return self.folder / "resume.log"
@@ -111,9 +111,52 @@ class Home:
         return cls(Path(os.environ.get("SWEEPER_HOME") or ".sweeper").absolute())
 
     @property
-    def database(self) -> Path:
-        """The SQLite file."""
+    def database_file(self) -> Path:
+        """The SQLite file of a home that is bound to no other database."""
         return self.folder / "sweeper.db"
+
+    @property
+    def binding(self) -> Path:
+        """Holds the URL of the database that this home is bound to; the owner's alone, absent where it is SQLite."""
+        return self.folder / "storage"
+
+    @property
+    def database(self) -> Address:
+        """The one database of this home: what it is bound to, else ``SWEEPER_STORAGE``, else the SQLite file.
+
+        Raises:
+            DatabaseError: If ``SWEEPER_STORAGE`` names another database than this home has, or no URL.
+        """
+        asked = os.environ.get(STORAGE)
+        bound = self.bound
+        if not asked:
+            return bound or self.database_file
+        server = Server.parse(asked)
+        if bound is None and self.database_file.exists():
+            raise DatabaseError(
+                f"the studies of {self.folder} are in {self.database_file.name}, and {STORAGE} names {server}: bring "
+                f"them over with `sweeper migrate-storage`, unset {STORAGE}, or set SWEEPER_HOME to another folder"
+            )
+        if bound is not None and bound.identity != server.identity:
+            raise DatabaseError(
+                f"{self.folder} is bound to {bound} and {STORAGE} names {server}: unset {STORAGE}, set SWEEPER_HOME "
+                f"to another folder, or delete {self.binding} if that is where its studies are"
+            )
+        return server  # the same database, perhaps with other credentials
+
+    @property
+    def bound(self) -> Server | None:
+        """The database this home is bound to; None where it is bound to none."""
+        try:
+            return Server.parse(self.binding.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (DatabaseError, OSError, UnicodeDecodeError) as error:
+            raise DatabaseError(f"{self.binding}, which names the database of this home: {error}") from error
+
+    def bind(self, server: Server) -> None:
+        """Let this home have its database on a server from now on; only the owner may read where."""
+        write_atomically(self.binding, f"{server.written}\n", private=True)
 
     @property
     def dashboard_users(self) -> Path:
@@ -141,21 +184,6 @@ class Home:
     def adapter(self, name: str, version: int) -> Path:
         """Return the folder of a registered adapter version."""
         return self.folder / "adapters" / name / f"v{version}"
-
-
-def is_held(study: StudyPaths) -> bool:
-    """Tell whether a process is running the study now: the lock goes with its process, however that ends."""
-    try:
-        descriptor = os.open(study.lock, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that those who look do not see each other
-        return False
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
 
 
 def cache_folder() -> Path:

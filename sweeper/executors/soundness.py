@@ -7,12 +7,15 @@ from datetime import UTC, datetime
 from sweeper.artifacts import damage, folder_of
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.executors.base import StudyContext
-from sweeper.executors.recorder import begin_again
+from sweeper.executors.recovery import begin_again
 from sweeper.paths import write_atomically
 
 
 def can_go_on(context: StudyContext, number: int) -> bool:
-    """Tell whether a frozen trial is as it was written; one that is not begins again, and whoever watches is told."""
+    """Tell whether a frozen trial, which this worker holds, is as it was written.
+
+    One that is not begins again, and whoever watches is told.
+    """
     name, paths = context.config.name, context.paths.trial(number)
     found = damage(context.database, name, paths, "frozen")
     if not found:
@@ -20,7 +23,10 @@ def can_go_on(context: StudyContext, number: int) -> bool:
     text = f"trial {number} begins again: what it was stopped with in {paths.frozen} is damaged ({'; '.join(found)})"
     context.database.events.add(name, "damaged", text, number=number)
     context.listener.note(text)
-    begin_again(context, [number])
+    with context.alone():
+        context.search.forget(number)
+        begin_again(context, [number])
+        context.database.leases.release(name, number, context.crew.token)
     return False
 
 

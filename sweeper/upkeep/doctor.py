@@ -91,12 +91,12 @@ def _of_database(database: Database) -> Iterator[Inconsistency]:
     for fault in database.integrity.faults():
         yield Inconsistency(
             "database damaged",
-            f"{database.path}: {fault}",
+            f"{database.address}: {fault}",
             "stop what writes to it and restore it from a backup, or save what is left with sqlite3's .recover command",
         )
     for orphan in database.integrity.orphans():
         advice = "it was changed by hand, or by another program: restore it from a backup"
-        yield Inconsistency("database damaged", f"{database.path}: {orphan}", advice)
+        yield Inconsistency("database damaged", f"{database.address}: {orphan}", advice)
 
 
 def _examine(home: Home, database: Database, name: str, on_progress: Progress) -> list[Inconsistency]:

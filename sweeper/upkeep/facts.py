@@ -68,7 +68,7 @@ class Facts:
             home=home,
             database=database,
             study=study,
-            alive=runs(home, database, name),
+            alive=runs(database, name),
             trials={trial.number: trial for trial in database.trials.all(name)},
             stored=stored_trials(name, open_storage(home.database)),
             artifacts=artifacts,

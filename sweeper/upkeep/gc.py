@@ -11,7 +11,7 @@ from sweeper.config.pipeline import STARTED_FROM
 from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError
 from sweeper.keeping import judge
-from sweeper.paths import Home, TrialPaths, discard, is_held
+from sweeper.paths import Home, TrialPaths, discard
 from sweeper.store import Database, StudyRecord, StudyState, TrialRecord, stored_config
 from sweeper.upkeep.opened import runs, search_of
 from sweeper.upkeep.temporary import LONG_SETTLED_S, SETTLED_S, is_settled, size_of, temporaries
@@ -67,7 +67,7 @@ def sweep(home: Home, database: Database, *, study: str | None = None, dry_run: 
     for place, record in enumerate(studies):
         on_progress("looking at studies", place / len(studies))
         with database.exclusively(record.name):
-            if runs(home, database, record.name):
+            if runs(database, record.name):
                 alone.append(f"study {record.name} is being run, and keeps to its policy itself")
                 continue
             try:
@@ -133,7 +133,7 @@ def _of_home(home: Home, database: Database, studies: tuple[StudyRecord, ...]) -
     known = {home.study(study.name).folder for study in studies}
     for folder in _folders(home.folder / "studies"):
         unknown = folder not in known and not home.study(folder.name).pipeline.is_file()
-        if unknown and not is_held(home.study(folder.name)) and is_settled(folder, SETTLED_S):
+        if unknown and is_settled(folder, SETTLED_S):
             yield Leftover("study", folder, size_of(folder), f"the database knows no study {folder.name}")
     elsewhere = [path for path in sorted(home.folder.iterdir()) if path.name != "studies"]
     for path in elsewhere:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sweeper.orders import space_of_study
-from sweeper.paths import Home, is_held
+from sweeper.paths import Home
 from sweeper.search.storage import open_storage
 from sweeper.search.study import Search
 from sweeper.store import Database, StudyRecord, stored_config
@@ -26,6 +26,6 @@ def search_of(home: Home, study: StudyRecord) -> Search:
     )
 
 
-def runs(home: Home, database: Database, name: str) -> bool:
+def runs(database: Database, name: str) -> bool:
     """Tell whether a living process runs a study, on this machine or on another."""
-    return is_held(home.study(name)) or bool(database.workers.alive(name))
+    return bool(database.workers.alive(name))

@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import pytest
-from filelock import FileLock
 from typer.testing import CliRunner
 
 from sweeper.cli.main import app
@@ -76,17 +75,16 @@ def test_folders_of_studies_that_the_database_does_not_know(begun, old):
     study = begun()
     study.stop()
     studies = study.home.folder / "studies"
-    unknown, young, pipeline, held = (studies / name for name in ("unknown", "young", "rlhf", "held"))
-    for folder in (unknown, young, pipeline, held):
+    unknown, young, pipeline = (studies / name for name in ("unknown", "young", "rlhf"))
+    for folder in (unknown, young, pipeline):
         folder.mkdir()
         (folder / "data.jsonl").write_text("rows")
     (pipeline / "pipeline.json").write_text("{}")
-    with FileLock(held / "lock"):
-        old(unknown, pipeline, held)
-        found = gc()
+    old(unknown, pipeline)
+    found = gc()
     assert [each["path"] for each in found["leftovers"]] == [str(unknown)]
     assert found["leftovers"][0]["why"] == "the database knows no study unknown"
-    assert [folder.exists() for folder in (unknown, young, pipeline, held)] == [False, True, True, True]
+    assert [folder.exists() for folder in (unknown, young, pipeline)] == [False, True, True]
 
 
 def test_what_ended_trials_were_stopped_with(begun):
@@ -133,17 +131,12 @@ def test_nothing_registered_goes(begun):
     assert study.adapters() == [0, 1]
 
 
-@pytest.mark.parametrize("how", ["lock", "worker"])
-def test_a_study_that_is_run_is_left_alone(begun, how):
+def test_a_study_that_is_run_is_left_alone(begun):
     study = begun(keep={"best": 1}, evaluation={"metrics": ["exact_match"], "candidates": 1})
     for value in (9.0, 1.0, 5.0):
         study.end(value)
-    if how == "worker":
-        study.database.workers.join("kept", "a" * 32, "cpu", expires_in_s=60)
-        found = gc()
-    else:
-        with FileLock(study.paths.lock):
-            found = gc()
+    study.database.workers.join("kept", "a" * 32, "cpu", expires_in_s=60)
+    found = gc()
     assert found["leftovers"] == []
     assert found["left_alone"] == ["study kept is being run, and keeps to its policy itself"]
     assert study.adapters() == [0, 1, 2]
