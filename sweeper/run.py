@@ -28,6 +28,7 @@ from sweeper.executors.control import MoreToTrain, has_work, obey, refuse_outdat
 from sweeper.executors.crew import Crew
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.packed import PackedExecutor
+from sweeper.executors.recorder import keep_policy
 from sweeper.executors.recovery import reclaim
 from sweeper.hardware import gpus
 from sweeper.paths import Home, StudyPaths
@@ -202,7 +203,9 @@ def _conduct(context: StudyContext, home: Home, *, force: bool, searched: bool =
                 with _scoring(context):
                     state, context.asked.changed = StudyState.FINISHED, False
                     with suppress(MoreToTrain):
-                        return find_winner(context, partial(executor.base, context), home, force=force)
+                        verdict = find_winner(context, partial(executor.base, context), home, force=force)
+                        keep_policy(context, ended=True)
+                        return verdict
                 state, searched = StudyState.INTERRUPTED, False
         except (StudyInterrupted, KeyboardInterrupt):
             state = StudyState.INTERRUPTED

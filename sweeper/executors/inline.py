@@ -17,6 +17,7 @@ from sweeper.executors.micro_batches import MicroBatches
 from sweeper.executors.processes import Endurance, train_in_processes
 from sweeper.executors.recorder import Recorder, drop
 from sweeper.executors.recovery import begin_unreadable_again
+from sweeper.executors.soundness import can_go_on, cannot_begin
 from sweeper.executors.specification import specification
 from sweeper.paths import TrialPaths
 from sweeper.search.candidate import Candidate
@@ -63,6 +64,8 @@ class InlineExecutor:
 
     def _run_trial(self, context: StudyContext, candidate: Candidate) -> None:
         """Run a trial from its beginning, or from its checkpoint where it has one."""
+        if context.paths.trial(candidate.number).is_frozen and not can_go_on(context, candidate.number):
+            return
         spec = specification(context, candidate)
         if in_own_processes(spec.backend):
             run_in_processes(context, candidate, spec)
@@ -70,6 +73,9 @@ class InlineExecutor:
         base = self.base(context, spec)
         recorder = Recorder(context, candidate, spec)
         kept = begun(recorder, spec)
+        if failed := cannot_begin(context, spec):
+            recorder.end(failed)
+            return
         planner = MicroBatches(context, base)
         rows = planner.plan(spec) or (kept and kept.micro_batch)  # what has run is tried, whatever the estimate says
         if not rows:
@@ -120,7 +126,7 @@ def run_in_processes(context: StudyContext, candidate: Candidate, spec: TrialSpe
         keeping=Keeping(executor.checkpoint_s, recorder.flush),
         note=context.listener.note,
     )
-    recorder.end(train_in_processes(spec, obedient(context, recorder), endurance))
+    recorder.end(cannot_begin(context, spec) or train_in_processes(spec, obedient(context, recorder), endurance))
 
 
 def obedient(context: StudyContext, report: Report) -> Report:
