@@ -23,7 +23,6 @@ from sweeper.config.space import Choice, Fixed, FloatRange, IntRange, Range, des
 from sweeper.errors import StudyStateError, UserError
 from sweeper.orders import await_answer, described, extra_trials, give, require_weights, space_of_study, state_of
 from sweeper.paths import Home, is_held
-from sweeper.redact import redact
 from sweeper.store import Order, OrderKind, OrderState, StudyState, TrialRecord, stored_config
 
 __all__ = ["OrderKind", "UserError"]
@@ -206,7 +205,7 @@ def obstacle_to_weights(name: str, number: int, changes: Mapping[str, Any]) -> s
     try:
         require_weights(Home.current().study(name).trial(number), changes)
     except UserError as error:
-        return clean(error)
+        return home.said(error)
     return None
 
 
@@ -312,4 +311,4 @@ def _failed(name: str) -> str | None:
         text = study.resume_log.read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = f"it ended with exit code {process.returncode}"
-    return clean(redact("\n".join(text.splitlines()[-_TAIL:])))
+    return home.said("\n".join(text.splitlines()[-_TAIL:]))
