@@ -27,6 +27,7 @@ from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.packed import PackedExecutor
 from sweeper.executors.recorder import recover
 from sweeper.hardware import gpus
+from sweeper.leftovers import remove_leftovers
 from sweeper.paths import Home, StudyPaths
 from sweeper.resolve import ResolvedStudy, resolve_study
 from sweeper.resolved import Resolved
@@ -233,6 +234,7 @@ def _context(
     listener: Listener,
     stop: StopRequest,
 ) -> StudyContext:
+    remove_leftovers(paths.folder)
     return StudyContext(
         config=config,
         paths=paths,
