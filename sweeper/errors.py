@@ -14,6 +14,7 @@
     │   ├── AccessError             a user of the dashboard, a password or a private file that is not as it must be
     │   └── ExportError             an export that cannot be written or does not verify
     ├── StudyInterrupted            the user asked to stop; `sweeper resume` goes on; exit code 130
+    ├── LeaseLost                   another worker was given the trial; nothing of it is stored here any more
     └── TrialError                  one trial went wrong; the search goes on
         ├── OutOfMemoryError        it does not fit, even at micro-batch 1
         └── DivergedError           its loss is no longer a finite number
@@ -117,6 +118,10 @@ class StudyInterrupted(SweeperError):
     """The user asked to stop; everything finished is kept and `sweeper resume` goes on."""
 
     exit_code = 130
+
+
+class LeaseLost(SweeperError):
+    """A trial is another worker's: this one was silent for too long, and nothing it says of the trial is stored."""
 
 
 class TrialError(SweeperError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -75,11 +74,6 @@ class StudyPaths:
         return self.folder / "resolved.json"
 
     @property
-    def lock(self) -> Path:
-        """Held by the process that runs the study."""
-        return self.folder / "lock"
-
-    @property
     def resume_log(self) -> Path:
         """What a resume that the dashboard started wrote to its terminal."""
         return self.folder / "resume.log"
@@ -143,21 +137,6 @@ class Home:
         return self.folder / "adapters" / name / f"v{version}"
 
 
-def is_held(study: StudyPaths) -> bool:
-    """Tell whether a process is running the study now: the lock goes with its process, however that ends."""
-    try:
-        descriptor = os.open(study.lock, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that those who look do not see each other
-        return False
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-
-
 def cache_folder() -> Path:
     """Return the per-user cache of converted models and probed sizes (``SWEEPER_CACHE``, else XDG's)."""
     explicit = os.environ.get("SWEEPER_CACHE")
@@ -169,7 +148,9 @@ def cache_folder() -> Path:
 def write_atomically(path: Path, text: str, *, private: bool = False) -> None:
     """Write ``text`` to ``path`` so that a crash leaves the old content or the new, never a part.
 
-    When this returns, the new content outlasts a power cut. A ``private`` file can be read by its owner alone, from its first byte on.
+    When this returns, the new content outlasts a power cut.
+
+    A ``private`` file can be read by its owner alone, from its first byte on.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -14,7 +14,25 @@ MicroBatch = Annotated[int, Field(ge=1)] | Literal["auto"]
 """Rows of one trial per forward pass; auto is the most that fits memory."""
 
 
-class PackedExecutor(Frozen):
+class Lasting(Frozen):
+    """What every executor does about workers that fall silent.
+
+    Attributes:
+        max_retries: How many workers in a row may die with a trial, without a checkpoint in between, before it is
+            failed and not given to another.
+        grace_s: Seconds a worker may be silent before others take over what it runs; on one machine a process that is
+            gone is noticed at once.
+        checkpoint_s: Seconds between two checkpoints of a running trial.
+        stall_timeout_s: Seconds without a step after which a worker hangs and is ended.
+    """
+
+    max_retries: Annotated[int, Field(ge=0, le=1_000)] = 3
+    grace_s: Annotated[float, Field(ge=1, le=3_600)] = 30.0
+    checkpoint_s: Annotated[float, Field(ge=0)] = 300.0
+    stall_timeout_s: Annotated[float, Field(gt=0)] = 1_800.0
+
+
+class PackedExecutor(Lasting):
     """Many trials at once in this process, in the same forward and backward pass over one base model.
 
     Attributes:
@@ -28,7 +46,7 @@ class PackedExecutor(Frozen):
     micro_batch: MicroBatch = "auto"
 
 
-class InlineExecutor(Frozen):
+class InlineExecutor(Lasting):
     """One trial after the other in this process, on a base model that stays loaded."""
 
     kind: Literal["inline"] = "inline"

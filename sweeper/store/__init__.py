@@ -5,6 +5,7 @@ from sweeper.store.configs import read_config, stored_config
 from sweeper.store.connection import tune_sqlite
 from sweeper.store.database import Database
 from sweeper.store.feedback import FeedbackCounts
+from sweeper.store.leases import SCORING
 from sweeper.store.records import (
     Action,
     AdapterRecord,
@@ -12,6 +13,7 @@ from sweeper.store.records import (
     Event,
     Example,
     Feedback,
+    Lease,
     MetricPoint,
     Order,
     OrderKind,
@@ -22,11 +24,13 @@ from sweeper.store.records import (
     StudyState,
     TrialKind,
     TrialRecord,
+    Worker,
 )
 from sweeper.store.rows import did_you_mean
 from sweeper.store.schema import creation_lock
 
 __all__ = [
+    "SCORING",
     "Action",
     "AdapterRecord",
     "Database",
@@ -35,6 +39,7 @@ __all__ = [
     "Example",
     "Feedback",
     "FeedbackCounts",
+    "Lease",
     "MetricPoint",
     "Order",
     "OrderKind",
@@ -45,6 +50,7 @@ __all__ = [
     "StudyState",
     "TrialKind",
     "TrialRecord",
+    "Worker",
     "creation_lock",
     "did_you_mean",
     "read_config",

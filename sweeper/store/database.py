@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 
@@ -10,12 +11,15 @@ from sweeper.store.adapters import Adapters
 from sweeper.store.connection import BUSY_TIMEOUT_S, Sessions, sqlite_engine
 from sweeper.store.evaluations import Evaluations
 from sweeper.store.events import Events
+from sweeper.store.exclusive import Turns
 from sweeper.store.feedback import FeedbackStore
+from sweeper.store.leases import Leases
 from sweeper.store.metrics import Metrics
 from sweeper.store.orders import Orders
 from sweeper.store.schema import prepare, require_current
 from sweeper.store.studies import Studies
 from sweeper.store.trials import Trials
+from sweeper.store.workers import Workers
 
 
 class Database:
@@ -35,6 +39,8 @@ class Database:
         actions: Questions about what people did.
         feedback: Questions about what people thought of answers.
         orders: Questions about what people ask of the runner of a study.
+        workers: Questions about the processes that run trials.
+        leases: Questions about which of them holds which trial.
     """
 
     def __init__(self, sessions: Sessions) -> None:
@@ -49,6 +55,9 @@ class Database:
         self.actions = Actions(sessions)
         self.feedback = FeedbackStore(sessions)
         self.orders = Orders(sessions)
+        self.workers = Workers(sessions)
+        self.leases = Leases(sessions)
+        self._turns = Turns(sessions.path)
 
     @classmethod
     def open(
@@ -72,6 +81,14 @@ class Database:
         else:
             prepare(path, create=create, busy_timeout_s=busy_timeout_s)
         return cls(Sessions(path, sqlite_engine(path, busy_timeout_s=busy_timeout_s, read_only=read_only)))
+
+    def exclusively(self, study: str) -> AbstractContextManager[None]:
+        """Return a block in which no other process or thread decides about a study; blocks may be nested.
+
+        Raises:
+            DatabaseError: On entering, if another process holds it for too long.
+        """
+        return self._turns.take(study)
 
     def close(self) -> None:
         """Close every connection."""

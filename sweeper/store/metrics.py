@@ -11,6 +11,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from sweeper.errors import DatabaseError, StudyStateError
 from sweeper.store.connection import Sessions
+from sweeper.store.leases import require_held
 from sweeper.store.records import MetricPoint
 from sweeper.store.rows import changed_study, study_id
 from sweeper.store.tables import MetricRow, TrialRow
@@ -28,11 +29,17 @@ class Metrics:
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
-    def add(self, study: str, batch: Iterable[Reported]) -> None:
+    def add(self, study: str, batch: Iterable[Reported], *, holder: str | None = None) -> None:
         """Store many reports in one transaction; a step told again replaces the former.
+
+        Args:
+            study: The study.
+            batch: The reports.
+            holder: The worker that holds the trials; None asks for no lease.
 
         Raises:
             StudyStateError: If the study or one of the trials does not exist.
+            LeaseLost: If ``holder`` does not hold one of the trials; then nothing of the batch is stored.
             DatabaseError: If a step, name or value cannot be stored; then nothing of the batch is.
         """
         points = [
@@ -49,6 +56,8 @@ class Metrics:
             missing = {point.number for point in points} - set(keys)
             if missing:
                 raise StudyStateError(f"study {study!r} has no trial {min(missing)}")
+            if holder is not None:
+                require_held(session, study, study_key, set(keys), holder)
             statement = insert(MetricRow)
             session.execute(
                 statement.on_conflict_do_update(

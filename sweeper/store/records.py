@@ -333,3 +333,41 @@ class Feedback:
     good: bool | None
     correction: str | None
     settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A process that runs trials of a study.
+
+    Attributes:
+        token: What it is known by, unique for ever.
+        host: Its machine, and on it the space of process numbers that ``pid`` is from.
+        pid: Its process.
+        process_started: When that began, by a clock of that machine; tells it from a later one of the same number.
+        device: What it trains on.
+        beat: A number that grows while it lives.
+        expires_at: Until when it is believed to live without another word, by its own clock.
+    """
+
+    token: str
+    host: str
+    pid: int
+    process_started: float
+    device: str
+    beat: int
+    joined_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True)
+class Lease:
+    """That a worker holds a trial.
+
+    Attributes:
+        number: The trial; ``SCORING`` for the final scoring.
+        worker: The token of the worker.
+    """
+
+    number: int
+    worker: str
+    taken_at: datetime

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from sqlalchemy import select, update
@@ -10,6 +10,7 @@ from sqlalchemy import select, update
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.errors import StudyStateError
 from sweeper.store.connection import Sessions
+from sweeper.store.leases import require_held
 from sweeper.store.records import TrialKind, TrialRecord
 from sweeper.store.rows import changed_study, columns, now, study_id, trial_row
 from sweeper.store.tables import TrialRow
@@ -77,14 +78,22 @@ class Trials:
                 )
             )
 
-    def finish(self, study: str, result: TrialResult) -> None:
+    def finish(self, study: str, result: TrialResult, *, holder: str | None = None) -> None:
         """Store how a trial ended.
+
+        Args:
+            study: The study.
+            result: How it ended.
+            holder: The worker that holds the trial; None asks for no lease.
 
         Raises:
             StudyStateError: If it was never started, or has ended before: no trial is finished twice.
+            LeaseLost: If ``holder`` does not hold it.
         """
         with self._sessions.writing() as session:
             row = trial_row(session, study, result.number)
+            if holder is not None:
+                require_held(session, study, row.study_id, [result.number], holder)
             if row.outcome is not None:
                 raise StudyStateError(f"trial {result.number} of study {study!r} has already ended: {row.outcome}")
             for name in _FROM_RESULT:
@@ -106,11 +115,11 @@ class Trials:
             row.outcome = row.reason = row.finished_at = None
             row.changed = changed_study(session, study)[1]
 
-    def interrupt_unfinished(self, study: str, reason: str) -> tuple[int, ...]:
-        """End every trial that a killed process left running as interrupted, and return their numbers."""
+    def interrupt(self, study: str, numbers: Collection[int], reason: str) -> tuple[int, ...]:
+        """End those of some trials that have not ended as interrupted, and return their numbers."""
         with self._sessions.writing() as session:
             key, change = changed_study(session, study)
-            unfinished = TrialRow.study_id == key, TrialRow.outcome.is_(None)
+            unfinished = TrialRow.study_id == key, TrialRow.outcome.is_(None), TrialRow.number.in_(set(numbers))
             numbers = session.scalars(select(TrialRow.number).where(*unfinished).order_by(TrialRow.number)).all()
             ending = {"outcome": Outcome.INTERRUPTED, "reason": reason, "finished_at": now(), "changed": change}
             session.execute(update(TrialRow).where(*unfinished).values(ending))

@@ -113,7 +113,6 @@ def _preload() -> None:
     import trl
     from torch import set_num_threads
 
-    import sweeper.cli.main
     from sweeper.cli.main import COMMANDS
 
     set_num_threads(1)

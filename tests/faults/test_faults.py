@@ -1,4 +1,4 @@
-"""A short run of the harness: kills by every way, of every kind of study. The long one is ``python -m tests.faults``."""
+"""A short run of the harness: kills in every way, of every kind of study; ``python -m tests.faults`` is the long one."""
 
 from __future__ import annotations
 

@@ -1,0 +1,83 @@
+"""Questions about leases: which worker holds which trial. Whoever holds none of a trial can store nothing of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from sweeper.errors import LeaseLost
+from sweeper.store.connection import Sessions
+from sweeper.store.records import Lease
+from sweeper.store.rows import columns, now, study_id
+from sweeper.store.tables import LeaseRow
+
+SCORING = -1
+"""In place of a trial's number: the final scoring, which one worker does."""
+
+
+class Leases:
+    """The leases of a database."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def take(self, study: str, number: int, worker: str) -> None:
+        """Let a worker hold a trial.
+
+        Raises:
+            LeaseLost: If a worker holds it already.
+            StudyStateError: If there is no such study.
+        """
+        row = LeaseRow(number=number, worker=worker, retries=0, taken_at=now())
+        try:
+            with self._sessions.writing() as session:
+                row.study_id = study_id(session, study)
+                if session.get(LeaseRow, (row.study_id, number)) is not None:
+                    raise LeaseLost(f"trial {number} of study {study!r} is held by another worker")
+                session.add(row)
+        except IntegrityError as error:  # where the database lets two look at once
+            raise LeaseLost(f"trial {number} of study {study!r} is held by another worker") from error
+
+    def release(self, study: str, number: int, worker: str | None = None) -> None:
+        """Let go of a trial: of one that ``worker`` holds, or whoever holds it; without harm where nobody does."""
+        with self._sessions.writing() as session:
+            where = [LeaseRow.study_id == study_id(session, study), LeaseRow.number == number]
+            if worker is not None:
+                where.append(LeaseRow.worker == worker)
+            session.execute(delete(LeaseRow).where(*where))
+
+    def all(self, study: str) -> tuple[Lease, ...]:
+        """Return the leases of a study by number.
+
+        Raises:
+            StudyStateError: If there is no such study.
+        """
+        with self._sessions.reading() as session:
+            query = select(*columns(LeaseRow, Lease)).where(LeaseRow.study_id == study_id(session, study))
+            return tuple(Lease(**row._mapping) for row in session.execute(query.order_by(LeaseRow.number)))
+
+    def require(self, study: str, number: int, worker: str) -> None:
+        """Make sure that a worker holds a trial.
+
+        Raises:
+            LeaseLost: If it does not, or no more.
+        """
+        with self._sessions.reading() as session:
+            require_held(session, study, study_id(session, study), [number], worker)
+
+
+def require_held(session: Session, study: str, key: int, numbers: Collection[int], worker: str) -> None:
+    """Make sure, within a transaction, that a worker holds trials of a study.
+
+    Raises:
+        LeaseLost: If it does not hold one of them, or no more.
+    """
+    where = LeaseRow.study_id == key, LeaseRow.worker == worker, LeaseRow.number.in_(set(numbers))
+    held = set(session.scalars(select(LeaseRow.number).where(*where)))
+    if lost := sorted(set(numbers) - held):
+        raise LeaseLost(
+            f"trial {lost[0]} of study {study!r} was given to another worker, since this one was silent for too long"
+        )
