@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sweeper.patience import patiently
+
 
 @dataclass(frozen=True)
 class TrialPaths:
@@ -145,6 +147,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sweeper"
 
 
+@patiently
 def write_atomically(path: Path, text: str, *, private: bool = False) -> None:
     """Write ``text`` to ``path`` so that a crash leaves the old content or the new, never a part.
 

@@ -18,6 +18,7 @@ from sweeper.errors import StudyStateError
 from sweeper.packing.adapter import SlotAdapter
 from sweeper.packing.slot import Slot
 from sweeper.paths import TrialPaths, new_folder, write_json
+from sweeper.patience import patiently
 from sweeper.training.adapters import peft_config
 from sweeper.training.base_model import BaseModel
 from sweeper.training.results import Progress
@@ -26,6 +27,7 @@ from sweeper.training.techniques.sft import sft_rows
 _TENSORS, _REST = "slot.safetensors", "slot.json"
 
 
+@patiently
 def freeze(slot: Slot) -> None:
     """Write a slot to its trial's folder so that a crash leaves all of it or what was there before.
 

@@ -16,6 +16,7 @@ from sqlalchemy import URL, Connection, event
 from sqlalchemy.exc import DatabaseError as SQLAlchemyDatabaseError
 
 from sweeper.errors import DatabaseError, LeaseLost
+from sweeper.patience import make_patient
 
 BUSY_TIMEOUT_S = 30
 """How long a write waits for another process's to end."""
@@ -51,6 +52,7 @@ def open_storage(path: Path) -> RDBStorage:
             f"{path} was written by another version of Optuna: {error} Or name another file for this version."
         ) from error
     event.listen(storage.engine, "begin", _begin_immediate)
+    make_patient(storage)
     return storage
 
 

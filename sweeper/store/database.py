@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 
+from sweeper.patience import make_patient
 from sweeper.store.actions import Actions
 from sweeper.store.adapters import Adapters
 from sweeper.store.connection import BUSY_TIMEOUT_S, Sessions, sqlite_engine
@@ -58,6 +59,9 @@ class Database:
         self.workers = Workers(sessions)
         self.leases = Leases(sessions)
         self._turns = Turns(sessions.path)
+        for name, part in vars(self).items():
+            if not name.startswith("_") and name != "path":
+                make_patient(part)
 
     @classmethod
     def open(

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sweeper.errors import DatabaseError
+from sweeper.patience import patiently
 
 PATIENCE_S = 120.0
 """How long to wait for a turn: a turn takes milliseconds, so that whoever has it for longer was stopped midway."""
@@ -54,10 +55,7 @@ class Turns:
 
 @contextmanager
 def _file_lock(path: Path, study: str) -> Iterator[None]:
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise DatabaseError(f"{path} cannot be written ({error.strerror}): a study cannot run without it") from error
+    descriptor = _opened(path)
     try:
         _await(descriptor, path, study)
         yield
@@ -65,6 +63,15 @@ def _file_lock(path: Path, study: str) -> Iterator[None]:
         os.close(descriptor)  # which lets go of the lock
 
 
+@patiently
+def _opened(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise DatabaseError(f"{path} cannot be written ({error.strerror}): a study cannot run without it") from error
+
+
+@patiently
 def _await(descriptor: int, path: Path, study: str) -> None:
     """Wait for the lock in naps of random lengths, so that no waiter is always the last."""
     until = time.monotonic() + PATIENCE_S
@@ -72,10 +79,10 @@ def _await(descriptor: int, path: Path, study: str) -> None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
-        except BlockingIOError:
+        except BlockingIOError as error:
             if time.monotonic() > until:
                 raise DatabaseError(
                     f"another process has held study {study!r} for {PATIENCE_S:g} s ({path}): it was stopped midway; "
                     "let it go on or end it"
-                ) from None
+                ) from TimeoutError(str(error))
         time.sleep(random.uniform(0.0005, _LONGEST_NAP_S))

@@ -58,7 +58,8 @@ _STUDY: dict[str, Any] = {
         "max_new_tokens": 4,
         "candidates": 2,
     },
-    "executor": {"device": "cpu"},
+    # A trial may be killed as often as it comes; and checkpoints are so near that kills find some.
+    "executor": {"device": "cpu", "max_retries": 1000, "checkpoint_s": 0.2, "grace_s": 2},
     "seed": 3,
 }
 

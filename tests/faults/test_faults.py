@@ -1,4 +1,4 @@
-"""A short run of the harness: kills in every way, of every kind of study; ``python -m tests.faults`` is the long one."""
+"""A short run of the harness: kills in every way, of every kind of study. ``python -m tests.faults`` goes on longer."""
 
 from __future__ import annotations
 
