@@ -170,7 +170,7 @@ def make_patient(thing: Any) -> None:
             setattr(thing, name, patiently(functools.partial(_call, thing, name)))
 
 
-def _call(thing: Any, name: str, *args: Any, **kwargs: Any) -> Any:
+def _call(thing: Any, name: str, /, *args: Any, **kwargs: Any) -> Any:
     return getattr(type(thing), name)(thing, *args, **kwargs)
 
 
