@@ -140,6 +140,11 @@ def waiting(patience: Patience) -> Iterator[None]:
         _current.patience = before
 
 
+def is_waiting() -> bool:
+    """Tell whether somebody waits in this thread for what may pass."""
+    return _current.patience is not None
+
+
 def patiently(function: Callable[P, T]) -> Callable[P, T]:
     """Mark a function that may be called again where it failed: it waits where somebody is ``waiting``."""
 
@@ -163,15 +168,21 @@ def _impatient() -> Iterator[None]:
         _current.patience = before
 
 
-def make_patient(thing: Any) -> None:
-    """Mark every public method of an object, each of which is one transaction, as ``patiently``."""
+def make_patient(thing: Any, *, unless: Callable[[], bool] = lambda: False) -> None:
+    """Mark every public method of an object, each of which is one transaction, as ``patiently``.
+
+    Args:
+        thing: The object.
+        unless: Whether calls are parts of a larger transaction now: then that is what has to be tried again.
+    """
     for name in dir(type(thing)):
         if not name.startswith("_") and isinstance(inspect.getattr_static(type(thing), name), FunctionType):
-            setattr(thing, name, patiently(functools.partial(_call, thing, name)))
+            setattr(thing, name, functools.partial(_call, thing, name, unless))
 
 
-def _call(thing: Any, name: str, /, *args: Any, **kwargs: Any) -> Any:
-    return getattr(type(thing), name)(thing, *args, **kwargs)
+def _call(thing: Any, name: str, unless: Callable[[], bool], /, *args: Any, **kwargs: Any) -> Any:
+    method = getattr(type(thing), name)
+    return method(thing, *args, **kwargs) if unless() else patiently(method)(thing, *args, **kwargs)
 
 
 def passing(error: BaseException) -> tuple[str, str] | None:

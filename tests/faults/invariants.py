@@ -41,7 +41,7 @@ class Breach:
 
 def study_exists(home: Home, name: str) -> bool:
     """Tell whether the home knows the study, so that it is to be resumed and not run."""
-    if not home.database.is_file():
+    if not Database.exists(home.database):
         return False
     with Database.open(home.database, create=True) as database:
         return database.studies.find(name) is not None

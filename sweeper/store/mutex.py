@@ -1,0 +1,159 @@
+"""One at a time: what several workers of a study must not do at once, in this process, others and other machines."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from sweeper.address import Address, Server
+from sweeper.errors import DatabaseError
+from sweeper.patience import is_waiting, passing, patiently
+from sweeper.store.faults import explained
+
+_KEY = "hashtextextended('sweeper mutex ' || current_schema() || ' ' || CAST(:name AS text), 0)"
+
+PATIENCE_S = 120.0
+"""How long to wait for a turn: a turn takes milliseconds, so that whoever has it for longer was stopped midway."""
+
+_LONGEST_NAP_S = 0.01
+
+
+class Turns:
+    """Who may decide about a study of one database: one thread of one process at a time.
+
+    A turn ends with its process, however that ends.
+    """
+
+    def __init__(self, address: Address, engine: Engine) -> None:
+        self._address = address
+        self._engine = engine
+        self._mine = threading.local()
+        self._threads: dict[str, threading.Lock] = {}
+        self._guard = threading.Lock()
+
+    @contextmanager
+    def take(self, study: str) -> Iterator[None]:
+        """Hold the turn of a study for the block; a block within a block holds it already.
+
+        Raises:
+            DatabaseError: If another process has held it for too long, or its file cannot be written.
+        """
+        held: set[str] = self._mine.__dict__.setdefault("studies", set())
+        if study in held:
+            yield
+            return
+        with self._guard:
+            lock = self._threads.setdefault(study, threading.Lock())
+        with lock, self._lock(study):
+            held.add(study)
+            try:
+                yield
+            finally:
+                held.discard(study)
+
+    def _lock(self, study: str) -> AbstractContextManager[None]:
+        if isinstance(self._address, Server):
+            return _server_lock(self._engine, self._address, study)
+        return _file_lock(self._address.with_name(f"{self._address.name}.{study}.lock"), study)
+
+
+@contextmanager
+def _server_lock(engine: Engine, server: Server, study: str) -> Iterator[None]:
+    """Hold the lock of a server; a runner that waits for a lost server goes on in its turn when that is back.
+
+    Another one may have had a turn meanwhile: leases, and states that change at most once, are what keeps them apart.
+    """
+    with explained(server):
+        held = _on_server(engine, study)
+        try:
+            yield
+        finally:
+            try:
+                held.close()
+            except DBAPIError as error:
+                if not (is_waiting() and passing(error)):  # the lock went with its connection
+                    raise
+
+
+@patiently
+def _on_server(engine: Engine, study: str) -> ExitStack:
+    held = ExitStack()
+    held.enter_context(advisory_lock(engine, study, timeout_s=PATIENCE_S))
+    return held
+
+
+@contextmanager
+def _file_lock(path: Path, study: str) -> Iterator[None]:
+    descriptor = _opened(path)
+    try:
+        _await(descriptor, path, study)
+        yield
+    finally:
+        os.close(descriptor)  # which lets go of the lock
+
+
+@patiently
+def _opened(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise DatabaseError(f"{path} cannot be written ({error.strerror}): a study cannot run without it") from error
+
+
+@patiently
+def _await(descriptor: int, path: Path, study: str) -> None:
+    """Wait for the lock in naps of random lengths, so that no waiter is always the last."""
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if time.monotonic() > until:
+                raise DatabaseError(
+                    f"another process has held study {study!r} for {PATIENCE_S:g} s ({path}): it was stopped midway; "
+                    "let it go on or end it"
+                ) from TimeoutError(str(error))
+        time.sleep(random.uniform(0.0005, _LONGEST_NAP_S))
+
+
+@contextmanager
+def advisory_lock(engine: Engine, name: str, *, timeout_s: float | None = None) -> Iterator[None]:
+    """Hold the lock called ``name``, on a connection of its own: it is let go of however this process ends.
+
+    Schemas of one database have locks of their own.
+
+    Args:
+        engine: On the PostgreSQL database.
+        name: What is locked, of any length.
+        timeout_s: How long to wait; as long as the engine's connections wait for any lock, if left out.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: If somebody else holds it for too long, or the connection was lost: then it
+            may have been held by another one meanwhile.
+    """
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        whole = False
+        try:
+            if timeout_s is not None:
+                wait = {"ms": str(int(timeout_s * 1000))}
+                connection.execute(text("SELECT set_config('lock_timeout', :ms, false)"), wait)
+            connection.execute(text(f"SELECT pg_advisory_lock({_KEY})"), {"name": name})
+            try:
+                yield
+            finally:
+                connection.execute(text(f"SELECT pg_advisory_unlock({_KEY})"), {"name": name})
+                connection.execute(text("RESET lock_timeout"))
+            whole = True
+        finally:
+            if not whole:  # closed, not put back to be used again: the lock goes in every case, the setting too
+                connection.invalidate()
