@@ -6,6 +6,7 @@ A fault is a mapping with ``kind`` and, for those that strike by themselves, ``a
 - ``line``: it is killed ``lines`` lines of sweeper's own code after that.
 - ``power``: as ``operation``, and every file of the home that was written and not synced loses its end, as it may
   where the power fails: the disk holds what ``fsync`` was called for, and anything or nothing of the rest.
+- ``clock``: after ``after_s`` the time of day, though not the monotonic clock, is ``seconds`` from what it was.
 - ``count``: nothing; how many changes there were is written to ``counted`` at the end.
 
 Nothing of this is in sweeper itself: it hears no word of being tested.
@@ -89,6 +90,8 @@ def _expect(fault: Mapping[str, Any], home: Path) -> None:
     elif kind == "power":
         synced: set[tuple[int, int]] = set()
         _on_operations(_At(at, lambda: lose_power(home, synced, random.Random(fault["seed"]))), home, synced)
+    elif kind == "clock":
+        _set_clock(fault["seconds"], fault["after_s"])
     elif kind == "count":
         operations = _At(0, die)
         _on_operations(operations, home, set())
@@ -132,6 +135,27 @@ def lose_power(home: Path, synced: set[tuple[int, int]], draw: random.Random) ->
 
 
 _BEGAN = 0
+
+
+def _set_clock(seconds: float, after_s: float) -> None:
+    """Let the time of day jump, for all that asks Python for it."""
+    import datetime
+    import time
+
+    told, begun = time.time, time.monotonic()
+
+    def jump() -> float:
+        return seconds if time.monotonic() - begun > after_s else 0.0
+
+    class Jumping(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:
+            return datetime.datetime.fromtimestamp(told() + jump(), tz)
+
+    time.time = lambda: told() + jump()
+    for module in [module for name, module in sys.modules.items() if name.startswith(("sweeper", "optuna"))]:
+        if vars(module).get("datetime") is datetime.datetime:
+            module.datetime = Jumping  # type: ignore[attr-defined]
 
 
 def _on_lines(then: Callable[[], None]) -> None:

@@ -16,16 +16,9 @@ from sweeper.paths import Home
 
 from . import invariants
 from .campaign import Campaign
-from .forks import Forks
 from .scenes import NAME, SCENES
 
 SCENE = replace(SCENES[0], parts={**SCENES[0].parts, "search": {"n_trials": 3}})
-
-
-@pytest.fixture(scope="module")
-def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
-    with Forks() as forks:
-        yield Campaign(tmp_path_factory.mktemp("disk"), 1, forks)
 
 
 @pytest.fixture

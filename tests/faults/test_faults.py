@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from . import invariants
-from .campaign import Campaign
-from .forks import Forks
 from .invariants import finished, lost, study_exists
 from .scenes import NAME, SCENES
 
 
-@pytest.fixture(scope="module")
-def forks() -> Iterator[Forks]:
-    with Forks() as server:
-        yield server
-
-
-def test_nothing_is_lost_by_kills_at_random_instants(forks, tmp_path):
-    tally = Campaign(tmp_path, 7, forks).run(8)
+def test_nothing_is_lost_by_kills_at_random_instants(campaign):
+    tally = campaign.run(8)
     assert tally.breaches == []
     assert tally.kills.total() >= 8
     assert tally.finished >= 5
 
 
-def test_the_harness_sees_what_is_lost_doubled_or_left(forks, tmp_path):
+def test_the_harness_sees_what_is_lost_doubled_or_left(campaign, tmp_path):
     """The checks on a study that was tampered with: each of them has to say so."""
     import sqlite3
 
     from sweeper.paths import Home
 
     scene = next(scene for scene in SCENES if scene.name == "one by one")
-    campaign = Campaign(tmp_path, 7, forks)
     (tmp_path / "study").mkdir()
     home = Home(tmp_path / "study" / "home")
     assert not study_exists(home, NAME)
