@@ -129,6 +129,10 @@ class AtomicStorage(RDBStorage):
         finally:
             self._local.pending = None
 
+    def is_in_parts(self) -> bool:
+        """Tell whether what this thread writes now is part of something larger, which is stored as a whole."""
+        return self._current() is not None or self._pending() is not None
+
     def _pending(self) -> list[Write] | None:
         return getattr(self._local, "pending", None)
 
