@@ -25,6 +25,7 @@ from sweeper.executors.base import Executor, Listener, Silent, StopRequest, Stud
 from sweeper.executors.control import MoreToTrain, has_work, refuse_outdated
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.packed import PackedExecutor
+from sweeper.executors.per_gpu import PerGpuExecutor
 from sweeper.executors.recorder import recover
 from sweeper.hardware import gpus
 from sweeper.paths import Home, StudyPaths
@@ -38,7 +39,11 @@ from sweeper.support import require
 from sweeper.training.device import resolve_device
 from sweeper.winner import Verdict, find_winner
 
-EXECUTORS: dict[str, Callable[[], Executor]] = {"packed": PackedExecutor, "inline": InlineExecutor}
+EXECUTORS: dict[str, Callable[[], Executor]] = {
+    "packed": PackedExecutor,
+    "inline": InlineExecutor,
+    "per_gpu": PerGpuExecutor,
+}
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "evaluate", "optuna")
 
