@@ -26,6 +26,7 @@ from sweeper.executors.control import MoreToTrain, has_work, refuse_outdated
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.packed import PackedExecutor
 from sweeper.executors.per_gpu import PerGpuExecutor
+from sweeper.executors.ray import RayExecutor
 from sweeper.executors.recorder import recover
 from sweeper.hardware import gpus
 from sweeper.paths import Home, StudyPaths
@@ -43,6 +44,7 @@ EXECUTORS: dict[str, Callable[[], Executor]] = {
     "packed": PackedExecutor,
     "inline": InlineExecutor,
     "per_gpu": PerGpuExecutor,
+    "ray": RayExecutor,
 }
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "evaluate", "optuna")

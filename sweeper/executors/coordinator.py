@@ -58,6 +58,7 @@ class _Place:
         done: Whether the last one had nothing left to do.
         words: How often the last one has said something, and ``since`` when that is so.
         told: Whether it was asked to stop.
+        waits: Whether it has not begun, since there is no room for it.
     """
 
     worker: Worker | None = None
@@ -68,6 +69,12 @@ class _Place:
     words: int = -1
     since: float = field(default_factory=time.monotonic)
     told: bool = False
+    waits: bool = False
+
+    @property
+    def runs(self) -> bool:
+        """Whether a worker runs there."""
+        return self.worker is not None and not self.waits
 
     @property
     def is_vacant(self) -> bool:
@@ -123,7 +130,7 @@ class Coordinator:
             if place.worker is not None:
                 self._look(number, place, place.worker)
         self._follow()
-        if any(place.worker is not None for place in self._places):
+        if any(place.runs for place in self._places):
             return self._fault is None or time.monotonic() - self._fault_at < _LEAVE_S
         return not self._leaves and not self._is_done()
 
@@ -142,8 +149,9 @@ class Coordinator:
 
     def _is_done(self) -> bool:
         """Tell, with no worker left, whether the study has come to its end; where it has not, let another one begin."""
-        if any(place.is_vacant for place in self._places):
-            return False
+        done = any(place.done or place.given_up is not None for place in self._places)
+        if any(place.is_vacant for place in self._places) or not done:
+            return False  # one is to be started, or all wait for room
         if not self._context.search.interrupted():
             return True
         if self._context.database.workers.alive(self._context.config.name):
@@ -162,7 +170,7 @@ class Coordinator:
         pulse, name = worker.pulse(), self._fleet.name(number)
         for note in pulse.notes:
             self._context.listener.note(f"{name}: {note}")
-        place.ended += pulse.ended
+        place.ended, place.waits = place.ended + pulse.ended, pulse.waits
         if pulse.exit_code is None:
             if self._is_stalled(place, pulse):
                 self._replace(place, f"{name}: no step for {self._executor.stall_timeout_s:g} s")

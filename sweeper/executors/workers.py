@@ -52,6 +52,7 @@ class Pulse(Frozen):
         words: How often it has said something in all; a step of a trial is a word too, once a second.
         busy: Whether more words are due: a trial runs in it, or it loads what they need.
         exit_code: How it ended; negative by a signal; None while it runs.
+        waits: Whether there is no room for it yet, so that it has not begun.
         lost: Whether the machine that it was on went, and nothing is known of how it ended.
         fault: Class and text of the error, where the user has something to mend.
         tail: The last lines it wrote, once it has ended.
@@ -62,6 +63,7 @@ class Pulse(Frozen):
     words: int = 0
     busy: bool = False
     exit_code: int | None = None
+    waits: bool = False
     lost: bool = False
     fault: tuple[str, str] | None = None
     tail: str = ""

@@ -32,7 +32,7 @@ def next_line(script: Path) -> str:
         file.truncate()
         file.write("".join(f"{line}\n" for line in rest))
     with script.with_suffix(".started").open("a") as file:
-        environment = ",".join(os.environ[name] for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"))
+        environment = ",".join(os.environ.get(name, "") for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"))
         file.write(f"{os.getpid()} {environment}\n")
     return first
 
