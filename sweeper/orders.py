@@ -21,7 +21,7 @@ from sweeper.config.pipeline import name_to_resume
 from sweeper.config.space import Space
 from sweeper.config.trial import Outcome, TrialSpec
 from sweeper.errors import StudyStateError
-from sweeper.paths import Home, TrialPaths, is_held
+from sweeper.paths import Home, TrialPaths
 from sweeper.store import Database, Order, OrderKind, OrderState, StudyRecord, StudyState, stored_config
 
 _GLANCE_S = 0.1
@@ -44,10 +44,15 @@ class Given:
     when: str
 
 
-def state_of(home: Home, study: StudyRecord) -> StudyState:
-    """Return a study's state; one whose process was killed is interrupted, whatever it last wrote."""
+def state_of(database: Database, study: StudyRecord) -> StudyState:
+    """Return a study's state; one whose processes were killed is interrupted, whatever they last wrote."""
     alive = study.state in (StudyState.RUNNING, StudyState.PAUSED)
-    return StudyState.INTERRUPTED if alive and not is_held(home.study(study.name)) else study.state
+    return StudyState.INTERRUPTED if alive and not is_run(database, study.name) else study.state
+
+
+def is_run(database: Database, name: str) -> bool:
+    """Tell whether a process, here or on another machine, runs a study now, as far as a glance can tell."""
+    return bool(database.workers.alive(name))
 
 
 def extra_trials(database: Database, name: str) -> int:
@@ -86,8 +91,8 @@ def give(
         UserError: If it cannot be done, saying why; nothing was stored then.
     """
     study, asked = database.studies.get(name), dict(data or {})
-    state = state_of(home, study)
-    runs = is_held(home.study(name))
+    state = state_of(database, study)
+    runs = is_run(database, name)
     match kind:
         case OrderKind.PAUSE | OrderKind.STOP | OrderKind.RESUME:
             _require_state(home, name, kind, state)

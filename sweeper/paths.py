@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -80,11 +79,6 @@ class StudyPaths:
         return self.folder / "resolved.json"
 
     @property
-    def lock(self) -> Path:
-        """Held by the process that runs the study."""
-        return self.folder / "lock"
-
-    @property
     def resume_log(self) -> Path:
         """What a resume that the dashboard started wrote to its terminal."""
         return self.folder / "resume.log"
@@ -150,21 +144,6 @@ class Home:
     def adapter(self, name: str, version: int) -> Path:
         """Return the folder of a registered adapter version."""
         return self.folder / "adapters" / name / f"v{version}"
-
-
-def is_held(study: StudyPaths) -> bool:
-    """Tell whether a process is running the study now: the lock goes with its process, however that ends."""
-    try:
-        descriptor = os.open(study.lock, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that those who look do not see each other
-        return False
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
 
 
 def cache_folder() -> Path:

@@ -12,22 +12,25 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
 from sweeper.config.loader import StudyFile
+from sweeper.config.orders import budget_of, with_budget
 from sweeper.config.pipeline import name_to_resume
 from sweeper.config.space import Space
 from sweeper.config.study import StudyConfig
 from sweeper.data.splits import PreparedData, write_splits
-from sweeper.errors import StudyInterrupted, StudyStateError
-from sweeper.executors.base import Executor, Listener, Silent, StopRequest, StudyContext
-from sweeper.executors.control import MoreToTrain, has_work, refuse_outdated
+from sweeper.differences import differences
+from sweeper.errors import LeaseLost, StudyInterrupted, StudyStateError
+from sweeper.executors.base import Asked, Executor, Listener, Silent, StopRequest, StudyContext
+from sweeper.executors.claims import bide
+from sweeper.executors.control import MoreToTrain, has_work, obey, refuse_outdated
+from sweeper.executors.crew import Crew
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.packed import PackedExecutor
 from sweeper.executors.per_gpu import PerGpuExecutor
 from sweeper.executors.ray import RayExecutor
-from sweeper.executors.recorder import recover
+from sweeper.executors.recovery import reclaim
 from sweeper.hardware import gpus
 from sweeper.paths import Home, StudyPaths
 from sweeper.resolve import ResolvedStudy, resolve_study
@@ -35,7 +38,7 @@ from sweeper.resolved import Resolved
 from sweeper.search.storage import open_storage
 from sweeper.search.study import Search
 from sweeper.start import pinned
-from sweeper.store import Database, StudyRecord, StudyState, stored_config
+from sweeper.store import SCORING, Database, OrderKind, OrderState, StudyRecord, StudyState, stored_config
 from sweeper.support import require
 from sweeper.training.device import resolve_device
 from sweeper.winner import Verdict, find_winner
@@ -77,23 +80,54 @@ def run_study(
     config = file.config
     if home.database.exists():  # looked at before anything is downloaded, and made only once the study can run
         with Database.open(home.database, create=True) as database:
-            _require_new(file, home, database)
+            begun = _is_begun(file, home, database)
+        if begun:
+            return _join(file, home, listener, stop, force=force)
     device = resolve_device(config.executor.device)
     resolved = resolve_study(file, fetch=True, home=home, on_progress=listener.stage)
-    with Database.open(home.database, create=True) as database, _exclusively(home.study(config.name)):
-        _require_new(file, home, database)
-        context = _begin(file, resolved, device, home, database, listener, stop)
-        return _conduct(context, home, force=force)
+    with Database.open(home.database, create=True) as database:
+        with database.exclusively(config.name):  # of two processes that begin it at once, one does
+            begun = _is_begun(file, home, database)
+            context = None if begun else _begin(file, resolved, device, home, database, listener, stop)
+        if context is not None:
+            return _conduct(context, home, force=force)
+    return _join(file, home, listener, stop, force=force)
 
 
-def _require_new(file: StudyFile, home: Home, database: Database) -> None:
-    """Refuse a study whose name is taken."""
+def _is_begun(file: StudyFile, home: Home, database: Database) -> bool:
+    """Tell whether this very study was begun and is not finished.
+
+    Raises:
+        StudyStateError: If its name is taken by another study, or it is finished.
+    """
     name = file.config.name
-    if database.studies.find(name) is not None or home.study(name).pipeline.is_file():
+    record = database.studies.find(name)
+    if record is None and not home.study(name).pipeline.is_file():
+        return False
+    other = f"`sweeper run {file.path} --name {name}-2` begins another"
+    differs = "" if record is None else _difference(file, record, database)
+    if record is None or record.state is StudyState.FINISHED or differs:
         raise StudyStateError(
-            f"study {name!r} is in {home.database} already; `sweeper resume {name}` goes on with it, "
-            f"`sweeper run {file.path} --name {name}-2` begins another"
+            f"study {name!r} is in {home.database} already{differs or '; '}`sweeper resume {name}` goes on with it, "
+            f"{other}"
         )
+    return True
+
+
+def _difference(file: StudyFile, record: StudyRecord, database: Database) -> str:
+    """Say where a study file differs from what a study was begun with; empty where it does not."""
+    stored, config = stored_config(record), file.config
+    orders = database.orders.all(record.name)
+    if any(order.kind is OrderKind.BUDGET and order.state is OrderState.DONE for order in orders):
+        config = with_budget(config, budget_of(stored))  # people changed it since: the file could not know
+    lines = differences(stored.model_dump(mode="json"), config.model_dump(mode="json"))
+    return "\n  ".join([", begun with another file:", *lines, ""]) if lines else ""
+
+
+def _join(file: StudyFile, home: Home, listener: Listener, stop: StopRequest, *, force: bool) -> Verdict:
+    """Run a study together with the processes that run it already, or go on with it where none does any more."""
+    listener.note(f"study {file.config.name} was begun with this very file: this process joins it")
+    return resume_study(file.config.name, home=home, listener=listener, stop=stop, force=force)
 
 
 def resume_study(
@@ -106,44 +140,105 @@ def resume_study(
 ) -> Verdict:
     """Go on with a study that was stopped, killed or finished: what is done stays, what is missing is done.
 
+    Where other processes run it, this one shares the trials with them.
+
     Raises:
-        StudyStateError: If there is no such study, or another process runs it.
+        StudyStateError: If there is no such study, or what it began with is gone or was changed.
         StudyInterrupted: If it was stopped again.
         SweeperError: If no trial was completed.
     """
     home, listener, stop = home or Home.current(), listener or Silent(), StopRequest() if stop is None else stop
     with Database.open(home.database, create=False) as database:
         ended = database.studies.get(name).state is StudyState.FINISHED
-        with _exclusively(home.study(name)):
-            context = _take_up(name, home, database, listener, stop)
-            unfinished = recover(context)
-            searched = ended and not unfinished and not has_work(context)
-            return _conduct(context, home, force=force, searched=searched)
+        context = _take_up(name, home, database, listener, stop)
+        unfinished = reclaim(context)
+        searched = ended and not unfinished and not has_work(context)
+        return _conduct(context, home, force=force, searched=searched)
+
+
+def work(
+    name: str,
+    *,
+    home: Home | None = None,
+    device: str | None = None,
+    listener: Listener | None = None,
+    stop: StopRequest | None = None,
+) -> None:
+    """Run trials of a study that another process has begun and will score, until none is left to run.
+
+    Args:
+        name: The study.
+        home: Where everything is kept; ``SWEEPER_HOME`` if left out.
+        device: What to train on; what the study file says if left out.
+        listener: Told of all progress.
+        stop: Set it to stop after the step under way.
+
+    Raises:
+        StudyStateError: If there is no such study, or what it began with is gone or was changed.
+        StudyInterrupted: If it was stopped.
+    """
+    home, listener, stop = home or Home.current(), listener or Silent(), StopRequest() if stop is None else stop
+    with Database.open(home.database, create=False) as database:
+        context = _take_up(name, home, database, listener, stop, device=device)
+        with context.crew:
+            reclaim(context)
+            PackedExecutor().run(context)
+        if stop.is_set:
+            raise StudyInterrupted(f"stopped; `sweeper resume {name_to_resume(context.paths)}` goes on")
 
 
 def _conduct(context: StudyContext, home: Home, *, force: bool, searched: bool = False) -> Verdict:
     """Run the trials, unless they were, then find the winner; the database always says how the study stands."""
     state = StudyState.INTERRUPTED
     studies, name = context.database.studies, context.config.name
-    refuse_outdated(context, context.asked.since)
-    studies.set_state(name, StudyState.RUNNING)
-    executor = EXECUTORS[context.config.executor.kind]()
+    with context.crew:
+        refuse_outdated(context, context.asked.since)
+        if studies.get(name).state is StudyState.PAUSED and not context.crew.alone():
+            context.asked.paused = True
+        else:
+            studies.set_state(name, StudyState.RUNNING)
+        executor = EXECUTORS[context.config.executor.kind]()
+        try:
+            while True:
+                if not searched:
+                    executor.run(context)
+                if context.stop.is_set:
+                    raise StudyInterrupted(f"stopped; `sweeper resume {name_to_resume(context.paths)}` goes on")
+                with _scoring(context):
+                    state, context.asked.changed = StudyState.FINISHED, False
+                    with suppress(MoreToTrain):
+                        return find_winner(context, partial(executor.base, context), home, force=force)
+                state, searched = StudyState.INTERRUPTED, False
+        except (StudyInterrupted, KeyboardInterrupt):
+            state = StudyState.INTERRUPTED
+            raise
+        finally:
+            if state is StudyState.FINISHED or context.crew.alone():
+                studies.set_state(name, state)
+            refuse_outdated(context)
+
+
+@contextmanager
+def _scoring(context: StudyContext) -> Iterator[None]:
+    """Score while no other worker of the study does, once the one that does is done.
+
+    Raises:
+        StudyInterrupted: If the user asked to stop.
+    """
+    name, worker = context.config.name, context.crew.token
+    while True:
+        with suppress(LeaseLost):
+            context.database.leases.take(name, SCORING, worker)
+            break
+        obey(context)
+        if context.stop.is_set:
+            raise StudyInterrupted("stopped while another process scores")
+        context.listener.stage("another process scores on the test split")
+        bide()
     try:
-        while True:
-            if not searched:
-                executor.run(context)
-            if context.stop.is_set:
-                raise StudyInterrupted(f"stopped; `sweeper resume {name_to_resume(context.paths)}` goes on")
-            state, context.asked.changed = StudyState.FINISHED, False
-            with suppress(MoreToTrain):
-                return find_winner(context, partial(executor.base, context), home, force=force)
-            state, searched = StudyState.INTERRUPTED, False
-    except (StudyInterrupted, KeyboardInterrupt):
-        state = StudyState.INTERRUPTED
-        raise
+        yield
     finally:
-        studies.set_state(name, state)
-        refuse_outdated(context)
+        context.database.leases.release(name, SCORING, worker)
 
 
 def _begin(
@@ -190,7 +285,15 @@ def _begin(
     return _context(config, paths, database, search, data, on_disk, device, listener, stop)
 
 
-def _take_up(name: str, home: Home, database: Database, listener: Listener, stop: StopRequest) -> StudyContext:
+def _take_up(
+    name: str,
+    home: Home,
+    database: Database,
+    listener: Listener,
+    stop: StopRequest,
+    *,
+    device: str | None = None,
+) -> StudyContext:
     """Put a stored study together again, from the database and its folder."""
     record, paths = database.studies.get(name), home.study(name)
     config = stored_config(record)
@@ -210,7 +313,7 @@ def _take_up(name: str, home: Home, database: Database, listener: Listener, stop
         evaluation=config.evaluation,
         seed=config.seed,
     )
-    device = resolve_device(config.executor.device)
+    device = resolve_device(config.executor.device if device is None else device)
     require(config, device, gpus())
     return _context(config, paths, database, search, data, on_disk, device, listener, stop)
 
@@ -240,6 +343,8 @@ def _context(
     listener: Listener,
     stop: StopRequest,
 ) -> StudyContext:
+    crew = Crew(database, config.name, device, config.executor.grace_s)
+    crew.join()
     return StudyContext(
         config=config,
         paths=paths,
@@ -251,7 +356,9 @@ def _context(
         device=device,
         listener=listener,
         stop=stop,
+        crew=crew,
         reward_sources=resolved.reward_sources,
+        asked=Asked(seen=database.orders.latest(config.name)),
     )
 
 
@@ -273,20 +380,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-@contextmanager
-def _exclusively(paths: StudyPaths) -> Iterator[None]:
-    """Hold the study's lock; the operating system lets go of it however this process ends."""
-    paths.folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(paths.lock)
-    try:
-        lock.acquire(timeout=1)  # `sweeper status` may hold it for an instant, to see whether anyone does
-    except Timeout:
-        raise StudyStateError(
-            f"another process is running study {paths.folder.name!r}; `sweeper status` shows it"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()

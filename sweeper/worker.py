@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from sweeper.errors import UserError
+from sweeper.errors import StudyInterrupted, UserError
 from sweeper.executors.line import Line
 from sweeper.executors.workers import STOPPED, WorkerJob
 
@@ -102,12 +102,12 @@ def serve(line: Line) -> int:
     job = listen(line, stop)
     try:
         work(job, Said(line), stop)
+    except StudyInterrupted:
+        return _TERMINATED if terminated.is_set() else STOPPED
     except UserError as error:
         line.send({"fault": [type(error).__name__, str(error)]})
         return error.exit_code
-    if terminated.is_set():
-        return _TERMINATED
-    return STOPPED if stop.is_set else 0
+    return 0
 
 
 def work(job: WorkerJob, said: Said, stop: StopRequest) -> None:

@@ -21,10 +21,19 @@ from sweeper.config.pipeline import STAGES, name_to_resume, pipeline_of, stage_n
 from sweeper.config.search import duration_s
 from sweeper.config.space import Choice, Fixed, FloatRange, IntRange, Range, describe
 from sweeper.errors import StudyStateError, UserError
-from sweeper.orders import await_answer, described, extra_trials, give, require_weights, space_of_study, state_of
-from sweeper.paths import Home, is_held
+from sweeper.orders import (
+    await_answer,
+    described,
+    extra_trials,
+    give,
+    is_run,
+    require_weights,
+    space_of_study,
+    state_of,
+)
+from sweeper.paths import Home
 from sweeper.redact import redact
-from sweeper.store import Order, OrderKind, OrderState, StudyState, TrialRecord, stored_config
+from sweeper.store import Database, Order, OrderKind, OrderState, StudyState, TrialRecord, stored_config
 
 __all__ = ["OrderKind", "UserError"]
 
@@ -116,13 +125,13 @@ def control(name: str) -> Control:
         trials = tuple(snapshot(database, study).trials.values())
         extra = extra_trials(database, name)
         orders = database.orders.all(name, limit=200)
-    state = state_of(Home.current(), study)
+        state = state_of(database, study)
+        runs, live = is_run(database, name), _is_live(database, name)
     alive = state in (StudyState.RUNNING, StudyState.PAUSED)
     open_trials = [trial for trial in trials if trial.outcome is None or trial.outcome.is_open]
-    live = _is_live(name)
     return Control(
         state=state,
-        runs=is_held(Home.current().study(name)),
+        runs=runs,
         live=live,
         done=len(trials) - len(open_trials),
         n_trials=(study.config.get("search") or {}).get("n_trials", len(trials)) + extra,
@@ -265,14 +274,14 @@ def resume(name: str, *, actor: str) -> str:
     """
     current = Home.current()
     with home.changing() as database:
-        state = state_of(current, database.studies.get(name))
+        state = state_of(database, database.studies.get(name))
     if state in (StudyState.RUNNING, StudyState.PAUSED):
         return order(name, OrderKind.RESUME, actor=actor)
     whole = name_to_resume(current.study(name))
     with _starting:
-        if _is_live(name):
-            return clean(f"A process goes on with {whole} already.")
         with home.changing() as database:
+            if _is_live(database, name):
+                return clean(f"A process goes on with {whole} already.")
             database.events.add(name, "resume", f"started from the dashboard by {actor}")
         _started[whole] = _start(current, whole)
     return clean(f"A process goes on with {whole}; its first step takes a moment, while the base model is loaded.")
@@ -292,14 +301,14 @@ def _start(current: Home, name: str) -> subprocess.Popen[bytes]:
         )
 
 
-def _is_live(name: str) -> bool:
+def _is_live(database: Database, name: str) -> bool:
     """Tell whether a process runs a study or another stage of it, or was started here to do so and still lives."""
     current = Home.current()
     whole = pipeline_of(current.study(name))
     stages = [name] if whole is None else [stage_name(whole, stage) for stage in STAGES]
     started = _started.get(whole or name)
     alive = started is not None and started.poll() is None
-    return alive or any(is_held(current.study(stage)) for stage in stages)
+    return alive or any(database.studies.find(stage) is not None and is_run(database, stage) for stage in stages)
 
 
 def _failed(name: str) -> str | None:

@@ -16,7 +16,6 @@ from sweeper_dashboard.data.snapshots import Snapshot, snapshot
 from sweeper.cli.output import clean
 from sweeper.config.evaluation import direction
 from sweeper.orders import extra_trials, state_of
-from sweeper.paths import Home
 from sweeper.store import Action, Database, StudyRecord, StudyState, TrialRecord
 from sweeper.tags import valid_tags
 
@@ -244,7 +243,7 @@ def _standing(database: Database, of: Snapshot) -> Standing:
     record, found = of.record, of.trials.values()
     spent = of.once("spent", lambda: _spent(of))
     evaluation, search = record.config.get("evaluation") or {}, record.config.get("search") or {}
-    state = state_of(Home.current(), record)
+    state = state_of(database, record)
     n_trials = search.get("n_trials", len(found)) + extra_trials(database, record.name)
     return Standing(
         name=record.name,

@@ -13,8 +13,8 @@ from sweeper.config.pipeline import STAGES, name_to_resume, stage_name
 from sweeper.config.search import duration_s
 from sweeper.config.yaml_source import parse
 from sweeper.errors import StudyStateError, UserError
-from sweeper.orders import await_answer, described, give
-from sweeper.paths import Home, is_held
+from sweeper.orders import await_answer, described, give, is_run
+from sweeper.paths import Home
 from sweeper.people import current_actor
 from sweeper.store import Database, Order, OrderKind, OrderState
 
@@ -124,7 +124,7 @@ def resume_if_paused(study: str) -> bool:
     with _database() as database:
         name = _stage(study, home, database)
         found = database.studies.find(name)
-        if found is None or found.state != "paused" or not is_held(home.study(name)):
+        if found is None or found.state != "paused" or not is_run(database, name):
             return False
     _order(study, OrderKind.RESUME)
     return True
@@ -156,7 +156,7 @@ def _stage(study: str, home: Home, database: Database) -> str:
     begun = [name for stage in STAGES if database.studies.find(name := stage_name(study, stage)) is not None]
     if not begun:
         raise StudyStateError(f"no stage of study {study!r} has begun yet")
-    return next((name for name in begun if is_held(home.study(name))), begun[-1])
+    return next((name for name in begun if is_run(database, name)), begun[-1])
 
 
 def _parsed(values: Sequence[str]) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from sweeper.cli.output import console, emit_json, safe, say, table
 from sweeper.config.pipeline import STAGES, stage_name
 from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError
-from sweeper.orders import extra_trials, state_of
-from sweeper.paths import Home, is_held
+from sweeper.orders import extra_trials, is_run, state_of
+from sweeper.paths import Home
 from sweeper.store import Database, Evaluation, StudyRecord, TrialRecord, stored_config
 
 _Study = Annotated[str | None, typer.Argument(help="Name of the study; the latest if left out.", show_default=False)]
@@ -61,7 +61,7 @@ def trials(name: _Study = None, as_json: _Json = False) -> None:
     with _database() as database:
         study = _one(database, name)
         found = database.trials.all(study.name)
-    alive = is_held(Home.current().study(study.name))
+        alive = is_run(database, study.name)
     if as_json:
         emit_json(found)
         return
@@ -145,7 +145,7 @@ def _summary(database: Database, study: StudyRecord) -> dict[str, Any]:
     ranked = _ranked(study, list(found))
     return {
         "name": study.name,
-        "state": state_of(Home.current(), study),
+        "state": state_of(database, study),
         "n_trials": config.search.n_trials + extra_trials(database, study.name),
         "done": sum(outcome is not None and not outcome.is_open for outcome in outcomes),
         "running": outcomes.count(None),

@@ -20,7 +20,25 @@ MicroBatch = Annotated[int, Field(ge=1)] | Literal["auto"]
 """Rows of one trial per forward pass; auto is the most that fits memory."""
 
 
-class Packs(Frozen):
+class Lasting(Frozen):
+    """What every executor does about workers that fall silent.
+
+    Attributes:
+        max_retries: How many workers in a row may die with a trial, without a checkpoint in between, before it is
+            failed and not given to another.
+        grace_s: Seconds a worker may be silent before others take over what it runs; on one machine a process that is
+            gone is noticed at once.
+        checkpoint_s: Seconds between two checkpoints of a running trial.
+        stall_timeout_s: Seconds without a step after which a worker hangs and is ended.
+    """
+
+    max_retries: Annotated[int, Field(ge=0, le=1_000)] = 3
+    grace_s: Annotated[float, Field(ge=1, le=3_600)] = 30.0
+    checkpoint_s: Annotated[float, Field(ge=0)] = 300.0
+    stall_timeout_s: Annotated[float, Field(gt=0)] = 1_800.0
+
+
+class Packs(Lasting):
     """Many trials at once in one process, in the same forward and backward pass over one base model.
 
     Attributes:
@@ -39,7 +57,7 @@ class PackedExecutor(Packs):
     kind: Literal["packed"] = "packed"
 
 
-class InlineExecutor(Frozen):
+class InlineExecutor(Lasting):
     """One trial after the other in this process, on a base model that stays loaded."""
 
     kind: Literal["inline"] = "inline"
@@ -52,11 +70,9 @@ class SharedExecutor(Packs):
 
     Attributes:
         device: Where the final scoring runs, in the process that was started; with ``cpu`` the workers use no GPU.
-        stall_timeout_s: A worker whose trials take no step for so long is ended and started again (seconds).
         max_restarts: How often a worker that died is started again before any trial of it has ended.
     """
 
-    stall_timeout_s: Annotated[float, Field(ge=1, le=604_800)] = 1_800.0
     max_restarts: Annotated[int, Field(ge=0, le=1_000)] = 3
 
 
@@ -69,9 +85,7 @@ class PerGpuExecutor(SharedExecutor):
     """
 
     kind: Literal["per_gpu"] = "per_gpu"
-    devices: (
-        Annotated[int, Field(ge=1, le=64)] | Literal["auto"] | Annotated[tuple[Named, ...], Field(min_length=1)]
-    ) = "auto"
+    devices: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] | Devices = "auto"
 
     @field_validator("devices")
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from sweeper.config.rewards import RewardSources
 from sweeper.config.study import StudyConfig
 from sweeper.config.trial import TrialResult, TrialSpec
 from sweeper.data.splits import PreparedData
+from sweeper.executors.crew import Crew
 from sweeper.models.facts import ModelFacts
 from sweeper.paths import StudyPaths
 from sweeper.search.candidate import Candidate
@@ -110,6 +112,7 @@ class Asked:
         ending: The orders to end trials, by the number of the trial, which does it when it reports next.
         running: Trials that run in this process.
         changed: Whether there may be something to begin that there was not before.
+        seen: The latest order that this process has obeyed, or that was answered before it came.
         paused: Whether the study is to stand still.
         paused_s: How long it stood still in this process.
         since: When this process took the study over (UTC).
@@ -118,6 +121,7 @@ class Asked:
     ending: dict[int, Order] = field(default_factory=dict)
     running: set[int] = field(default_factory=set)
     changed: bool = False
+    seen: int = 0
     paused: bool = False
     paused_s: float = 0.0
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -142,6 +146,7 @@ class StudyContext:
         device: ``cpu`` or ``cuda:N``.
         listener: Whoever watches.
         stop: Set when the user asks to stop.
+        crew: The workers of the study, this process among them.
         reward_sources: Where the technique's rewards were found; None where it has none.
         asked: What people have asked for that is not done yet.
     """
@@ -156,8 +161,17 @@ class StudyContext:
     device: str
     listener: Listener
     stop: StopRequest
+    crew: Crew
     reward_sources: RewardSources | None = None
     asked: Asked = field(default_factory=Asked)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Return a block in which no other worker asks, tells or takes over: what is read there still holds at its end.
+
+        Raises:
+            DatabaseError: On entering, if another process holds the study's turn for too long.
+        """
+        return self.database.exclusively(self.config.name)
 
     def model_of(self, spec: TrialSpec) -> StudyModel:
         """Return the base model of a trial."""
@@ -181,6 +195,8 @@ class Executor(Protocol):
     - A failed trial ends itself and nothing else; faults of the user's making (``UserError``) end the study.
     - When ``stop`` is set it ends the step under way and returns soon after.
     - Trials that an earlier process left frozen are gone on with, or begun again where it cannot do that.
+    - Other workers may run trials of the same study at once: it holds each of its trials by a lease, drops one whose
+      lease it has lost without a word of it to anyone, and returns only when nobody trains any more.
     """
 
     def run(self, context: StudyContext) -> None:

@@ -1,4 +1,4 @@
-"""The orders of people, obeyed by the process that runs the study: between two steps, in the order they were given.
+"""The orders of people, obeyed by the processes that run the study: between two steps, in the order they were given.
 
 Whoever trains or scores calls ``obey`` once a step. An order is answered when it is done, and not before: one that a
 killed process leaves without an answer is done by the process that goes on, and each of them may be done twice
@@ -13,12 +13,14 @@ from datetime import datetime
 
 from sweeper.config.orders import budget_of, cloned, differing, require_in_space, with_budget
 from sweeper.config.pipeline import name_to_resume
+from sweeper.config.study import StudyConfig
 from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError, UserError
 from sweeper.executors.base import StudyContext
 from sweeper.executors.recorder import prune_paused, read_result
+from sweeper.executors.recovery import reclaim
 from sweeper.orders import require_weights
-from sweeper.store import Order, OrderKind, OrderState, StudyState
+from sweeper.store import Order, OrderKind, OrderState, StudyState, stored_config
 from sweeper.training.trial import BY_HAND
 
 _GLANCE_S = 0.2
@@ -36,7 +38,13 @@ class MoreToTrain(Exception):
 
 
 def obey(context: StudyContext) -> None:
-    """Do what people have asked since the last call; where they pause the study, return when it is to go on."""
+    """Do what people have asked since the last call; where they pause the study, return when it is to go on.
+
+    What workers left that have ended since then is put in order first.
+    """
+    if context.crew.news.is_set():
+        reclaim(context)
+        context.asked.changed = True
     _take_orders(context)
     if context.asked.paused:
         _stand_still(context)
@@ -49,20 +57,39 @@ def has_work(context: StudyContext) -> bool:
 
 
 def refuse_outdated(context: StudyContext, since: datetime | None = None) -> None:
-    """Refuse the orders that were meant for a process which is no more: those from before ``since``, or all."""
+    """Refuse the orders that were meant for a process which is no more: those from before ``since``, or all.
+
+    Where other workers live, they are meant.
+    """
+    if not context.crew.alone():
+        return
     for order in context.database.orders.waiting(context.config.name):
         if order.kind in _FOR_THE_PROCESS and (since is None or order.at < since):
             context.answer(order, OrderState.REFUSED, "the study had come to its end, or its process had, before it")
 
 
 def _take_orders(context: StudyContext) -> None:
-    for order in context.database.orders.waiting(context.config.name):
+    """Obey what waits, and of what another worker has obeyed since the last call what concerns every worker."""
+    asked = context.asked
+    for order in context.database.orders.news(context.config.name, after=asked.seen):
         if context.stop.is_set:
             return
-        try:
-            _OBEY[order.kind](context, order)
-        except UserError as error:
-            context.answer(order, OrderState.REFUSED, str(error))
+        if order.state is OrderState.WAITING:
+            _obey_one(context, order)
+        elif order.state is OrderState.DONE and order.id > asked.seen:
+            _FOLLOW.get(order.kind, _look_for_work)(context)
+        asked.seen = max(asked.seen, order.id)
+
+
+def _obey_one(context: StudyContext, order: Order) -> None:
+    try:
+        with context.alone():  # of several workers one obeys
+            if context.database.orders.get(context.config.name, order.id).state is OrderState.WAITING:
+                _OBEY[order.kind](context, order)
+            else:
+                _FOLLOW.get(order.kind, _look_for_work)(context)
+    except UserError as error:
+        context.answer(order, OrderState.REFUSED, str(error))
 
 
 def _stand_still(context: StudyContext) -> None:
@@ -99,6 +126,34 @@ def _stop(context: StudyContext, order: Order) -> None:
     context.answer(order, OrderState.DONE, "stops after this step")
 
 
+def _follow_pause(context: StudyContext) -> None:
+    context.asked.paused = True
+
+
+def _follow_resume(context: StudyContext) -> None:
+    context.asked.paused = False
+
+
+def _follow_stop(context: StudyContext) -> None:
+    context.stop.set()
+
+
+def _look_for_work(context: StudyContext) -> None:
+    context.asked.changed = True
+
+
+def _follow_budget(context: StudyContext) -> None:
+    """Go on by the budget as another worker has stored it."""
+    _go_by(context, stored_config(context.database.studies.get(context.config.name)))
+
+
+def _go_by(context: StudyContext, changed: StudyConfig) -> None:
+    context.config = changed
+    context.search.change_budget(changed.search)
+    context.listener.budget_changed(changed)
+    context.asked.changed = True
+
+
 def _stop_trial(context: StudyContext, order: Order) -> None:
     """End a trial: one that waits at once, one that runs when it reports next, which is when the order is answered.
 
@@ -109,8 +164,8 @@ def _stop_trial(context: StudyContext, order: Order) -> None:
     if number in context.asked.running:
         context.asked.ending.setdefault(number, order)
         return
-    if context.search.is_queued(number):
-        return  # it is ended when it has begun
+    if context.search.is_queued(number) or number in context.crew.elsewhere():
+        return  # it is ended when it has begun, by the worker that runs it
     trial = context.database.trials.get(context.config.name, number)
     paths = context.paths.trial(number)
     if number in context.search.interrupted() and paths.is_frozen:
@@ -153,10 +208,7 @@ def _budget(context: StudyContext, order: Order) -> None:
     if text:
         context.database.studies.set_config(name, changed.model_dump(mode="json"))
         context.database.events.add(name, "budget", text, data={"before": before, "after": after})
-        context.config = changed
-        context.search.change_budget(changed.search)
-        context.listener.budget_changed(changed)
-        context.asked.changed = True
+        _go_by(context, changed)
     context.answer(order, OrderState.DONE, text or "nothing to change: it is so already")
 
 
@@ -169,3 +221,11 @@ _OBEY: dict[OrderKind, Callable[[StudyContext, Order], None]] = {
     OrderKind.CLONE: _clone,
     OrderKind.BUDGET: _budget,
 }
+
+_FOLLOW: dict[OrderKind, Callable[[StudyContext], None]] = {
+    OrderKind.PAUSE: _follow_pause,
+    OrderKind.RESUME: _follow_resume,
+    OrderKind.STOP: _follow_stop,
+    OrderKind.BUDGET: _follow_budget,
+}
+"""What a worker does when another has obeyed; after the other orders there may be more to begin."""

@@ -154,7 +154,7 @@ class Coordinator:
             return False  # one is to be started, or all wait for room
         if not self._context.search.interrupted():
             return True
-        if self._context.database.workers.alive(self._context.config.name):
+        if not self._context.crew.alone():
             return False  # somebody else's, who joined the study
         again = next((place for place in self._places if place.given_up is None), None)
         if again is None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from sweeper.config.backend import in_own_processes
 from sweeper.config.trial import Decision, Outcome, Report, TrialResult, TrialSpec
+from sweeper.errors import LeaseLost
 from sweeper.evaluation.validation import task_metric
 from sweeper.executors.base import StudyContext
 from sweeper.executors.bases import Bases
+from sweeper.executors.claims import bide, claim, others_train
 from sweeper.executors.control import obey
 from sweeper.executors.micro_batches import MicroBatches
 from sweeper.executors.processes import train_in_processes
-from sweeper.executors.recorder import Recorder, begin_again
+from sweeper.executors.recorder import Recorder, drop
+from sweeper.executors.recovery import begin_again
 from sweeper.executors.specification import specification
 from sweeper.search.candidate import Candidate
 from sweeper.training.base_model import BaseModel
@@ -32,18 +36,27 @@ class InlineExecutor:
 
     def run(self, context: StudyContext) -> None:
         """Run trials until the search or the budget ends, or the user asks to stop."""
-        begin_again(context, context.search.interrupted())
         before = sum(trial.train_seconds for trial in context.database.trials.all(context.config.name))
         begun = context.asked.clock()
         while True:
             obey(context)
             if context.stop.is_set:
                 return
-            spent = budget_spent(context, before + context.asked.clock() - begun)
-            candidate = context.search.ask(spent) if spent < 1 else context.search.ask_ordered()
-            if candidate is None:
+            begin_all_again(context)
+            others = others_train(context)
+            candidate = claim(context, partial(_next, context, before + context.asked.clock() - begun))
+            if candidate is not None:
+                self._run_held(context, candidate)
+            elif others:
+                bide()
+            else:
                 return
+
+    def _run_held(self, context: StudyContext, candidate: Candidate) -> None:
+        try:
             self._run_trial(context, candidate)
+        except LeaseLost:
+            drop(context, candidate.number)
 
     def _run_trial(self, context: StudyContext, candidate: Candidate) -> None:
         spec = specification(context, candidate)
@@ -62,6 +75,18 @@ class InlineExecutor:
         result = train_trial(spec, base, obedient(context, recorder), rows, evaluate)
         planner.learn(spec, rows, result)
         recorder.end(result)
+
+
+def _next(context: StudyContext, seconds: float) -> Candidate | None:
+    spent = budget_spent(context, seconds)
+    return context.search.ask(spent) if spent < 1 else context.search.ask_ordered()
+
+
+def begin_all_again(context: StudyContext) -> None:
+    """Queue again, from their beginning, all trials that wait on disk: here none can go on from there."""
+    with context.alone():
+        elsewhere = context.crew.elsewhere()
+        begin_again(context, [number for number in context.search.interrupted() if number not in elsewhere])
 
 
 def run_in_processes(context: StudyContext, candidate: Candidate, spec: TrialSpec) -> None:
@@ -87,9 +112,11 @@ def budget_spent(context: StudyContext, seconds: float, running_epochs: float = 
     Args:
         context: The study.
         seconds: What it has taken so far.
-        running_epochs: What the trials that run now will have trained when they end.
+        running_epochs: What the trials that run now in this process will have trained when they end.
     """
     search = context.config.search
+    elsewhere = context.crew.elsewhere()
+    running_epochs += context.search.planned_epochs(elsewhere) if elsewhere else 0.0
     epochs = context.search.epochs_spent + running_epochs
     time_spent = seconds / search.timeout if search.timeout is not None else 0.0
     epochs_spent = epochs / search.max_epochs_total if search.max_epochs_total is not None else 0.0

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from peft import set_peft_model_state_dict
 
 from sweeper.config.trial import Decision, Outcome, TrialResult
-from sweeper.errors import OutOfMemoryError
+from sweeper.errors import LeaseLost, OutOfMemoryError
 from sweeper.executors.base import StudyContext
+from sweeper.executors.claims import bide, claim, others_train, stopped
 from sweeper.executors.control import obey
 from sweeper.executors.evaluating import Evaluating
 from sweeper.executors.inline import budget_spent, infeasible
 from sweeper.executors.micro_batches import MicroBatches
-from sweeper.executors.recorder import Recorder, prune_paused
+from sweeper.executors.recorder import Recorder, drop, prune_paused
 from sweeper.executors.room import Room
 from sweeper.executors.running import Running, share
 from sweeper.executors.specification import specification
@@ -44,24 +46,30 @@ class Pack:
         self._running: dict[int, Running] = {}
         self._may_begin = True
         self._begun = context.asked.clock()
+        self._checkpointed = time.monotonic()
         self._before = sum(trial.train_seconds for trial in context.database.trials.all(context.config.name))
 
     def run(self) -> None:
         """Keep every slot filled, evaluate what is due, pass rows; until nothing is left or the user stops."""
         most, listener = self._room.slots, self._context.listener
         listener.note(f"up to {most} trial{'s' * (most > 1)} at a time on one base model")
-        if stopped := self._stopped():
-            listener.note(f"{len(stopped)} stopped trial(s) go on where they were")
+        if waiting := stopped(self._context):
+            listener.note(f"{len(waiting)} stopped trial(s) go on where they were")
         reset_peak_memory(self._base.device)
         try:
             self._obey_orders()
             self._fill()
             self._room.try_out([running.slot for running in self._running.values()])
             while not self._context.stop.is_set:
+                others = not self._running and others_train(self._context)
                 self._fill()
                 if self._running:
                     self._evaluate_due()
                     self._pass_rows()
+                    self._checkpoint()
+                elif others:
+                    self._may_begin = True
+                    bide()
                 elif not self._end_paused():
                     return
                 self._obey_orders()
@@ -92,26 +100,28 @@ class Pack:
 
     def _begin_one(self) -> bool:
         """Begin a trial that was ordered, one that was stopped, one that is promoted, or a new one, if there is any."""
-        search = self._context.search
-        if candidate := search.ask_ordered():
-            self._start(candidate)
-        elif stopped := self._stopped():
-            self._thaw(stopped[0])
-        elif (spent := self._spent()) >= 1:
+        candidate = claim(self._context, self._choose)
+        if candidate is None:
             return False
-        elif spent < 1 - self._context.config.search.confirm and (promotable := search.promotable()):
-            self._thaw(promotable[0])
-        elif candidate := search.ask(spent):
-            self._start(candidate)
-        else:
-            return False
+        with self._dropping(candidate.number):
+            if self._context.paths.trial(candidate.number).is_frozen:
+                self._thaw(candidate)
+            else:
+                self._start(candidate)
         return True
 
-    def _stopped(self) -> list[int]:
-        """Return the trials that wait on disk for a slot, the oldest first."""
+    def _choose(self) -> Candidate | None:
         search = self._context.search
-        paused = search.paused()
-        return [number for number in search.interrupted() if number not in paused]
+        if candidate := search.ask_ordered():
+            return candidate
+        if waiting := stopped(self._context):
+            return search.take_up(waiting[0])
+        spent = self._spent()
+        if spent >= 1:
+            return None
+        if spent < 1 - self._context.config.search.confirm and (promotable := search.promotable()):
+            return search.take_up(promotable[0])
+        return search.ask(spent)
 
     def _youngest(self) -> Running:
         return self._running[max(self._running)]
@@ -136,9 +146,8 @@ class Pack:
             return
         self._run(slot, recorder, rows)
 
-    def _thaw(self, number: int) -> None:
+    def _thaw(self, candidate: Candidate) -> None:
         """Go on with a frozen trial."""
-        candidate = self._context.search.take_up(number)
         spec = specification(self._context, candidate)
         slot, recorder = thaw(spec, self._base), Recorder(self._context, candidate, spec)
         recorder.take_up(slot.progress.total_steps, slot.progress.seconds)
@@ -147,6 +156,26 @@ class Pack:
     def _run(self, slot: Slot, recorder: Recorder, planned: int) -> None:
         self._engine.prepare(slot.adapter)
         self._running[slot.number] = Running(slot, recorder, planned)
+
+    @contextmanager
+    def _dropping(self, number: int) -> Iterator[None]:
+        """Run the trial no more where the block finds that it is another worker's by now."""
+        try:
+            yield
+        except LeaseLost:
+            self._running.pop(number, None)
+            self._may_begin = True
+            drop(self._context, number)
+
+    def _checkpoint(self) -> None:
+        """Put the running trials on disk now and then: what kills this process costs no more than what came after."""
+        if time.monotonic() - self._checkpointed < self._context.config.executor.checkpoint_s:
+            return
+        for running in list(self._running.values()):
+            with self._dropping(running.slot.number):
+                running.recorder.flush()
+                freeze(running.slot)
+        self._checkpointed = time.monotonic()
 
     # ---- passing rows
 
@@ -202,7 +231,8 @@ class Pack:
             self._fail(running, error)
             return
         if step is not None:
-            self._obey(running, running.report(step))
+            with self._dropping(running.slot.number):
+                self._obey(running, running.report(step))
 
     def _shrink(self, group: Sequence[Running], error: Exception) -> None:
         """Make passes smaller after one did not fit: fewer slots in one, then fewer rows, then fewer slots at all."""
@@ -226,9 +256,12 @@ class Pack:
         """Evaluate every trial that has come to an evaluation, all in the same passes."""
         evaluated = self._evaluating.measure(list(self._running.values()))
         for running, metrics in evaluated:
-            running.announce(metrics)
+            with self._dropping(running.slot.number):
+                running.announce(metrics)
         for running, metrics in evaluated:
-            self._judge(running, metrics)
+            if running.slot.number in self._running:
+                with self._dropping(running.slot.number):
+                    self._judge(running, metrics)
             self._may_begin = True  # what is said of one trial may promote another
 
     def _judge(self, running: Running, metrics: dict[str, float]) -> None:
@@ -260,6 +293,7 @@ class Pack:
         """Save the adapter of the best evaluation the way PEFT saves it."""
         slot, base = running.slot, self._base
         spec, best = slot.spec, slot.ledger.best
+        running.recorder.require_held()
         try:
             with base.adapted(peft_config(spec.adapter, spec.hyperparameters), spec.seed) as model:
                 cast_adapter(base, model)
@@ -273,19 +307,26 @@ class Pack:
         self._end(running, result)
 
     def _fail(self, running: Running, error: Exception) -> None:
-        self._end(running, running.slot.ledger.failed(running.slot.progress, error))
+        with self._dropping(running.slot.number):
+            running.recorder.require_held()
+            self._end(running, running.slot.ledger.failed(running.slot.progress, error))
 
     def _freeze(self, running: Running, outcome: Outcome, reason: str) -> None:
         """Put a trial on disk, to go on from there."""
-        freeze(running.slot)
-        self._end(running, running.slot.ledger.result(running.slot.progress, outcome, reason))
+        with self._dropping(running.slot.number):
+            running.recorder.require_held()
+            freeze(running.slot)
+            self._end(running, running.slot.ledger.result(running.slot.progress, outcome, reason))
 
     def _freeze_all(self) -> None:
-        for running in self._running.values():
-            freeze(running.slot)  # all of them, before the database is told of any: it may be what is at fault
         for running in list(self._running.values()):
-            result = running.slot.ledger.result(running.slot.progress, Outcome.INTERRUPTED, STOPPED)
-            self._end(running, result)
+            with self._dropping(running.slot.number):
+                running.recorder.require_held()
+                freeze(running.slot)  # all of them, before the database is told of any: it may be what is at fault
+        for running in list(self._running.values()):
+            with self._dropping(running.slot.number):
+                result = running.slot.ledger.result(running.slot.progress, Outcome.INTERRUPTED, STOPPED)
+                self._end(running, result)
 
     def _end(self, running: Running, result: TrialResult) -> None:
         """Record how a trial ended, and free its slot."""
@@ -299,8 +340,9 @@ class Pack:
 
     def _end_paused(self) -> bool:
         """Prune the trials that still wait at their rungs when nothing else is left; return whether there were any."""
-        paused = self._context.search.paused()
-        for number in paused:
-            self._may_begin = True
-            prune_paused(self._context, number, f"{PRUNED}, and never promoted")
-        return bool(paused)
+        with self._context.alone():
+            paused = self._context.search.paused()
+            for number in paused:
+                self._may_begin = True
+                prune_paused(self._context, number, f"{PRUNED}, and never promoted")
+            return bool(paused)

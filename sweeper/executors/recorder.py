@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from sweeper.config.space import ADAPTER, MODEL
 from sweeper.config.trial import Decision, Outcome, TrialResult, TrialSpec
 from sweeper.executors.base import StudyContext
+from sweeper.executors.claims import take_up
 from sweeper.executors.specification import planned_steps
 from sweeper.paths import TrialPaths, write_atomically
 from sweeper.search.candidate import Candidate
@@ -70,12 +71,16 @@ class Recorder:
             self._context.search.announce(self._spec.number, metrics["progress"], deciding)
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> Decision:
-        """Take a trial's report; see ``Report``."""
+        """Take a trial's report; see ``Report``.
+
+        Raises:
+            LeaseLost: If the trial is another worker's by now.
+        """
         context, number = self._context, self._spec.number
         values = {name: value for name, value in metrics.items() if name != "progress"}
         self._waiting.append((number, step, values, context.asked.clock() - self._begun))
         if time.monotonic() - self._flushed >= _FLUSH_S:
-            self._flush()
+            self._write_waiting()
         context.listener.trial_reported(number, step, metrics)
         if number in context.asked.ending and metrics["progress"] < 1:
             return Decision.END
@@ -86,9 +91,30 @@ class Recorder:
             return Decision.PAUSE if context.search.pauses else Decision.PRUNE
         return Decision.CONTINUE
 
+    def flush(self) -> None:
+        """Put everything reported so far into the database, before a checkpoint says that it was.
+
+        Raises:
+            LeaseLost: If the trial is another worker's by now.
+        """
+        self.require_held()
+        self._write_waiting()
+
+    def require_held(self) -> None:
+        """Make sure that the trial is still this worker's, before files of it are written that another may be writing.
+
+        Raises:
+            LeaseLost: If it is another worker's.
+        """
+        self._context.database.leases.require(self._spec.study, self._spec.number, self._context.crew.token)
+
     def end(self, result: TrialResult) -> None:
-        """Record the result; it is on disk already, so that a crash here loses nothing."""
-        self._flush()
+        """Record the result; it is on disk already, so that a crash here loses nothing.
+
+        Raises:
+            LeaseLost: If the trial is another worker's by now; nothing is stored then.
+        """
+        self._write_waiting()
         finish(self._context, result)
         self._context.asked.running.discard(result.number)
         self._context.listener.trial_ended(result)
@@ -104,57 +130,33 @@ class Recorder:
         else:
             self._context.answer(order, OrderState.REFUSED, f"it had ended by itself: {result.outcome}")
 
-    def _flush(self) -> None:
-        self._context.database.metrics.add(self._spec.study, self._waiting)
+    def _write_waiting(self) -> None:
+        self._context.database.metrics.add(self._spec.study, self._waiting, holder=self._context.crew.token)
         self._waiting.clear()
         self._flushed = time.monotonic()
 
 
+def drop(context: StudyContext, number: int) -> None:
+    """Run a trial no more, without a word of it: it is another worker's."""
+    context.search.forget(number)
+    context.asked.running.discard(number)
+    context.asked.ending.pop(number, None)
+    context.listener.note(f"trial {number} is another worker's by now: this one was silent for too long")
+
+
 def finish(context: StudyContext, result: TrialResult) -> None:
-    """Put a result into the database, then tell the search; each step only if it is not done yet."""
-    if context.database.trials.get(context.config.name, result.number).outcome is None:
-        context.database.trials.finish(context.config.name, result)
-    context.search.tell(result.number, result)
+    """Put a result into the database, tell the search, and let go of the trial; each step only if it is not done yet.
 
-
-def recover(context: StudyContext) -> int:
-    """Put in order what a stopped or killed process left.
-
-    Finished trials are kept, frozen ones are left to the executor to go on with, the others are queued again.
-
-    Returns:
-        How many trials are still to be brought to their end.
+    Raises:
+        LeaseLost: If the trial is another worker's by now; nothing is stored then.
     """
-    frozen: list[int] = []
-    lost: list[int] = []
-    known = {trial.number for trial in context.database.trials.all(context.config.name)}
-    for number in context.search.interrupted():
-        paths = context.paths.trial(number)
-        result = read_result(paths) if number in known else None
-        if result is not None and not result.outcome.is_open:
-            context.search.take_up(number)
-            finish(context, result)
-        elif number in known and paths.is_frozen:
-            frozen.append(number)
-        else:
-            lost.append(number)
-    context.database.trials.interrupt_unfinished(context.config.name, "the process that ran it ended")
-    begin_again(context, lost)
-    return len(frozen) + len(lost)
-
-
-def begin_again(context: StudyContext, numbers: Sequence[int]) -> None:
-    """Queue interrupted or paused trials again, from their beginning."""
-    trials = context.database.trials.all(context.config.name)
-    paused = {trial.number for trial in trials if trial.outcome is Outcome.PAUSED}
-    for number in numbers:
-        context.search.requeue(number)
-        shutil.rmtree(context.paths.trial(number).frozen, ignore_errors=True)
-        if number in paused:
-            context.database.trials.reopen(context.config.name, number)
-    if numbers:
-        context.database.trials.interrupt_unfinished(context.config.name, "begun again under another number")
-        context.listener.note(f"{len(numbers)} interrupted trial(s) begin again")
+    name, number, worker = context.config.name, result.number, context.crew.token
+    with context.alone():
+        context.database.leases.require(name, number, worker)
+        if context.database.trials.get(name, number).outcome is None:
+            context.database.trials.finish(name, result, holder=worker)
+        context.search.tell(number, result)
+        context.database.leases.release(name, number, worker)
 
 
 def prune_paused(context: StudyContext, number: int, reason: str) -> None:
@@ -163,7 +165,7 @@ def prune_paused(context: StudyContext, number: int, reason: str) -> None:
     paused = read_result(paths)
     assert paused is not None and paused.outcome.is_open
     result = paused.model_copy(update={"outcome": Outcome.PRUNED, "reason": reason})
-    context.search.take_up(number)
+    take_up(context, number)
     context.database.trials.reopen(context.config.name, number)
     write_atomically(paths.result, result.model_dump_json(indent=2) + "\n")
     finish(context, result)

@@ -15,7 +15,7 @@ from sweeper.config.choice import loaded_as
 from sweeper.config.model import ModelConfig
 from sweeper.config.trial import TrialSpec
 from sweeper.errors import RegistryError
-from sweeper.paths import Home, is_held
+from sweeper.paths import Home
 from sweeper.playground.protocol import Subject
 from sweeper.registry import AdapterVersion, Registry
 from sweeper.registry.specification import trial_spec
@@ -99,7 +99,7 @@ def pick_device(home: Home) -> tuple[str, str]:
     if not torch.cuda.is_available():
         return "cpu", "no GPU here"
     with Database.open(home.database, create=False) as database:
-        running = [study.name for study in database.studies.all() if is_held(home.study(study.name))]
+        running = [study.name for study in database.studies.all() if database.workers.alive(study.name)]
     if running:
         return "cpu", f"study {running[0]} is running, and has the GPU for itself"
     return "cuda:0", ""

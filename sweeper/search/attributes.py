@@ -46,3 +46,9 @@ EPOCHS = "epochs_trained"
 
 INTERRUPTED = "interrupted"
 """The reason of a trial that a dead process left behind."""
+
+DEATHS = "deaths"
+"""How many workers died in a row while they ran the trial, without a checkpoint in between."""
+
+CHECKPOINT = "checkpoint"
+"""The checkpoint that the trial had when a worker last died with it."""

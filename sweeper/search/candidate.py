@@ -79,5 +79,6 @@ def restarted(old: FrozenTrial, space: Mapping[str, Range]) -> Entry | None:
         order=known.get(attribute.ORDER),
         clones=known.get(attribute.CLONES),
         initial=known.get(attribute.INITIAL),
+        deaths=known.get(attribute.DEATHS),
         system_attrs={name: value for name, value in old.system_attrs.items() if name == GENERATION},
     )

@@ -34,6 +34,7 @@ class Entry:
         order: The order by which a person asked for it, if any.
         clones: The trial whose configuration, changed by hand, it runs, if any.
         initial: The trial whose saved weights it starts from, if any.
+        deaths: How many workers died with it so far.
         system_attrs: What Optuna's sampler keeps with a trial.
     """
 
@@ -45,6 +46,7 @@ class Entry:
     order: int | None = None
     clones: int | None = None
     initial: int | None = None
+    deaths: int | None = None
     system_attrs: Mapping[str, Any] = field(default_factory=dict)
 
     def put(self, study: optuna.Study, seed: int) -> None:
@@ -58,6 +60,7 @@ class Entry:
             attribute.ORDER: self.order,
             attribute.CLONES: self.clones,
             attribute.INITIAL: self.initial,
+            attribute.DEATHS: self.deaths,
         }
         fixed = {"fixed_params": dict(self.params)} if self.params else {}
         study.add_trial(

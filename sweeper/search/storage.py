@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.exc import DatabaseError as SQLAlchemyDatabaseError
 
-from sweeper.errors import DatabaseError
+from sweeper.errors import DatabaseError, LeaseLost
 
 BUSY_TIMEOUT_S = 30
 """How long a write waits for another process's to end."""
@@ -56,9 +56,14 @@ def open_storage(path: Path) -> RDBStorage:
 
 @contextmanager
 def storage_faults() -> Iterator[None]:
-    """Turn what a locked, full or vanished database raises into a ``DatabaseError``."""
+    """Turn what a locked, full or vanished database raises into a ``DatabaseError``.
+
+    A trial that was ended by another process is another worker's: ``LeaseLost``.
+    """
     try:
         yield
+    except UpdateFinishedTrialError as error:
+        raise LeaseLost(f"{error} It was given to another worker, since this one was silent for too long.") from error
     except (sqlite3.Error, SQLAlchemyDatabaseError, StorageInternalError) as error:
         reason = getattr(error, "orig", None) or error.__cause__ or error
         raise DatabaseError(f"the database cannot be written: {reason}; mend that and resume the study") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import optuna
@@ -45,8 +45,9 @@ _STATES = {
 class Search:
     """One study's search in Optuna's storage.
 
-    The storage holds all state, so any process can take the search up again. One process at a time asks and tells;
-    any number may read. Made by ``create`` or ``open``.
+    The storage holds all state, so any process can take the search up again, and several may share it: they ask, tell
+    and take over one after the other (see ``Database.exclusively``); any number may read. Made by ``create`` or
+    ``open``.
     """
 
     def __init__(
@@ -359,6 +360,33 @@ class Search:
         trial.set_user_attr(attribute.EPOCHS, 0.0)  # told anew when it ends; until then it counts as running
         return candidate_of(trial, read_back(trial.params, self._space))
 
+    def forget(self, number: int) -> None:
+        """Run a trial no more in this process, without a word to anyone: another has taken it over."""
+        self._live.pop(number, None)
+
+    @storage_faults()
+    def count_death(self, number: int, *, checkpoint: int) -> int:
+        """Take that a worker died while it ran a trial, and return how many have in a row.
+
+        Args:
+            number: The trial.
+            checkpoint: What tells its checkpoint from an earlier one; a new one ends the row.
+        """
+        old = self._frozen(number)
+        stood_still = old.user_attrs.get(attribute.CHECKPOINT, 0) == checkpoint
+        deaths = 1 + (int(old.user_attrs.get(attribute.DEATHS, 0)) if stood_still else 0)
+        trial = optuna.Trial(self.study, old._trial_id)
+        trial.set_user_attr(attribute.DEATHS, deaths)
+        trial.set_user_attr(attribute.CHECKPOINT, checkpoint)
+        return deaths
+
+    @storage_faults()
+    def planned_epochs(self, numbers: Collection[int]) -> float:
+        """Return the epochs that some trials will have trained when they end."""
+        trials = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return math.fsum(float(t.user_attrs.get(attribute.LENGTH, 0.0)) for t in trials if t.number in numbers)
+
+    @storage_faults()
     def requeue(self, number: int) -> None:
         """Close an interrupted trial and queue it again: same parameters, seed and kind under a new number.
 

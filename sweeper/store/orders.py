@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from sweeper.errors import StudyStateError
 from sweeper.store.connection import Sessions
@@ -66,6 +66,24 @@ class Orders:
             query = select(*columns(OrderRow, Order)).join(StudyRow, StudyRow.id == OrderRow.study_id)
             query = query.where(StudyRow.name == study, OrderRow.state == OrderState.WAITING)
             return tuple(Order(**row._mapping) for row in session.execute(query.order_by(OrderRow.id)))
+
+    def news(self, study: str, *, after: int) -> tuple[Order, ...]:
+        """Return the orders that wait for an answer, and all with a number above ``after``; the first given first.
+
+        Cheap enough for every step.
+        """
+        with self._sessions.reading() as session:
+            query = select(*columns(OrderRow, Order)).join(StudyRow, StudyRow.id == OrderRow.study_id)
+            new = (OrderRow.state == OrderState.WAITING) | (OrderRow.id > after)
+            query = query.where(StudyRow.name == study, new).order_by(OrderRow.id)
+            return tuple(Order(**row._mapping) for row in session.execute(query))
+
+    def latest(self, study: str) -> int:
+        """Return the number of the latest order that was answered; 0 where none was."""
+        with self._sessions.reading() as session:
+            query = select(func.max(OrderRow.id)).join(StudyRow, StudyRow.id == OrderRow.study_id)
+            found = session.scalar(query.where(StudyRow.name == study, OrderRow.state != OrderState.WAITING))
+            return int(found or 0)
 
     def answer(self, study: str, order: int, state: OrderState, text: str) -> bool:
         """Store what became of an order, as an event too; return whether it was still waiting: none is answered twice.

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
-from sweeper.errors import DivergedError, OutOfMemoryError, UserError
+from sweeper.errors import DivergedError, LeaseLost, OutOfMemoryError, UserError
 from sweeper.paths import TrialPaths, new_folder, write_atomically
 from sweeper.redact import redact
 from sweeper.training.base_model import BaseModel
@@ -107,8 +107,9 @@ class Ledger:
 
         Raises:
             UserError: If that is what the error is: it ends the study.
+            LeaseLost: If that is what it is: the trial is another worker's.
         """
-        if isinstance(error, UserError):
+        if isinstance(error, UserError | LeaseLost):
             raise error
         if isinstance(error, OutOfMemoryError):
             return self.result(progress, Outcome.INFEASIBLE, str(error))

@@ -13,6 +13,7 @@ from tiny import Curve, write_rows
 from sweeper.config.trial import Outcome, TrialSpec
 from sweeper.errors import DataError
 from sweeper.executors.base import Silent, StopRequest
+from sweeper.executors.claims import ask
 from sweeper.executors.recorder import read_result
 from sweeper.executors.specification import hyperparameters
 from sweeper.paths import Home
@@ -90,7 +91,7 @@ def test_every_trial_is_recorded_from_its_start_to_its_end(kind, begin):
     for record in records(watching.context):
         points = watching.context.database.metrics.get("tiny", number=record.number, name="loss")
         assert [point.step for point in points] == list(range(1, record.steps + 1))
-    assert watching.context.search.ask() is None
+    assert ask(watching.context) is None
 
 
 SIX = (

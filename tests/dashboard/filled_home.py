@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import sweeper_dashboard
-from filelock import FileLock
 
 from sweeper.config.adapter import QLoRA
 from sweeper.config.data import DataConfig
@@ -69,11 +68,12 @@ class Filler:
 
     @contextmanager
     def held(self, name: str = "itn") -> Iterator[None]:
-        """Hold the lock of a study as the process does that runs it."""
-        lock = self.home.study(name).lock
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock):
+        """Be among the workers of a study, as the process is that runs it."""
+        self.database.workers.join(name, f"runs {name}", "cpu", expires_in_s=60)
+        try:
             yield
+        finally:
+            self.database.workers.leave(f"runs {name}")
 
     def trial(
         self,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import ExitStack
 
 import pytest
-from filelock import FileLock
 from filled_home import HOSTILE
 from sweeper_dashboard import session
 from sweeper_dashboard.data import control as data
@@ -31,7 +31,7 @@ SPACE = {
 def steer(fill, monkeypatch):
     """A study with a space, two trials of which one runs; ``alive`` says that a process holds it."""
     monkeypatch.setattr(data, "_PATIENCE_S", 0.2)
-    held = []
+    held = ExitStack()
 
     def make(*, alive=False, space=SPACE, **study):
         create = fill.database.studies.create
@@ -45,15 +45,11 @@ def steer(fill, monkeypatch):
         fill.trial(0, value=1.5, learning_rate=2e-3, study=name)
         fill.trial(1, None, study=name)
         if alive:
-            paths = fill.home.study("itn")
-            paths.folder.mkdir(parents=True)
-            held.append(FileLock(paths.lock))
-            held[-1].acquire()
+            held.enter_context(fill.held(name))
         return fill.database
 
-    yield make
-    for lock in held:
-        lock.release()
+    with held:
+        yield make
 
 
 def button(app, key):

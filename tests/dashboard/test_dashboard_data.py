@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import ast
-import fcntl
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ from sweeper_dashboard.data import studies as data
 
 from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError, UserError
-from sweeper.paths import is_held
+from sweeper.orders import is_run
 from sweeper.store import OrderKind, OrderState
 
 
@@ -190,16 +189,12 @@ def test_a_clone_that_began_from_weights_is_a_configuration_of_its_own(fill):
     assert list(leaders["begins with"]) == ["trial 0's weights", "afresh"]
 
 
-def test_those_who_look_do_not_take_each_other_for_the_runner(fill):
+def test_a_study_is_run_as_long_as_one_of_its_workers_lives(fill):
     fill.study()
-    lock = fill.home.study("itn").lock
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    lock.touch()
-    with lock.open() as other:
-        fcntl.flock(other, fcntl.LOCK_SH)
-        assert not is_held(fill.home.study("itn"))
+    assert not is_run(fill.database, "itn")
     with fill.held():
-        assert is_held(fill.home.study("itn"))
+        assert is_run(fill.database, "itn")
+    assert not is_run(fill.database, "itn")
 
 
 def test_a_study_whose_stored_parts_are_empty_is_shown(fill):

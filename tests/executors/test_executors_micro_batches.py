@@ -10,6 +10,7 @@ import torch
 
 from sweeper.config.trial import Outcome, TrialResult
 from sweeper.executors import micro_batches
+from sweeper.executors.claims import ask
 from sweeper.executors.micro_batches import MicroBatches
 from sweeper.executors.specification import specification
 from sweeper.models.memory import Workload, estimate
@@ -25,7 +26,7 @@ def context(begin):
 
 @pytest.fixture
 def spec(context):
-    return specification(context, context.search.ask())
+    return specification(context, ask(context))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The pruning seam bound to database and search, and what ``recover`` makes of a process that died."""
+"""The pruning seam bound to database and search, and what ``reclaim`` makes of a process that died."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from optuna.trial import TrialState
 
 from sweeper.config.trial import Decision, Outcome, TrialResult
 from sweeper.executors.base import Silent, StopRequest
-from sweeper.executors.recorder import Recorder, finish, read_result, recover
+from sweeper.executors.claims import ask
+from sweeper.executors.recorder import Recorder, finish, read_result
+from sweeper.executors.recovery import reclaim
 from sweeper.executors.specification import specification
 from sweeper.paths import Home, write_atomically
 from sweeper.run import resume_study
@@ -22,7 +24,7 @@ THRESHOLD = {"pruner": {"kind": "threshold", "upper": 5.0}}
 
 
 def start(context):
-    candidate = context.search.ask()
+    candidate = ask(context)
     spec = specification(context, candidate)
     recorder = Recorder(context, candidate, spec)
     recorder.start()
@@ -131,6 +133,7 @@ def dead(begin):
         start(context)
         if left is not None:
             write_atomically(context.paths.trial(0).result, left.model_dump_json())
+        context.database.workers.leave(context.crew.token)
         from sweeper import run
 
         return run._take_up("tiny", Home.current(), context.database, listener or Silent(), StopRequest())
@@ -140,23 +143,23 @@ def dead(begin):
 
 def test_a_result_on_disk_is_taken_up_not_trained_again(dead):
     context = dead(left=result(0, value=2.5))
-    assert recover(context) == 0
+    assert reclaim(context) == 0
     record = context.database.trials.get("tiny", 0)
     assert (record.outcome, record.value) == (Outcome.COMPLETE, 2.5)
     assert [(trial.state, trial.value) for trial in optuna_trials()] == [(TrialState.COMPLETE, 2.5)]
-    assert context.search.ask().number == 1
-    assert recover(context) == 0
+    assert ask(context).number == 1
+    assert reclaim(context) == 0
 
 
 @pytest.mark.parametrize("left", [None, result(0, Outcome.INTERRUPTED)], ids=["nothing", "an interrupted result"])
 def test_a_trial_without_an_end_is_queued_again_once(dead, left):
     context = dead(left=left)
     old = context.database.trials.get("tiny", 0)
-    assert recover(context) == 1
-    assert recover(context) == 0
+    assert reclaim(context) == 1
+    assert reclaim(context) == 0
     record = context.database.trials.get("tiny", 0)
     assert (record.outcome, record.reason) == (Outcome.INTERRUPTED, "the process that ran it ended")
-    again = context.search.ask()
+    again = ask(context)
     assert (again.number, again.restarts, again.seed) == (1, 0, old.seed)
     assert again.parameters["learning_rate"] == old.parameters["learning_rate"]
     assert context.search.remaining() == 3  # the interrupted one takes nothing from the budget
@@ -164,10 +167,11 @@ def test_a_trial_without_an_end_is_queued_again_once(dead, left):
 
 def test_a_trial_asked_for_but_never_started_is_queued_again(begin):
     context = begin()
-    number = context.search.ask().number
-    del context.search._live[number]  # as another process sees it
-    assert recover(context) == 1
-    assert context.search.ask().restarts == number
+    number = ask(context).number
+    context.search.forget(number)  # as another process sees it
+    context.database.workers.leave(context.crew.token)
+    assert reclaim(context) == 1
+    assert ask(context).restarts == number
     assert context.database.trials.all("tiny") == ()
 
 

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from sweeper.config.parameters import LORA_PARAMETERS, PARAMETERS
 from sweeper.config.trial import Hyperparameters
+from sweeper.executors.claims import ask
 from sweeper.executors.specification import hyperparameters, planned_steps, specification
 
 
@@ -64,7 +65,7 @@ def test_other_names_are_trls():
 def test_the_adapters_options_become_part_of_it_and_not_trls(begin):
     space = {"rslora": [True], "lora_plus": [4, 16], "neftune_noise_alpha": 5.0, "lora_rank": 4}
     context = begin(adapter={"kind": "lora", "dora": True}, search={"space": space})
-    spec = specification(context, context.search.ask())
+    spec = specification(context, ask(context))
     assert (spec.adapter.dora, spec.adapter.rslora) == (True, True)
     assert spec.adapter.lora_plus in (4, 16)
     assert spec.hyperparameters.trl == {"neftune_noise_alpha": 5.0}
@@ -74,7 +75,7 @@ def test_the_adapters_options_become_part_of_it_and_not_trls(begin):
 
 def test_what_an_adapter_has_not_is_no_parameter_of_its_trials(begin):
     context = begin(adapter="prefix", search={"space": {"virtual_tokens": {"low": 2, "high": 6}}})
-    spec = specification(context, context.search.ask())
+    spec = specification(context, ask(context))
     assert 2 <= spec.parameters["virtual_tokens"] == spec.adapter.virtual_tokens <= 6
     assert not set(LORA_PARAMETERS) & spec.parameters.keys()
 
@@ -87,7 +88,7 @@ def test_modules_may_be_named():
 
 def test_the_specification_is_complete(begin, tiny_model):
     context = begin(executor={"micro_batch": 4}, search={"space": {"warmup_ratio": 0.25, "epochs": 2, "batch_size": 8}})
-    candidate = context.search.ask()
+    candidate = ask(context)
     spec = specification(context, candidate)
     assert (spec.study, spec.number, spec.seed) == ("tiny", 0, candidate.seed)
     assert (spec.model_folder, spec.device, spec.micro_batch) == (tiny_model, "cpu", 4)

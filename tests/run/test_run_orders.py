@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from sweeper.config.trial import Outcome
-from sweeper.orders import await_answer, give, state_of
-from sweeper.paths import Home, is_held
+from sweeper.orders import await_answer, give, is_run, state_of
+from sweeper.paths import Home
 from sweeper.run import resume_study
 from sweeper.store import Database, OrderKind, OrderState, StudyState
 
@@ -131,9 +131,8 @@ def test_a_study_killed_while_it_is_paused_is_interrupted_and_goes_on(study_file
     runner.until(lambda: runner.state is StudyState.PAUSED)
     runner.process.kill()
     runner.process.wait()
-    home = Home.current()
-    assert not is_held(home.study("tiny"))
-    assert state_of(home, runner.database.studies.get("tiny")) is StudyState.INTERRUPTED
+    assert not is_run(runner.database, "tiny")
+    assert state_of(runner.database, runner.database.studies.get("tiny")) is StudyState.INTERRUPTED
     assert json.loads(sweeper("status", "--json").stdout)[0]["state"] == "interrupted"
     assert sweeper("pause", "tiny").returncode == 2
     resume_study("tiny", force=True)

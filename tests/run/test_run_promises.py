@@ -14,8 +14,9 @@ from sweeper.config.trial import Outcome
 from sweeper.config.trl_fields import OWNED, RENAMED
 from sweeper.errors import DataError, StudyFileError, StudyStateError, SweeperError
 from sweeper.executors import inline
+from sweeper.executors.claims import ask
 from sweeper.executors.inline import InlineExecutor
-from sweeper.executors.recorder import recover
+from sweeper.executors.recovery import reclaim
 from sweeper.paths import Home
 from sweeper.run import resume_study, run_study
 from sweeper.store import Database, StudyState, TrialKind
@@ -62,10 +63,10 @@ def test_time_is_counted_as_a_part_of_the_budget(begin):
 
 def test_the_end_of_any_budget_confirms_the_best(begin):
     context = begin(search={"n_trials": 20, "confirm": 0.2, "sampler": "random", "known_good": False})
-    candidate = context.search.ask(0.0)
+    candidate = ask(context, 0.0)
     assert candidate.kind is TrialKind.SAMPLED
     InlineExecutor()._run_trial(context, candidate)
-    again = context.search.ask(0.85)
+    again = ask(context, 0.85)
     assert (again.kind, again.confirms) == (TrialKind.CONFIRMATION, candidate.number)
 
 
@@ -78,12 +79,13 @@ def test_a_trial_that_has_trained_to_its_end_is_never_pruned(study_file, pruner)
 
 def test_an_old_result_on_disk_is_not_taken_for_a_trial_the_database_never_saw(begin):
     context = begin()
-    candidate = context.search.ask()
+    candidate = ask(context)
     folder = context.paths.trial(candidate.number).folder
     folder.mkdir(parents=True)
     (folder / "result.json").write_text("{}")
-    context.search._live.clear()  # the process died here
-    assert recover(context) == 1
+    context.search.forget(candidate.number)  # the process died here
+    context.database.workers.leave(context.crew.token)
+    assert reclaim(context) == 1
 
 
 @pytest.mark.parametrize("damage", ["gone", "changed"])

@@ -1,0 +1,52 @@
+"""Which trials this worker runs. Workers of a study choose one after the other, and hold what they have chosen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from sweeper.executors.base import StudyContext
+from sweeper.search.candidate import Candidate
+
+_GLANCE_S = 0.5
+"""How often a worker that has nothing to do looks whether the others have left it something."""
+
+
+def claim(context: StudyContext, choose: Callable[[], Candidate | None]) -> Candidate | None:
+    """Let this worker choose a trial while no other does, hold it from then on, and return it."""
+    with context.alone():
+        candidate = choose()
+        if candidate is not None:
+            context.database.leases.take(context.config.name, candidate.number, context.crew.token)
+        return candidate
+
+
+def ask(context: StudyContext, spent: float = 0.0) -> Candidate | None:
+    """Return the trial to run next, held by this worker; None where there is none for now. See ``Search.ask``."""
+    return claim(context, lambda: context.search.ask(spent))
+
+
+def take_up(context: StudyContext, number: int) -> Candidate:
+    """Take over a trial that nobody runs, hold it, and return what it runs."""
+    candidate = claim(context, lambda: context.search.take_up(number))
+    assert candidate is not None
+    return candidate
+
+
+def stopped(context: StudyContext) -> list[int]:
+    """Return the trials that wait on disk to go on, and that nobody runs; the oldest first."""
+    elsewhere, paused = context.crew.elsewhere(), context.search.paused()
+    return [number for number in context.search.interrupted() if number not in elsewhere and number not in paused]
+
+
+def others_train(context: StudyContext) -> bool:
+    """Tell whether other workers hold trials: what they make of them may leave this one more to do.
+
+    To be asked before this worker looks for a trial in vain: then it is known that there is none.
+    """
+    return bool(context.crew.elsewhere())
+
+
+def bide() -> None:
+    """Let the others work for a moment."""
+    time.sleep(_GLANCE_S)
