@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from sweeper.config.executor import SharedExecutor
 from sweeper.config.pipeline import name_to_resume
-from sweeper.errors import SweeperError, UserError
+from sweeper.errors import DatabaseError, SweeperError, UserError
 from sweeper.executors.base import StudyContext
 from sweeper.executors.following import Follower
+from sweeper.executors.recovery import reclaim
 from sweeper.executors.workers import STOPPED, Pulse, user_error
 from sweeper.store import StudyState
 
@@ -152,7 +154,7 @@ class Coordinator:
         done = any(place.done or place.given_up is not None for place in self._places)
         if any(place.is_vacant for place in self._places) or not done:
             return False  # one is to be started, or all wait for room
-        if not self._context.search.interrupted():
+        if not self._left_over():
             return True
         if not self._context.crew.alone():
             return False  # somebody else's, who joined the study
@@ -165,6 +167,14 @@ class Coordinator:
         again.done = False  # a worker died after the others had left, and its trials are to be gone on with
         self._count_failure(again, "ended by itself with trials left over")
         return False
+
+    def _left_over(self) -> bool:
+        """Put in order what dead workers left; tell whether somebody has to go on with it.
+
+        Twice: the first time it is seen that they have left, and that is no news any more afterwards, which would be
+        taken for more to train.
+        """
+        return reclaim(self._context) + reclaim(self._context) > 0
 
     def _look(self, number: int, place: _Place, worker: Worker) -> None:
         pulse, name = worker.pulse(), self._fleet.name(number)
@@ -217,4 +227,5 @@ class Coordinator:
     def _follow(self) -> None:
         if time.monotonic() - self._followed >= _FOLLOW_S:
             self._followed = time.monotonic()
-            self._follower.look()
+            with suppress(DatabaseError):  # workers come by the same fault, and say so where it lasts
+                self._follower.look()

@@ -114,7 +114,7 @@ def _init(ray: Any, address: str) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep Ray's news of its nodes off standard output, whatever ``log_to_driver`` is: results are printed there."""
-    worker = importlib.import_module("ray._private.worker")
+    worker: Any = importlib.import_module("ray._private.worker")
     former = worker.print_to_stdstream
     worker.print_to_stdstream = lambda data, ignore_prefix: _LOG.debug("%s", data["lines"])
     try:

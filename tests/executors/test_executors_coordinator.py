@@ -113,9 +113,8 @@ def test_deaths_after_trials_that_ended_do_not_add_up(study, script):
 def test_trials_left_over_without_a_worker_are_an_error_that_says_why(study, script):
     script(*["die=1"] * 9)
     context, _ = study(devices=1, max_restarts=1)
-    elsewhere = context.search.ask()
+    context.search.ask()
     context.search._live.clear()  # begun by a process that is no more
-    assert context.search.interrupted() == [elsewhere.number]
     with pytest.raises(SweeperError, match=r"no worker could be kept alive: .* exit code 1: something broke.*resume"):
         PerGpuExecutor().run(context)
 
