@@ -11,6 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sweeper.address import Address, Server
+from sweeper.errors import DatabaseError
+
+STORAGE = "SWEEPER_STORAGE"
+"""The environment variable that names the database of a home that is bound to none."""
+
 
 @dataclass(frozen=True)
 class TrialPaths:
@@ -114,9 +120,52 @@ class Home:
         return cls(Path(os.environ.get("SWEEPER_HOME") or ".sweeper").absolute())
 
     @property
-    def database(self) -> Path:
-        """The SQLite file."""
+    def database_file(self) -> Path:
+        """The SQLite file of a home that is bound to no other database."""
         return self.folder / "sweeper.db"
+
+    @property
+    def binding(self) -> Path:
+        """Holds the URL of the database that this home is bound to; the owner's alone, absent where it is SQLite."""
+        return self.folder / "storage"
+
+    @property
+    def database(self) -> Address:
+        """The one database of this home: what it is bound to, else ``SWEEPER_STORAGE``, else the SQLite file.
+
+        Raises:
+            DatabaseError: If ``SWEEPER_STORAGE`` names another database than this home has, or no URL.
+        """
+        asked = os.environ.get(STORAGE)
+        bound = self.bound
+        if not asked:
+            return bound or self.database_file
+        server = Server.parse(asked)
+        if bound is None and self.database_file.exists():
+            raise DatabaseError(
+                f"the studies of {self.folder} are in {self.database_file.name}, and {STORAGE} names {server}: bring "
+                f"them over with `sweeper migrate-storage`, unset {STORAGE}, or set SWEEPER_HOME to another folder"
+            )
+        if bound is not None and bound.identity != server.identity:
+            raise DatabaseError(
+                f"{self.folder} is bound to {bound} and {STORAGE} names {server}: unset {STORAGE}, set SWEEPER_HOME "
+                f"to another folder, or delete {self.binding} if that is where its studies are"
+            )
+        return server  # the same database, perhaps with other credentials
+
+    @property
+    def bound(self) -> Server | None:
+        """The database this home is bound to; None where it is bound to none."""
+        try:
+            return Server.parse(self.binding.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (DatabaseError, OSError, UnicodeDecodeError) as error:
+            raise DatabaseError(f"{self.binding}, which names the database of this home: {error}") from error
+
+    def bind(self, server: Server) -> None:
+        """Let this home have its database on a server from now on; only the owner may read where."""
+        write_atomically(self.binding, f"{server.written}\n", private=True)
 
     @property
     def dashboard_users(self) -> Path:

@@ -69,7 +69,7 @@ def run_pipeline(
 
 def _require_free(file: PipelineFile, home: Home) -> None:
     """Refuse a study of whose stages one has the name of a study that is not its own."""
-    if home.database.exists():
+    if Database.exists(home.database):
         with Database.open(home.database, create=False) as database:
             taken = stages_begun(file.name, database)
         if taken:

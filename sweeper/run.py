@@ -78,7 +78,7 @@ def run_study(
     home, listener, stop = home or Home.current(), listener or Silent(), StopRequest() if stop is None else stop
     file = replace(file, config=pinned(file.config, home))
     config = file.config
-    if home.database.exists():  # looked at before anything is downloaded, and made only once the study can run
+    if Database.exists(home.database):  # looked at before anything is downloaded, and made only once the study can run
         with Database.open(home.database, create=True) as database:
             begun = _is_begun(file, home, database)
         if begun:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from sweeper_dashboard.data import frames, home
 from sweeper_dashboard.data.snapshots import snapshot
 
+from sweeper.address import Address
 from sweeper.cli.output import clean
 from sweeper.config.evaluation import UNBOUNDED, direction
 from sweeper.evaluation.comparison_report import Curves, comparison_report, differing_examples, read_curves
@@ -56,11 +56,13 @@ def compare(keys: Sequence[str], reference: str | None = None, metric: str | Non
     """
     with home.database() as database:
         changes = tuple((record.name, record.changes) for record in database.studies.all())
-        return _compare(database.path, tuple(keys), reference, metric, changes)
+        return _compare(database.address, tuple(keys), reference, metric, changes)
 
 
 @lru_cache(maxsize=16)
-def _compare(path: Path, keys: tuple[str, ...], reference: str | None, metric: str | None, changes: Any) -> SideBySide:
+def _compare(
+    address: Address, keys: tuple[str, ...], reference: str | None, metric: str | None, changes: Any
+) -> SideBySide:
     with home.database() as database:
         return side_by_side(find_subjects(database, keys), reference=reference, metric=metric)
 

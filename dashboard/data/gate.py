@@ -7,6 +7,7 @@ from functools import lru_cache
 from sweeper_dashboard.data import home, jobs
 from sweeper_dashboard.data.changes import record
 
+from sweeper.address import Address
 from sweeper.paths import Home
 from sweeper.registry import Judgement, Registry
 from sweeper.registry.rollback import before, was_forced
@@ -21,11 +22,13 @@ def judgement(name: str, version: int) -> Judgement:
         studies = {of.lineage.study for of in (candidate, opponent) if of is not None}
         changes = tuple(database.studies.get(study).changes for study in sorted(studies))
         against = None if opponent is None else (opponent.version, opponent.stage.value)
-        return _judged(str(database.path), name, version, against, changes)
+        return _judged(database.address, name, version, against, changes)
 
 
 @lru_cache(maxsize=256)
-def _judged(path: str, name: str, version: int, against: tuple[int, str] | None, changes: tuple[int, ...]) -> Judgement:
+def _judged(
+    address: Address, name: str, version: int, against: tuple[int, str] | None, changes: tuple[int, ...]
+) -> Judgement:
     with home.database() as database:
         return Registry(Home.current(), database).judge(name, version)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
+from sweeper.address import Address
 from sweeper.cli.output import clean
 from sweeper.errors import DatabaseError, SweeperError
 from sweeper.paths import Home
@@ -33,7 +33,7 @@ def database() -> Iterator[Database]:
         NothingYet: If there is none.
         DatabaseError: If it cannot be used, or is of another version of sweeper.
     """
-    with Database.open(_path(), create=False, read_only=True, busy_timeout_s=_BUSY_TIMEOUT_S) as found:
+    with Database.open(_address(), create=False, read_only=True, busy_timeout_s=_BUSY_TIMEOUT_S) as found:
         yield found
 
 
@@ -45,12 +45,12 @@ def changing() -> Iterator[Database]:
         NothingYet: If there is none.
         DatabaseError: If it cannot be used.
     """
-    with Database.open(_path(), create=False, busy_timeout_s=_BUSY_TIMEOUT_S) as found:
+    with Database.open(_address(), create=False, busy_timeout_s=_BUSY_TIMEOUT_S) as found:
         yield found
 
 
-def _path() -> Path:
-    path = Home.current().database
-    if not path.exists():
-        raise NothingYet(f"no database at {path}")
-    return path
+def _address() -> Address:
+    address = Home.current().database
+    if not Database.exists(address):
+        raise NothingYet(f"no database at {address}")
+    return address

@@ -8,12 +8,12 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
 from sweeper_dashboard.data import frames
 
+from sweeper.address import Address
 from sweeper.config.evaluation import direction
 from sweeper.store import Database, StudyRecord, TrialRecord
 
@@ -81,10 +81,10 @@ class _Kept:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._snapshots: OrderedDict[tuple[Path, str, datetime], Snapshot] = OrderedDict()
+        self._snapshots: OrderedDict[tuple[Address, str, datetime], Snapshot] = OrderedDict()
 
     def of(self, database: Database, record: StudyRecord) -> Snapshot:
-        key = database.path, record.name, record.created_at
+        key = database.address, record.name, record.created_at
         with self._lock:
             former = self._snapshots.get(key)
         if former is not None and former.record.changes == record.changes:

@@ -119,7 +119,7 @@ def orders(study: _Study, as_json: _Json = False) -> None:
 def resume_if_paused(study: str) -> bool:
     """Let a study go on that stands still in another process; return whether it was one."""
     home = Home.current()
-    if not home.database.exists():
+    if not Database.exists(home.database):
         return False
     with _database() as database:
         name = _stage(study, home, database)

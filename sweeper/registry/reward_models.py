@@ -22,7 +22,7 @@ def reward_sources(rewards: Sequence[Reward], study_folder: Path, home: Home) ->
     named = [reward for reward in rewards if isinstance(reward, AdapterReward)]
     if not named:
         return RewardSources(study_folder=study_folder)
-    if not home.database.exists():
+    if not Database.exists(home.database):
         raise RegistryError(f"the reward model {named[0].name!r} is not registered: {home.folder} has no adapters yet")
     with Database.open(home.database, create=False) as database:
         models = tuple(_reward_model(reward, home, database) for reward in named)

@@ -1,11 +1,13 @@
-"""The store: sweeper's memory in one SQLite file, beside Optuna's tables. The only folder that knows SQL."""
+"""The store: sweeper's memory in one database, beside Optuna's tables. The only folder that knows SQL."""
 
 from sweeper.redact import redact
 from sweeper.store.configs import read_config, stored_config
 from sweeper.store.connection import tune_sqlite
 from sweeper.store.database import Database
+from sweeper.store.faults import explain
 from sweeper.store.feedback import FeedbackCounts
 from sweeper.store.leases import SCORING
+from sweeper.store.postgres import connection_arguments, missing_driver
 from sweeper.store.records import (
     Action,
     AdapterRecord,
@@ -51,8 +53,11 @@ __all__ = [
     "TrialKind",
     "TrialRecord",
     "Worker",
+    "connection_arguments",
     "creation_lock",
     "did_you_mean",
+    "explain",
+    "missing_driver",
     "read_config",
     "redact",
     "stored_config",

@@ -1,4 +1,4 @@
-"""How sweeper talks to an SQLite file: never creates it by accident, and starts its transactions itself."""
+"""How sweeper talks to its database: never creates a file by accident, and starts its transactions itself."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from typing import Any
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
 from sqlalchemy.orm import Session
 
+from sweeper.address import Address, Server
 from sweeper.errors import DatabaseError
 from sweeper.store.faults import explained
+from sweeper.store.postgres import LOCK_OF_ALL, LOCK_OF_STUDY, postgres_engine
 
 BUSY_TIMEOUT_S = 30.0
 """How long a process waits for another one's write before it gives up."""
@@ -55,13 +57,32 @@ def sqlite_engine(path: Path, *, busy_timeout_s: float, foreign_keys: bool = Tru
     return engine
 
 
-class Sessions:
-    """Reading and writing transactions on one database file; safe to share between threads."""
+def engine_on(address: Address, *, busy_timeout_s: float, read_only: bool = False) -> Engine:
+    """Return an engine on an existing database.
 
-    def __init__(self, path: Path, engine: Engine) -> None:
-        self.path = path
+    Raises:
+        DatabaseError: If what its kind needs is not installed.
+    """
+    if isinstance(address, Server):
+        return postgres_engine(address, busy_timeout_s=busy_timeout_s, read_only=read_only)
+    return sqlite_engine(address, busy_timeout_s=busy_timeout_s, read_only=read_only)
+
+
+class Sessions:
+    """Reading and writing transactions on one database; safe to share between threads."""
+
+    def __init__(self, address: Address, engine: Engine) -> None:
+        self.address = address
         self.engine = engine
-        self._identity = _identity(path)
+        self._identity = _identity(address)
+        if isinstance(address, Server):
+            self._reading: Engine = engine.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
+            self._writing: Engine = engine
+        else:
+            self._reading = engine
+            self._writing = engine.execution_options(**{_BEGIN: "IMMEDIATE"})
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -70,32 +91,44 @@ class Sessions:
         Raises:
             DatabaseError: If the database cannot be read.
         """
-        with explained(self.path), Session(self.engine) as session, session.begin():
+        with explained(self.address), Session(self._reading) as session, session.begin():
             yield session
 
     @contextmanager
-    def writing(self) -> Iterator[Session]:
+    def writing(self, study: str | None = None) -> Iterator[Session]:
         """Open a transaction that holds the write lock from its start; all of it is stored, or nothing.
+
+        What was checked in it still holds when it is written.
+
+        Args:
+            study: The one study whose rows are read and written, if it is one: on PostgreSQL writers of other studies
+                then go on meanwhile.
 
         Raises:
             DatabaseError: If the database cannot be written, was deleted or was replaced.
         """
         self._check_still_there()
-        immediate = self.engine.execution_options(**{_BEGIN: "IMMEDIATE"})
-        with explained(self.path), Session(immediate) as session, session.begin():
+        with explained(self.address), Session(self._writing) as session, session.begin():
+            if isinstance(self.address, Server):
+                lock, whose = (LOCK_OF_ALL, {}) if study is None else (LOCK_OF_STUDY, {"study": study})
+                session.execute(lock, whose)
+            else:
+                session.connection()  # takes the lock
+                self._check_still_there()  # it may have been moved while another process held it
             yield session
 
     def _check_still_there(self) -> None:
         """Refuse to write to a file that has lost its name: SQLite would go on and all would vanish at the end."""
-        if _identity(self.path) != self._identity:
+        if _identity(self.address) != self._identity:
             raise DatabaseError(
-                f"database {self.path} was deleted, moved or replaced while in use: stop this process and put it back"
+                f"database {self.address} was deleted, moved or replaced while in use: stop this process and put it "
+                "back"
             )
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(address: Address) -> tuple[int, int] | None:
     try:
-        status = os.stat(path)
+        status = None if isinstance(address, Server) else os.stat(address)
     except FileNotFoundError:
         return None
-    return status.st_dev, status.st_ino
+    return None if status is None else (status.st_dev, status.st_ino)

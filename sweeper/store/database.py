@@ -1,22 +1,22 @@
-"""The database: one SQLite file that holds sweeper's tables beside Optuna's."""
+"""The database: an SQLite file, or one of a PostgreSQL server, with sweeper's tables beside Optuna's."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from pathlib import Path
 from types import TracebackType
 
+from sweeper.address import Address, Server
 from sweeper.store.actions import Actions
 from sweeper.store.adapters import Adapters
-from sweeper.store.connection import BUSY_TIMEOUT_S, Sessions, sqlite_engine
+from sweeper.store.connection import BUSY_TIMEOUT_S, Sessions, engine_on
 from sweeper.store.evaluations import Evaluations
 from sweeper.store.events import Events
-from sweeper.store.exclusive import Turns
 from sweeper.store.feedback import FeedbackStore
 from sweeper.store.leases import Leases
 from sweeper.store.metrics import Metrics
+from sweeper.store.mutex import Turns
 from sweeper.store.orders import Orders
-from sweeper.store.schema import prepare, require_current
+from sweeper.store.schema import is_there, prepare, require_current
 from sweeper.store.studies import Studies
 from sweeper.store.trials import Trials
 from sweeper.store.workers import Workers
@@ -26,10 +26,10 @@ class Database:
     """An open database; a context manager that closes it. Threads may share it; processes open their own.
 
     Every call of its parts is one transaction, stored in full or not at all. Any call raises ``DatabaseError`` where
-    the file is locked for too long, full, read-only, damaged, or gone.
+    it is locked for too long, full, read-only, damaged, or gone; the next call tries again.
 
     Attributes:
-        path: The file.
+        address: The file, or the server's database.
         studies: Questions about studies.
         trials: Questions about trials.
         metrics: Questions about what trials reported.
@@ -45,7 +45,7 @@ class Database:
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
-        self.path = sessions.path
+        self.address = sessions.address
         self.studies = Studies(sessions)
         self.trials = Trials(sessions)
         self.metrics = Metrics(sessions)
@@ -57,30 +57,39 @@ class Database:
         self.orders = Orders(sessions)
         self.workers = Workers(sessions)
         self.leases = Leases(sessions)
-        self._turns = Turns(sessions.path)
+        self._turns = Turns(sessions.address, sessions.engine)
 
     @classmethod
     def open(
-        cls, path: Path, *, create: bool, read_only: bool = False, busy_timeout_s: float = BUSY_TIMEOUT_S
+        cls, address: Address, *, create: bool, read_only: bool = False, busy_timeout_s: float = BUSY_TIMEOUT_S
     ) -> Database:
-        """Open the database at ``path`` and bring it to the current schema.
+        """Open a database and bring it to the current schema.
 
         Args:
-            path: The SQLite file.
-            create: Whether to make the file where there is none.
-            read_only: Whether to change nothing in the file, its schema included.
+            address: The SQLite file, or the server's database.
+            create: Whether to make the file, or the tables on the server, where there are none.
+            read_only: Whether to change nothing in it, its schema included.
             busy_timeout_s: How long to wait for other processes' writes.
 
         Raises:
             DatabaseError: If it is no database of ours, is from a newer sweeper (read only: from an older one too), or
                 cannot be used; nothing changed.
         """
-        path = path.absolute()
+        address = address if isinstance(address, Server) else address.absolute()
         if read_only:
-            require_current(path, busy_timeout_s=busy_timeout_s)
+            require_current(address, busy_timeout_s=busy_timeout_s)
         else:
-            prepare(path, create=create, busy_timeout_s=busy_timeout_s)
-        return cls(Sessions(path, sqlite_engine(path, busy_timeout_s=busy_timeout_s, read_only=read_only)))
+            prepare(address, create=create, busy_timeout_s=busy_timeout_s)
+        return cls(Sessions(address, engine_on(address, busy_timeout_s=busy_timeout_s, read_only=read_only)))
+
+    @staticmethod
+    def exists(address: Address) -> bool:
+        """Tell whether there is a database at ``address``: the file, or our tables on the server.
+
+        Raises:
+            DatabaseError: If the server cannot be asked.
+        """
+        return is_there(address)
 
     def exclusively(self, study: str) -> AbstractContextManager[None]:
         """Return a block in which no other process or thread decides about a study; blocks may be nested.

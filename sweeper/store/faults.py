@@ -1,14 +1,15 @@
-"""What SQLite's faults mean to a person, and what to do about each."""
+"""What a database's faults mean to a person, and what to do about each."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from sweeper.address import Address, Server
 from sweeper.errors import DatabaseError
 
 _NOT_OURS = "sweeper was given the wrong file, or something overwrote it; give another path"
@@ -30,22 +31,63 @@ _MEANINGS = (
 )
 """(Beginning of SQLite's error name, what it means, what to do); the first that fits counts."""
 
+_AGAIN = "check the server, then try again; what was stored is intact"
 
-def explain(error: BaseException, path: Path) -> DatabaseError:
-    """Return a database driver's error as one that names the file, the fault and the way out."""
+_SERVER_MEANINGS = (
+    ("08", "has lost its connection", _AGAIN),
+    ("57P0", "is being stopped or started", _AGAIN),
+    ("28", "refuses this user", "check the user and the password in the URL, ${PGPASSWORD} or ~/.pgpass"),
+    ("3D000", "does not exist", "make it with createdb, or correct the URL"),
+    ("3F000", "has no such schema", "make it with CREATE SCHEMA, or correct search_path in the URL"),
+    ("42501", "may not be used like this", "give the user of the URL the right to make and change tables there"),
+    ("25006", "cannot be written", "name the server that takes writes, not a copy of it"),
+    ("531", "cannot grow: the disk is full", "free some space there, then try again; what was stored is intact"),
+    ("533", "takes no more connections", "end some of its users, or raise max_connections there"),
+    ("55P03", "is locked by another process", "wait for that process or stop it, then try again"),
+    ("57014", "took too long", "try again when the server has less to do"),
+    ("25P0", "ended a transaction that stood still", "try again; nothing of it was stored"),
+    ("40", "was changed by another process meanwhile", "try again; nothing was stored"),
+    ("XX00", "is damaged", "ask whoever runs the server to check its disk and to restore a copy"),
+)
+"""(Beginning of the server's error code, what it means, what to do); the first that fits counts."""
+
+
+def explain(error: BaseException, address: Address) -> DatabaseError:
+    """Return a database driver's error as one that names the database, the fault and the way out."""
+    if isinstance(address, Server):
+        return _explain_server(error, address)
     name = getattr(error, "sqlite_errorname", "")
     for beginning, meaning, remedy in _MEANINGS:
         if name.startswith(beginning):
-            return DatabaseError(f"database {path} {meaning} ({error}): {remedy}")
-    return DatabaseError(f"database {path}: {error}; if it was changed by hand, restore a copy")
+            return DatabaseError(f"database {address} {meaning} ({error}): {remedy}")
+    return DatabaseError(f"database {address}: {error}; if it was changed by hand, restore a copy")
+
+
+def _explain_server(error: BaseException, server: Server) -> DatabaseError:
+    said = server.hide(" ".join(str(error).split()))
+    code = getattr(error, "sqlstate", None) or ""
+    if not code and type(error).__name__ == "OperationalError":  # there was no server to give one
+        return DatabaseError(f"database {server} cannot be reached or was lost ({said}): {_AGAIN}")
+    for beginning, meaning, remedy in _SERVER_MEANINGS:
+        if code.startswith(beginning):
+            return DatabaseError(f"database {server} {meaning} ({said}): {remedy}")
+    return DatabaseError(f"database {server}: {said}")
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn any database error of the block into a ``DatabaseError`` about ``path``."""
+def explained(address: Address) -> Iterator[None]:
+    """Turn any database error of the block into a ``DatabaseError`` about ``address``."""
     try:
         yield
     except DBAPIError as error:
-        raise explain(error.orig or error, path) from error
+        raise explain(error.orig or error, address) from error
+    except StatementError as error:  # a value that cannot be stored, refused by the type of its column
+        if isinstance(error.orig, DatabaseError):
+            raise error.orig from error
+        raise
+    except PoolTimeout as error:
+        raise DatabaseError(
+            f"database {address}: all connections of this process are in use; end some of what it does"
+        ) from error
     except sqlite3.Error as error:  # from a connection used without SQLAlchemy
-        raise explain(error, path) from error
+        raise explain(error, address) from error

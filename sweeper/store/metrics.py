@@ -7,7 +7,7 @@ from numbers import Real
 from typing import Any
 
 from sqlalchemy import Float, bindparam, func, select, type_coerce, update
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects import postgresql, sqlite
 
 from sweeper.errors import DatabaseError, StudyStateError
 from sweeper.store.connection import Sessions
@@ -58,10 +58,12 @@ class Metrics:
                 raise StudyStateError(f"study {study!r} has no trial {min(missing)}")
             if holder is not None:
                 require_held(session, study, study_key, set(keys), holder)
+            insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
             statement = insert(MetricRow)
             session.execute(
                 statement.on_conflict_do_update(
-                    set_={"value": statement.excluded.value, "seconds": statement.excluded.seconds}
+                    index_elements=[MetricRow.trial_id, MetricRow.step, MetricRow.name],
+                    set_={"value": statement.excluded.value, "seconds": statement.excluded.seconds},
                 ),
                 [
                     {
@@ -129,7 +131,7 @@ class Metrics:
         Raises:
             StudyStateError: If there is no such study.
         """
-        reached, asked = 200 * MetricRow.step, (2 * percent - 1) * TrialRow.total_steps
+        reached, asked = 200.0 * MetricRow.step, (2.0 * percent - 1.0) * TrialRow.total_steps
         with self._sessions.reading() as session:
             first = select(MetricRow.trial_id, func.min(MetricRow.step).label("step")).join(TrialRow)
             first = first.where(TrialRow.study_id == study_id(session, study), MetricRow.name == name)

@@ -1,6 +1,6 @@
-"""Bring a database file to the current schema, and refuse files that are not ours.
+"""Bring a database to the current schema, and refuse what is not ours.
 
-The file is shared with Optuna, whose tables and migrations are never touched.
+It is shared with Optuna, whose tables and migrations are never touched.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from sqlalchemy import Engine, delete, insert, select, text
+from sqlalchemy import Engine, delete, insert, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
 from sweeper import __version__
+from sweeper.address import Address, Server
 from sweeper.errors import DatabaseError
-from sweeper.store.connection import sqlite_engine
+from sweeper.store.connection import BUSY_TIMEOUT_S, engine_on, sqlite_engine
 from sweeper.store.faults import explained
 from sweeper.store.migrations import HEAD, VERSION_TABLE
+from sweeper.store.mutex import advisory_lock
 from sweeper.store.tables import InfoRow
 
 OPTUNA_TABLES = frozenset({"studies", "trials", "version_info", "alembic_version"})
@@ -28,70 +30,99 @@ _WRITER = "written_by"
 
 
 @contextmanager
-def creation_lock(path: Path, *, timeout_s: float = 120.0) -> Iterator[None]:
-    """Hold the lock under which the tables of the database ``path`` are made, ours and Optuna's.
+def creation_lock(address: Address, *, timeout_s: float = 120.0) -> Iterator[None]:
+    """Hold the lock under which the tables of a database are made, ours and Optuna's.
 
     Raises:
-        DatabaseError: If another process holds it for too long, or the folder cannot be written.
+        DatabaseError: If another process holds it for too long, or folder or server cannot be used.
     """
-    lock = FileLock(path.with_name(f"{path.name}.lock"), timeout=timeout_s)
+    if isinstance(address, Server):
+        engine = engine_on(address, busy_timeout_s=timeout_s)
+        try:
+            with explained(address), advisory_lock(engine, "creation", timeout_s=timeout_s):
+                yield
+        finally:
+            engine.dispose()
+        return
+    lock = FileLock(address.with_name(f"{address.name}.lock"), timeout=timeout_s)
     try:
         lock.acquire()
     except Timeout as error:
         raise DatabaseError(
-            f"database {path} is being set up by another process since {timeout_s:g} s: wait for it or stop it"
+            f"database {address} is being set up by another process since {timeout_s:g} s: wait for it or stop it"
         ) from error
     except OSError as error:
-        raise _inaccessible(path, error) from error
+        raise _inaccessible(address, error) from error
     try:
         yield
     finally:
         lock.release()
 
 
-def prepare(path: Path, *, create: bool, busy_timeout_s: float) -> None:
-    """Make sure that ``path`` is a database at the current schema; with ``create``, make one where there is none.
+def prepare(address: Address, *, create: bool, busy_timeout_s: float) -> None:
+    """Make sure that ``address`` is a database at the current schema; with ``create``, make one where there is none.
 
-    Several processes may do this at once on the same new file.
+    On a server that is to make our tables: the database itself is made by whoever runs the server. Several processes
+    may do this at once.
 
     Raises:
-        DatabaseError: If it cannot be, saying why; the file is then as it was.
+        DatabaseError: If it cannot be, saying why; the database is then as it was.
     """
-    exists = _check_file(path, create=create)
-    with explained(path):
-        if exists and _revision(path, create=create, busy_timeout_s=busy_timeout_s) == HEAD:
+    exists = isinstance(address, Server) or _check_file(address, create=create)
+    with explained(address):
+        if exists and _revision(address, create=create, busy_timeout_s=busy_timeout_s) == HEAD:
             return
-        _make_folder(path)
-        with creation_lock(path):
-            _make_file(path)
-            revision = _revision(path, create=create, busy_timeout_s=busy_timeout_s)
+        if not isinstance(address, Server):
+            _make_folder(address)
+        with creation_lock(address):
+            if not isinstance(address, Server):
+                _make_file(address)
+            revision = _revision(address, create=create, busy_timeout_s=busy_timeout_s)
             if revision != HEAD:
-                _migrate(path, revision, busy_timeout_s)
+                _migrate(address, revision, busy_timeout_s)
 
 
-def require_current(path: Path, *, busy_timeout_s: float) -> None:
-    """Refuse a database that is not at the current schema; the file is left as it is.
+def require_current(address: Address, *, busy_timeout_s: float) -> None:
+    """Refuse a database that is not at the current schema; it is left as it is.
 
     Raises:
         DatabaseError: If it is not, or is none, saying why.
     """
-    _check_file(path, create=False)
-    with explained(path):
-        revision = _revision(path, create=False, busy_timeout_s=busy_timeout_s, read_only=True)
+    if not isinstance(address, Server):
+        _check_file(address, create=False)
+    with explained(address):
+        revision = _revision(address, create=False, busy_timeout_s=busy_timeout_s, read_only=True)
         if revision == HEAD:
             return
         from sweeper.store.migrations.runner import known_revisions  # Alembic: slow to import, rarely needed
 
         if revision is not None and revision not in known_revisions():
-            engine = sqlite_engine(path, busy_timeout_s=busy_timeout_s, read_only=True)
+            engine = engine_on(address, busy_timeout_s=busy_timeout_s, read_only=True)
             try:
-                raise _from_newer(path, engine, revision)
+                raise _from_newer(address, engine, revision)
             finally:
                 engine.dispose()
     raise DatabaseError(
-        f"database {path} was written by an older sweeper (schema {revision}); this is sweeper {__version__} (schema "
-        f"{HEAD}), and looking changes nothing: end whatever runs there, then `sweeper status` brings it up to date"
+        f"database {address} was written by an older sweeper (schema {revision}); this is sweeper {__version__} "
+        f"(schema {HEAD}), and looking changes nothing: end whatever runs there, then `sweeper status` brings it up to "
+        "date"
     )
+
+
+def is_there(address: Address) -> bool:
+    """Tell whether there is a database of ours: the file, or our tables on the server.
+
+    Raises:
+        DatabaseError: If the server cannot be asked.
+    """
+    if not isinstance(address, Server):
+        return address.exists()
+    engine = engine_on(address, busy_timeout_s=BUSY_TIMEOUT_S, read_only=True)
+    try:
+        with explained(address), engine.connect() as connection:
+            return inspect(connection).has_table(VERSION_TABLE)
+    finally:
+        engine.dispose()
 
 
 def _check_file(path: Path, *, create: bool) -> bool:
@@ -134,16 +165,16 @@ def _inaccessible(path: Path, error: OSError) -> DatabaseError:
     )
 
 
-def _revision(path: Path, *, create: bool, busy_timeout_s: float, read_only: bool = False) -> str | None:
-    """Return the schema revision of the file, None where it has none of our tables yet.
+def _revision(address: Address, *, create: bool, busy_timeout_s: float, read_only: bool = False) -> str | None:
+    """Return the schema revision of the database, None where it has none of our tables yet.
 
     Raises:
-        DatabaseError: If the file is another program's, or empty and not to be created.
+        DatabaseError: If it is another program's, or empty and not to be created.
     """
-    engine = sqlite_engine(path, busy_timeout_s=busy_timeout_s, read_only=read_only)
+    engine = engine_on(address, busy_timeout_s=busy_timeout_s, read_only=read_only)
     try:
         with engine.connect() as connection:
-            tables = set(connection.scalars(text("SELECT name FROM sqlite_master WHERE type = 'table'")))
+            tables = set(inspect(connection).get_table_names())
             if VERSION_TABLE in tables:
                 revision = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
                 return None if revision is None else str(revision)
@@ -151,24 +182,29 @@ def _revision(path: Path, *, create: bool, busy_timeout_s: float, read_only: boo
         engine.dispose()
     if tables and not tables >= OPTUNA_TABLES:
         found = ", ".join(sorted(tables)[:5])
-        raise DatabaseError(f"database {path} belongs to another program (tables {found}): give another path")
+        where = "database or schema" if isinstance(address, Server) else "path"
+        raise DatabaseError(f"database {address} belongs to another program (tables {found}): give another {where}")
     if not tables and not create:
-        raise DatabaseError(f"database {path} is empty: run a study first, or give the path of another one")
+        raise DatabaseError(f"database {address} is empty: run a study first, or give the path of another one")
     return None
 
 
-def _migrate(path: Path, revision: str | None, busy_timeout_s: float) -> None:
+def _migrate(address: Address, revision: str | None, busy_timeout_s: float) -> None:
     """Run the missing migrations in one transaction.
 
-    Foreign keys are off in it, so that a migration that rebuilds a table deletes nothing that refers to it.
+    On SQLite foreign keys are off in it, so that a migration that rebuilds a table deletes nothing that refers to it.
     """
     from sweeper.store.migrations.runner import known_revisions, upgrade  # Alembic: slow to import, rarely needed
 
-    engine = sqlite_engine(path, busy_timeout_s=busy_timeout_s, foreign_keys=False)
+    if isinstance(address, Server):
+        engine = engine_on(address, busy_timeout_s=busy_timeout_s)
+    else:
+        engine = sqlite_engine(address, busy_timeout_s=busy_timeout_s, foreign_keys=False)
     try:
         if revision is not None and revision not in known_revisions():
-            raise _from_newer(path, engine, revision)
-        _switch_to_wal(engine)
+            raise _from_newer(address, engine, revision)
+        if not isinstance(address, Server):
+            _switch_to_wal(engine)
         with engine.execution_options(sweeper_begin="IMMEDIATE").begin() as connection:
             upgrade(connection)
             connection.execute(delete(InfoRow).where(InfoRow.key == _WRITER))
@@ -186,7 +222,7 @@ def _switch_to_wal(engine: Engine) -> None:
         raw.close()
 
 
-def _from_newer(path: Path, engine: Engine, revision: str) -> DatabaseError:
+def _from_newer(address: Address, engine: Engine, revision: str) -> DatabaseError:
     try:
         with engine.connect() as connection:
             writer = connection.scalar(select(InfoRow.value).where(InfoRow.key == _WRITER))
@@ -194,6 +230,6 @@ def _from_newer(path: Path, engine: Engine, revision: str) -> DatabaseError:
         writer = None
     by = f"sweeper {writer}" if writer else "a newer sweeper"
     return DatabaseError(
-        f"database {path} was written by {by} (schema {revision}); this is sweeper {__version__} (schema {HEAD}): "
+        f"database {address} was written by {by} (schema {revision}); this is sweeper {__version__} (schema {HEAD}): "
         "upgrade sweeper, or give another path"
     )

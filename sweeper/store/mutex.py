@@ -8,10 +8,16 @@ import random
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from sqlalchemy import Engine, text
+
+from sweeper.address import Address, Server
 from sweeper.errors import DatabaseError
+from sweeper.store.faults import explained
+
+_KEY = "hashtextextended('sweeper mutex ' || current_schema() || ' ' || CAST(:name AS text), 0)"
 
 PATIENCE_S = 120.0
 """How long to wait for a turn: a turn takes milliseconds, so that whoever has it for longer was stopped midway."""
@@ -25,8 +31,9 @@ class Turns:
     A turn ends with its process, however that ends.
     """
 
-    def __init__(self, database: Path) -> None:
-        self._database = database
+    def __init__(self, address: Address, engine: Engine) -> None:
+        self._address = address
+        self._engine = engine
         self._mine = threading.local()
         self._threads: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
@@ -44,12 +51,23 @@ class Turns:
             return
         with self._guard:
             lock = self._threads.setdefault(study, threading.Lock())
-        with lock, _file_lock(self._database.with_name(f"{self._database.name}.{study}.lock"), study):
+        with lock, self._lock(study):
             held.add(study)
             try:
                 yield
             finally:
                 held.discard(study)
+
+    def _lock(self, study: str) -> AbstractContextManager[None]:
+        if isinstance(self._address, Server):
+            return _server_lock(self._engine, self._address, study)
+        return _file_lock(self._address.with_name(f"{self._address.name}.{study}.lock"), study)
+
+
+@contextmanager
+def _server_lock(engine: Engine, server: Server, study: str) -> Iterator[None]:
+    with explained(server), advisory_lock(engine, study, timeout_s=PATIENCE_S):
+        yield
 
 
 @contextmanager
@@ -79,3 +97,32 @@ def _await(descriptor: int, path: Path, study: str) -> None:
                     "let it go on or end it"
                 ) from None
         time.sleep(random.uniform(0.0005, _LONGEST_NAP_S))
+
+
+@contextmanager
+def advisory_lock(engine: Engine, name: str, *, timeout_s: float | None = None) -> Iterator[None]:
+    """Hold the lock called ``name``, on a connection of its own: it is let go of however this process ends.
+
+    Schemas of one database have locks of their own.
+
+    Args:
+        engine: On the PostgreSQL database.
+        name: What is locked, of any length.
+        timeout_s: How long to wait; as long as the engine's connections wait for any lock, if left out.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: If somebody else holds it for too long, or the connection was lost: then it
+            may have been held by another one meanwhile.
+    """
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        if timeout_s is not None:
+            connection.execute(
+                text("SELECT set_config('lock_timeout', :ms, false)"), {"ms": str(int(timeout_s * 1000))}
+            )
+        try:
+            connection.execute(text(f"SELECT pg_advisory_lock({_KEY})"), {"name": name})
+            yield
+            connection.execute(text(f"SELECT pg_advisory_unlock({_KEY})"), {"name": name})
+        finally:
+            # Closed, not put back to be used again: the lock goes in every case, the setting too.
+            connection.invalidate()
