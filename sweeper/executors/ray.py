@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 
+from sweeper.address import Server
 from sweeper.config.executor import RayExecutor as Config
 from sweeper.config.trial import TrialSpec
 from sweeper.errors import HardwareError
@@ -236,7 +237,7 @@ class Cluster:
             ),
             log=f"worker-{place}",
             word=self._word,
-            host=this_host(),
+            host=None if isinstance(self._context.database.address, Server) else this_host(),
         )
         actor = self._ray.remote(self._kind).options(
             num_cpus=self._executor.cpus_per_worker,

@@ -95,7 +95,7 @@ def _count(path, counter, times):
 def test_processes_take_turns(database, tmp_path):
     counter = tmp_path / "counter"
     counter.write_text("0")
-    processes = [FORK.Process(target=_count, args=(database.path, counter, 25)) for _ in range(8)]
+    processes = [FORK.Process(target=_count, args=(database.address, counter, 25)) for _ in range(8)]
     for process in processes:
         process.start()
     for process in processes:
@@ -112,7 +112,7 @@ def _hold(path, held):
 
 def test_a_turn_ends_with_its_process_and_one_that_was_stopped_midway_is_named(database, monkeypatch):
     held = FORK.Event()
-    process = FORK.Process(target=_hold, args=(database.path, held))
+    process = FORK.Process(target=_hold, args=(database.address, held))
     process.start()
     held.wait()
     with database.exclusively("other"):  # each study has its own
