@@ -151,9 +151,3 @@ Executor = Annotated[
     BeforeValidator(word_is_kind),
 ]
 """The next executor is one more class here."""
-
-
-class StorageConfig(Frozen):
-    """The database: the SQLite file ``sweeper.db`` in ``SWEEPER_HOME``."""
-
-    kind: Literal["sqlite"] = "sqlite"

@@ -115,14 +115,18 @@ def advisory_lock(engine: Engine, name: str, *, timeout_s: float | None = None) 
             may have been held by another one meanwhile.
     """
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        if timeout_s is not None:
-            connection.execute(
-                text("SELECT set_config('lock_timeout', :ms, false)"), {"ms": str(int(timeout_s * 1000))}
-            )
+        whole = False
         try:
+            if timeout_s is not None:
+                wait = {"ms": str(int(timeout_s * 1000))}
+                connection.execute(text("SELECT set_config('lock_timeout', :ms, false)"), wait)
             connection.execute(text(f"SELECT pg_advisory_lock({_KEY})"), {"name": name})
-            yield
-            connection.execute(text(f"SELECT pg_advisory_unlock({_KEY})"), {"name": name})
+            try:
+                yield
+            finally:
+                connection.execute(text(f"SELECT pg_advisory_unlock({_KEY})"), {"name": name})
+                connection.execute(text("RESET lock_timeout"))
+            whole = True
         finally:
-            # Closed, not put back to be used again: the lock goes in every case, the setting too.
-            connection.invalidate()
+            if not whole:  # closed, not put back to be used again: the lock goes in every case, the setting too
+                connection.invalidate()
