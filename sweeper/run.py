@@ -22,6 +22,7 @@ from sweeper.config.study import StudyConfig
 from sweeper.data.splits import PreparedData, write_splits
 from sweeper.differences import differences
 from sweeper.errors import LeaseLost, StudyInterrupted, StudyStateError
+from sweeper.executors.artifacts import Artifacts
 from sweeper.executors.base import Asked, Executor, Listener, Silent, StopRequest, StudyContext
 from sweeper.executors.claims import bide
 from sweeper.executors.control import MoreToTrain, has_work, obey, refuse_outdated
@@ -161,6 +162,7 @@ def work(
     *,
     home: Home | None = None,
     device: str | None = None,
+    artifacts: Artifacts | None = None,
     listener: Listener | None = None,
     stop: StopRequest | None = None,
 ) -> None:
@@ -170,6 +172,7 @@ def work(
         name: The study.
         home: Where everything is kept; ``SWEEPER_HOME`` if left out.
         device: What to train on; what the study file says if left out.
+        artifacts: Where the files of trials are exchanged, in a home of this worker's own.
         listener: Told of all progress.
         stop: Set it to stop after the step under way.
 
@@ -180,6 +183,7 @@ def work(
     home, listener, stop = home or Home.current(), listener or Silent(), StopRequest() if stop is None else stop
     with Database.open(home.database, create=False) as database:
         context = _take_up(name, home, database, listener, stop, device=device)
+        context.artifacts = artifacts or context.artifacts
         with context.crew:
             reclaim(context)
             PackedExecutor().run(context)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from sweeper.errors import StudyInterrupted, UserError
 from sweeper.executors.line import Line
 from sweeper.executors.workers import STOPPED, WorkerJob
+from sweeper.paths import Home
 
 if TYPE_CHECKING:
     from sweeper.config.study import StudyConfig
@@ -113,9 +114,13 @@ def serve(line: Line) -> int:
 def work(job: WorkerJob, said: Said, stop: StopRequest) -> None:
     """Join the study and run its trials."""
     from sweeper import run  # imports torch: whoever started this process waits for its first word until then
-    from sweeper.paths import Home
+    from sweeper.executors.artifacts import Nowhere, Store
+    from sweeper.settling import settle
 
-    run.work(job.study, home=Home(job.home), device=job.device, listener=said, stop=stop)
+    home, artifacts = Home(job.home), Nowhere() if job.artifacts is None else Store(job.artifacts, job.study)
+    if isinstance(artifacts, Store):
+        settle(job, home, artifacts, said)
+    run.work(job.study, home=home, device=job.device, artifacts=artifacts, listener=said, stop=stop)
 
 
 if __name__ == "__main__":

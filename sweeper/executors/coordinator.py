@@ -121,6 +121,9 @@ class Coordinator:
         self._follower.look()
         if self._fault is not None:
             raise self._fault
+        for record in self._context.database.trials.all(self._context.config.name):
+            if record.outcome is not None and not record.outcome.is_open:
+                self._context.fetch_trial(record.number)  # to be scored here
 
     def _go_on(self) -> bool:
         """Look at everything once; tell whether any worker runs, or can still be started."""

@@ -23,7 +23,8 @@ import psutil
 from sweeper.address import Server
 from sweeper.config.executor import RayExecutor as Config
 from sweeper.config.trial import TrialSpec
-from sweeper.errors import HardwareError
+from sweeper.errors import DatabaseError, HardwareError
+from sweeper.executors.artifacts import SHARED, Store, keep_study
 from sweeper.executors.base import StudyContext
 from sweeper.executors.bases import Bases
 from sweeper.executors.coordinator import Coordinator
@@ -63,8 +64,25 @@ class RayExecutor:
             return
         executor = context.config.executor
         assert isinstance(executor, Config)
+        if executor.artifacts != SHARED:
+            context.artifacts = _store(context, executor)
+            keep_study(context.artifacts, context.paths.folder)
         with connected(executor) as ray, _word(context, executor) as word:
             Coordinator(context, Cluster(context, executor, ray, word)).run()
+
+
+def _store(context: StudyContext, executor: Config) -> Store:
+    """Return where files are exchanged by workers with homes of their own, which need a database that all can reach.
+
+    Raises:
+        DatabaseError: If it is a file.
+    """
+    if not isinstance(context.database.address, Server):
+        raise DatabaseError(
+            f"executor.artifacts is {executor.artifacts}, so that every node has a home of its own, but the database "
+            "is an SQLite file in one of them; use storage: postgresql+psycopg://..., or artifacts: shared"
+        )
+    return Store(executor.artifacts, context.config.name)
 
 
 @contextmanager
@@ -172,7 +190,7 @@ def _own_signals() -> Iterator[None]:
 @contextmanager
 def _word(context: StudyContext, executor: Config) -> Iterator[str | None]:
     """Write a word into the home, which every node has to find there."""
-    if executor.artifacts != "shared":
+    if executor.artifacts != SHARED:
         yield None
         return
     word, path = secrets.token_hex(16), shared_word(context.paths.home, context.config.name)
@@ -210,6 +228,8 @@ class Cluster:
         self._started: dict[int, RemoteWorker] = {}
         self._looked = -_ROOM_S
         self._room = 0
+        database = context.database.address  # without a password, which is for each node's environment to hold
+        self._storage = str(database) if isinstance(database, Server) and not database.has_password else None
         self._need = {"CPU": executor.cpus_per_worker, "GPU": executor.gpus, **executor.resources}
 
     def size(self) -> int:
@@ -234,6 +254,8 @@ class Cluster:
                 study=self._context.config.name,
                 home=self._context.paths.home,
                 device="cuda:0" if self._executor.gpus else "cpu",  # the first of those that Ray lets it see
+                artifacts=None if self._executor.artifacts == SHARED else self._executor.artifacts,
+                storage=self._storage,
             ),
             log=f"worker-{place}",
             word=self._word,

@@ -6,6 +6,7 @@ ended with all it started. It ends with the actor, which ends with the study or 
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from sweeper.config.base import Frozen
 from sweeper.errors import DatabaseError, HardwareError, UserError
 from sweeper.executors.workers import Pulse, WorkerJob, WorkerProcess
 from sweeper.hardware import Gpu, gpus
-from sweeper.paths import Home
+from sweeper.paths import Home, cache_folder
 from sweeper.store.workers import this_host
 
 _FREED_S = 60.0
@@ -43,7 +44,7 @@ class NodeWorker:
     """The actor."""
 
     def __init__(self, job: dict[str, Any]) -> None:
-        asked = NodeJob.model_validate(job)
+        asked = at_home(NodeJob.model_validate(job))
         self._fault: UserError | None = obstacle(asked)
         self._process: WorkerProcess | None = None
         if self._fault is None:
@@ -76,6 +77,15 @@ class NodeWorker:
         """End the worker with all that it started."""
         if self._process is not None:
             self._process.end()
+
+
+def at_home(job: NodeJob) -> NodeJob:
+    """Return a job as this node does it: with a home of the node's own, where it has to fetch the study's files."""
+    if job.worker.artifacts is None:
+        return job
+    known_as = hashlib.sha256(f"{job.worker.artifacts} {job.worker.home}".encode()).hexdigest()[:16]
+    own = cache_folder() / "homes" / known_as
+    return job.model_copy(update={"worker": job.worker.model_copy(update={"home": own})})
 
 
 def obstacle(job: NodeJob) -> UserError | None:

@@ -36,11 +36,15 @@ class WorkerJob(Frozen):
         study: Name of the study.
         home: The home that holds its files, as this worker sees it.
         device: ``cpu`` or ``cuda:N``, as this worker sees it.
+        artifacts: Where the study's files are, for a worker with a home of its own; None where the home has them.
+        storage: The database, for the same; None where the environment says it (``SWEEPER_STORAGE``).
     """
 
     study: str
     home: Path
     device: str
+    artifacts: str | None = None
+    storage: str | None = None
 
 
 class Pulse(Frozen):
