@@ -71,6 +71,11 @@ class StudyPaths:
     folder: Path
 
     @property
+    def home(self) -> Path:
+        """The folder of the home that it is in."""
+        return self.folder.parent.parent
+
+    @property
     def data(self) -> Path:
         """The prepared splits as JSONL."""
         return self.folder / "data"
@@ -84,6 +89,10 @@ class StudyPaths:
     def resume_log(self) -> Path:
         """What a resume that the dashboard started wrote to its terminal."""
         return self.folder / "resume.log"
+
+    def worker_log(self, name: str) -> Path:
+        """What a worker of the study wrote to its terminal."""
+        return self.folder / "workers" / f"{name}.log"
 
     @property
     def pipeline(self) -> Path:

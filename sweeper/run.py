@@ -22,12 +22,15 @@ from sweeper.config.study import StudyConfig
 from sweeper.data.splits import PreparedData, write_splits
 from sweeper.differences import differences
 from sweeper.errors import LeaseLost, StudyInterrupted, StudyStateError
+from sweeper.executors.artifacts import Artifacts
 from sweeper.executors.base import Asked, Executor, Listener, Silent, StopRequest, StudyContext
 from sweeper.executors.claims import bide
 from sweeper.executors.control import MoreToTrain, has_work, obey, refuse_outdated
 from sweeper.executors.crew import Crew
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.packed import PackedExecutor
+from sweeper.executors.per_gpu import PerGpuExecutor
+from sweeper.executors.ray import RayExecutor
 from sweeper.executors.recorder import keep_policy
 from sweeper.executors.recovery import reclaim
 from sweeper.hardware import gpus
@@ -44,7 +47,12 @@ from sweeper.support import require
 from sweeper.training.device import resolve_device
 from sweeper.winner import Verdict, find_winner
 
-EXECUTORS: dict[str, Callable[[], Executor]] = {"packed": PackedExecutor, "inline": InlineExecutor}
+EXECUTORS: dict[str, Callable[[], Executor]] = {
+    "packed": PackedExecutor,
+    "inline": InlineExecutor,
+    "per_gpu": PerGpuExecutor,
+    "ray": RayExecutor,
+}
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "evaluate", "optuna")
 
@@ -161,6 +169,7 @@ def work(
     *,
     home: Home | None = None,
     device: str | None = None,
+    artifacts: Artifacts | None = None,
     listener: Listener | None = None,
     stop: StopRequest | None = None,
 ) -> None:
@@ -170,6 +179,7 @@ def work(
         name: The study.
         home: Where everything is kept; ``SWEEPER_HOME`` if left out.
         device: What to train on; what the study file says if left out.
+        artifacts: Where the files of trials are exchanged, in a home of this worker's own.
         listener: Told of all progress.
         stop: Set it to stop after the step under way.
 
@@ -180,6 +190,7 @@ def work(
     home, listener, stop = home or Home.current(), listener or Silent(), StopRequest() if stop is None else stop
     with Database.open(home.database, create=False) as database:
         context = _take_up(name, home, database, listener, stop, device=device)
+        context.artifacts = artifacts or context.artifacts
         with context.crew, waiting(_patience(context)):
             reclaim(context)
             PackedExecutor().run(context)

@@ -62,6 +62,7 @@ def _sort(context: StudyContext, held: set[int], died_with: Collection[int]) -> 
             continue
         context.database.leases.release(name, number)
         paths = context.paths.trial(number)
+        context.fetch_trial(number)
         result = read_result(paths) if number in known else None
         if result is not None and not result.outcome.is_open:
             take_up(context, number)
