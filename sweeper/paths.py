@@ -85,6 +85,10 @@ class StudyPaths:
         """What the study was resolved to on this machine: model folder, rows, lengths."""
         return self.folder / "resolved.json"
 
+    def hang(self, worker: str) -> Path:
+        """Where a worker that hung stood; empty while it runs, and where it was killed by something else."""
+        return self.folder / f"hang-{worker}.txt"
+
     @property
     def resume_log(self) -> Path:
         """What a resume that the dashboard started wrote to its terminal."""

@@ -14,6 +14,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from sweeper.config.backend import in_own_processes
+from sweeper.config.executor import SharedExecutor
 from sweeper.config.loader import StudyFile
 from sweeper.config.orders import budget_of, with_budget
 from sweeper.config.pipeline import name_to_resume
@@ -33,6 +35,7 @@ from sweeper.executors.per_gpu import PerGpuExecutor
 from sweeper.executors.ray import RayExecutor
 from sweeper.executors.recorder import keep_policy
 from sweeper.executors.recovery import reclaim
+from sweeper.executors.watchdog import Watchdog
 from sweeper.hardware import gpus
 from sweeper.leftovers import remove_leftovers
 from sweeper.paths import Home, StudyPaths
@@ -191,7 +194,7 @@ def work(
     with Database.open(home.database, create=False) as database:
         context = _take_up(name, home, database, listener, stop, device=device)
         context.artifacts = artifacts or context.artifacts
-        with context.crew, waiting(_patience(context)):
+        with context.crew, waiting(_patience(context)), _watched(context):
             reclaim(context)
             PackedExecutor().run(context)
         if stop.is_set:
@@ -202,7 +205,7 @@ def _conduct(context: StudyContext, home: Home, *, force: bool, searched: bool =
     """Run the trials, unless they were, then find the winner; the database always says how the study stands."""
     state = StudyState.INTERRUPTED
     studies, name = context.database.studies, context.config.name
-    with context.crew, waiting(_patience(context)):
+    with context.crew, waiting(_patience(context)), _watched(context):
         refuse_outdated(context, context.asked.since)
         if studies.get(name).state is StudyState.PAUSED and not context.crew.alone():
             context.asked.paused = True
@@ -232,7 +235,21 @@ def _conduct(context: StudyContext, home: Home, *, force: bool, searched: bool =
 
 
 def _patience(context: StudyContext) -> Patience:
-    return Patience(context.listener.note, lambda: context.stop.is_set, context.asked.stood_still)
+    def stopped() -> bool:
+        context.alive()
+        return context.stop.is_set
+
+    return Patience(context.listener.note, stopped, context.asked.stood_still)
+
+
+@contextmanager
+def _watched(context: StudyContext) -> Iterator[None]:
+    """End this process where it hangs, unless it only waits for processes that are watched themselves."""
+    executor = context.config.executor
+    waits = isinstance(executor, SharedExecutor) or in_own_processes(context.config.backend)
+    with Watchdog(None if waits else executor.stall_timeout_s, context.paths.hang(context.crew.token)) as watchdog:
+        context.alive = watchdog.alive
+        yield
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -155,6 +155,7 @@ class StudyContext:
         reward_sources: Where the technique's rewards were found; None where it has none.
         artifacts: Where trials' files are besides this home, for workers that have homes of their own.
         asked: What people have asked for that is not done yet.
+        alive: To be called again and again, by whoever goes forward or waits for good reason.
     """
 
     config: StudyConfig
@@ -170,6 +171,7 @@ class StudyContext:
     crew: Crew
     reward_sources: RewardSources | None = None
     asked: Asked = field(default_factory=Asked)
+    alive: Callable[[], None] = lambda: None
     artifacts: Artifacts = field(default_factory=Nowhere)
 
     def alone(self) -> AbstractContextManager[None]:
