@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -232,13 +232,36 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield a folder to fill, which takes the place of ``folder`` once it is full: no crash leaves a part of one."""
+    """Yield a folder to fill, which takes the place of ``folder`` once it is full and on the disk.
+
+    No crash leaves a part of one, nor does a power cut.
+    """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        shutil.rmtree(folder, ignore_errors=True)
+        sync(temporary)
+        discard(folder)
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sync(folder: Path) -> None:
+    """Return when every file below ``folder`` is on the disk, whatever happens to the power then."""
+    for path in (*folder.rglob("*"), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder so that a crash leaves all of it or none under its name; without harm where there is none."""
+    temporary = folder.with_name(f".{folder.name}-gone.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        folder.rename(temporary)
+    shutil.rmtree(temporary, ignore_errors=True)

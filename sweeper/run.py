@@ -22,15 +22,16 @@ from sweeper.config.study import StudyConfig
 from sweeper.data.splits import PreparedData, write_splits
 from sweeper.differences import differences
 from sweeper.errors import LeaseLost, StudyInterrupted, StudyStateError
-from sweeper.executors.artifacts import Artifacts
 from sweeper.executors.base import Asked, Executor, Listener, Silent, StopRequest, StudyContext
 from sweeper.executors.claims import bide
 from sweeper.executors.control import MoreToTrain, has_work, obey, refuse_outdated
 from sweeper.executors.crew import Crew
+from sweeper.executors.exchange import Exchange
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.packed import PackedExecutor
 from sweeper.executors.per_gpu import PerGpuExecutor
 from sweeper.executors.ray import RayExecutor
+from sweeper.executors.recorder import keep_policy
 from sweeper.executors.recovery import reclaim
 from sweeper.hardware import gpus
 from sweeper.paths import Home, StudyPaths
@@ -39,7 +40,7 @@ from sweeper.resolved import Resolved
 from sweeper.search.storage import open_storage
 from sweeper.search.study import Search
 from sweeper.start import pinned
-from sweeper.store import SCORING, Database, OrderKind, OrderState, StudyRecord, StudyState, stored_config
+from sweeper.store import SCORING, Database, OrderKind, OrderState, StudyRecord, StudyState, bind, stored_config
 from sweeper.support import require
 from sweeper.training.device import resolve_device
 from sweeper.winner import Verdict, find_winner
@@ -77,6 +78,7 @@ def run_study(
         SweeperError: If no trial was completed.
     """
     home, listener, stop = home or Home.current(), listener or Silent(), StopRequest() if stop is None else stop
+    bind(home, file.config.storage)
     file = replace(file, config=pinned(file.config, home))
     config = file.config
     if Database.exists(home.database):  # looked at before anything is downloaded, and made only once the study can run
@@ -121,7 +123,8 @@ def _difference(file: StudyFile, record: StudyRecord, database: Database) -> str
     orders = database.orders.all(record.name)
     if any(order.kind is OrderKind.BUDGET and order.state is OrderState.DONE for order in orders):
         config = with_budget(config, budget_of(stored))  # people changed it since: the file could not know
-    lines = differences(stored.model_dump(mode="json"), config.model_dump(mode="json"))
+    former, wanted = (each.model_dump(mode="json", exclude={"storage"}) for each in (stored, config))
+    lines = differences(former, wanted)  # where it is kept is the home's, and may have moved
     return "\n  ".join([", begun with another file:", *lines, ""]) if lines else ""
 
 
@@ -162,7 +165,7 @@ def work(
     *,
     home: Home | None = None,
     device: str | None = None,
-    artifacts: Artifacts | None = None,
+    exchange: Exchange | None = None,
     listener: Listener | None = None,
     stop: StopRequest | None = None,
 ) -> None:
@@ -172,7 +175,7 @@ def work(
         name: The study.
         home: Where everything is kept; ``SWEEPER_HOME`` if left out.
         device: What to train on; what the study file says if left out.
-        artifacts: Where the files of trials are exchanged, in a home of this worker's own.
+        exchange: Where the files of trials are exchanged, in a home of this worker's own.
         listener: Told of all progress.
         stop: Set it to stop after the step under way.
 
@@ -183,7 +186,7 @@ def work(
     home, listener, stop = home or Home.current(), listener or Silent(), StopRequest() if stop is None else stop
     with Database.open(home.database, create=False) as database:
         context = _take_up(name, home, database, listener, stop, device=device)
-        context.artifacts = artifacts or context.artifacts
+        context.exchange = exchange or context.exchange
         with context.crew:
             reclaim(context)
             PackedExecutor().run(context)
@@ -211,7 +214,9 @@ def _conduct(context: StudyContext, home: Home, *, force: bool, searched: bool =
                 with _scoring(context):
                     state, context.asked.changed = StudyState.FINISHED, False
                     with suppress(MoreToTrain):
-                        return find_winner(context, partial(executor.base, context), home, force=force)
+                        verdict = find_winner(context, partial(executor.base, context), home, force=force)
+                        keep_policy(context, ended=True)
+                        return verdict
                 state, searched = StudyState.INTERRUPTED, False
         except (StudyInterrupted, KeyboardInterrupt):
             state = StudyState.INTERRUPTED

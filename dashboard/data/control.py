@@ -213,7 +213,8 @@ def values(name: str, number: int) -> dict[str, Any]:
 def obstacle_to_weights(name: str, number: int, changes: Mapping[str, Any]) -> str | None:
     """Return why a clone of a trial cannot start from its weights, or None where it can."""
     try:
-        require_weights(Home.current().study(name).trial(number), changes)
+        with home.database() as database:
+            require_weights(database, name, Home.current().study(name).trial(number), changes)
     except UserError as error:
         return clean(error)
     return None

@@ -8,10 +8,12 @@ from types import TracebackType
 from sweeper.address import Address, Server
 from sweeper.store.actions import Actions
 from sweeper.store.adapters import Adapters
+from sweeper.store.artifacts import Artifacts
 from sweeper.store.connection import BUSY_TIMEOUT_S, Sessions, engine_on
 from sweeper.store.evaluations import Evaluations
 from sweeper.store.events import Events
 from sweeper.store.feedback import FeedbackStore
+from sweeper.store.integrity import Integrity
 from sweeper.store.leases import Leases
 from sweeper.store.metrics import Metrics
 from sweeper.store.mutex import Turns
@@ -41,6 +43,8 @@ class Database:
         orders: Questions about what people ask of the runner of a study.
         workers: Questions about the processes that run trials.
         leases: Questions about which of them holds which trial.
+        artifacts: Questions about the files of trials.
+        integrity: Questions about the database itself.
     """
 
     def __init__(self, sessions: Sessions) -> None:
@@ -57,6 +61,8 @@ class Database:
         self.orders = Orders(sessions)
         self.workers = Workers(sessions)
         self.leases = Leases(sessions)
+        self.artifacts = Artifacts(sessions)
+        self.integrity = Integrity(sessions)
         self._turns = Turns(sessions.address, sessions.engine)
 
     @classmethod
