@@ -24,11 +24,11 @@ from sweeper.config.study import StudyConfig
 from sweeper.data.splits import PreparedData, write_splits
 from sweeper.differences import differences
 from sweeper.errors import LeaseLost, StudyInterrupted, StudyStateError
-from sweeper.executors.artifacts import Artifacts
 from sweeper.executors.base import Asked, Executor, Listener, Silent, StopRequest, StudyContext
 from sweeper.executors.claims import bide
 from sweeper.executors.control import MoreToTrain, has_work, obey, refuse_outdated
 from sweeper.executors.crew import Crew
+from sweeper.executors.exchange import Exchange
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.packed import PackedExecutor
 from sweeper.executors.per_gpu import PerGpuExecutor
@@ -172,7 +172,7 @@ def work(
     *,
     home: Home | None = None,
     device: str | None = None,
-    artifacts: Artifacts | None = None,
+    exchange: Exchange | None = None,
     listener: Listener | None = None,
     stop: StopRequest | None = None,
 ) -> None:
@@ -182,7 +182,7 @@ def work(
         name: The study.
         home: Where everything is kept; ``SWEEPER_HOME`` if left out.
         device: What to train on; what the study file says if left out.
-        artifacts: Where the files of trials are exchanged, in a home of this worker's own.
+        exchange: Where the files of trials are exchanged, in a home of this worker's own.
         listener: Told of all progress.
         stop: Set it to stop after the step under way.
 
@@ -193,7 +193,7 @@ def work(
     home, listener, stop = home or Home.current(), listener or Silent(), StopRequest() if stop is None else stop
     with Database.open(home.database, create=False) as database:
         context = _take_up(name, home, database, listener, stop, device=device)
-        context.artifacts = artifacts or context.artifacts
+        context.exchange = exchange or context.exchange
         with context.crew, waiting(_patience(context)), _watched(context):
             reclaim(context)
             PackedExecutor().run(context)

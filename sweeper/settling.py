@@ -12,8 +12,8 @@ from filelock import FileLock
 from sweeper.address import Server
 from sweeper.config.model import ModelConfig
 from sweeper.errors import ModelError, StudyStateError
-from sweeper.executors.artifacts import DATA, Artifacts
 from sweeper.executors.base import Listener
+from sweeper.executors.exchange import DATA, Exchange
 from sweeper.executors.workers import WorkerJob
 from sweeper.models.facts import fingerprint
 from sweeper.models.resolve import resolve
@@ -23,7 +23,7 @@ from sweeper.start import is_start
 from sweeper.store import Database, stored_config
 
 
-def settle(job: WorkerJob, home: Home, artifacts: Artifacts, listener: Listener) -> None:
+def settle(job: WorkerJob, home: Home, exchange: Exchange, listener: Listener) -> None:
     """Make a home into one in which a study can be worked on: its database, its splits, its base models.
 
     Raises:
@@ -37,7 +37,7 @@ def settle(job: WorkerJob, home: Home, artifacts: Artifacts, listener: Listener)
     paths = home.study(job.study)
     given = paths.folder / "given"
     with FileLock(home.folder / f".{job.study}.lock"):  # workers of one node share its home
-        if not artifacts.fetch(DATA, given):
+        if not exchange.fetch(DATA, given):
             raise StudyStateError(f"study {job.study!r}: its data are not where executor.artifacts says")
         shutil.copytree(given / "data", paths.data, dirs_exist_ok=True)
         resolved = Resolved.read(job.study, given / "resolved.json")

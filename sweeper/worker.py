@@ -114,13 +114,13 @@ def serve(line: Line) -> int:
 def work(job: WorkerJob, said: Said, stop: StopRequest) -> None:
     """Join the study and run its trials."""
     from sweeper import run  # imports torch: whoever started this process waits for its first word until then
-    from sweeper.executors.artifacts import Nowhere, Store
+    from sweeper.executors.exchange import Nowhere, Store
     from sweeper.settling import settle
 
-    home, artifacts = Home(job.home), Nowhere() if job.artifacts is None else Store(job.artifacts, job.study)
-    if isinstance(artifacts, Store):
-        settle(job, home, artifacts, said)
-    run.work(job.study, home=home, device=job.device, artifacts=artifacts, listener=said, stop=stop)
+    home, exchange = Home(job.home), Nowhere() if job.artifacts is None else Store(job.artifacts, job.study)
+    if isinstance(exchange, Store):
+        settle(job, home, exchange, said)
+    run.work(job.study, home=home, device=job.device, exchange=exchange, listener=said, stop=stop)
 
 
 if __name__ == "__main__":

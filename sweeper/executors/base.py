@@ -16,8 +16,8 @@ from sweeper.config.rewards import RewardSources
 from sweeper.config.study import StudyConfig
 from sweeper.config.trial import TrialResult, TrialSpec
 from sweeper.data.splits import PreparedData
-from sweeper.executors.artifacts import Artifacts, Nowhere, trial_name
 from sweeper.executors.crew import Crew
+from sweeper.executors.exchange import Exchange, Nowhere, trial_name
 from sweeper.models.facts import ModelFacts
 from sweeper.paths import StudyPaths
 from sweeper.search.candidate import Candidate
@@ -153,7 +153,7 @@ class StudyContext:
         stop: Set when the user asks to stop.
         crew: The workers of the study, this process among them.
         reward_sources: Where the technique's rewards were found; None where it has none.
-        artifacts: Where trials' files are besides this home, for workers that have homes of their own.
+        exchange: Where trials' files are besides this home, for workers that have homes of their own.
         asked: What people have asked for that is not done yet.
         alive: To be called again and again, by whoever goes forward or waits for good reason.
     """
@@ -172,7 +172,7 @@ class StudyContext:
     reward_sources: RewardSources | None = None
     asked: Asked = field(default_factory=Asked)
     alive: Callable[[], None] = lambda: None
-    artifacts: Artifacts = field(default_factory=Nowhere)
+    exchange: Exchange = field(default_factory=Nowhere)
 
     def alone(self) -> AbstractContextManager[None]:
         """Return a block in which no other worker asks, tells or takes over: what is read there still holds at its end.
@@ -184,11 +184,11 @@ class StudyContext:
 
     def keep_trial(self, number: int) -> None:
         """Let workers with homes of their own have the files of a trial as they are now."""
-        self.artifacts.keep(trial_name(number), self.paths.trial(number).folder)
+        self.exchange.keep(trial_name(number), self.paths.trial(number).folder)
 
     def fetch_trial(self, number: int) -> None:
         """Take the files of a trial as whoever ran it last has left them."""
-        self.artifacts.fetch(trial_name(number), self.paths.trial(number).folder)
+        self.exchange.fetch(trial_name(number), self.paths.trial(number).folder)
 
     def model_of(self, spec: TrialSpec) -> StudyModel:
         """Return the base model of a trial."""

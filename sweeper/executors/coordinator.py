@@ -202,7 +202,8 @@ class Coordinator:
         """Tell whether a worker that has something to do has been silent for too long; pauses do not count."""
         if pulse.words != place.words or not pulse.busy or self._follower.state is StudyState.PAUSED:
             place.words, place.since = pulse.words, time.monotonic()
-        return time.monotonic() - place.since >= self._executor.stall_timeout_s
+        timeout_s = self._executor.stall_timeout_s
+        return timeout_s is not None and time.monotonic() - place.since >= timeout_s
 
     def _replace(self, place: _Place, reason: str, *, lost: bool = False) -> None:
         """End a worker and let another take its place, unless too many died there."""

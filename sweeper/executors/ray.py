@@ -24,10 +24,10 @@ from sweeper.address import Server
 from sweeper.config.executor import RayExecutor as Config
 from sweeper.config.trial import TrialSpec
 from sweeper.errors import DatabaseError, HardwareError
-from sweeper.executors.artifacts import SHARED, Store, keep_study
 from sweeper.executors.base import StudyContext
 from sweeper.executors.bases import Bases
 from sweeper.executors.coordinator import Coordinator
+from sweeper.executors.exchange import SHARED, Store, keep_study
 from sweeper.executors.ray_node import NodeJob, NodeWorker, shared_word
 from sweeper.executors.workers import Pulse, WorkerJob
 from sweeper.paths import write_atomically
@@ -65,8 +65,8 @@ class RayExecutor:
         executor = context.config.executor
         assert isinstance(executor, Config)
         if executor.artifacts != SHARED:
-            context.artifacts = _store(context, executor)
-            keep_study(context.artifacts, context.paths.folder)
+            context.exchange = _store(context, executor)
+            keep_study(context.exchange, context.paths.folder)
         with connected(executor) as ray, _word(context, executor) as word:
             Coordinator(context, Cluster(context, executor, ray, word)).run()
 

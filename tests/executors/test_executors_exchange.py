@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from sweeper.errors import HardwareError, StudyStateError
-from sweeper.executors.artifacts import Nowhere, Store, keep_study
+from sweeper.executors.exchange import Nowhere, Store, keep_study
 
 
 @pytest.fixture

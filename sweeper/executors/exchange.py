@@ -34,7 +34,7 @@ class _File(Frozen):
 _MANIFEST = TypeAdapter(dict[str, _File])
 
 
-class Artifacts(Protocol):
+class Exchange(Protocol):
     """Where the files of trials are besides the home of whoever trains them."""
 
     def keep(self, name: str, folder: Path) -> None:
@@ -170,14 +170,14 @@ def trial_name(number: int) -> str:
     return f"trials/{number:05d}"
 
 
-def keep_study(artifacts: Artifacts, folder: Path) -> None:
+def keep_study(exchange: Exchange, folder: Path) -> None:
     """Let other machines have what a study began with: its splits, and what it was resolved to."""
     staged = folder / f".upload.{os.getpid()}.tmp"
     shutil.rmtree(staged, ignore_errors=True)
     try:
         shutil.copytree(folder / "data", staged / "data", copy_function=os.link)
         os.link(folder / "resolved.json", staged / "resolved.json")
-        artifacts.keep(DATA, staged)
+        exchange.keep(DATA, staged)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 
