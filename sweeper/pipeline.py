@@ -20,7 +20,7 @@ from sweeper.paths import Home, read_json, write_json
 from sweeper.registry import AdapterVersion
 from sweeper.run import resume_study, run_study
 from sweeper.start import reference
-from sweeper.store import Database, StudyState, read_config
+from sweeper.store import Database, StudyState, bind, read_config
 from sweeper.winner import Verdict
 
 Watch = Callable[[StudyConfig, int], AbstractContextManager[Listener]]
@@ -50,6 +50,7 @@ def run_pipeline(
         StudyInterrupted: If it was stopped; `resume_pipeline` goes on at the stage.
     """
     home = home or Home.current()
+    bind(home, next(iter(file.stages.values())).config.storage)
     paths = home.study(file.name)
     stages = {stage: study.config.model_dump(mode="json", exclude_unset=True) for stage, study in file.stages.items()}
     if paths.folder.exists():

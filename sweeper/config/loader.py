@@ -112,7 +112,9 @@ def _without_password(source: YamlSource, config: StudyConfig) -> str:
     server = config.storage.url
     text = server.hide(source.text)
     if server.has_password and _at(parse(source.name, text).data, ("storage",)) == source.data["storage"]:
-        message = "holds a password that YAML's escapes hide: write ${PGPASSWORD} in its place, or the URL without quotes"
+        message = (
+            "holds a password that YAML's escapes hide: write ${PGPASSWORD} in its place, or the URL without quotes"
+        )
         raise StudyFileError(source.name, (Fault("storage", message, source.line(("storage",))),))
     return text
 

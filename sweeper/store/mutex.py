@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from sweeper.address import Address, Server
 from sweeper.errors import DatabaseError
@@ -20,6 +20,9 @@ from sweeper.patience import is_waiting, passing, patiently
 from sweeper.store.faults import explained
 
 _KEY = "hashtextextended('sweeper mutex ' || current_schema() || ' ' || CAST(:name AS text), 0)"
+
+_LOCK_TIMEOUT = "55P03"
+"""The server's code for a lock that was waited for too long."""
 
 PATIENCE_S = 120.0
 """How long to wait for a turn: a turn takes milliseconds, so that whoever has it for longer was stopped midway."""
@@ -73,7 +76,7 @@ def _server_lock(engine: Engine, server: Server, study: str) -> Iterator[None]:
     Another one may have had a turn meanwhile: leases, and states that change at most once, are what keeps them apart.
     """
     with explained(server):
-        held = _on_server(engine, study)
+        held = _on_server(engine, server, study)
         try:
             yield
         finally:
@@ -85,9 +88,14 @@ def _server_lock(engine: Engine, server: Server, study: str) -> Iterator[None]:
 
 
 @patiently
-def _on_server(engine: Engine, study: str) -> ExitStack:
+def _on_server(engine: Engine, server: Server, study: str) -> ExitStack:
     held = ExitStack()
-    held.enter_context(advisory_lock(engine, study, timeout_s=PATIENCE_S))
+    try:
+        held.enter_context(advisory_lock(engine, study, timeout_s=PATIENCE_S))
+    except OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) == _LOCK_TIMEOUT:
+            raise _stopped_midway(study, str(server)) from error
+        raise
     return held
 
 
@@ -119,41 +127,33 @@ def _await(descriptor: int, path: Path, study: str) -> None:
             return
         except BlockingIOError as error:
             if time.monotonic() > until:
-                raise DatabaseError(
-                    f"another process has held study {study!r} for {PATIENCE_S:g} s ({path}): it was stopped midway; "
-                    "let it go on or end it"
-                ) from TimeoutError(str(error))
+                raise _stopped_midway(study, str(path)) from TimeoutError(str(error))
         time.sleep(random.uniform(0.0005, _LONGEST_NAP_S))
 
 
+def _stopped_midway(study: str, where: str) -> DatabaseError:
+    return DatabaseError(
+        f"another process has held study {study!r} for {PATIENCE_S:g} s ({where}): it was stopped midway; "
+        "let it go on or end it"
+    )
+
+
 @contextmanager
-def advisory_lock(engine: Engine, name: str, *, timeout_s: float | None = None) -> Iterator[None]:
-    """Hold the lock called ``name``, on a connection of its own: it is let go of however this process ends.
+def advisory_lock(engine: Engine, name: str, *, timeout_s: float) -> Iterator[None]:
+    """Hold the lock called ``name`` by a transaction of its own: it is let go of however this process ends.
 
     Schemas of one database have locks of their own.
 
     Args:
         engine: On the PostgreSQL database.
         name: What is locked, of any length.
-        timeout_s: How long to wait; as long as the engine's connections wait for any lock, if left out.
+        timeout_s: How long to wait.
 
     Raises:
         sqlalchemy.exc.OperationalError: If somebody else holds it for too long, or the connection was lost: then it
             may have been held by another one meanwhile.
     """
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        whole = False
-        try:
-            if timeout_s is not None:
-                wait = {"ms": str(int(timeout_s * 1000))}
-                connection.execute(text("SELECT set_config('lock_timeout', :ms, false)"), wait)
-            connection.execute(text(f"SELECT pg_advisory_lock({_KEY})"), {"name": name})
-            try:
-                yield
-            finally:
-                connection.execute(text(f"SELECT pg_advisory_unlock({_KEY})"), {"name": name})
-                connection.execute(text("RESET lock_timeout"))
-            whole = True
-        finally:
-            if not whole:  # closed, not put back to be used again: the lock goes in every case, the setting too
-                connection.invalidate()
+    with engine.begin() as connection:
+        connection.execute(text("SELECT set_config('lock_timeout', :ms, true)"), {"ms": str(int(timeout_s * 1000))})
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({_KEY})"), {"name": name})
+        yield
