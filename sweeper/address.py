@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,15 +29,21 @@ _SHORTEST_HIDDEN = 4
 """Shorter passwords are words or digits that any text holds; they are hidden inside the URL only."""
 
 
-@dataclass(frozen=True, repr=False)
 class Server:
-    """A database of a PostgreSQL server. Neither ``str`` nor ``repr`` ever shows its password.
+    """A database of a PostgreSQL server, as an immutable value. Neither ``str`` nor ``repr`` ever shows its password.
 
     Attributes:
         written: The URL as somebody wrote it, references unexpanded. A secret: it may hold a password.
     """
 
-    written: str
+    def __init__(self, written: str) -> None:
+        self.written = written
+
+    def __eq__(self, other: object) -> bool:
+        return self.written == other.written if isinstance(other, Server) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.written)
 
     @classmethod
     def parse(cls, text: str) -> Server:
@@ -84,6 +89,11 @@ class Server:
         for secret in self._secrets():
             text = text.replace(secret, HIDDEN)
         return text
+
+    @property
+    def has_password(self) -> bool:
+        """Whether a password is written in the URL in clear."""
+        return str(self) != self.written and HIDDEN in str(self)
 
     def _secrets(self) -> list[str]:
         """Return the passwords in clear, as written and as meant; those that come from a variable too."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from sweeper.checksums import Sum, broken_seal, differences, sums_of
+from sweeper.checksums import Sum, broken_seal, differences, owner, sums_of
 from sweeper.config.trial import Outcome, TrialResult
 from sweeper.errors import ArtifactError
 from sweeper.paths import TrialPaths
@@ -67,11 +67,6 @@ def wrong(recorded: Iterable[Artifact], study: str, paths: TrialPaths, part: Par
     if expected:
         return differences(folder, expected)
     return broken_seal(folder, owner(study, paths.number)) if part == "frozen" else []
-
-
-def owner(study: str, number: int) -> str:
-    """Return whose a sealed folder is, in words."""
-    return f"trial {number} of {study}"
 
 
 def require_whole(database: Database, study: str, paths: TrialPaths, part: Part) -> None:

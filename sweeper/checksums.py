@@ -48,6 +48,11 @@ def seal(folder: Path, owner: str) -> None:
     write_json(folder / SEAL, {"of": owner, "files": {name: asdict(each) for name, each in sums_of(folder).items()}})
 
 
+def owner(study: str, number: int) -> str:
+    """Return whose the sealed folder of a trial is, in words."""
+    return f"trial {number} of {study}"
+
+
 def broken_seal(folder: Path, owner: str) -> list[str]:
     """Return what is not as the folder's seal says; an empty list where all is well, or where there is no seal."""
     if not (folder / SEAL).is_file():

@@ -37,7 +37,7 @@ from sweeper.resolved import Resolved
 from sweeper.search.storage import open_storage
 from sweeper.search.study import Search
 from sweeper.start import pinned
-from sweeper.store import SCORING, Database, OrderKind, OrderState, StudyRecord, StudyState, stored_config
+from sweeper.store import SCORING, Database, OrderKind, OrderState, StudyRecord, StudyState, bind, stored_config
 from sweeper.support import require
 from sweeper.training.device import resolve_device
 from sweeper.winner import Verdict, find_winner
@@ -70,6 +70,7 @@ def run_study(
         SweeperError: If no trial was completed.
     """
     home, listener, stop = home or Home.current(), listener or Silent(), StopRequest() if stop is None else stop
+    bind(home, file.config.storage)
     file = replace(file, config=pinned(file.config, home))
     config = file.config
     if Database.exists(home.database):  # looked at before anything is downloaded, and made only once the study can run
@@ -114,7 +115,8 @@ def _difference(file: StudyFile, record: StudyRecord, database: Database) -> str
     orders = database.orders.all(record.name)
     if any(order.kind is OrderKind.BUDGET and order.state is OrderState.DONE for order in orders):
         config = with_budget(config, budget_of(stored))  # people changed it since: the file could not know
-    lines = differences(stored.model_dump(mode="json"), config.model_dump(mode="json"))
+    former, wanted = (each.model_dump(mode="json", exclude={"storage"}) for each in (stored, config))
+    lines = differences(former, wanted)  # where it is kept is the home's, and may have moved
     return "\n  ".join([", begun with another file:", *lines, ""]) if lines else ""
 
 

@@ -16,7 +16,7 @@ from sweeper.evaluation.goal import Contender, GoalResult, judge, to_score
 from sweeper.evaluation.report import markdown_report
 from sweeper.evaluation.scorer import Scorer
 from sweeper.evaluation.scores import Scores
-from sweeper.evaluation.stored import example_rows, score_rows
+from sweeper.evaluation.stored import example_rows, score_rows, stored_scores
 from sweeper.executors.base import StudyContext
 from sweeper.executors.control import MoreToTrain, obey
 from sweeper.paths import Home, write_atomically
@@ -156,21 +156,44 @@ def _specification(context: StudyContext, number: int) -> TrialSpec:
 def _score_all(
     context: StudyContext, load: LoadBase, specs: Mapping[int, TrialSpec]
 ) -> tuple[dict[str, Scores], dict[int, Scores]]:
-    """Score every candidate and every base that one stands on, base by base, so that each is loaded once."""
-    rows, config = read_prepared(context.data.test), context.config
+    """Score every candidate and every base that one stands on, base by base, so that each is loaded once.
+
+    What was scored and stored before, by a process that died afterwards or by another worker, is not scored again.
+    """
+    rows, config, known = read_prepared(context.data.test), context.config, _scored_before(context, specs)
     names = {number: _base_name(context, spec) for number, spec in specs.items()}
     subjects, place = len(specs) + len(set(names.values())), count()
     bases: dict[str, Scores] = {}
     scores: dict[int, Scores] = {}
     for name in dict.fromkeys(names.values()):
         numbers = [number for number in specs if names[number] == name]
+        found = {subject: known[subject] for subject in (name, *numbers) if subject in known}
+        bases |= {name: found[name]} if name in found else {}
+        scores |= {number: found[number] for number in numbers if number in found}
+        if len(found) > len(numbers):
+            continue
         base = load(specs[numbers[0]])
         scorer = Scorer(base, rows, config.evaluation, config.technique, context.reward_sources)
-        bases[name] = scorer(base.model, _progress(context, name, next(place), subjects))
-        for number in numbers:
+        if name not in found:
+            bases[name] = scorer(base.model, _progress(context, name, next(place), subjects))
+        for number in (number for number in numbers if number not in found):
             with base.with_adapter(context.paths.trial(number).adapter) as model:
                 scores[number] = scorer(model, _progress(context, _name(number), next(place), subjects))
     return bases, {number: scores[number] for number in specs}
+
+
+def _scored_before(context: StudyContext, specs: Mapping[int, TrialSpec]) -> dict[str | int, Scores]:
+    """Return the scores on the test split that are stored: of base models by name, of trials by number."""
+    database, study, found = context.database, context.config.name, dict[str | int, Scores]()
+    labels = {context.config.base_label(s.model.name, s.adapter): _base_name(context, s) for s in specs.values()}
+    for evaluation in database.evaluations.all(study):
+        number, split, base = evaluation.number, evaluation.split, evaluation.base
+        subject = labels.get(base) if number is None else number
+        if split == "test" and subject is not None:
+            scores = stored_scores(evaluation.scores, database.evaluations.examples(study, number, split, base))
+            if scores is not None and list(scores.metrics) == list(context.config.evaluation.metrics):
+                found[subject] = scores
+    return found
 
 
 def _progress(context: StudyContext, name: str, place: int, subjects: int) -> Callable[[int, int], None]:

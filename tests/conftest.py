@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 import tiny
 import yaml
+from postgres_server import Postgres
 
+from sweeper.address import Server
 from sweeper.config.loader import StudyFile, load_study
 
 REAL_CACHE = Path(os.environ.get("SWEEPER_CACHE") or Path.home() / ".cache" / "sweeper")
@@ -27,6 +29,7 @@ MERGED = ("technique", "search", "evaluation", "executor", "data")
 def _own_home_and_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SWEEPER_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("SWEEPER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("SWEEPER_STORAGE", raising=False)
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +60,20 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[
         }
 
     return files
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server of this test process, started when the first test asks for it."""
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def server(postgres: Postgres) -> Iterator[Server]:
+    """A new, empty database of the server."""
+    with postgres.database() as address:
+        yield address
 
 
 @pytest.fixture

@@ -16,12 +16,14 @@ from sweeper.config.choice import ONE, SEVERAL
 from sweeper.config.parameters import EXCLUSIVE, PARAMETERS, TECHNIQUE_PARAMETERS
 from sweeper.config.pipeline import STAGES, connection_faults, is_pipeline, pipeline_faults, stage_source
 from sweeper.config.space import ADAPTER, MODEL, Choice, Fixed, FloatRange, IntRange, Range
+from sweeper.config.storage import PostgresStorage
 from sweeper.config.study import StudyConfig
 from sweeper.config.technique import technique_class
 from sweeper.config.trl_fields import CONFIG_CLASSES, OWNED, RENAMED, trl_fields
 from sweeper.config.variants import foreign_fault, option_fault
 from sweeper.config.yaml_source import Path_, YamlSource, parse, read_text
 from sweeper.errors import Fault, StudyFileError
+from sweeper.redact import redact
 
 _RANGE: TypeAdapter[Any] = TypeAdapter(Range)
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(Adapter)
@@ -34,7 +36,7 @@ class StudyFile:
     Attributes:
         config: The study.
         path: The file.
-        text: What it holds, character by character.
+        text: What it holds, character by character, but for a password of its database.
         within: Where in the file the study stands: nowhere in particular, or in a stage of a pipeline.
     """
 
@@ -82,19 +84,39 @@ def study_file(source: YamlSource, path: Path) -> StudyFile | PipelineFile:
         StudyFileError: With every fault of the file, each with its line.
     """
     if not is_pipeline(source.data):
-        return StudyFile(validate(source), path, source.text)
+        config = validate(source)
+        return StudyFile(config, path, _without_password(source, config))
     faults = list(pipeline_faults(source))
     stages = {}
     for stage in STAGES if not faults else ():
         try:
-            stages[stage] = StudyFile(validate(stage_source(source, stage)), path, source.text, ("stages", stage))
+            config = validate(stage_source(source, stage))
+            stages[stage] = StudyFile(config, path, _without_password(source, config), ("stages", stage))
         except StudyFileError as error:
             faults += [_within_stage(fault, stage, source) for fault in error.faults]
     if not faults:
         faults += connection_faults({stage: study.config for stage, study in stages.items()}, source)
     if faults:
         raise StudyFileError(source.name, tuple(sorted(dict.fromkeys(faults), key=lambda fault: fault.line or 0)))
-    return PipelineFile(source.data["name"], stages, path, source.text)
+    return PipelineFile(source.data["name"], stages, path, next(iter(stages.values())).text)
+
+
+def _without_password(source: YamlSource, config: StudyConfig) -> str:
+    """Return the text of a study file as it may be kept: a password of its database is ``***``.
+
+    Raises:
+        StudyFileError: If it is written so that it cannot be found in the text.
+    """
+    if not isinstance(config.storage, PostgresStorage):
+        return source.text
+    server = config.storage.url
+    text = server.hide(source.text)
+    if server.has_password and _at(parse(source.name, text).data, ("storage",)) == source.data["storage"]:
+        message = (
+            "holds a password that YAML's escapes hide: write ${PGPASSWORD} in its place, or the URL without quotes"
+        )
+        raise StudyFileError(source.name, (Fault("storage", message, source.line(("storage",))),))
+    return text
 
 
 def _within_stage(fault: Fault, stage: str, source: YamlSource) -> Fault:
@@ -205,7 +227,7 @@ def _words(expected: str) -> list[str]:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = redact(repr(value))
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

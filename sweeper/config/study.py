@@ -22,11 +22,12 @@ from sweeper.config.choice import (
 from sweeper.config.combinations import refusal
 from sweeper.config.data import DataConfig
 from sweeper.config.evaluation import SMALLEST, EvaluationConfig, metrics_of
-from sweeper.config.executor import Executor, PackedExecutor, StorageConfig
+from sweeper.config.executor import Executor, PackedExecutor
 from sweeper.config.keep import KeepConfig
 from sweeper.config.model import ModelConfig
 from sweeper.config.search import SearchConfig
 from sweeper.config.space import ADAPTER, Range, space_of
+from sweeper.config.storage import Storage
 from sweeper.config.technique import SFT, Technique, technique_class
 from sweeper.config.variants import variants
 
@@ -62,7 +63,7 @@ class StudyConfig(Frozen):
     search: SearchConfig = SearchConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     executor: Executor = PackedExecutor()
-    storage: StorageConfig = StorageConfig()
+    storage: Storage | None = None
     keep: KeepConfig = KeepConfig()
     seed: int = Field(default=0, ge=0, lt=2**31)
 

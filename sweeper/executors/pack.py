@@ -17,12 +17,13 @@ from sweeper.executors.evaluating import Evaluating
 from sweeper.executors.inline import budget_spent, infeasible
 from sweeper.executors.micro_batches import MicroBatches
 from sweeper.executors.recorder import Recorder, drop, prune_paused
+from sweeper.executors.recovery import begin_unreadable_again
 from sweeper.executors.room import Room
 from sweeper.executors.running import Running, share
 from sweeper.executors.soundness import can_go_on, cannot_begin
 from sweeper.executors.specification import specification
 from sweeper.packing.engine import Engine
-from sweeper.packing.frozen import freeze, thaw
+from sweeper.packing.frozen import freeze, is_slot, thaw
 from sweeper.packing.slot import Slot
 from sweeper.paths import discard
 from sweeper.search.candidate import Candidate
@@ -115,6 +116,7 @@ class Pack:
         search = self._context.search
         if candidate := search.ask_ordered():
             return candidate
+        begin_unreadable_again(self._context, is_slot)
         if waiting := stopped(self._context):
             return search.take_up(waiting[0])
         spent = self._spent()

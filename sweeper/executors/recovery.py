@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -118,3 +118,11 @@ def begin_again(context: StudyContext, numbers: Sequence[int]) -> None:
         context.database.trials.interrupt(name, numbers, "begun again under another number")
     if numbers:
         context.listener.note(f"{len(numbers)} interrupted trial(s) begin again")
+
+
+def begin_unreadable_again(context: StudyContext, readable: Callable[[TrialPaths], bool]) -> None:
+    """Queue again, from their beginning, the trials that wait on disk in a form that this engine cannot read."""
+    with context.alone():
+        elsewhere = context.crew.elsewhere()
+        waiting = [number for number in context.search.interrupted() if number not in elsewhere]
+        begin_again(context, [number for number in waiting if not readable(context.paths.trial(number))])

@@ -1,6 +1,7 @@
 """The store: sweeper's memory in one database, beside Optuna's tables. The only folder that knows SQL."""
 
 from sweeper.redact import redact
+from sweeper.store.binding import bind
 from sweeper.store.configs import read_config, stored_config
 from sweeper.store.connection import tune_sqlite
 from sweeper.store.database import Database
@@ -55,6 +56,7 @@ __all__ = [
     "TrialKind",
     "TrialRecord",
     "Worker",
+    "bind",
     "connection_arguments",
     "creation_lock",
     "did_you_mean",

@@ -8,16 +8,20 @@ import random
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
 
 from sweeper.address import Address, Server
 from sweeper.errors import DatabaseError
 from sweeper.store.faults import explained
 
 _KEY = "hashtextextended('sweeper mutex ' || current_schema() || ' ' || CAST(:name AS text), 0)"
+
+_LOCK_TIMEOUT = "55P03"
+"""The server's code for a lock that was waited for too long."""
 
 PATIENCE_S = 120.0
 """How long to wait for a turn: a turn takes milliseconds, so that whoever has it for longer was stopped midway."""
@@ -66,7 +70,13 @@ class Turns:
 
 @contextmanager
 def _server_lock(engine: Engine, server: Server, study: str) -> Iterator[None]:
-    with explained(server), advisory_lock(engine, study, timeout_s=PATIENCE_S):
+    with explained(server), ExitStack() as stack:
+        try:
+            stack.enter_context(advisory_lock(engine, study, timeout_s=PATIENCE_S))
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) == _LOCK_TIMEOUT:
+                raise _stopped_midway(study, str(server)) from error
+            raise
         yield
 
 
@@ -92,37 +102,33 @@ def _await(descriptor: int, path: Path, study: str) -> None:
             return
         except BlockingIOError:
             if time.monotonic() > until:
-                raise DatabaseError(
-                    f"another process has held study {study!r} for {PATIENCE_S:g} s ({path}): it was stopped midway; "
-                    "let it go on or end it"
-                ) from None
+                raise _stopped_midway(study, str(path)) from None
         time.sleep(random.uniform(0.0005, _LONGEST_NAP_S))
 
 
+def _stopped_midway(study: str, where: str) -> DatabaseError:
+    return DatabaseError(
+        f"another process has held study {study!r} for {PATIENCE_S:g} s ({where}): it was stopped midway; "
+        "let it go on or end it"
+    )
+
+
 @contextmanager
-def advisory_lock(engine: Engine, name: str, *, timeout_s: float | None = None) -> Iterator[None]:
-    """Hold the lock called ``name``, on a connection of its own: it is let go of however this process ends.
+def advisory_lock(engine: Engine, name: str, *, timeout_s: float) -> Iterator[None]:
+    """Hold the lock called ``name`` by a transaction of its own: it is let go of however this process ends.
 
     Schemas of one database have locks of their own.
 
     Args:
         engine: On the PostgreSQL database.
         name: What is locked, of any length.
-        timeout_s: How long to wait; as long as the engine's connections wait for any lock, if left out.
+        timeout_s: How long to wait.
 
     Raises:
         sqlalchemy.exc.OperationalError: If somebody else holds it for too long, or the connection was lost: then it
             may have been held by another one meanwhile.
     """
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        if timeout_s is not None:
-            connection.execute(
-                text("SELECT set_config('lock_timeout', :ms, false)"), {"ms": str(int(timeout_s * 1000))}
-            )
-        try:
-            connection.execute(text(f"SELECT pg_advisory_lock({_KEY})"), {"name": name})
-            yield
-            connection.execute(text(f"SELECT pg_advisory_unlock({_KEY})"), {"name": name})
-        finally:
-            # Closed, not put back to be used again: the lock goes in every case, the setting too.
-            connection.invalidate()
+    with engine.begin() as connection:
+        connection.execute(text("SELECT set_config('lock_timeout', :ms, true)"), {"ms": str(int(timeout_s * 1000))})
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({_KEY})"), {"name": name})
+        yield

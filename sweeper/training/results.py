@@ -62,6 +62,7 @@ class Ledger:
             return
         self.paths.result.unlink(missing_ok=True)
         shutil.rmtree(self.paths.adapter, ignore_errors=True)
+        shutil.rmtree(self.paths.frozen, ignore_errors=True)
         write_atomically(self.paths.spec, self.spec.model_dump_json(indent=2) + "\n")
 
     def complete(self, progress: Progress, model: Adapted, latency_ms: float | None) -> TrialResult:

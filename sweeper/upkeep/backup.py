@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sweeper.artifacts import Part, folder_of, owner
-from sweeper.checksums import SEAL, Sum, broken_seal
+from sweeper.artifacts import Part, folder_of
+from sweeper.checksums import SEAL, Sum, broken_seal, owner
 from sweeper.config.pipeline import STARTED_FROM
 from sweeper.config.trial import Outcome, TrialResult
 from sweeper.errors import BackupError, StudyStateError

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sweeper.address import Address, Server
 from sweeper.config.adapter import LoRA
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.model import ModelConfig
@@ -14,10 +16,24 @@ from sweeper.config.trial import Hyperparameters, TrialSpec
 from sweeper.store import Database
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with Database.open(tmp_path / "home" / "sweeper.db", create=True) as database:
-        yield database
+@pytest.fixture(params=["sqlite", "postgresql"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> Address:
+    """A database of each kind, where there is nothing yet."""
+    if request.param == "sqlite":
+        return tmp_path / "home" / "sweeper.db"
+    server: Server = request.getfixturevalue("server")
+    return server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """An open database of each kind."""
+    with ExitStack() as stack:
+        if request.param == "sqlite":
+            address: Address = tmp_path / "home" / "sweeper.db"
+        else:
+            address = stack.enter_context(request.getfixturevalue("postgres").database(empty=False))
+        yield stack.enter_context(Database.open(address, create=True))
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import numpy as np
 import tiny
 from safetensors.numpy import save_file
 
-from sweeper.artifacts import of_result, owner
-from sweeper.checksums import seal, sha256_of
+from sweeper.artifacts import of_result
+from sweeper.checksums import owner, seal, sha256_of
 from sweeper.config.study import StudyConfig
 from sweeper.config.trial import Hyperparameters, Outcome, TrialResult, TrialSpec
 from sweeper.models.facts import fingerprint

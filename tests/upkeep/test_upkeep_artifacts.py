@@ -7,8 +7,8 @@ import shutil
 import pytest
 from damaging import HOW, flip
 
-from sweeper.artifacts import damage, of_result, owner, require_whole
-from sweeper.checksums import broken_seal, sha256_of
+from sweeper.artifacts import damage, of_result, require_whole
+from sweeper.checksums import broken_seal, owner, sha256_of
 from sweeper.config.trial import Outcome
 from sweeper.errors import ArtifactError, LeaseLost, StudyStateError
 from sweeper.orders import require_weights

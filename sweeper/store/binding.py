@@ -1,0 +1,47 @@
+"""Which database a home gets from the first study that names one; a home has one database only."""
+
+from __future__ import annotations
+
+from sweeper.address import Server
+from sweeper.config.storage import PostgresStorage, SqliteStorage
+from sweeper.errors import DatabaseError
+from sweeper.paths import Home
+from sweeper.store.database import Database
+
+
+def bind(home: Home, storage: SqliteStorage | PostgresStorage | None) -> None:
+    """Let a home have the database that a study asks for, and make its tables; a study that asks for none is content.
+
+    Raises:
+        DatabaseError: If the home has another database, or the one asked for cannot be used; the home is then as it
+            was.
+    """
+    if storage is None:
+        return
+    present = home.database
+    if isinstance(storage, SqliteStorage):
+        if isinstance(present, Server):
+            raise _refusal(home, f"{present}", "its own SQLite file")
+        return
+    asked = storage.url
+    if isinstance(present, Server):
+        if present.identity != asked.identity:
+            raise _refusal(home, f"{present}", f"{asked}")
+        return
+    if Database.exists(present):
+        with Database.open(present, create=False) as database:
+            studies = len(database.studies.all())
+        if studies:
+            raise DatabaseError(
+                f"the studies of {home.folder} are in {present.name}, and this study asks for {asked}: bring them "
+                f"over with `sweeper migrate-storage '{asked}'`, or set SWEEPER_HOME to another folder"
+            )
+    Database.open(asked, create=True).close()
+    home.bind(asked)
+
+
+def _refusal(home: Home, present: str, asked: str) -> DatabaseError:
+    return DatabaseError(
+        f"the studies of {home.folder} are in {present}, and this study asks for {asked}: leave `storage` out, or set "
+        "SWEEPER_HOME to another folder"
+    )
