@@ -6,13 +6,14 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sweeper.address import Address, Server
 from sweeper.errors import DatabaseError
+from sweeper.patience import patiently
 
 STORAGE = "SWEEPER_STORAGE"
 """The environment variable that names the database of a home that is bound to none."""
@@ -194,8 +195,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sweeper"
 
 
+@patiently
 def write_atomically(path: Path, text: str, *, private: bool = False) -> None:
     """Write ``text`` to ``path`` so that a crash leaves the old content or the new, never a part.
+
+    When this returns, the new content outlasts a power cut.
 
     A ``private`` file can be read by its owner alone, from its first byte on.
     """
@@ -209,6 +213,7 @@ def write_atomically(path: Path, text: str, *, private: bool = False) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+    _sync_one(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -223,13 +228,41 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield a folder to fill, which takes the place of ``folder`` once it is full: no crash leaves a part of one."""
+    """Yield a folder to fill, which takes the place of ``folder`` once it is full and on the disk.
+
+    No crash leaves a part of one, nor does a power cut.
+    """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        shutil.rmtree(folder, ignore_errors=True)
+        sync(temporary)
+        discard(folder)
         temporary.rename(folder)
+        _sync_one(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sync(folder: Path) -> None:
+    """Return when every file below ``folder`` is on the disk, whatever happens to the power then."""
+    for path in (*folder.rglob("*"), folder):
+        _sync_one(path)
+
+
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder so that a crash leaves all of it or none under its name; without harm where there is none."""
+    temporary = folder.with_name(f".{folder.name}-gone.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        folder.rename(temporary)
+    shutil.rmtree(temporary, ignore_errors=True)

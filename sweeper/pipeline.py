@@ -13,13 +13,15 @@ from sweeper.config.loader import PipelineFile, StudyFile
 from sweeper.config.pipeline import STAGES, stage_name
 from sweeper.config.study import StudyConfig
 from sweeper.data.splits import load_splits
+from sweeper.differences import differences
 from sweeper.errors import StudyStateError, UserError
 from sweeper.executors.base import Listener, Silent, StopRequest
 from sweeper.paths import Home, read_json, write_json
+from sweeper.redact import redact
 from sweeper.registry import AdapterVersion
 from sweeper.run import resume_study, run_study
 from sweeper.start import reference
-from sweeper.store import Database, bind, read_config
+from sweeper.store import Database, StudyState, bind, read_config
 from sweeper.winner import Verdict
 
 Watch = Callable[[StudyConfig, int], AbstractContextManager[Listener]]
@@ -51,21 +53,36 @@ def run_pipeline(
     home = home or Home.current()
     bind(home, next(iter(file.stages.values())).config.storage)
     paths = home.study(file.name)
+    stages = {stage: study.config.model_dump(mode="json", exclude_unset=True) for stage, study in file.stages.items()}
     if paths.folder.exists():
-        raise StudyStateError(
-            f"study {file.name!r} is in {home.folder} already; `sweeper resume {file.name}` goes on with it, "
-            f"`sweeper run {file.path} --name {file.name}-2` begins another"
-        )
+        _require_unfinished(file, stages, home)
+        return resume_pipeline(file.name, home=home, watch=watch, stop=stop, force=force)
     _require_free(file, home)
     for study in file.stages.values():  # the last stage's data are at fault now, not after a night
         load_splits(study.config.data, study.folder, study.config.technique.rows)
-    stages = {stage: study.config.model_dump(mode="json", exclude_unset=True) for stage, study in file.stages.items()}
-    write_json(paths.pipeline, {"path": str(file.path.absolute()), "text": file.text, "stages": stages})
+    write_json(paths.pipeline, {"path": str(file.path.absolute()), "text": redact(file.text), "stages": stages})
     try:
         return _go_on(file, home, watch, StopRequest() if stop is None else stop, force=force)
     except UserError:
         _forget_unbegun(file, home)
         raise
+
+
+def _require_unfinished(file: PipelineFile, stages: Mapping[str, Any], home: Home) -> None:
+    """Refuse to join a study that was begun with another file, or that is finished."""
+    name, pipeline = file.name, home.study(file.name).pipeline
+    lines = differences(read_json(pipeline)["stages"], stages) if pipeline.is_file() else []
+    finished = False
+    if Database.exists(home.database):
+        with Database.open(home.database, create=False) as database:
+            last = database.studies.find(stage_name(name, list(stages)[-1]))
+            finished = last is not None and last.state is StudyState.FINISHED
+    if lines or finished or not pipeline.is_file():
+        differs = "\n  ".join([", begun with another file:", *lines, ""]) if lines else "; "
+        raise StudyStateError(
+            f"study {name!r} is in {home.folder} already{differs}`sweeper resume {name}` goes on with it, "
+            f"`sweeper run {file.path} --name {name}-2` begins another"
+        )
 
 
 def _require_free(file: PipelineFile, home: Home) -> None:

@@ -28,9 +28,12 @@ from sweeper.executors.control import MoreToTrain, has_work, obey, refuse_outdat
 from sweeper.executors.crew import Crew
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.packed import PackedExecutor
+from sweeper.executors.recorder import keep_policy
 from sweeper.executors.recovery import reclaim
 from sweeper.hardware import gpus
+from sweeper.leftovers import remove_leftovers
 from sweeper.paths import Home, StudyPaths
+from sweeper.patience import Patience, waiting
 from sweeper.resolve import ResolvedStudy, resolve_study
 from sweeper.resolved import Resolved
 from sweeper.search.storage import open_storage
@@ -80,7 +83,8 @@ def run_study(
     device = resolve_device(config.executor.device)
     resolved = resolve_study(file, fetch=True, home=home, on_progress=listener.stage)
     with Database.open(home.database, create=True) as database:
-        with database.exclusively(config.name):  # of two processes that begin it at once, one does
+        # Of two processes that begin it at once, one does.
+        with waiting(Patience(listener.note, lambda: stop.is_set)), database.exclusively(config.name):
             begun = _is_begun(file, home, database)
             context = None if begun else _begin(file, resolved, device, home, database, listener, stop)
         if context is not None:
@@ -143,7 +147,8 @@ def resume_study(
         SweeperError: If no trial was completed.
     """
     home, listener, stop = home or Home.current(), listener or Silent(), StopRequest() if stop is None else stop
-    with Database.open(home.database, create=False) as database:
+    patience = Patience(listener.note, lambda: stop.is_set)
+    with Database.open(home.database, create=False) as database, waiting(patience):
         ended = database.studies.get(name).state is StudyState.FINISHED
         context = _take_up(name, home, database, listener, stop)
         unfinished = reclaim(context)
@@ -175,7 +180,7 @@ def work(
     home, listener, stop = home or Home.current(), listener or Silent(), StopRequest() if stop is None else stop
     with Database.open(home.database, create=False) as database:
         context = _take_up(name, home, database, listener, stop, device=device)
-        with context.crew:
+        with context.crew, waiting(_patience(context)):
             reclaim(context)
             PackedExecutor().run(context)
         if stop.is_set:
@@ -186,7 +191,7 @@ def _conduct(context: StudyContext, home: Home, *, force: bool, searched: bool =
     """Run the trials, unless they were, then find the winner; the database always says how the study stands."""
     state = StudyState.INTERRUPTED
     studies, name = context.database.studies, context.config.name
-    with context.crew:
+    with context.crew, waiting(_patience(context)):
         refuse_outdated(context, context.asked.since)
         if studies.get(name).state is StudyState.PAUSED and not context.crew.alone():
             context.asked.paused = True
@@ -202,7 +207,9 @@ def _conduct(context: StudyContext, home: Home, *, force: bool, searched: bool =
                 with _scoring(context):
                     state, context.asked.changed = StudyState.FINISHED, False
                     with suppress(MoreToTrain):
-                        return find_winner(context, partial(executor.base, context), home, force=force)
+                        verdict = find_winner(context, partial(executor.base, context), home, force=force)
+                        keep_policy(context, ended=True)
+                        return verdict
                 state, searched = StudyState.INTERRUPTED, False
         except (StudyInterrupted, KeyboardInterrupt):
             state = StudyState.INTERRUPTED
@@ -211,6 +218,10 @@ def _conduct(context: StudyContext, home: Home, *, force: bool, searched: bool =
             if state is StudyState.FINISHED or context.crew.alone():
                 studies.set_state(name, state)
             refuse_outdated(context)
+
+
+def _patience(context: StudyContext) -> Patience:
+    return Patience(context.listener.note, lambda: context.stop.is_set, context.asked.stood_still)
 
 
 @contextmanager
@@ -340,6 +351,8 @@ def _context(
 ) -> StudyContext:
     crew = Crew(database, config.name, device, config.executor.grace_s)
     crew.join()
+    if crew.is_local():
+        remove_leftovers(paths.folder)
     return StudyContext(
         config=config,
         paths=paths,

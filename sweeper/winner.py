@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from sweeper.artifacts import require_whole
 from sweeper.config.trial import Outcome, TrialSpec
 from sweeper.data.splits import read_prepared
 from sweeper.errors import StudyInterrupted, SweeperError
@@ -15,10 +16,11 @@ from sweeper.evaluation.goal import Contender, GoalResult, judge, to_score
 from sweeper.evaluation.report import markdown_report
 from sweeper.evaluation.scorer import Scorer
 from sweeper.evaluation.scores import Scores
-from sweeper.evaluation.stored import example_rows, score_rows
+from sweeper.evaluation.stored import example_rows, score_rows, stored_scores
 from sweeper.executors.base import StudyContext
 from sweeper.executors.control import MoreToTrain, obey
 from sweeper.paths import Home, write_atomically
+from sweeper.patience import patiently
 from sweeper.registry import AdapterVersion, Registry
 from sweeper.store import Evaluation
 from sweeper.training.base_model import BaseModel
@@ -66,10 +68,14 @@ def find_winner(context: StudyContext, load: LoadBase, home: Home, *, force: boo
 
     Raises:
         SweeperError: If no trial was completed.
+        ArtifactError: If a trial's adapter is not as the trial wrote it.
         StudyInterrupted: If the user asked to stop.
         MoreToTrain: If somebody ordered trials, or changed the budget.
     """
-    specs = {number: _specification(context, number) for number in _candidates(context)}
+    candidates = _candidates(context)
+    for number in candidates:  # all of them, before the first base model is loaded
+        require_whole(context.database, context.config.name, context.paths.trial(number), "adapter")
+    specs = {number: _specification(context, number) for number in candidates}
     bases, scores = _score_all(context, load, specs)
     named = {_name(number): scores[number] for number in specs}
     base_of = {_name(number): _base_name(context, spec) for number, spec in specs.items()}
@@ -98,12 +104,13 @@ def _candidates(context: StudyContext) -> list[int]:
     if config.objectives:
         numbers = [point.number for point in context.search.front()]
     else:
-        sign = 1.0 if config.direction == "minimize" else -1.0
-        numbers = []
-        for configuration in context.search.best(config.candidates):
-            by_value = sorted(zip(configuration.values, configuration.numbers, strict=True), key=lambda p: sign * p[0])
-            numbers.append(by_value[0][1])
-    kept = [number for number in numbers if context.paths.trial(number).adapter.is_dir()]
+        numbers = [found.best_number(config.direction) for found in context.search.best(config.candidates)]
+    recorded = {artifact.number for artifact in context.database.artifacts.all(context.config.name)}
+
+    def has_adapter(number: int) -> bool:
+        return number in recorded or context.paths.trial(number).adapter.is_dir()
+
+    kept = [number for number in numbers if has_adapter(number)]
     if not kept:
         raise SweeperError(f"no trial of {context.config.name} was completed, so there is no winner{_reasons(context)}")
     if config.goal is not None and config.objectives:
@@ -112,7 +119,7 @@ def _candidates(context: StudyContext) -> list[int]:
     chosen = kept[: config.candidates]
     if config.objectives:
         return chosen
-    asked = [number for number in context.search.ordered_complete() if context.paths.trial(number).adapter.is_dir()]
+    asked = [number for number in context.search.ordered_complete() if has_adapter(number)]
     return list(dict.fromkeys([*chosen, *asked]))
 
 
@@ -150,21 +157,44 @@ def _specification(context: StudyContext, number: int) -> TrialSpec:
 def _score_all(
     context: StudyContext, load: LoadBase, specs: Mapping[int, TrialSpec]
 ) -> tuple[dict[str, Scores], dict[int, Scores]]:
-    """Score every candidate and every base that one stands on, base by base, so that each is loaded once."""
-    rows, config = read_prepared(context.data.test), context.config
+    """Score every candidate and every base that one stands on, base by base, so that each is loaded once.
+
+    What was scored and stored before, by a process that died afterwards or by another worker, is not scored again.
+    """
+    rows, config, known = read_prepared(context.data.test), context.config, _scored_before(context, specs)
     names = {number: _base_name(context, spec) for number, spec in specs.items()}
     subjects, place = len(specs) + len(set(names.values())), count()
     bases: dict[str, Scores] = {}
     scores: dict[int, Scores] = {}
     for name in dict.fromkeys(names.values()):
         numbers = [number for number in specs if names[number] == name]
+        found = {subject: known[subject] for subject in (name, *numbers) if subject in known}
+        bases |= {name: found[name]} if name in found else {}
+        scores |= {number: found[number] for number in numbers if number in found}
+        if len(found) > len(numbers):
+            continue
         base = load(specs[numbers[0]])
         scorer = Scorer(base, rows, config.evaluation, config.technique, context.reward_sources)
-        bases[name] = scorer(base.model, _progress(context, name, next(place), subjects))
-        for number in numbers:
+        if name not in found:
+            bases[name] = scorer(base.model, _progress(context, name, next(place), subjects))
+        for number in (number for number in numbers if number not in found):
             with base.with_adapter(context.paths.trial(number).adapter) as model:
                 scores[number] = scorer(model, _progress(context, _name(number), next(place), subjects))
     return bases, {number: scores[number] for number in specs}
+
+
+def _scored_before(context: StudyContext, specs: Mapping[int, TrialSpec]) -> dict[str | int, Scores]:
+    """Return the scores on the test split that are stored: of base models by name, of trials by number."""
+    database, study, found = context.database, context.config.name, dict[str | int, Scores]()
+    labels = {context.config.base_label(s.model.name, s.adapter): _base_name(context, s) for s in specs.values()}
+    for evaluation in database.evaluations.all(study):
+        number, split, base = evaluation.number, evaluation.split, evaluation.base
+        subject = labels.get(base) if number is None else number
+        if split == "test" and subject is not None:
+            scores = stored_scores(evaluation.scores, database.evaluations.examples(study, number, split, base))
+            if scores is not None and list(scores.metrics) == list(context.config.evaluation.metrics):
+                found[subject] = scores
+    return found
 
 
 def _progress(context: StudyContext, name: str, place: int, subjects: int) -> Callable[[int, int], None]:
@@ -226,6 +256,6 @@ def _register(
     for version in registry.all(study):
         if (version.lineage.study, version.lineage.trial) == (study, winner):
             return version  # a resumed study that was registered before
-    version = registry.register(study, context.paths.trial(winner).adapter, study=study, trial=winner)
+    version = patiently(registry.register)(study, context.paths.trial(winner).adapter, study=study, trial=winner)
     context.database.events.add(study, "registered", f"{version} from trial {winner}", number=winner)
     return version

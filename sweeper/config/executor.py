@@ -22,14 +22,14 @@ class Lasting(Frozen):
             failed and not given to another.
         grace_s: Seconds a worker may be silent before others take over what it runs; on one machine a process that is
             gone is noticed at once.
-        checkpoint_s: Seconds between two checkpoints of a running trial.
-        stall_timeout_s: Seconds without a step after which a worker hangs and is ended.
+        checkpoint_s: Seconds between two checkpoints of a running trial; 0 is one after every step.
+        stall_timeout_s: Seconds without a step after which a worker hangs and is ended; null is never.
     """
 
     max_retries: Annotated[int, Field(ge=0, le=1_000)] = 3
     grace_s: Annotated[float, Field(ge=1, le=3_600)] = 30.0
     checkpoint_s: Annotated[float, Field(ge=0)] = 300.0
-    stall_timeout_s: Annotated[float, Field(gt=0)] = 1_800.0
+    stall_timeout_s: Annotated[float, Field(gt=0)] | None = 1_800.0
 
 
 class PackedExecutor(Lasting):

@@ -8,8 +8,9 @@ import numpy as np
 
 from sweeper.errors import DataError
 from sweeper.evaluation.comparison import Difference, paired_difference
+from sweeper.evaluation.intervals import Interval
 from sweeper.evaluation.metrics.aggregates import FloatArray, aggregate_of, mean
-from sweeper.evaluation.scores import Scores
+from sweeper.evaluation.scores import MetricScore, Scores
 from sweeper.store import Example, Score
 
 
@@ -34,6 +35,30 @@ def example_rows(scores: Scores) -> Iterator[Example]:
             {name: metric.examples[index] for name, metric in scores.metrics.items()},
             {name: metric.statistics[index] for name, metric in scores.metrics.items()},
         )
+
+
+def stored_scores(stored: Sequence[Score], examples: Sequence[Example]) -> Scores | None:
+    """Return scores as they were when they were stored; None where too little of them was kept."""
+    metrics = {score.metric: metric for score in stored if (metric := _stored_metric(score, examples)) is not None}
+    if not examples or not stored or len(metrics) < len(stored):
+        return None
+    texts = tuple(example.generated for example in examples)
+    return Scores(
+        metrics=metrics,
+        prompts=tuple(example.prompt for example in examples),
+        references=tuple(example.reference for example in examples),
+        predictions=texts if any(texts) else (),
+    )
+
+
+def _stored_metric(score: Score, examples: Sequence[Example]) -> MetricScore | None:
+    name = score.metric
+    statistics = [(example.statistics or {}).get(name) for example in examples]
+    kept = [tuple(each) for each in statistics if each is not None]
+    if score.low is None or score.high is None or len(kept) < len(examples):
+        return None
+    own = tuple(example.scores[name] for example in examples)
+    return MetricScore(score.score, Interval(score.low, score.high), own, tuple(kept))
 
 
 def stored_difference(first: Sequence[Example], second: Sequence[Example], metric: str) -> Difference:

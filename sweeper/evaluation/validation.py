@@ -10,6 +10,7 @@ from sweeper.config.evaluation import LOSSES, EvaluationConfig
 from sweeper.config.rewards import RewardSources
 from sweeper.config.technique import Technique
 from sweeper.data.splits import read_prepared
+from sweeper.evaluation.batching import Progress
 from sweeper.evaluation.scorer import Scorer
 from sweeper.training.base_model import BaseModel
 
@@ -20,10 +21,11 @@ def task_metric(
     evaluation: EvaluationConfig,
     technique: Technique,
     sources: RewardSources | None = None,
+    on_progress: Progress | None = None,
 ) -> Callable[[Any], dict[str, float]] | None:
     """Return how to measure answers, rankings or rewards on the validation split; None where the loss decides alone.
 
-    Call it while the base stands without an adapter.
+    Call it while the base stands without an adapter. ``on_progress`` is told of the rows that are done.
     """
     if evaluation.metric in LOSSES and technique.kind == "sft":
         return None
@@ -31,4 +33,4 @@ def task_metric(
     names = tuple(dict.fromkeys((*(name for name in (evaluation.metric,) if name not in LOSSES), *beside)))
     measured = evaluation.model_copy(update={"metrics": names})
     scorer = Scorer(base, read_prepared(validation), measured, technique, sources)
-    return lambda model: {name: metric.value for name, metric in scorer(model).metrics.items()}
+    return lambda model: {name: metric.value for name, metric in scorer(model, on_progress).metrics.items()}

@@ -126,6 +126,10 @@ class Asked:
     paused_s: float = 0.0
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
 
+    def stood_still(self, seconds: float) -> None:
+        """Take that the study waited so long."""
+        self.paused_s += seconds
+
     def clock(self) -> float:
         """Return the seconds of a clock that stands still while the study does."""
         return time.monotonic() - self.paused_s

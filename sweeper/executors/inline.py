@@ -11,16 +11,20 @@ from sweeper.errors import LeaseLost
 from sweeper.evaluation.validation import task_metric
 from sweeper.executors.base import StudyContext
 from sweeper.executors.bases import Bases
-from sweeper.executors.claims import bide, claim, others_train
+from sweeper.executors.claims import bide, claim, others_train, stopped
 from sweeper.executors.control import obey
 from sweeper.executors.micro_batches import MicroBatches
-from sweeper.executors.processes import train_in_processes
+from sweeper.executors.processes import Endurance, train_in_processes
 from sweeper.executors.recorder import Recorder, drop
-from sweeper.executors.recovery import begin_again
+from sweeper.executors.recovery import begin_unreadable_again
+from sweeper.executors.soundness import can_go_on, cannot_begin
 from sweeper.executors.specification import specification
+from sweeper.paths import TrialPaths
 from sweeper.search.candidate import Candidate
 from sweeper.training.base_model import BaseModel
+from sweeper.training.checkpoint import is_kept, progress_of
 from sweeper.training.results import Ledger, Progress
+from sweeper.training.resumable import Keeping
 from sweeper.training.trial import train_trial
 
 
@@ -42,7 +46,7 @@ class InlineExecutor:
             obey(context)
             if context.stop.is_set:
                 return
-            begin_all_again(context)
+            begin_unreadable_again(context, is_kept)
             others = others_train(context)
             candidate = claim(context, partial(_next, context, before + context.asked.clock() - begun))
             if candidate is not None:
@@ -59,41 +63,70 @@ class InlineExecutor:
             drop(context, candidate.number)
 
     def _run_trial(self, context: StudyContext, candidate: Candidate) -> None:
+        """Run a trial from its beginning, or from its checkpoint where it has one."""
+        if context.paths.trial(candidate.number).is_frozen and not can_go_on(context, candidate.number):
+            return
         spec = specification(context, candidate)
         if in_own_processes(spec.backend):
             run_in_processes(context, candidate, spec)
             return
         base = self.base(context, spec)
         recorder = Recorder(context, candidate, spec)
-        recorder.start()
+        kept = begun(recorder, spec)
+        if failed := cannot_begin(context, spec):
+            recorder.end(failed)
+            return
         planner = MicroBatches(context, base)
-        rows = planner.plan(spec)
-        if rows == 0:
+        rows = planner.plan(spec) or (kept and kept.micro_batch)  # what has run is tried, whatever the estimate says
+        if not rows:
             recorder.end(infeasible(spec, base))
             return
         evaluate = task_metric(base, spec.validation, spec.evaluation, spec.technique, spec.reward_sources)
-        result = train_trial(spec, base, obedient(context, recorder), rows, evaluate)
+        keeping = Keeping(context.config.executor.checkpoint_s, recorder.flush)
+        report, goes_on = obedient(context, recorder), kept is not None
+        result = train_trial(spec, base, report, rows, evaluate, keeping=keeping, goes_on=goes_on)
         planner.learn(spec, rows, result)
         recorder.end(result)
 
 
 def _next(context: StudyContext, seconds: float) -> Candidate | None:
+    """Choose a trial that was ordered, one that was stopped, or a new one."""
+    search = context.search
+    if candidate := search.ask_ordered():
+        return candidate
+    if waiting := stopped(context):
+        return search.take_up(waiting[0])
     spent = budget_spent(context, seconds)
-    return context.search.ask(spent) if spent < 1 else context.search.ask_ordered()
+    return search.ask(spent) if spent < 1 else None
 
 
-def begin_all_again(context: StudyContext) -> None:
-    """Queue again, from their beginning, all trials that wait on disk: here none can go on from there."""
-    with context.alone():
-        elsewhere = context.crew.elsewhere()
-        begin_again(context, [number for number in context.search.interrupted() if number not in elsewhere])
+def begun(recorder: Recorder, spec: TrialSpec) -> Progress | None:
+    """Record that a trial begins, or goes on; return how far it had come, None where it begins.
+
+    Raises:
+        StudyStateError: If it goes on and its checkpoint is damaged.
+    """
+    paths = TrialPaths(spec.folder)
+    if not is_kept(paths):
+        recorder.start()
+        return None
+    kept = progress_of(paths)
+    recorder.take_up(kept.total_steps, kept.seconds)
+    return kept
 
 
 def run_in_processes(context: StudyContext, candidate: Candidate, spec: TrialSpec) -> None:
     """Run one trial in processes of its own, which load the base model themselves."""
     recorder = Recorder(context, candidate, spec)
-    recorder.start()
-    recorder.end(train_in_processes(spec, obedient(context, recorder)))
+    begun(recorder, spec)
+    executor = context.config.executor
+    endurance = Endurance(
+        max_retries=executor.max_retries,
+        stall_timeout_s=executor.stall_timeout_s,
+        keeping=Keeping(executor.checkpoint_s, recorder.flush),
+        note=context.listener.note,
+    )
+    recorder.end(cannot_begin(context, spec) or train_in_processes(spec, obedient(context, recorder), endurance))
 
 
 def obedient(context: StudyContext, report: Report) -> Report:

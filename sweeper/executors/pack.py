@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,12 +17,15 @@ from sweeper.executors.evaluating import Evaluating
 from sweeper.executors.inline import budget_spent, infeasible
 from sweeper.executors.micro_batches import MicroBatches
 from sweeper.executors.recorder import Recorder, drop, prune_paused
+from sweeper.executors.recovery import begin_unreadable_again
 from sweeper.executors.room import Room
 from sweeper.executors.running import Running, share
+from sweeper.executors.soundness import can_go_on, cannot_begin
 from sweeper.executors.specification import specification
 from sweeper.packing.engine import Engine
-from sweeper.packing.frozen import freeze, thaw
+from sweeper.packing.frozen import freeze, is_slot, thaw
 from sweeper.packing.slot import Slot
+from sweeper.paths import discard
 from sweeper.search.candidate import Candidate
 from sweeper.training.adapters import cast_adapter, peft_config
 from sweeper.training.device import reset_peak_memory
@@ -114,6 +116,7 @@ class Pack:
         search = self._context.search
         if candidate := search.ask_ordered():
             return candidate
+        begin_unreadable_again(self._context, is_slot)
         if waiting := stopped(self._context):
             return search.take_up(waiting[0])
         spent = self._spent()
@@ -134,6 +137,9 @@ class Pack:
         base, spec = self._base, specification(self._context, candidate)
         recorder = Recorder(self._context, candidate, spec)
         recorder.start()
+        if failed := cannot_begin(self._context, spec):
+            recorder.end(failed)
+            return
         rows, ledger = self._planner.plan(spec), Ledger(spec, base)
         if rows == 0:
             recorder.end(infeasible(spec, base))
@@ -147,7 +153,9 @@ class Pack:
         self._run(slot, recorder, rows)
 
     def _thaw(self, candidate: Candidate) -> None:
-        """Go on with a frozen trial."""
+        """Go on with a frozen trial, unless what is on disk of it is damaged."""
+        if not can_go_on(self._context, candidate.number):
+            return
         spec = specification(self._context, candidate)
         slot, recorder = thaw(spec, self._base), Recorder(self._context, candidate, spec)
         recorder.take_up(slot.progress.total_steps, slot.progress.seconds)
@@ -336,7 +344,7 @@ class Pack:
         self._planner.learn(slot.spec, running.planned_micro_batch, result)
         running.recorder.end(result)
         if not result.outcome.is_open:
-            shutil.rmtree(slot.ledger.paths.frozen, ignore_errors=True)
+            discard(slot.ledger.paths.frozen)
 
     def _end_paused(self) -> bool:
         """Prune the trials that still wait at their rungs when nothing else is left; return whether there were any."""

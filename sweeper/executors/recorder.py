@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
 
+from sweeper.artifacts import of_result
 from sweeper.config.space import ADAPTER, MODEL
 from sweeper.config.trial import Decision, Outcome, TrialResult, TrialSpec
 from sweeper.executors.base import StudyContext
 from sweeper.executors.claims import take_up
 from sweeper.executors.specification import planned_steps
-from sweeper.paths import TrialPaths, write_atomically
+from sweeper.keeping import collect
+from sweeper.paths import TrialPaths, discard, write_atomically
 from sweeper.search.candidate import Candidate
 from sweeper.store import OrderState
 from sweeper.training.trial import BY_HAND
+
+QUOTA = "quota"
+"""The kind of the event that says that a study needs more than its quota."""
 
 _FLUSH_S = 1.0
 """Metrics are written in one transaction a second: a crash loses a second of a curve, never a trial."""
@@ -79,8 +83,8 @@ class Recorder:
         context, number = self._context, self._spec.number
         values = {name: value for name, value in metrics.items() if name != "progress"}
         self._waiting.append((number, step, values, context.asked.clock() - self._begun))
-        if time.monotonic() - self._flushed >= _FLUSH_S:
-            self._write_waiting()
+        if metrics["progress"] >= 1 or time.monotonic() - self._flushed >= _FLUSH_S:
+            self._write_waiting()  # the whole curve before the result, which is what counts after a crash
         context.listener.trial_reported(number, step, metrics)
         if number in context.asked.ending and metrics["progress"] < 1:
             return Decision.END
@@ -118,6 +122,8 @@ class Recorder:
         finish(self._context, result)
         self._context.asked.running.discard(result.number)
         self._context.listener.trial_ended(result)
+        if result.outcome is Outcome.COMPLETE:  # no other leaves an adapter
+            keep_policy(self._context, ended=False)
         self._answer(result)
 
     def _answer(self, result: TrialResult) -> None:
@@ -151,12 +157,25 @@ def finish(context: StudyContext, result: TrialResult) -> None:
         LeaseLost: If the trial is another worker's by now; nothing is stored then.
     """
     name, number, worker = context.config.name, result.number, context.crew.token
+    files = of_result(context.paths.trial(number), result)
     with context.alone():
         context.database.leases.require(name, number, worker)
         if context.database.trials.get(name, number).outcome is None:
-            context.database.trials.finish(name, result, holder=worker)
+            context.database.trials.finish(name, result, holder=worker, artifacts=files)
         context.search.tell(number, result)
         context.database.leases.release(name, number, worker)
+
+
+def keep_policy(context: StudyContext, *, ended: bool) -> None:
+    """Remove the adapters that the study is not to keep, and say so where its quota cannot be held."""
+    config = context.config
+    with context.alone():  # nobody begins from an adapter that is being removed
+        collected = collect(context.database, context.paths, context.search, config, ended=ended)
+    if collected.removed and ended:
+        context.listener.note(str(collected))
+    if collected.over_quota and not any(each.kind == QUOTA for each in context.database.events.all(config.name)):
+        context.database.events.add(config.name, QUOTA, collected.over_quota)
+        context.listener.note(collected.over_quota)
 
 
 def prune_paused(context: StudyContext, number: int, reason: str) -> None:
@@ -169,7 +188,7 @@ def prune_paused(context: StudyContext, number: int, reason: str) -> None:
     context.database.trials.reopen(context.config.name, number)
     write_atomically(paths.result, result.model_dump_json(indent=2) + "\n")
     finish(context, result)
-    shutil.rmtree(paths.frozen, ignore_errors=True)
+    discard(paths.frozen)
     context.listener.trial_ended(result)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -11,7 +10,7 @@ from sweeper.config.trial import Outcome, TrialResult
 from sweeper.executors.base import StudyContext
 from sweeper.executors.claims import take_up
 from sweeper.executors.recorder import finish, read_result
-from sweeper.paths import TrialPaths, write_atomically
+from sweeper.paths import TrialPaths, discard, write_atomically
 
 
 @dataclass
@@ -95,7 +94,7 @@ def _is_given_up(context: StudyContext, number: int) -> bool:
     context.database.trials.reopen(context.config.name, number)
     write_atomically(paths.result, result.model_dump_json(indent=2) + "\n")
     finish(context, result)
-    shutil.rmtree(paths.frozen, ignore_errors=True)
+    discard(paths.frozen)
     context.listener.trial_ended(result)
     return True
 
@@ -112,9 +111,18 @@ def begin_again(context: StudyContext, numbers: Sequence[int]) -> None:
         paused = {t.number for t in context.database.trials.all(name) if t.outcome is Outcome.PAUSED}
         for number in numbers:
             context.search.requeue(number)
-            shutil.rmtree(context.paths.trial(number).frozen, ignore_errors=True)
+            context.database.artifacts.forget(name, number)
+            discard(context.paths.trial(number).frozen)
             if number in paused:
                 context.database.trials.reopen(name, number)
         context.database.trials.interrupt(name, numbers, "begun again under another number")
     if numbers:
         context.listener.note(f"{len(numbers)} interrupted trial(s) begin again")
+
+
+def begin_unreadable_again(context: StudyContext, readable: Callable[[TrialPaths], bool]) -> None:
+    """Queue again, from their beginning, the trials that wait on disk in a form that this engine cannot read."""
+    with context.alone():
+        elsewhere = context.crew.elsewhere()
+        waiting = [number for number in context.search.interrupted() if number not in elsewhere]
+        begin_again(context, [number for number in waiting if not readable(context.paths.trial(number))])

@@ -6,12 +6,15 @@ imported at the top: Unsloth patches transformers, and has to be imported before
 
 from __future__ import annotations
 
+import faulthandler
+import math
 import os
 import queue
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +27,9 @@ from sweeper.paths import cache_folder
 if TYPE_CHECKING:
     from sweeper.training.ranks import Ranks
 
+_WORD_S = 1.0
+"""How often at most to say that something goes forward."""
+
 
 class Job(Frozen):
     """What a process is told.
@@ -34,6 +40,8 @@ class Job(Frozen):
         size: How many they are.
         port: Of the store through which they find each other.
         rows: Rows per forward pass to begin with.
+        checkpoint_s: Seconds between two checkpoints; None where the trial is not kept on disk.
+        goes_on: Whether it goes on from its checkpoint.
     """
 
     spec: TrialSpec
@@ -41,6 +49,8 @@ class Job(Frozen):
     size: int
     port: int
     rows: int
+    checkpoint_s: float | None = None
+    goes_on: bool = False
 
 
 class Parent:
@@ -49,6 +59,7 @@ class Parent:
     def __init__(self, line: Line) -> None:
         self._line = line
         self._values: queue.Queue[Any] = queue.Queue()
+        self._told = -math.inf
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
@@ -70,6 +81,17 @@ class Parent:
         """Wait for what is decided about the last report, or for word that it takes longer."""
         return Decision(self._values.get())
 
+    def alive(self, *_: Any) -> None:
+        """Say that something goes forward, though no step ends; seldom enough to be no burden."""
+        if time.monotonic() - self._told >= _WORD_S:
+            self._told = time.monotonic()
+            self._line.send({"alive": True})
+
+    def before_keeping(self) -> None:
+        """Let the process that runs the study record what was reported, before a checkpoint says that it was."""
+        self._line.send({"keeping": True})
+        self._values.get()
+
     def end(self, result: TrialResult) -> None:
         """Send how the trial ended here."""
         self._line.send({"result": result.model_dump(mode="json")})
@@ -80,7 +102,8 @@ class Parent:
 
 
 def main() -> None:
-    """Train one trial together with its other processes."""
+    """Train one trial together with its other processes; asked by a signal, say in the log what each thread does."""
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     parent = Parent(Line(socket.socket(fileno=int(sys.argv[1]))))
     try:
         parent.end(train(parent.job(), parent))
@@ -98,12 +121,18 @@ def train(job: Job, parent: Parent) -> TrialResult:
     from sweeper.evaluation.validation import task_metric
     from sweeper.training.backends.table import load
     from sweeper.training.ranks import Ranks
+    from sweeper.training.resumable import Keeping
     from sweeper.training.trial import train_trial
 
+    parent.alive()
     ranks, spec = Ranks(job.rank, job.size), job.spec
     base = load(spec, ranks, job.port)
-    evaluate = task_metric(base, spec.validation, spec.evaluation, spec.technique, spec.reward_sources)
-    return train_trial(spec, base, _Together(ranks, parent), job.rows, evaluate)
+    evaluate = task_metric(
+        base, spec.validation, spec.evaluation, spec.technique, spec.reward_sources, on_progress=parent.alive
+    )
+    keeping = None if job.checkpoint_s is None else Keeping(job.checkpoint_s, parent.before_keeping)
+    report = _Together(ranks, parent)
+    return train_trial(spec, base, report, job.rows, evaluate, keeping=keeping, goes_on=job.goes_on)
 
 
 class _Together:

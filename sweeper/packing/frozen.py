@@ -3,37 +3,46 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from sweeper.checksums import owner, seal
 from sweeper.config.trial import TrialSpec
-from sweeper.errors import StudyStateError
 from sweeper.packing.adapter import SlotAdapter
 from sweeper.packing.slot import Slot
 from sweeper.paths import TrialPaths, new_folder, write_json
+from sweeper.patience import patiently
 from sweeper.training.adapters import peft_config
 from sweeper.training.base_model import BaseModel
+from sweeper.training.checkpoint import is_kept, named_faults
+from sweeper.training.optimizer_state import leaves, restore
 from sweeper.training.results import Progress
 from sweeper.training.techniques.sft import sft_rows
+
+PACKED = "packed"
+"""What the JSON names as its writer."""
 
 _TENSORS, _REST = "slot.safetensors", "slot.json"
 
 
+def is_slot(paths: TrialPaths) -> bool:
+    """Tell whether a trial was frozen as a slot: ``thaw`` can read nothing that a trainer of TRL's wrote."""
+    return (paths.frozen / _REST).is_file() or not is_kept(paths)  # damaged: ``thaw`` says so
+
+
+@patiently
 def freeze(slot: Slot) -> None:
     """Write a slot to its trial's folder so that a crash leaves all of it or what was there before.
 
     What was done of a step under way is undone, and repeated when the slot is thawed.
     """
     slot.restart_step()
-    optimizer, best = slot.optimizer.state_dict(), slot.ledger.best
-    state = dict(_leaves(optimizer["state"]))
+    best = slot.ledger.best
+    state = leaves(slot.optimizer)
     groups = {
         "adapter": slot.adapter.state(),
         "optimizer": {name: value for name, value in state.items() if isinstance(value, torch.Tensor)},
@@ -42,6 +51,7 @@ def freeze(slot: Slot) -> None:
     }
     tensors = {f"{group} {name}": value for group, of in groups.items() for name, value in of.items()}
     rest = {
+        "written_by": PACKED,
         "progress": asdict(slot.progress),
         "evaluated": slot.evaluated,
         "device": slot.generator.device.type,
@@ -53,12 +63,13 @@ def freeze(slot: Slot) -> None:
         "dtype": str(slot.adapter.parameters[0].dtype).removeprefix("torch."),
         "best": {"value": best.value, "step": best.step, "metrics": best.metrics},
         "optimizer": {name: value for name, value in state.items() if name not in groups["optimizer"]},
-        "groups": optimizer["param_groups"],
+        "groups": slot.optimizer.state_dict()["param_groups"],
         "scheduler": slot.scheduler.state_dict(),
     }
     with new_folder(slot.ledger.paths.frozen) as folder:
         save_file({name: value.detach().cpu().clone() for name, value in tensors.items()}, folder / _TENSORS)
         write_json(folder / _REST, rest)
+        seal(folder, owner(slot.spec.study, slot.spec.number))
 
 
 def thaw(spec: TrialSpec, base: BaseModel) -> Slot:
@@ -70,7 +81,7 @@ def thaw(spec: TrialSpec, base: BaseModel) -> Slot:
     folder = TrialPaths(spec.folder).frozen
     with base.adapted(peft_config(spec.adapter, spec.hyperparameters), spec.seed) as model:
         rows = sft_rows(spec, base, model)
-    try:
+    with named_faults(folder):
         rest = json.loads((folder / _REST).read_text(encoding="utf-8"))
         if rest["device"] != torch.device(base.device).type:
             raise ValueError(f"it was frozen on {rest['device']} and cannot go on on {base.device}")
@@ -90,14 +101,9 @@ def thaw(spec: TrialSpec, base: BaseModel) -> Slot:
         best = slot.ledger.best
         best.value, best.step, best.metrics = (rest["best"][name] for name in ("value", "step", "metrics"))
         best.weights = tensors["best"]
-        _restore(slot.optimizer, {**tensors["optimizer"], **rest["optimizer"]}, rest["groups"])
+        restore(slot.optimizer, {**tensors["optimizer"], **rest["optimizer"]}, rest["groups"])
         slot.scheduler.load_state_dict(rest["scheduler"])
         slot.random_state = tensors["random"]["generator"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise StudyStateError(
-            f"the trial frozen in {folder} cannot go on ({type(error).__name__}: {error}); delete that folder, and "
-            "`sweeper resume` begins the trial again"
-        ) from error
     return slot
 
 
@@ -108,30 +114,3 @@ def _read(path: Path) -> dict[str, dict[str, torch.Tensor]]:
         group, _, name = full.partition(" ")
         groups[group][name] = tensor
     return groups
-
-
-def _leaves(state: Mapping[Any, Any], path: tuple[Any, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """Yield what an optimizer keeps, each with its path as JSON; some keep mappings within mappings."""
-    for key, value in state.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, (*path, key))
-        else:
-            yield json.dumps((*path, key)), value
-
-
-def _restore(optimizer: torch.optim.Optimizer, leaves: Mapping[str, Any], groups: list[dict[str, Any]]) -> None:
-    """Give an optimizer back its state; torch alone would round what is kept in another type than the weights."""
-    state: dict[int, dict[str, Any]] = {}
-    for path, value in leaves.items():
-        index, *between, last = json.loads(path)
-        place = state.setdefault(index, {})
-        for key in between:
-            place = place.setdefault(key, {})
-        place[last] = value
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for index, of in state.items():
-        loaded = optimizer.state[parameters[index]]
-        for name, value in of.items():
-            if isinstance(value, torch.Tensor) and value.dtype is not loaded[name].dtype:
-                loaded[name] = value.to(loaded[name].device)

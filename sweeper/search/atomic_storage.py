@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import threading
-from collections.abc import Callable, Collection, Container, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,9 +19,9 @@ from optuna.distributions import (
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
-from optuna.study import StudyDirection
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, Engine, Table, func, select, text, true, update
+from sqlalchemy import Connection, Engine, Table, bindparam, func, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
@@ -30,6 +30,23 @@ from sweeper.search import trial_rows as rows
 
 _UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 _FINITE_ONLY = models.TrialValueModel.value_to_stored_repr
+
+_STUDY_USER_ATTRS = models.StudyUserAttributeModel.__table__
+_STUDY_SYSTEM_ATTRS = models.StudySystemAttributeModel.__table__
+_UNIQUE = {
+    _STUDY_USER_ATTRS: ("study_id", "key"),
+    _STUDY_SYSTEM_ATTRS: ("study_id", "key"),
+    rows.VALUES: ("trial_id", "objective"),
+    rows.CURVES: ("trial_id", "step"),
+    rows.USER_ATTRS: ("trial_id", "key"),
+    rows.SYSTEM_ATTRS: ("trial_id", "key"),
+}
+_HEAD_TO_CHANGE = (
+    select(rows.TRIALS.c.study_id, rows.TRIALS.c.state)
+    .where(rows.TRIALS.c.trial_id == bindparam("key"))
+    .with_for_update(key_share=True)
+)
+_PUT_PARAM = {insert: insert(rows.PARAMS).on_conflict_do_nothing() for insert in (postgresql.insert, sqlite.insert)}
 
 Write = Callable[[Connection], None]
 
@@ -56,6 +73,7 @@ class AtomicStorage(RDBStorage):
         self._writer = self.engine.execution_options(sweeper_begin="IMMEDIATE")
         self._open: dict[int, tuple[rows.Mark, FrozenTrial]] = {}
         self._insert = postgresql.insert if self.engine.dialect.name == "postgresql" else sqlite.insert
+        self._puts = {table: self._upsert(table, unique) for table, unique in _UNIQUE.items()}
         # What is inherited reads through sessions. They take part in the thread's transaction, if there is one.
         self.scoped_session = scoped_session(
             sessionmaker(class_=_joining(self._bind), join_transaction_mode="rollback_only")
@@ -111,6 +129,10 @@ class AtomicStorage(RDBStorage):
         finally:
             self._local.pending = None
 
+    def is_in_parts(self) -> bool:
+        """Tell whether what this thread writes now is part of something larger, which is stored as a whole."""
+        return self._current() is not None or self._pending() is not None
+
     def _pending(self) -> list[Write] | None:
         return getattr(self._local, "pending", None)
 
@@ -156,17 +178,17 @@ class AtomicStorage(RDBStorage):
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         """Set an attribute; see ``BaseStorage``."""
-        self._set_study_attr(models.StudyUserAttributeModel.__table__, study_id, key, value)
+        self._set_study_attr(_STUDY_USER_ATTRS, study_id, key, value)
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
         """Set an attribute of Optuna's; see ``BaseStorage``."""
-        self._set_study_attr(models.StudySystemAttributeModel.__table__, study_id, key, value)
+        self._set_study_attr(_STUDY_SYSTEM_ATTRS, study_id, key, value)
 
     def _set_study_attr(self, table: Table, study_id: int, key: str, value: Any) -> None:
         with self.transaction() as connection:
             self._require_study(connection, study_id)
             row = {"study_id": study_id, "key": key, "value_json": json.dumps(value)}
-            self._put(connection, table, ("study_id", "key"), [row])
+            self._put(connection, table, [row])
 
     def _require_study(self, connection: Connection, study_id: int, *, lock: bool = False) -> None:
         query = select(rows.STUDIES.c.study_id).where(rows.STUDIES.c.study_id == study_id)
@@ -176,7 +198,7 @@ class AtomicStorage(RDBStorage):
     # Writing trials
 
     def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
-        trial = copy.deepcopy(template_trial) or _new_trial()
+        trial = copy.deepcopy(template_trial) if template_trial else _new_trial()
         with self.transaction() as connection:
             self._require_study(connection, study_id, lock=True)  # numbers are given out one after the other
             trials = rows.TRIALS
@@ -248,7 +270,7 @@ class AtomicStorage(RDBStorage):
                 check_distribution_compatibility(json_to_distribution(before), distribution)
         row = {"trial_id": trial_id, "param_name": name, "param_value": internal}
         row["distribution_json"] = distribution_to_json(distribution)
-        connection.execute(self._insert(rows.PARAMS).on_conflict_do_nothing(), row)
+        connection.execute(_PUT_PARAM[self._insert], row)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """Change a trial's state and say whether it was done: only a waiting trial can begin to run.
@@ -277,45 +299,49 @@ class AtomicStorage(RDBStorage):
         for objective, value in enumerate(values):
             stored, kind = _FINITE_ONLY(value)
             found.append({"trial_id": trial_id, "objective": objective, "value": stored, "value_type": kind})
-        self._put(connection, rows.VALUES, ("trial_id", "objective"), found)
+        self._put(connection, rows.VALUES, found)
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         """Store a report; see ``BaseStorage``."""
-        self._set_of_trial(rows.CURVES, "step", trial_id, rows.curve(trial_id, [(step, intermediate_value)]))
+        self._set_of_trial(rows.CURVES, trial_id, rows.curve(trial_id, [(step, intermediate_value)]))
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Set an attribute of a trial; see ``BaseStorage``."""
-        self._set_of_trial(rows.USER_ATTRS, "key", trial_id, rows.attributes(trial_id, {key: value}))
+        self._set_of_trial(rows.USER_ATTRS, trial_id, rows.attributes(trial_id, {key: value}))
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Set an attribute of Optuna's of a trial; see ``BaseStorage``."""
-        self._set_of_trial(rows.SYSTEM_ATTRS, "key", trial_id, rows.attributes(trial_id, {key: value}))
+        self._set_of_trial(rows.SYSTEM_ATTRS, trial_id, rows.attributes(trial_id, {key: value}))
 
-    def _set_of_trial(self, table: Table, index: str, trial_id: int, found: list[dict[str, Any]]) -> None:
+    def _set_of_trial(self, table: Table, trial_id: int, found: list[dict[str, Any]]) -> None:
         def write(connection: Connection) -> None:
             self._require_updatable(connection, trial_id)
-            self._put(connection, table, ("trial_id", index), found)
+            self._put(connection, table, found)
 
         self._write(write)
 
-    def _put(self, connection: Connection, table: Table, unique: Collection[str], found: list[dict[str, Any]]) -> None:
-        """Insert rows, or change those that are there: they get a new key then, so that readers notice."""
-        if not found:
-            return
+    def _put(self, connection: Connection, table: Table, found: list[dict[str, Any]]) -> None:
+        if found:
+            connection.execute(self._puts[table], found)
+
+    def _upsert(self, table: Table, unique: Sequence[str]) -> Any:
+        """Return what inserts rows, or changes those that are there: they get a new key then, so that readers notice."""
         (key,) = table.primary_key
         statement = self._insert(table)
-        changed: dict[str, Any] = {name: statement.excluded[name] for name in found[0] if name not in unique}
+        changed: dict[str, Any] = {
+            column.name: statement.excluded[column.name]
+            for column in table.columns
+            if column is not key and column.name not in unique
+        }
         if self.engine.dialect.name == "postgresql":
             changed[key.name] = text("DEFAULT")
         else:
             changed[key.name] = select(func.max(key) + 1).scalar_subquery()
-        connection.execute(statement.on_conflict_do_update(index_elements=list(unique), set_=changed), found)
+        return statement.on_conflict_do_update(index_elements=list(unique), set_=changed)
 
     def _require_updatable(self, connection: Connection, trial_id: int) -> int:
         """Return the study of an unfinished trial, which nobody ends before the transaction does."""
-        trials = rows.TRIALS
-        query = select(trials.c.study_id, trials.c.state).where(trials.c.trial_id == trial_id)
-        found = connection.execute(query.with_for_update(key_share=True)).one_or_none()
+        found = connection.execute(_HEAD_TO_CHANGE, {"key": trial_id}).one_or_none()
         if found is None:
             raise KeyError(models.NOT_FOUND_MSG)
         self.check_trial_is_updatable(trial_id, found.state)
@@ -326,7 +352,7 @@ class AtomicStorage(RDBStorage):
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """Return one trial, as an object of its own."""
         with self._reading() as connection:
-            found = rows.heads(connection, rows.TRIALS.c.trial_id == trial_id)
+            found = rows.heads(connection, f"trial_id = {int(trial_id)}")
             if not found:
                 raise KeyError(models.NOT_FOUND_MSG)
             return rows.load(connection, found)[0]
@@ -338,15 +364,13 @@ class AtomicStorage(RDBStorage):
         included_trial_ids: set[int],
         trial_id_greater_than: int,
     ) -> list[FrozenTrial]:
-        trials, wanted = rows.TRIALS, []
-        everything = trial_id_greater_than < 0
+        everything, wanted = trial_id_greater_than < 0, []
         with self._reading() as connection:
-            asked = [true() if everything else trials.c.trial_id > trial_id_greater_than]
+            where = [f"trial_id > {int(trial_id_greater_than)}"]
             if not everything:
-                known = sorted(key for key in included_trial_ids if key <= trial_id_greater_than)
-                asked += [trials.c.trial_id.in_(keys) for keys in rows.portions(known)]
-            for where in asked:
-                wanted += rows.heads(connection, (trials.c.study_id == study_id) & where)
+                where += rows.among(sorted(key for key in included_trial_ids if key <= trial_id_greater_than))
+            for part in where:
+                wanted += rows.heads(connection, f"study_id = {int(study_id)} AND {part}")
             if not wanted:
                 self._require_study(connection, study_id)
             found = self._present(connection, sorted(wanted), study_id if everything else None)
@@ -405,3 +429,15 @@ def _new_trial() -> FrozenTrial:
 
 def _utc(local: datetime | None) -> datetime | None:
     return local and local.astimezone(UTC).replace(tzinfo=None)
+
+
+def together(study: Study) -> AbstractContextManager[Any]:
+    """Return a block whose reads and writes are one transaction, where the study's storage can do that."""
+    storage = getattr(study._storage, "_backend", None)
+    return storage.transaction() if isinstance(storage, AtomicStorage) else nullcontext()
+
+
+def gathered(study: Study) -> AbstractContextManager[Any]:
+    """Return a block whose writes are stored at its end, where the study's storage can do that."""
+    storage = getattr(study._storage, "_backend", None)
+    return storage.gathered() if isinstance(storage, AtomicStorage) else nullcontext()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.search import attributes as attribute
@@ -33,18 +34,29 @@ def queue(
             return int(trial.number)
     used = (t.user_attrs[attribute.ORDINAL] for t in trials if t.user_attrs.get(attribute.KIND) == TrialKind.ENQUEUED)
     ordinal = max(used, default=-1) + 1
-    Entry(TrialKind.ENQUEUED, ordinal, params, order=order, clones=clones, initial=initial).put(study, seed)
-    return int(study.get_trials(deepcopy=False)[-1].number)
+    entry = Entry(TrialKind.ENQUEUED, ordinal, params, order=order, clones=clones, initial=initial)
+    trial_id = entry.put(study, seed)
+    return int(study._storage.get_trial(trial_id).number)
 
 
-def waiting(study: optuna.Study) -> list[FrozenTrial]:
+def waiting(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     """Return the ordered trials that wait to run, the first ordered first."""
-    trials = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-    return [trial for trial in trials if is_ordered(trial)]
+    return [trial for trial in trials if trial.state == TrialState.WAITING and is_ordered(trial)]
 
 
-def take(study: optuna.Study, waiting: FrozenTrial) -> optuna.Trial:
-    """Take a trial out of the queue; ``Study.ask`` would take the one that waits longest."""
-    study._storage.set_trial_state_values(waiting._trial_id, state=TrialState.RUNNING)
+def take(study: optuna.Study, waiting: Iterable[FrozenTrial]) -> optuna.Trial | None:
+    """Take the first trial out of the queue that nobody else takes first; None where there is none left."""
+    for trial in waiting:
+        try:
+            taken = study._storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING)
+        except UpdateFinishedTrialError:
+            continue
+        if taken:
+            return begun(study, trial._trial_id)
+    return None
+
+
+def begun(study: optuna.Study, trial_id: int) -> optuna.Trial:
+    """Return a trial that runs since now, to sample its parameters."""
     study._thread_local.cached_all_trials = None  # as ``ask`` does, so that the sampler sees the present trials
-    return optuna.Trial(study, waiting._trial_id)
+    return optuna.Trial(study, trial_id)

@@ -49,8 +49,14 @@ class Entry:
     deaths: int | None = None
     system_attrs: Mapping[str, Any] = field(default_factory=dict)
 
-    def put(self, study: optuna.Study, seed: int) -> None:
-        """Append the entry to the queue of ``study``; ``seed`` is the study's."""
+    def put(self, study: optuna.Study, seed: int, *, state: TrialState = TrialState.WAITING) -> int:
+        """Add the entry to ``study`` as a trial, whole or not at all, and return Optuna's key of it.
+
+        Args:
+            study: The study.
+            seed: The study's seed.
+            state: WAITING appends it to the queue, RUNNING begins it at once.
+        """
         known = {
             attribute.KIND: self.kind.value,
             attribute.ORDINAL: self.ordinal,
@@ -63,13 +69,12 @@ class Entry:
             attribute.DEATHS: self.deaths,
         }
         fixed = {"fixed_params": dict(self.params)} if self.params else {}
-        study.add_trial(
-            create_trial(
-                state=TrialState.WAITING,
-                user_attrs={name: value for name, value in known.items() if value is not None},
-                system_attrs={**fixed, **self.system_attrs},
-            )
+        trial = create_trial(
+            state=state,
+            user_attrs={name: value for name, value in known.items() if value is not None},
+            system_attrs={**fixed, **self.system_attrs},
         )
+        return int(study._storage.create_new_trial(study._study_id, template_trial=trial))
 
 
 def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from sweeper.address import Address, Server
 from sweeper.errors import DatabaseError, LeaseLost
+from sweeper.patience import make_patient
 from sweeper.search.atomic_storage import AtomicStorage
 from sweeper.store import connection_arguments, creation_lock, explain, missing_driver, redact
 
@@ -32,7 +33,7 @@ def open_storage(address: Address) -> AtomicStorage:
     """
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
-        return _on_server(address) if isinstance(address, Server) else _on_file(address.absolute())
+        storage = _on_server(address) if isinstance(address, Server) else _on_file(address.absolute())
     except (sqlite3.Error, SQLAlchemyDatabaseError, StorageInternalError, PoolTimeout, OSError) as error:
         if isinstance(address, Server):
             raise explain(_origin(error), address) from error
@@ -45,6 +46,8 @@ def open_storage(address: Address) -> AtomicStorage:
         raise DatabaseError(
             f"{address} was written by another version of Optuna: {error} Or name another database for this version."
         ) from error
+    make_patient(storage, unless=storage.is_in_parts)
+    return storage
 
 
 def _on_file(path: Path) -> AtomicStorage:

@@ -19,13 +19,14 @@ from sweeper.config.trial import Outcome, TrialResult
 from sweeper.errors import StudyStateError
 from sweeper.search import attributes as attribute
 from sweeper.search import ordered
+from sweeper.search.atomic_storage import gathered, together
 from sweeper.search.candidate import Candidate, candidate_of, restarted
 from sweeper.search.curves import percent
 from sweeper.search.experimental import accept_experimental
 from sweeper.search.judged import MEMORY
 from sweeper.search.parts import directions, parts_of
 from sweeper.search.pruners import EqualProgressHalving
-from sweeper.search.ranking import Configuration, FrontPoint, configurations, pareto_front, ranked
+from sweeper.search.ranking import Configuration, FrontPoint, configurations, contenders, pareto_front, ranked
 from sweeper.search.schedule import Entry, Schedule, counted, is_ordered
 from sweeper.search.space import read_back, suggest
 from sweeper.search.starts import starting_points, within
@@ -63,6 +64,7 @@ class Search:
         self._space = space
         self._evaluation = evaluation
         self._pruner = config.pruner
+        self._confirm_top = config.confirm_top if config.confirm else 0
         self._seed = seed
         self._live: dict[int, optuna.Trial] = {}
 
@@ -152,34 +154,38 @@ class Search:
         Args:
             spent: Part of the budgets other than the number of trials that is used up, 0 to 1.
         """
-        if (candidate := self.ask_ordered()) is not None:
-            return candidate
         trials = self._counted()
+        if (trial := ordered.take(self.study, ordered.waiting(trials))) is not None:
+            return self._begin(trial)
         if self._schedule.is_over(trials):
             return None
-        if not any(trial.state == TrialState.WAITING for trial in trials):
-            entry = self._schedule.next(trials, spent)
-            if entry is None:
-                return None
-            entry.put(self.study, self._seed)
-        return self._begin(self.study.ask())
+        waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
+        if waiting:
+            trial = ordered.take(self.study, waiting)
+            return self.ask(spent) if trial is None else self._begin(trial)  # others were quicker: look again
+        entry = self._schedule.next(trials, spent)
+        if entry is None:
+            return None
+        trial_id = entry.put(self.study, self._seed, state=TrialState.RUNNING)
+        return self._begin(ordered.begun(self.study, trial_id))
 
     @storage_faults()
     def ask_ordered(self) -> Candidate | None:
         """Return the next trial that a person ordered, whatever the budget; None where none waits."""
-        waiting = ordered.waiting(self.study)
-        return self._begin(ordered.take(self.study, waiting[0])) if waiting else None
+        trial = ordered.take(self.study, ordered.waiting(self._waiting()))
+        return None if trial is None else self._begin(trial)
 
     def _begin(self, trial: optuna.Trial) -> Candidate:
-        parameters = suggest(trial, self._space)
-        self._live[trial.number] = trial
-        known = definite(parameters)
-        epochs, ratio = known.get("epochs"), known.get("warmup_ratio")
-        self.plan(
-            trial.number,
-            length=epochs if isinstance(epochs, int | float) else 1.0,
-            warmup_end_percent=100 * ratio if isinstance(ratio, int | float) else 0.0,
-        )
+        with gathered(self.study):
+            parameters = suggest(trial, self._space)
+            self._live[trial.number] = trial
+            known = definite(parameters)
+            epochs, ratio = known.get("epochs"), known.get("warmup_ratio")
+            self.plan(
+                trial.number,
+                length=epochs if isinstance(epochs, int | float) else 1.0,
+                warmup_end_percent=100 * ratio if isinstance(ratio, int | float) else 0.0,
+            )
         return candidate_of(trial, parameters)
 
     @storage_faults()
@@ -200,7 +206,7 @@ class Search:
     @storage_faults()
     def awaits_ordered(self) -> bool:
         """Tell whether a trial that a person ordered waits to run."""
-        return bool(ordered.waiting(self.study))
+        return bool(ordered.waiting(self._waiting()))
 
     @storage_faults()
     def values(self, number: int) -> dict[str, ParameterValue]:
@@ -228,8 +234,9 @@ class Search:
             StudyStateError: If the trial is not running in this process.
         """
         trial = self._running(number)
-        trial.set_user_attr(attribute.LENGTH, float(length))
-        trial.set_user_attr(attribute.WARMUP_END_PERCENT, float(warmup_end_percent))
+        with gathered(self.study):
+            _set(trial, attribute.LENGTH, float(length))
+            _set(trial, attribute.WARMUP_END_PERCENT, float(warmup_end_percent))
 
     @storage_faults()
     def announce(self, number: int, progress: float, value: float) -> None:
@@ -243,7 +250,7 @@ class Search:
         """
         trial, step = self._running(number), percent(progress)
         judged = not self._evaluation.objectives and math.isfinite(value)
-        if judged and step not in self._frozen(number).intermediate_values:
+        if judged and step not in trial._cached_frozen_trial.intermediate_values:  # nobody else reports of it
             trial.report(value, step)
 
     @storage_faults()
@@ -280,18 +287,17 @@ class Search:
             missing = [name for name, value in values.items() if value is None or not math.isfinite(value)]
             if missing:
                 outcome, reason = Outcome.FAILED, f"the evaluation gave no {' and no '.join(missing)}"
-        trial.set_user_attr(attribute.EPOCHS, result.epochs_trained)
-        trial.set_user_attr(attribute.PAUSED, outcome == Outcome.PAUSED)
-        if outcome.is_open:
-            del self._live[number]
-            return
-        trial.set_user_attr(attribute.OUTCOME, outcome.value)
-        if reason:
-            trial.set_user_attr(attribute.REASON, reason[:2000])
-        if outcome == Outcome.INFEASIBLE:
-            trial.set_constraint(MEMORY, 1.0)
-        told = list(values.values()) if values and outcome == Outcome.COMPLETE else None
-        self.study.tell(number, told, state=_STATES[outcome])
+        with together(self.study):
+            trial.set_user_attr(attribute.EPOCHS, result.epochs_trained)
+            trial.set_user_attr(attribute.PAUSED, outcome == Outcome.PAUSED)
+            if not outcome.is_open:
+                trial.set_user_attr(attribute.OUTCOME, outcome.value)
+                if reason:
+                    trial.set_user_attr(attribute.REASON, reason[:2000])
+                if outcome == Outcome.INFEASIBLE:
+                    trial.set_constraint(MEMORY, 1.0)
+                told = list(values.values()) if values and outcome == Outcome.COMPLETE else None
+                self.study.tell(number, told, state=_STATES[outcome])
         del self._live[number]
 
     @property
@@ -334,8 +340,7 @@ class Search:
     @storage_faults()
     def is_queued(self, number: int) -> bool:
         """Tell whether a trial waits to begin."""
-        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        return any(trial.number == number for trial in waiting)
+        return any(trial.number == number for trial in self._waiting())
 
     @storage_faults()
     def take_up(self, number: int) -> Candidate:
@@ -347,8 +352,9 @@ class Search:
         if number not in self.interrupted():
             raise StudyStateError(f"trial {number} of study {self.study.study_name} was not interrupted")
         trial = self._live[number] = optuna.Trial(self.study, self._frozen(number)._trial_id)
-        trial.set_user_attr(attribute.PAUSED, False)
-        trial.set_user_attr(attribute.EPOCHS, 0.0)  # told anew when it ends; until then it counts as running
+        with gathered(self.study):
+            trial.set_user_attr(attribute.PAUSED, False)
+            trial.set_user_attr(attribute.EPOCHS, 0.0)  # told anew when it ends; until then it counts as running
         return candidate_of(trial, read_back(trial.params, self._space))
 
     def forget(self, number: int) -> None:
@@ -388,23 +394,54 @@ class Search:
             raise StudyStateError(f"trial {number} of study {self.study.study_name} was not interrupted")
         old = self._frozen(number)
         again = restarted(old, self._space)
-        # The new one first: a crash in between leaves both, and the next requeue sees that it is there.
-        if again is not None and not any(
-            trial.user_attrs.get(attribute.RESTARTS) == number for trial in self.study.get_trials(deepcopy=False)
-        ):
-            again.put(self.study, self._seed)
-        trial = optuna.Trial(self.study, old._trial_id)
-        trial.set_user_attr(attribute.OUTCOME, Outcome.INTERRUPTED.value)
-        trial.set_user_attr(attribute.REASON, attribute.INTERRUPTED)
-        self.study.tell(number, state=TrialState.FAIL)
+        with together(self.study):  # of two processes that do this at once, the second is refused by ``tell``
+            if again is not None and not any(
+                trial.user_attrs.get(attribute.RESTARTS) == number for trial in self.study.get_trials(deepcopy=False)
+            ):
+                again.put(self.study, self._seed)
+            trial = optuna.Trial(self.study, old._trial_id)
+            trial.set_user_attr(attribute.OUTCOME, Outcome.INTERRUPTED.value)
+            trial.set_user_attr(attribute.REASON, attribute.INTERRUPTED)
+            self.study.tell(number, state=TrialState.FAIL)
 
     def remaining(self) -> int:
         """Return how many trials are still to start, at most."""
         return self._schedule.remaining(self._counted())
 
-    def best(self, k: int = 1) -> list[Configuration]:
-        """Return the best ``k`` configurations by the deciding metric, best first, each with all of its trials."""
+    def complete(self) -> list[int]:
+        """Return the numbers of the complete trials."""
+        return [trial.number for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
+
+    def best(self, k: int | None = 1) -> list[Configuration]:
+        """Return the best ``k`` configurations (None: all) by the deciding metric, best first, each with its trials."""
         return ranked(configurations(self._counted(), self._space), self._evaluation.direction)[:k]
+
+    @storage_faults()
+    def contenders(self, k: int, *, ended: bool) -> list[int]:
+        """Return the trials that may be scored at the end, best first, where that scores ``k`` configurations.
+
+        Args:
+            k: How many are scored; with several objectives the whole front may be.
+            ended: Whether there is nothing left to confirm, so that the order is final.
+        """
+        if self._evaluation.objectives:
+            return [point.number for point in self.front()]
+        direction, trials = self._evaluation.direction, self._counted()
+        top = self._confirm_top
+        found = self.best(k) if ended else contenders(trials, self._space, direction, k, confirm_top=top)
+        return [configuration.best_number(direction) for configuration in found]
+
+    @storage_faults()
+    def unfinished(self) -> set[int]:
+        """Return the numbers of the trials that wait, run, or are interrupted or paused."""
+        states = (TrialState.WAITING, TrialState.RUNNING)
+        return {trial.number for trial in self.study.get_trials(deepcopy=False, states=states)}
+
+    @storage_faults()
+    def initials(self) -> dict[int, int]:
+        """Return, by its number, the trial whose saved weights a trial starts or started from."""
+        trials = self.study.get_trials(deepcopy=False)
+        return {t.number: t.user_attrs[attribute.INITIAL] for t in trials if attribute.INITIAL in t.user_attrs}
 
     def ordered_complete(self) -> list[int]:
         """Return the numbers of the complete trials that people ordered."""
@@ -425,6 +462,9 @@ class Search:
     def _counted(self) -> list[FrozenTrial]:
         return counted(self.study.get_trials(deepcopy=False))
 
+    def _waiting(self) -> list[FrozenTrial]:
+        return list(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+
     def _frozen(self, number: int) -> FrozenTrial:
         return self.study.get_trials(deepcopy=False)[number]
 
@@ -432,6 +472,12 @@ class Search:
         if number not in self._live:
             raise StudyStateError(f"trial {number} of study {self.study.study_name} is not running in this process")
         return self._live[number]
+
+
+def _set(trial: optuna.Trial, name: str, value: Any) -> None:
+    """Set an attribute of a trial unless it is set so already, which would be another write."""
+    if trial._cached_frozen_trial.user_attrs.get(name) != value:
+        trial.set_user_attr(name, value)
 
 
 def _values(result: TrialResult, evaluation: EvaluationConfig) -> dict[str, float | None]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import ColumnElement, Connection, Select, String, case, func, literal, select, type_coerce, union_all
+from sqlalchemy import Connection, text
 
 STUDIES = models.StudyModel.__table__
 TRIALS = models.TrialModel.__table__
@@ -43,10 +43,14 @@ class Head(NamedTuple):
     datetime_complete: datetime | None
 
 
-def heads(connection: Connection, where: ColumnElement[bool]) -> list[Head]:
-    """Return the rows of the table of trials for which ``where`` holds, in the order of their keys."""
-    columns = [TRIALS.c[name] for name in Head._fields]
-    return [Head(*row) for row in connection.execute(select(*columns).where(where).order_by(TRIALS.c.trial_id))]
+def heads(connection: Connection, where: str) -> list[Head]:
+    """Return the rows of the table of trials for which ``where``, SQL of keys only, holds; in the order of the keys."""
+    return [Head(*row) for row in connection.execute(_heads(where))]
+
+
+def _heads(where: str) -> Any:
+    query = f"SELECT {', '.join(Head._fields)} FROM trials WHERE {where} ORDER BY trial_id"
+    return text(query).columns(*(TRIALS.c[name] for name in Head._fields))
 
 
 def marks(connection: Connection, open_: Sequence[Head]) -> dict[int, Mark]:
@@ -56,17 +60,15 @@ def marks(connection: Connection, open_: Sequence[Head]) -> dict[int, Mark]:
     storage gives it a new key.
     """
     found: dict[int, list[Any]] = {head.trial_id: [head] for head in open_}
-    for keys in portions(list(found)):
-        counted = union_all(*(_counted(place, table, keys) for place, table in enumerate(_GROWING)))
-        for place, trial_id, rows, highest in sorted(connection.execute(counted)):
+    for where in among(list(found)):
+        query = " UNION ALL ".join(
+            f"SELECT {place}, trial_id, count(*), max({table.primary_key.columns[0].name}) FROM {table.name} "
+            f"WHERE {where} GROUP BY trial_id"
+            for place, table in enumerate(_GROWING)
+        )
+        for place, trial_id, rows, highest in sorted(_fetched(connection, query)):
             found[trial_id].append((place, rows, highest))
     return {trial_id: tuple(parts) for trial_id, parts in found.items()}
-
-
-def _counted(place: int, table: Any, keys: Sequence[int]) -> Select[Any]:
-    (primary,) = table.primary_key
-    query = select(literal(place).label("place"), table.c.trial_id, func.count(), func.max(primary))
-    return query.where(table.c.trial_id.in_(keys)).group_by(table.c.trial_id)
 
 
 def load(connection: Connection, wanted: Sequence[Head], study_id: int | None = None) -> list[FrozenTrial]:
@@ -79,18 +81,21 @@ def load(connection: Connection, wanted: Sequence[Head], study_id: int | None = 
     """
     parts = _Parts()
     if study_id is not None:
-        of_study = select(TRIALS.c.trial_id).where(TRIALS.c.study_id == study_id)
-        parts.read(connection, lambda table: table.c.trial_id.in_(of_study))
+        parts.read(connection, f"trial_id IN (SELECT trial_id FROM trials WHERE study_id = {int(study_id)})")
     else:
-        for keys in portions([head.trial_id for head in wanted]):
-            parts.read(connection, lambda table, keys=keys: table.c.trial_id.in_(keys))
+        for where in among([head.trial_id for head in wanted]):
+            parts.read(connection, where)
     return [parts.trial(head) for head in wanted]
 
 
-def portions(keys: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Yield ``keys`` in parts that one query can take."""
+def among(keys: Sequence[int]) -> Iterator[str]:
+    """Yield SQL that holds for trials with these keys, in parts that one query can take.
+
+    Keys are written into the statements: SQLAlchemy's expressions cost more than the queries, which are asked at every
+    report.
+    """
     for start in range(0, len(keys), MOST_KEYS):
-        yield keys[start : start + MOST_KEYS]
+        yield f"trial_id IN ({', '.join(str(int(key)) for key in keys[start : start + MOST_KEYS])})"
 
 
 class _Parts:
@@ -104,28 +109,28 @@ class _Parts:
         self.user_attrs: dict[int, dict[str, Any]] = defaultdict(dict)
         self.system_attrs: dict[int, dict[str, Any]] = defaultdict(dict)
 
-    def read(self, connection: Connection, of: Any) -> None:
-        """Add the rows for which ``of`` of their table holds."""
-        self._read_params(connection, of)
-        for table, found, index, value in (
-            (VALUES, self.values, "objective", "value"),
-            (CURVES, self.curves, "step", "intermediate_value"),
-        ):
-            name = case((table.c[value].is_(None), type_coerce(table.c[f"{value}_type"], String)))
-            query = select(table.c.trial_id, table.c[index], table.c[value], name).where(of(table))
-            for trial_id, at, number, not_finite in _fetched(connection, query):
-                found[trial_id][at] = _NOT_FINITE[not_finite] if not_finite else number
-        for table, attrs in ((USER_ATTRS, self.user_attrs), (SYSTEM_ATTRS, self.system_attrs)):
-            query = select(table.c.trial_id, table.c.key, table.c.value_json).where(of(table))
-            for trial_id, key, text in _fetched(connection, query):
-                attrs[trial_id][key] = json.loads(text) if text[0] in "[{" else _scalar(text)
-
-    def _read_params(self, connection: Connection, of: Any) -> None:
-        columns = PARAMS.c.param_id, PARAMS.c.trial_id, PARAMS.c.param_name, PARAMS.c.param_value
-        query = select(*columns, PARAMS.c.distribution_json).where(of(PARAMS))
-        for _, trial_id, name, value, text in sorted(_fetched(connection, query)):  # in the order of their suggestion
-            distribution = self.distributions[trial_id][name] = _distribution(text)
+    def read(self, connection: Connection, where: str) -> None:
+        """Add the rows of the trials for which ``where`` holds."""
+        query = f"SELECT param_id, trial_id, param_name, param_value, distribution_json FROM trial_params WHERE {where}"
+        for _, trial_id, name, value, told in sorted(_fetched(connection, query)):  # in the order of their suggestion
+            distribution = self.distributions[trial_id][name] = _distribution(told)
             self.params[trial_id][name] = distribution.to_external_repr(value)
+        for table, found, index, value in (
+            ("trial_values", self.values, "objective", "value"),
+            ("trial_intermediate_values", self.curves, "step", "intermediate_value"),
+        ):
+            name = f"CASE WHEN {value} IS NULL THEN {value}_type END"
+            for trial_id, at, number, not_finite in _fetched(
+                connection, f"SELECT trial_id, {index}, {value}, {name} FROM {table} WHERE {where}"
+            ):
+                found[trial_id][at] = _NOT_FINITE[not_finite] if not_finite else number
+        for table, attrs in (
+            ("trial_user_attributes", self.user_attrs),
+            ("trial_system_attributes", self.system_attrs),
+        ):
+            query = f"SELECT trial_id, key, value_json FROM {table} WHERE {where}"
+            for trial_id, key, told in _fetched(connection, query):
+                attrs[trial_id][key] = json.loads(told) if told[0] in "[{" else _scalar(told)
 
     def trial(self, head: Head) -> FrozenTrial:
         """Return the trial with this head."""
@@ -147,26 +152,21 @@ class _Parts:
         )
 
 
-def _fetched(connection: Connection, query: Select[Any]) -> Iterator[tuple[Any, ...]]:
-    """Yield a query's rows as the driver has them: of half a million, SQLAlchemy's own rows cost more than all else.
-
-    Only numbers are written into the statement, so nothing in it can be taken for SQL.
-    """
-    text = query.compile(connection.engine, compile_kwargs={"literal_binds": True})
-    cursor = connection.exec_driver_sql(str(text)).cursor
-    assert cursor is not None
+def _fetched(connection: Connection, query: str) -> Iterator[tuple[Any, ...]]:
+    """Yield a query's rows as the driver has them: of half a million, SQLAlchemy's own rows cost more than all else."""
+    cursor: Any = connection.exec_driver_sql(query).cursor
     return cursor
 
 
 @lru_cache(maxsize=10_000)
-def _scalar(text: str) -> Any:
-    return json.loads(text)
+def _scalar(told: str) -> Any:
+    return json.loads(told)
 
 
 @lru_cache(maxsize=1000)
-def _distribution(text: str) -> BaseDistribution:
+def _distribution(told: str) -> BaseDistribution:
     """Return the distribution that a row holds; all trials of a study share one object."""
-    return json_to_distribution(text)
+    return json_to_distribution(told)
 
 
 def _local(utc: datetime | None) -> datetime | None:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from sweeper.training.micro_batch import MicroBatch, WholeBatch, until_it_fits
-
-if TYPE_CHECKING:
-    from transformers import Trainer
-else:
-    Trainer = object  # the mixin stands before a TRL trainer, which brings the real one
+from sweeper.training.resumable import Resumable
 
 
-class Fitting(Trainer):
+class Fitting(Resumable):
     """Stands before a TRL trainer among a class's bases.
 
     The trainer gets the effective batch whole and splits it into parts that fit. The loss of a batch is the mean over
@@ -71,6 +67,14 @@ class Fitting(Trainer):
     def tokens_seen(self) -> int:
         """Training tokens so far, padding left out."""
         return self._tokens_seen
+
+    def own_state(self) -> dict[str, Any]:
+        """Return what is kept beside weights, optimizer and schedule."""
+        return {"tokens_seen": self._tokens_seen}
+
+    def restore_own_state(self, state: dict[str, Any]) -> None:
+        """Take back what ``own_state`` returned."""
+        self._tokens_seen = state["tokens_seen"]
 
     def _train_on(self, model: torch.nn.Module, whole: WholeBatch) -> torch.Tensor:
         losses = []

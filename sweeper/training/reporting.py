@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -29,12 +29,24 @@ def evaluation_steps(total_steps: int, points: int) -> tuple[int, ...]:
     return tuple(sorted({math.ceil(total_steps * point / points) for point in range(1, points + 1)}))
 
 
+class Keeper(Protocol):
+    """Whoever writes a trial to disk."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last checkpoint is old enough."""
+
+
 class Best:
     """The adapter of the best evaluation so far, on the host."""
 
     def __init__(self, metric: str, *, maximize: bool) -> None:
         self.metric = metric
         self.sign = -1.0 if maximize else 1.0
+        self.forget()
+
+    def forget(self) -> None:
+        """Be as new: the trial begins again."""
         self.value: float | None = None
         self.step: int | None = None
         self.metrics: dict[str, float] = {}
@@ -57,17 +69,43 @@ class Best:
 
 
 class ReportingCallback(TrainerCallback):
-    """Reports every step and every evaluation, and ends the training when told to."""
+    """Reports every step and every evaluation, ends the training when told to, and asks for it to be kept on disk.
+
+    Attributes:
+        decision: What the trial was told; the first word that it is not to go on stays.
+        at: The optimizer steps after which to evaluate.
+        evaluated: The last of them whose evaluation was judged.
+    """
 
     def __init__(
-        self, report: Report, best: Best, points: int, evaluate: Callable[[Adapted], dict[str, float]] | None
+        self,
+        report: Report,
+        best: Best,
+        points: int,
+        evaluate: Callable[[Adapted], dict[str, float]] | None,
+        keeper: Keeper | None = None,
     ) -> None:
+        """Make a callback of one trial.
+
+        Args:
+            report: Told of every step and every evaluation.
+            best: Keeps the best evaluation.
+            points: How often to evaluate.
+            evaluate: Further validation metrics.
+            keeper: Knows when the trial is to be written to disk again; None where it is not.
+        """
         self.report = report
+        self.keeper = keeper
         self.best = best
         self.points = points
         self.evaluate = evaluate
         self.decision = Decision.CONTINUE
         self.at: tuple[int, ...] = ()
+        self.evaluated = 0
+
+    def owes(self, step: int) -> bool:
+        """Tell whether there is an evaluation after a step that was not judged yet."""
+        return step in self.at and self.evaluated < step
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -79,8 +117,9 @@ class ReportingCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        """Ask for an evaluation where one is due."""
+        """Ask for an evaluation where one is due, and for a checkpoint; at its end a trial needs none."""
         control.should_evaluate = state.global_step in self.at
+        control.should_save = self.keeper is not None and self.keeper.is_due and state.global_step < state.max_steps
         return control
 
     def on_log(
@@ -97,6 +136,8 @@ class ReportingCallback(TrainerCallback):
         metrics = {name: float(logs[key]) for key, name in _REPORTED.items() if logs.get(key) is not None}
         require_finite({"loss": metrics["loss"]}, state.global_step)
         self._tell(state, control, metrics)
+        if self.keeper is not None and self.decision is Decision.INTERRUPT:
+            control.should_evaluate = False  # it is evaluated when it goes on
         return control
 
     def on_evaluate(
@@ -119,6 +160,8 @@ class ReportingCallback(TrainerCallback):
         with gathered(model):
             self.best.offer(state.global_step, measured, trained_weights(model))
         self._tell(state, control, measured)
+        if self.decision is not Decision.INTERRUPT:
+            self.evaluated = state.global_step
         return control
 
     def _tell(self, state: TrainerState, control: TrainerControl, metrics: dict[str, float]) -> None:
@@ -126,6 +169,8 @@ class ReportingCallback(TrainerCallback):
         if decision is not Decision.CONTINUE and self.decision is Decision.CONTINUE:
             self.decision = decision
             control.should_training_stop = True
+            if self.keeper is not None:
+                control.should_save = decision is Decision.INTERRUPT
 
 
 def perplexity(loss: float) -> float:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from sweeper.config.trial import Decision, Outcome, Report, TrialResult, TrialSpec
+from sweeper.paths import TrialPaths
 from sweeper.training.adapters import peft_config
 from sweeper.training.base_model import BaseModel
+from sweeper.training.checkpoint import Checkpoint
 from sweeper.training.device import reset_peak_memory
 from sweeper.training.latency import milliseconds_per_token
 from sweeper.training.micro_batch import MicroBatch
 from sweeper.training.reporting import ReportingCallback
 from sweeper.training.results import Ledger, Progress
+from sweeper.training.resumable import Keeper, Keeping
 from sweeper.training.sharded import begin_from, gathered, restore
 from sweeper.training.techniques import build_trainer
 from sweeper.training.weights import Adapted
@@ -27,11 +31,19 @@ BY_HAND = "stopped by hand"
 
 
 def train_trial(
-    spec: TrialSpec, base: BaseModel, report: Report, micro_batch: int, evaluate: Evaluate | None = None
+    spec: TrialSpec,
+    base: BaseModel,
+    report: Report,
+    micro_batch: int,
+    evaluate: Evaluate | None = None,
+    *,
+    keeping: Keeping | None = None,
+    goes_on: bool = False,
 ) -> TrialResult:
     """Train one trial and write its adapter and result into its folder.
 
     A trial that is pruned, diverges, does not fit or fails is a result too; only what the user must mend is raised.
+    One that is interrupted can go on later, if it is kept on disk: its curve is then that of one which never stopped.
 
     Args:
         spec: What to train.
@@ -39,40 +51,80 @@ def train_trial(
         report: Told every step and every evaluation; decides whether to go on.
         micro_batch: Rows per forward pass to begin with.
         evaluate: Further validation metrics; None where the loss is all that is asked for.
+        keeping: How the trial is kept on disk; None for not at all. One whose backend spreads it is not either.
+        goes_on: Whether to go on from the trial's checkpoint.
 
     Raises:
-        UserError: If the data or the configuration is at fault.
+        UserError: If the data or the configuration is at fault, or the checkpoint is damaged.
     """
-    run = _Run(spec, base, micro_batch)
-    run.ledger.begin()
-    reset_peak_memory(base.device)
-    try:
-        config = peft_config(spec.adapter, spec.hyperparameters, spec.model_folder, spec.technique.head)
-        with base.adapted(config, spec.seed) as model:
-            decision = run.train(model, report, evaluate)
-            return run.finish(model, decision)
-    except Exception as error:
-        return run.ledger.failed(run.progress, error)
+    paths = TrialPaths(spec.folder)
+    checkpoint = Checkpoint.read(paths, base.device) if goes_on else None
+    run = _Run(spec, base, micro_batch, checkpoint, keeping)
+    result = run.through(report, evaluate)
+    if base.backend.ranks.leads and not result.outcome.is_open:
+        shutil.rmtree(paths.frozen, ignore_errors=True)
+    return result
 
 
 class _Run:
     """The state of one training: what has been seen so far, whatever happens next."""
 
-    def __init__(self, spec: TrialSpec, base: BaseModel, micro_batch: int) -> None:
+    def __init__(
+        self,
+        spec: TrialSpec,
+        base: BaseModel,
+        micro_batch: int,
+        checkpoint: Checkpoint | None,
+        keeping: Keeping | None,
+    ) -> None:
         self.spec = spec
         self.base = base
         self.ledger = Ledger(spec, base)
+        self.checkpoint = checkpoint
         several = base.backend.ranks.size > 1
-        self.micro_batch = MicroBatch(min(micro_batch, spec.rows_per_step), fixed=several)
+        rows = min(micro_batch, spec.rows_per_step)
+        if checkpoint is not None:  # other parts draw other dropout masks; fewer rows only where no more fit now
+            rows = min(rows, checkpoint.progress.micro_batch or rows)
+        self.micro_batch = MicroBatch(rows, fixed=several)
+        self.keeping = keeping
+        self.keeper: Keeper | None = None
+        if keeping is not None and base.backend.keeps:
+            self.keeper = Keeper(keeping, self.ledger, lambda: self.progress)
         self.trainer: Any = None
         self.clock = time.monotonic()
 
-    def train(self, model: Adapted, report: Report, evaluate: Evaluate | None) -> Decision:
-        callback = ReportingCallback(self._untimed(report), self.ledger.best, self.spec.evaluation.points, evaluate)
+    def through(self, report: Report, evaluate: Evaluate | None) -> TrialResult:
+        """Train from the beginning or the checkpoint to the end, whatever end that is."""
+        spec, base = self.spec, self.base
+        self._begin()
+        reset_peak_memory(base.device)
+        try:
+            config = peft_config(spec.adapter, spec.hyperparameters, spec.model_folder, spec.technique.head)
+            with base.adapted(config, spec.seed) as model:
+                decision = self._train(model, report, evaluate)
+                return self._finish(model, decision)
+        except Exception as error:
+            return self.ledger.failed(self.progress, error)
+
+    def _begin(self) -> None:
+        if self.checkpoint is None:
+            self.ledger.begin()
+            return
+        self.checkpoint.put_into(self.ledger)
+        self.clock -= self.checkpoint.progress.seconds
+
+    def _train(self, model: Adapted, report: Report, evaluate: Evaluate | None) -> Decision:
+        best, points, keeper = self.ledger.best, self.spec.evaluation.points, self.keeper
+        callback = ReportingCallback(self._untimed(report), best, points, evaluate, keeper)
         self.trainer = build_trainer(self.spec, self.base, model, self.micro_batch, callback)
-        if self.spec.initial_adapter is not None:
+        self.trainer.be_kept(callback, keeper, self.base.initial is not None)
+        if self.checkpoint is not None and not self.trainer.go_on_from(self.checkpoint):
+            self.checkpoint = None
+            self.ledger.begin()
+            best.forget()
+        if self.checkpoint is None and self.spec.initial_adapter is not None:
             begin_from(model, self.spec.initial_adapter)
-        self.trainer.train()
+        self.trainer.train_on()
         return callback.decision
 
     def _untimed(self, report: Report) -> Report:
@@ -87,8 +139,10 @@ class _Run:
 
         return timed
 
-    def finish(self, model: Adapted, decision: Decision) -> TrialResult:
-        if decision in (Decision.PRUNE, Decision.PAUSE):  # what is paused cannot be taken up here
+    def _finish(self, model: Adapted, decision: Decision) -> TrialResult:
+        if self.keeping is not None and self.base.backend.ranks.leads:
+            self.keeping.before()
+        if decision in (Decision.PRUNE, Decision.PAUSE):  # there is no rung to wait at here
             return self.ledger.result(self.progress, Outcome.PRUNED, PRUNED)
         if decision is Decision.END:
             return self.ledger.result(self.progress, Outcome.PRUNED, BY_HAND)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sweeper.config.trial import Outcome, TrialSpec
 from sweeper.evaluation import scorer
 from sweeper.executors import bases, inline, micro_batches
-from sweeper.executors.base import Asked
+from sweeper.executors.base import Asked, Silent, StopRequest
 from sweeper.executors.inline import InlineExecutor
+from sweeper.executors.packed import PackedExecutor
 from sweeper.executors.recorder import read_result
 
 
@@ -42,9 +45,9 @@ def test_no_trial_starts_after_the_timeout(begin, monkeypatch):
     context = begin(search={"n_trials": 9, "timeout": "1h", "pruner": "none"})
     clock = [0.0]
 
-    def an_hour_later(*args):
+    def an_hour_later(*args, **named):
         clock[0] += 1900.0
-        return train_trial(*args)
+        return train_trial(*args, **named)
 
     train_trial = inline.train_trial
     monkeypatch.setattr(inline, "train_trial", an_hour_later)
@@ -55,7 +58,7 @@ def test_no_trial_starts_after_the_timeout(begin, monkeypatch):
 
 def test_what_cannot_fit_by_the_estimate_is_not_begun(begin, monkeypatch):
     monkeypatch.setattr(micro_batches, "free_memory_bytes", lambda device: 1000)
-    monkeypatch.setattr(inline, "train_trial", lambda *_: pytest.fail("it was begun"))
+    monkeypatch.setattr(inline, "train_trial", lambda *_, **named: pytest.fail("it was begun"))
     context = begin(search={"n_trials": 2})
     InlineExecutor().run(context)
     assert outcomes(context) == [Outcome.INFEASIBLE] * 2
@@ -83,3 +86,83 @@ def test_a_task_metric_is_measured_on_the_validation_split(begin, monkeypatch):
     assert [len(given) for given in rows] == [8, 8, 8]
     assert rows[0][0]["prompt"] == "write three zero zero:"
     assert {point.name for point in context.database.metrics.get("tiny")} >= {"exact_match", "eval_loss", "loss"}
+
+
+class Stopping(Silent):
+    """Asks to stop after a step, and keeps what the study has to say."""
+
+    def __init__(self, at=None):
+        self.at = at
+        self.stop = StopRequest()
+        self.notes = []
+
+    def trial_reported(self, number, step, metrics):
+        if step == self.at:
+            self.stop.set()
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+ONE = {"n_trials": 1, "pruner": "none"}
+
+
+def curve(context, name, number=0):
+    return [(p.step, p.value) for p in context.database.metrics.get(context.config.name, number=number, name=name)]
+
+
+@pytest.fixture
+def stopped(begin):
+    """A study of one trial, stopped in the fourth of its six steps, and a way to run it again."""
+    listener = Stopping(at=4)
+    context = begin(listener=listener, stop=listener.stop, search=ONE)
+    InlineExecutor().run(context)
+    assert outcomes(context) == [Outcome.INTERRUPTED]
+    assert context.paths.trial(0).is_frozen
+
+    def again(executor):
+        after = replace(context, listener=Stopping(), stop=StopRequest())
+        executor.run(after)
+        return after
+
+    return again
+
+
+def test_a_stopped_trial_goes_on_where_it_was(stopped, begin):
+    context = stopped(InlineExecutor())
+    whole = begin(name="whole", search=ONE)
+    InlineExecutor().run(whole)
+    assert outcomes(context) == outcomes(whole) == [Outcome.COMPLETE]
+    assert [step for step, _ in curve(context, "loss")] == [1, 2, 3, 4, 5, 6]
+    assert [step for step, _ in curve(context, "eval_loss")] == [2, 4, 6]
+    for name in ("loss", "eval_loss", "grad_norm", "learning_rate"):
+        assert curve(context, name) == curve(whole, name), name
+    told, expected = (study.search.study.get_trials()[0] for study in (context, whole))
+    assert told.intermediate_values == expected.intermediate_values
+    assert told.value == expected.value
+    assert not context.paths.trial(0).is_frozen
+    assert context.listener.notes == []
+
+
+def test_what_another_engine_wrote_begins_again(stopped):
+    context = stopped(PackedExecutor())
+    assert "1 interrupted trial(s) begin again" in context.listener.notes
+    assert outcomes(context) == [Outcome.INTERRUPTED, Outcome.COMPLETE]
+    assert len(curve(context, "loss", number=1)) == 6
+
+
+def test_a_frozen_slot_begins_again_one_by_one(begin):
+    listener = Stopping(at=4)
+    context = begin(listener=listener, stop=listener.stop, search=ONE)
+    PackedExecutor().run(context)
+    assert context.paths.trial(0).is_frozen
+    after = replace(context, listener=Stopping(), stop=StopRequest())
+    InlineExecutor().run(after)
+    assert "1 interrupted trial(s) begin again" in after.listener.notes
+    assert outcomes(after) == [Outcome.INTERRUPTED, Outcome.COMPLETE]
+    assert not context.paths.trial(0).is_frozen
+
+
+def test_what_has_run_is_tried_whatever_the_estimate_says_now(stopped, monkeypatch):
+    monkeypatch.setattr(micro_batches, "free_memory_bytes", lambda device: 1000)
+    assert outcomes(stopped(InlineExecutor())) == [Outcome.COMPLETE]

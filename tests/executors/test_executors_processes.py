@@ -15,13 +15,15 @@ import tiny
 from safetensors.torch import load_file
 
 from sweeper.config.adapter import LoRA, QLoRA
-from sweeper.config.backend import FSDP, DeepSpeed
+from sweeper.config.backend import FSDP, TRL, DeepSpeed
 from sweeper.config.trial import Decision, Outcome, TrialResult
 from sweeper.errors import DataError
 from sweeper.executors import processes
+from sweeper.executors.processes import Endurance
 from sweeper.executors.recorder import read_result
 from sweeper.paths import TrialPaths
 from sweeper.training.base_model import load_base
+from sweeper.training.resumable import Keeping
 from sweeper.training.trial import train_trial
 
 HERE = Path(__file__).parent
@@ -50,11 +52,11 @@ def spec(tiny_model, tmp_path):
 def train(monkeypatch):
     """Train a trial in watched processes; return its result and its curve."""
 
-    def run(spec, misfortune="", curve=None):
+    def run(spec, misfortune="", curve=None, endurance=None):
         monkeypatch.setattr(processes, "WORKER", (sys.executable, str(HERE / "watched_worker.py")))
         monkeypatch.setenv("BREAK", misfortune)
         curve = curve or tiny.Curve()
-        return processes.train_in_processes(spec, curve), curve
+        return processes.train_in_processes(spec, curve, endurance), curve
 
     return run
 
@@ -142,6 +144,84 @@ def test_a_rank_that_breaks_ends_the_trial(spec, train, misfortune, reason):
     assert result.reason.startswith(reason)
     assert read_result(TrialPaths(trial.folder)) == result
     assert not left_behind(trial.folder)
+
+
+def test_a_trial_that_is_killed_goes_on_from_its_checkpoint(spec, train, alone, monkeypatch):
+    monkeypatch.setenv("BREAK_RANK", "0")
+    monkeypatch.setenv("BREAK_STEP", "5")
+    asked, notes, recorded = spec(TRL(), lora_dropout=0.2), [], []
+    told = tiny.Curve()
+    keeping = Keeping(0.0, before=lambda: recorded.append(max(told.steps)))
+    result, curve = train(asked, "kill once", told, Endurance(max_retries=1, keeping=keeping, note=notes.append))
+    assert result.outcome is Outcome.COMPLETE, result.reason
+    (note,) = notes
+    assert note.startswith("trial 0 goes on from its checkpoint (retry 1 of 1): process 0 of the trial was killed by")
+    assert recorded == [1, 2, 3, 4, 5, 6, 7, 8]  # before each checkpoint and the result: none twice, none left out
+    expected, _ = alone(asked)
+    assert (curve.steps, curve.evaluations) == (expected.steps, expected.evaluations)
+    assert not TrialPaths(asked.folder).is_frozen
+    assert read_result(TrialPaths(asked.folder)) == result
+
+
+@pytest.fixture
+def brittle(monkeypatch, tiny_model, tmp_path):
+    """Pretend to train a trial in a process that breaks; return its result, the notes and what the attempts started."""
+    asked = tiny.trial_spec(tiny_model, tmp_path)
+
+    def run(misfortune, **endurance):
+        monkeypatch.setattr(processes, "WORKER", (sys.executable, str(HERE / "brittle_worker.py")))
+        monkeypatch.setenv("BREAK", misfortune)
+        notes, curve = [], tiny.Curve()
+        result = processes.train_in_processes(asked, curve, Endurance(note=notes.append, **endurance))
+        attempts = [json.loads(line) for line in (asked.folder / "attempts.jsonl").read_text().splitlines()]
+        assert not [one["process"] for one in attempts if psutil.pid_exists(one["process"])]
+        assert not [one["child"] for one in attempts if running(one["child"])]
+        assert read_result(TrialPaths(asked.folder)) == result
+        return result, notes, attempts, curve
+
+    return run
+
+
+def running(pid):
+    """Whether a process still runs; one that nobody waits for has ended too."""
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def test_a_process_that_hangs_is_ended_with_all_it_started_and_tried_again(brittle, tmp_path):
+    result, notes, attempts, curve = brittle("hang once", max_retries=1, stall_timeout_s=5)
+    assert (result.outcome, len(attempts)) == (Outcome.COMPLETE, 2)
+    assert sorted(curve.steps) == [1, 2, 3, 4]
+    (note,) = notes
+    assert note.startswith("trial 0 begins again (retry 1 of 1): no step for 5 s; where it hung is in ")
+    log = TrialPaths(tmp_path / "trials" / "00000").log(0)
+    assert str(log) in note
+    assert "misfortune" in log.read_text()
+
+
+def test_what_is_lost_too_often_has_failed_with_the_reason(brittle):
+    result, notes, attempts, _ = brittle("kill", max_retries=2)
+    assert (result.outcome, len(attempts), len(notes)) == (Outcome.FAILED, 3, 2)
+    assert result.reason.startswith("process 0 of the trial was killed by SIGKILL")
+    assert result.reason.endswith("; so it was 3 times in a row")
+
+
+def test_a_process_that_ends_by_itself_is_not_tried_again(brittle):
+    result, notes, attempts, _ = brittle("exit", max_retries=2)
+    assert (result.outcome, len(attempts), notes) == (Outcome.FAILED, 1, [])
+    assert "ended with exit code 7" in result.reason
+
+
+def test_a_process_that_takes_long_to_be_answered_does_not_hang(brittle, monkeypatch):
+    """Whoever runs the study lets it stand still for longer than the timeout."""
+    original = tiny.Curve.__call__
+
+    def slowly(curve, step, metrics):
+        time.sleep(6 if step == 3 else 0)
+        return original(curve, step, metrics)
+
+    monkeypatch.setattr(tiny.Curve, "__call__", slowly)
+    result, notes, _, _ = brittle("not", stall_timeout_s=5)
+    assert (result.outcome, notes) == (Outcome.COMPLETE, [])
 
 
 def test_the_users_fault_is_raised(spec, train):

@@ -1,6 +1,7 @@
 """The worker, watched: it writes down what its trainer runs on and how it ended, and breaks where a test asks it to.
 
-A script, so that it runs in processes of their own. ``BREAK`` is what to do on rank 1 in the second step.
+A script, so that it runs in processes of their own. ``BREAK`` is what to do on rank 1 in the second step, or where
+``BREAK_RANK`` and ``BREAK_STEP`` say; followed by "once", the next attempt is spared.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from pathlib import Path
 
 from sweeper.executors import worker
 
-BREAK = os.environ.get("BREAK")
+BREAK, _, ONCE = os.environ.get("BREAK", "").partition(" ")
+RANK, STEP = int(os.environ.get("BREAK_RANK", "1")), int(os.environ.get("BREAK_STEP", "1"))
 
 
 def facts(trainer) -> dict[str, object]:
@@ -61,6 +63,14 @@ def spread_the_smallest() -> None:
     deepspeed.settings = settings
 
 
+def load_as_trl_does() -> None:
+    """Let a trial of TRL alone have a process of its own, as one of Unsloth's has, which is not installed here."""
+    from sweeper.training.backends import table
+    from sweeper.training.base_model import load_base
+
+    table.load = lambda spec, ranks, port: load_base(spec.model_folder, spec.model, spec.adapter, spec.device)
+
+
 def watch(rank: int, folder: Path) -> None:
     from sweeper.training.techniques.sft import FittingSFTTrainer
 
@@ -71,7 +81,9 @@ def watch(rank: int, folder: Path) -> None:
         noted = folder / f"facts-{rank}.json"
         if not noted.exists():
             noted.write_text(json.dumps({**facts(self), "process": os.getpid()}))
-        if rank == 1 and self.state.global_step == 1:
+        broken = folder / "broken"
+        if (rank, self.state.global_step) == (RANK, STEP) and not (ONCE and broken.exists()):
+            broken.touch()
             misfortune(len(inputs["input_ids"]))
         return original(self, model, inputs, **more)
 
@@ -82,6 +94,8 @@ def train(job, parent):
     watch(job.rank, job.spec.folder)
     if job.spec.backend.kind == "deepspeed":
         spread_the_smallest()
+    if job.spec.backend.kind == "trl":
+        load_as_trl_does()
     result = original_train(job, parent)
     (job.spec.folder / f"result-{job.rank}.json").write_text(result.model_dump_json())
     return result

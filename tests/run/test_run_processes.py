@@ -10,10 +10,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import pytest
-
 from sweeper.config.trial import Outcome
-from sweeper.errors import DatabaseError, StudyStateError
+from sweeper.errors import DatabaseError
 from sweeper.paths import Home
 from sweeper.run import resume_study, run_study
 from sweeper.store import Database, StudyState
@@ -56,10 +54,6 @@ def test_ctrl_c_ends_the_step_and_leaves_a_study_to_resume(study_file, tmp_path)
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
         try:
             _wait_for_a_step(home, process)
-            with pytest.raises(StudyStateError, match="another process is running study 'tiny'"):
-                resume_study("tiny")
-            with pytest.raises(StudyStateError, match="already"):
-                run_study(file)
             assert process.poll() is None
             process.send_signal(signal.SIGINT)
             assert process.wait(timeout=30) == 130, output.read_text()[-2000:]

@@ -12,7 +12,13 @@ from sweeper.training.ranks import Ranks
 
 
 class TrainingBackend:
-    """TRL by itself."""
+    """TRL by itself.
+
+    Attributes:
+        keeps: Whether a trial can be written to disk midway: its weights and its optimizer are whole, in one process.
+    """
+
+    keeps = True
 
     def __init__(self, config: TRL | None = None, ranks: Ranks | None = None) -> None:
         self._config = config or TRL()

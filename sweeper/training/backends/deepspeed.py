@@ -21,6 +21,8 @@ from sweeper.training.ranks import Ranks
 class DeepSpeedBackend(TrainingBackend):
     """One rank of a trial under ZeRO; the process group is there already."""
 
+    keeps = False
+
     def __init__(self, config: DeepSpeed, ranks: Ranks, device: str, dtype: torch.dtype, batch_size: int) -> None:
         super().__init__(ranks=ranks)
         self._deepspeed = config

@@ -21,6 +21,8 @@ class FSDPBackend(TrainingBackend):
     The model is sharded before the trainer sees it, as transformers does with one that it shards while loading.
     """
 
+    keeps = False
+
     def __init__(self, ranks: Ranks, device: str) -> None:
         super().__init__(ranks=ranks)
         self._mesh = init_device_mesh(device.partition(":")[0], (ranks.size,))

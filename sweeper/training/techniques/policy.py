@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -18,17 +19,16 @@ from sweeper.training.arguments import one_device, training_arguments
 from sweeper.training.base_model import BaseModel
 from sweeper.training.micro_batch import MicroBatch, answers_at_once, until_it_fits
 from sweeper.training.reporting import ReportingCallback
+from sweeper.training.resumable import Resumable
 from sweeper.training.rewards import build_rewards
 from sweeper.training.techniques.reference import forget_reference
 from sweeper.training.weights import Adapted
 
-if TYPE_CHECKING:
-    from transformers import Trainer
-else:
-    Trainer = object  # the mixin stands before a TRL trainer, which brings the real one
+_OWN = ("_step", "entropy_coef", "_last_world_entropy")
+"""What TRL's trainers change as they train; the last two of GRPO's only."""
 
 
-class FittingPolicy(Trainer):
+class FittingPolicy(Resumable):
     """Stands before a TRL trainer among a class's bases.
 
     An optimizer step is one round: every prompt of the batch is answered, then the answers are learned from in as many
@@ -67,6 +67,18 @@ class FittingPolicy(Trainer):
         """Tokens of prompts and answers so far, padding left out."""
         return int(self.state.num_input_tokens_seen)
 
+    def own_state(self) -> dict[str, Any]:
+        """Return what is kept beside weights, optimizer and schedule: how many are answered at once, and TRL's own."""
+        own = {name: getattr(self, name) for name in _OWN if hasattr(self, name)}
+        return {"answering": self._answering.rows, **own}
+
+    def restore_own_state(self, state: dict[str, Any]) -> None:
+        """Take back what ``own_state`` returned."""
+        self._answering.rows = state["answering"]
+        for name in _OWN:
+            if name in state:
+                setattr(self, name, state[name])
+
     def _train_on(self, model: torch.nn.Module, answers: Mapping[str, Any]) -> torch.Tensor:
         rows = len(answers["completion_ids"])
         losses = []
@@ -79,10 +91,21 @@ class FittingPolicy(Trainer):
         return torch.stack(losses).sum()
 
     def _get_train_sampler(self, dataset: Any = None) -> RepeatSampler:
-        """Return TRL's sampler over single prompts, which leaves none out at the end of an epoch."""
-        return RepeatSampler(
-            dataset if dataset is not None else self.train_dataset, self.num_generations, seed=self.args.seed
-        )
+        """Return TRL's sampler over single prompts, which leaves none out at the end of an epoch.
+
+        Its order of an epoch follows from those before, so that of a trial which goes on has to draw them again.
+        """
+        rows = dataset if dataset is not None else self.train_dataset
+        sampler = RepeatSampler(rows, self.num_generations, seed=self.args.seed)
+        for _ in range(self._epochs_done(len(rows))):
+            torch.randperm(len(rows), generator=sampler.generator)
+        return sampler
+
+    def _epochs_done(self, prompts: int) -> int:
+        if self.checkpoint is None:
+            return 0
+        steps_per_epoch: int = math.ceil(prompts * self.num_generations / self.args.per_device_train_batch_size)
+        return self.checkpoint.progress.steps // steps_per_epoch
 
     def _generate_single_turn(self, prompt_ids: list[Any], images: Any, fields: dict[str, Any], *others: Any) -> Any:
         """Answer the prompts in as many parts as memory asks for."""

@@ -1,0 +1,31 @@
+"""A stored study as whoever looks after it needs it: its rows and its search, without its models."""
+
+from __future__ import annotations
+
+from sweeper.orders import space_of_study
+from sweeper.paths import Home
+from sweeper.search.storage import open_storage
+from sweeper.search.study import Search
+from sweeper.store import Database, StudyRecord, stored_config
+
+
+def search_of(home: Home, study: StudyRecord) -> Search:
+    """Take up the search of a stored study.
+
+    Raises:
+        StudyStateError: If there is none, or another version of sweeper stored the study.
+    """
+    config = stored_config(study)
+    return Search.open(
+        study.name,
+        open_storage(home.database),
+        config=config.search,
+        space=space_of_study(study),
+        evaluation=config.evaluation,
+        seed=config.seed,
+    )
+
+
+def runs(database: Database, name: str) -> bool:
+    """Tell whether a living process runs a study, on this machine or on another."""
+    return bool(database.workers.alive(name))
