@@ -175,6 +175,8 @@ def keep_policy(context: StudyContext, *, ended: bool) -> None:
     config = context.config
     with context.alone():  # nobody begins from an adapter that is being removed
         collected = collect(context.database, context.paths, context.search, config, ended=ended)
+    for each in collected.removed:
+        context.forget_adapter(each.number)
     if collected.removed and ended:
         context.listener.note(str(collected))
     if collected.over_quota and not any(each.kind == QUOTA for each in context.database.events.all(config.name)):
