@@ -40,6 +40,7 @@ from sweeper.hardware import gpus
 from sweeper.leftovers import remove_leftovers
 from sweeper.paths import Home, StudyPaths
 from sweeper.patience import Patience, waiting
+from sweeper.registry.reward_models import require_unchanged
 from sweeper.resolve import ResolvedStudy, resolve_study
 from sweeper.resolved import Resolved
 from sweeper.search.storage import open_storage
@@ -358,6 +359,7 @@ def _take_up(
     _require(name, *(Path(model.folder) for model in on_disk.models.values()))
     _require_unchanged(record, data)
     on_disk.require_unchanged(name)
+    require_unchanged(on_disk.reward_sources, home, database)
     search = Search.open(
         name,
         open_storage(home.database),

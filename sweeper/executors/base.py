@@ -190,6 +190,10 @@ class StudyContext:
         """Take the files of a trial as whoever ran it last has left them."""
         self.exchange.fetch(trial_name(number), self.paths.trial(number).folder)
 
+    def forget_adapter(self, number: int) -> None:
+        """Keep the adapter of a trial no more where workers with homes of their own have it from."""
+        self.exchange.forget(trial_name(number), "adapter")
+
     def model_of(self, spec: TrialSpec) -> StudyModel:
         """Return the base model of a trial."""
         return self.models[spec.model.name]
