@@ -15,8 +15,8 @@ from sweeper.evaluation.scores import Scores
 from sweeper.evaluation.stored import example_rows, score_rows, stored_difference
 from sweeper.paths import Home
 from sweeper.registry import AdapterVersion, Registry
-from sweeper.registry.specification import require_base
 from sweeper.registry.gate import TEST, base_examples, judge, own_examples, split_of
+from sweeper.registry.specification import require_base
 from sweeper.store import Database, Evaluation
 from sweeper.training.base_model import load_base
 from sweeper.training.device import resolve_device
