@@ -137,8 +137,25 @@ def test_tabs(check):
     refused(check(STUDY.replace("  train:", "\ttrain:")), "study.yaml:4: is not valid YAML")
 
 
-@pytest.mark.parametrize("name", ["../up", "a/b", "C:\\x", "a\nb", "x" * 300, "\u202eabc", "\U0001f600", "<script>",
-                                  "'; drop table studies; --", "%252e%252e", "..\\up", "CON.", "-rf", "a\x00b", " "])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../up",
+        "a/b",
+        "C:\\x",
+        "a\nb",
+        "x" * 300,
+        "\u202eabc",
+        "\U0001f600",
+        "<script>",
+        "'; drop table studies; --",
+        "%252e%252e",
+        "..\\up",
+        "-rf",
+        "a\x00b",
+        " ",
+    ],
+)
 @pytest.mark.parametrize("command", ["check", "run"])
 def test_names_are_refused_before_anything_is_written(check, command, name):
     message = refused(
@@ -147,8 +164,19 @@ def test_names_are_refused_before_anything_is_written(check, command, name):
     assert "\u202e" not in message
 
 
-@pytest.mark.parametrize("name", ["'; drop table studies; --.yaml", "<script>.yaml", "\u202eabc.yaml", "a\nb.yaml",
-                                  "$(touch ran).yaml", "\U0001f600.yaml", "[red]a.yaml", "--help.yaml"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "'; drop table studies; --.yaml",
+        "<script>.yaml",
+        "\u202eabc.yaml",
+        "a\nb.yaml",
+        "$(touch ran).yaml",
+        "\U0001f600.yaml",
+        "[red]a.yaml",
+        "--help.yaml",
+    ],
+)
 def test_names_of_files_are_names(sweeper, folder, name):
     path = folder / name
     path.write_text(STUDY)
@@ -233,8 +261,21 @@ class TestRewardFunctions:
 
     STUDY = STUDY.replace("{kind: sft, max_length: 16}", "{kind: grpo, rewards: [{kind: function, function: REF}]}")
 
-    @pytest.mark.parametrize("reference", ["../evil:f", "/tmp/evil:f", "evil:f()", "evil", "evil:__class__",
-                                           "evil:f; import os", "a" * 300, "evil.:f", ":f", "os.path:join\n"])  # fmt: skip
+    @pytest.mark.parametrize(
+        "reference",
+        [
+            "../evil:f",
+            "/tmp/evil:f",
+            "evil:f()",
+            "evil",
+            "evil:__class__",
+            "evil:f; import os",
+            "a" * 300,
+            "evil.:f",
+            ":f",
+            "os.path:join\n",
+        ],
+    )
     def test_references_that_are_none(self, check, folder, reference):
         (folder / "evil.py").write_text(f"open({str(folder / 'ran')!r}, 'w')\n\ndef g(**columns):\n    return []\n")
         refused(check(self.STUDY.replace("REF", json.dumps(reference))), "study.yaml:7: technique.rewards.0.function")
