@@ -64,6 +64,9 @@ class InlineExecutor:
 
     def _run_trial(self, context: StudyContext, candidate: Candidate) -> None:
         """Run a trial from its beginning, or from its checkpoint where it has one."""
+        context.fetch_trial(candidate.number)
+        if candidate.initial is not None:
+            context.fetch_trial(candidate.initial)
         if context.paths.trial(candidate.number).is_frozen and not can_go_on(context, candidate.number):
             return
         spec = specification(context, candidate)
@@ -82,11 +85,18 @@ class InlineExecutor:
             recorder.end(infeasible(spec, base))
             return
         evaluate = task_metric(base, spec.validation, spec.evaluation, spec.technique, spec.reward_sources)
-        keeping = Keeping(context.config.executor.checkpoint_s, recorder.flush)
+        keeping = Keeping(context.config.executor.checkpoint_s, partial(_before_checkpoint, context, recorder, spec))
         report, goes_on = obedient(context, recorder), kept is not None
         result = train_trial(spec, base, report, rows, evaluate, keeping=keeping, goes_on=goes_on)
         planner.learn(spec, rows, result)
         recorder.end(result)
+
+
+def _before_checkpoint(context: StudyContext, recorder: Recorder, spec: TrialSpec) -> None:
+    """Record what was reported, and let others have the checkpoint before, which is whole."""
+    recorder.flush()
+    if TrialPaths(spec.folder).is_frozen:
+        context.keep_trial(spec.number)
 
 
 def _next(context: StudyContext, seconds: float) -> Candidate | None:

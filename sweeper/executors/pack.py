@@ -106,6 +106,7 @@ class Pack:
         if candidate is None:
             return False
         with self._dropping(candidate.number):
+            self._context.fetch_trial(candidate.number)
             if self._context.paths.trial(candidate.number).is_frozen:
                 self._thaw(candidate)
             else:
@@ -134,6 +135,8 @@ class Pack:
         return budget_spent(self._context, self._before + self._context.asked.clock() - self._begun, planned)
 
     def _start(self, candidate: Candidate) -> None:
+        if candidate.initial is not None:
+            self._context.fetch_trial(candidate.initial)
         base, spec = self._base, specification(self._context, candidate)
         recorder = Recorder(self._context, candidate, spec)
         recorder.start()
@@ -183,6 +186,7 @@ class Pack:
             with self._dropping(running.slot.number):
                 running.recorder.flush()
                 freeze(running.slot)
+                self._context.keep_trial(running.slot.number)
         self._checkpointed = time.monotonic()
 
     # ---- passing rows

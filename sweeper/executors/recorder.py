@@ -153,10 +153,14 @@ def drop(context: StudyContext, number: int) -> None:
 def finish(context: StudyContext, result: TrialResult) -> None:
     """Put a result into the database, tell the search, and let go of the trial; each step only if it is not done yet.
 
+    Its files are where other workers find them before.
+
     Raises:
         LeaseLost: If the trial is another worker's by now; nothing is stored then.
     """
     name, number, worker = context.config.name, result.number, context.crew.token
+    context.database.leases.require(name, number, worker)
+    context.keep_trial(number)
     files = of_result(context.paths.trial(number), result)
     with context.alone():
         context.database.leases.require(name, number, worker)
@@ -181,6 +185,7 @@ def keep_policy(context: StudyContext, *, ended: bool) -> None:
 def prune_paused(context: StudyContext, number: int, reason: str) -> None:
     """End a paused trial, which is not to go on."""
     paths = context.paths.trial(number)
+    context.fetch_trial(number)
     paused = read_result(paths)
     assert paused is not None and paused.outcome.is_open
     result = paused.model_copy(update={"outcome": Outcome.PRUNED, "reason": reason})

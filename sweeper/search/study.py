@@ -221,6 +221,15 @@ class Search:
         except (IndexError, KeyError) as error:
             raise StudyStateError(f"study {self.study.study_name!r} has begun no trial {number}") from error
 
+    @storage_faults()
+    def begun(self, number: int) -> Candidate:
+        """Return what a trial runs that was begun here or elsewhere.
+
+        Raises:
+            StudyStateError: If there is no such trial, or it was never given its values.
+        """
+        return candidate_of(self._frozen(number), self.values(number))
+
     def change_budget(self, config: SearchConfig) -> None:
         """Go on with another number of trials; the sampler stays as it is until the study is taken up again."""
         self._schedule = Schedule(config, self._space, self._evaluation, self._seed)
