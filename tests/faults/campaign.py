@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sweeper.paths import Home
+from sqlalchemy import make_url
+
+from sweeper.paths import STORAGE, Home
 
 from . import invariants
 from .child import STEPS
 from .forks import Forked, Forks
 from .invariants import Breach, Finished
 from .scenes import NAME, SCENES, Scene, Stage
+
+if TYPE_CHECKING:
+    from postgres_server import Postgres
+
+OUTSIDE = ("delay", "server", "backend")
+"""Ways that do not need the process's help."""
 
 MOST_KILLS = 8
 """Kills of one study; then it may end."""
@@ -26,6 +37,10 @@ HANG_S = 120.0
 """A command that takes so long hangs; the tiny studies take two seconds."""
 
 WAYS = ("delay", "line", "operation", "power")
+"""How a process is killed: at a random instant, or between any two lines, writes, or writes with the power gone."""
+
+SERVER_WAYS = ("delay", "line", "operation", "server", "backend")
+"""The same where the database is a server, which is killed too: all of it, or the process that serves the study."""
 
 
 @dataclass
@@ -50,8 +65,16 @@ class Tally:
 class Campaign:
     """Studies that are killed."""
 
-    def __init__(self, folder: Path, seed: int, forks: Forks, say: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        forks: Forks,
+        say: Callable[[str], None] = lambda text: None,
+        server: Postgres | None = None,
+    ) -> None:
         self.folder = folder
+        self.server = server
         self.draw = random.Random(seed)
         self.forks = forks
         self.tally = Tally()
@@ -60,18 +83,34 @@ class Campaign:
         self._expected: dict[str, dict[str, Any]] = {}
         self._counted: dict[str, tuple[float, int]] = {}
 
-    def run(self, kills: int, scenes: Sequence[Scene] = SCENES, ways: Sequence[str] = WAYS) -> Tally:
+    def run(self, kills: int, scenes: Sequence[Scene] = SCENES, ways: Sequence[str] = ()) -> Tally:
         """Kill so often, studies of all scenes in turn; each study is brought to its end."""
         begun = time.monotonic()
+        ways = ways or (WAYS if self.server is None else SERVER_WAYS)
         for scene in scenes:
-            self._undisturbed(scene)
+            with self.stored():
+                self._undisturbed(scene)
         while (left := kills - self.tally.kills.total()) > 0:
             scene = scenes[self.tally.studies % len(scenes)]
             self.tally.studies += 1
-            study = Killed(self, scene, self.folder / f"study-{self.tally.studies}", ways)
-            study.run(min(left, MOST_KILLS))
+            with self.stored():
+                study = Killed(self, scene, self.folder / f"study-{self.tally.studies}", ways)
+                study.run(min(left, MOST_KILLS))
         self.tally.seconds = time.monotonic() - begun
         return self.tally
+
+    @contextmanager
+    def stored(self) -> Iterator[None]:
+        """Let one home have a database of its own on the server, if there is one."""
+        if self.server is None:
+            yield
+            return
+        with self.server.database() as database:
+            os.environ[STORAGE] = database.written  # for the checks here; processes get it from here
+            try:
+                yield
+            finally:
+                del os.environ[STORAGE]
 
     def _undisturbed(self, scene: Scene) -> None:
         """Run a scene to its end once: how it ends, how long it takes, and how many instants there are to kill it."""
@@ -94,12 +133,14 @@ class Campaign:
         """Fork a ``sweeper`` command; what it says goes to a log beside the home, its cache is all studies'."""
         log, cache = home.folder.parent / "log", self.folder / "cache"
         environment = {"SWEEPER_CACHE": str(cache), "COLUMNS": "200"}
+        if STORAGE in os.environ:
+            environment[STORAGE] = os.environ[STORAGE]
         return self.forks.sweeper(*arguments, home=home.folder, log=log, fault=fault, environment=environment)
 
     def fault(self, scene: Scene, way: str) -> dict[str, Any]:
         """Draw an instant; those that come after the end of a resumed study let it end."""
         seconds, changes = self._counted[scene.name]
-        if way == "delay":
+        if way in OUTSIDE:
             return {"kind": way, "seconds": self.draw.uniform(0, seconds)}
         fault = {"kind": way, "at": self.draw.randint(1, changes)}
         if way == "line":
@@ -158,13 +199,12 @@ class Killed:
         """Run or resume the study, and return whether it came to its end."""
         resumes = invariants.study_exists(self._home, NAME)
         arguments = ["resume", NAME] if resumes else ["run", str(self._file)]
-        outside = fault is not None and fault["kind"] == "delay"
+        outside = fault is not None and fault["kind"] in OUTSIDE
         process = self._campaign.sweeper(arguments, self._home, None if outside else fault)
         status = process.wait(fault["seconds"] if outside and fault is not None else HANG_S)
-        if status is None and outside:
-            process.kill()
-            status = process.wait(10)
-        elif status is None:
+        if status is None and outside and fault is not None:
+            status = self._strike(process, fault["kind"])
+        if status is None:
             process.kill()
             self._tally.note(Breach("zombie", f"`sweeper {arguments[0]}` hangs"), self._where)
         for breach in invariants.processes({process.pid}, self._home.folder):
@@ -177,6 +217,24 @@ class Killed:
             text = f"`sweeper {arguments[0]}` ends with {status}: ...{log}"
             self._tally.note(Breach("fault", text), self._where)
         return True
+
+    def _strike(self, process: Forked, kind: str) -> int | None:
+        """Kill from outside, and return how the process ended then."""
+        if kind == "delay":
+            process.kill()
+            return process.wait(10)
+        server = self._campaign.server
+        assert server is not None
+        self._tally.kills[kind] += 1
+        if kind == "server":
+            server.stop()
+            time.sleep(self._campaign.draw.uniform(0, 2))
+            server.start()
+        else:
+            here = make_url(os.environ[STORAGE]).database
+            for (pid,) in server.execute(f"SELECT pid FROM pg_stat_activity WHERE datname = '{here}' LIMIT 1"):
+                os.kill(pid, signal.SIGKILL)  # the others of the server's processes end and begin again with it
+        return process.wait(HANG_S)
 
     def _check(self, where: str) -> None:
         known = invariants.finished(self._home, NAME)
