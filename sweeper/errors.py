@@ -11,7 +11,9 @@
     │   ├── DatabaseError           a database that is not one, or is from another version
     │   ├── StudyStateError         a study that does not exist, exists already, or is running elsewhere
     │   ├── RegistryError           an adapter name, version or move that is not allowed
+    │   ├── ArtifactError           a file of a trial that is missing, damaged, or not the one that was written
     │   ├── AccessError             a user of the dashboard, a password or a private file that is not as it must be
+    │   ├── BackupError             a backup that cannot be written, or whose place is taken
     │   └── ExportError             an export that cannot be written or does not verify
     ├── StudyInterrupted            the user asked to stop; `sweeper resume` goes on; exit code 130
     ├── LeaseLost                   another worker was given the trial; nothing of it is stored here any more
@@ -104,6 +106,14 @@ class StudyStateError(UserError):
 
 class RegistryError(UserError):
     """An adapter name, version or move that the registry does not allow."""
+
+
+class ArtifactError(UserError):
+    """A file of a trial that is missing, damaged, or not the one that was written."""
+
+
+class BackupError(UserError):
+    """A backup that cannot be written, or whose place is taken."""
 
 
 class ExportError(UserError):

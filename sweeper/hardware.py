@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import psutil
 
@@ -98,6 +100,40 @@ def pick_device(wanted: str, present: tuple[Gpu, ...]) -> str:
             f"GPU{'s' * (len(present) > 1)}: cuda:0{f' to cuda:{len(present) - 1}' * (len(present) > 1)}"
         )
     return f"cuda:{index}"
+
+
+def pick_devices(wanted: int | Literal["auto"] | Sequence[str], device: str, present: Sequence[Gpu]) -> tuple[str, ...]:
+    """Return the device of each worker, for what a study asks for.
+
+    Args:
+        wanted: How many, or which; auto is every GPU.
+        device: The study's own; with ``cpu`` a number is that of workers on the processors.
+        present: What the driver lists.
+
+    Raises:
+        HardwareError: If a GPU is asked for that is not there.
+    """
+    on_cpu = device == "cpu" or not present
+    if wanted == "auto":
+        return ("cpu",) if on_cpu else tuple(f"cuda:{index}" for index in range(len(present)))
+    names = ["cpu" if on_cpu else f"cuda:{index}" for index in range(wanted)] if isinstance(wanted, int) else wanted
+    missing = [name for name in names if name != "cpu" and int(name.partition(":")[2]) >= len(present)]
+    if missing:
+        here = f"only {len(present)}" if present else f"none that the driver shows{_hidden()}"
+        raise HardwareError(
+            f"executor.devices asks for {', '.join(missing)}, but of GPUs there {'is' if len(present) < 2 else 'are'} "
+            f"{here}; use `devices: auto`, or see `sweeper doctor`"
+        )
+    return tuple(names)
+
+
+def visible_as(device: str) -> str:
+    """Return the ``CUDA_VISIBLE_DEVICES`` with which a process sees nothing but a device of this one's."""
+    if device == "cpu":
+        return ""
+    index = int(device.partition(":")[2] or 0)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return str(index) if visible is None else visible.split(",")[index].strip()
 
 
 def _hidden() -> str:

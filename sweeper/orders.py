@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from sweeper.artifacts import require_whole
 from sweeper.config.orders import (
     cloned,
     differing,
@@ -134,17 +135,19 @@ def await_answer(database: Database, name: str, order: int, timeout_s: float) ->
     return found
 
 
-def require_weights(trial: TrialPaths, changes: Mapping[str, Any]) -> None:
+def require_weights(database: Database, study: str, trial: TrialPaths, changes: Mapping[str, Any]) -> None:
     """Refuse to start a trial from the saved weights of another where that cannot be exact.
 
     Args:
+        database: What knows how the weights were written.
+        study: The study of both trials.
         trial: The other trial's folder.
         changes: The parameters that differ, each with its new value; see ``config.orders.differing``.
 
     Raises:
         StudyStateError: If it cannot.
+        ArtifactError: If the weights are not as the trial wrote them.
     """
-    weights = trial.adapter / "adapter_model.safetensors"
     number = trial.number
     if not trial.spec.is_file():
         raise StudyStateError(f"trial {number} has no specification in {trial.folder}, so its weights are unknown")
@@ -152,8 +155,21 @@ def require_weights(trial: TrialPaths, changes: Mapping[str, Any]) -> None:
     obstacle = obstacle_to_weights(spec.adapter, changes)
     if obstacle is not None:
         raise StudyStateError(f"trial {number} cannot be gone on from: {obstacle}; clone it without its weights")
-    if not weights.is_file():
-        raise StudyStateError(f"trial {number} saved no adapter; only complete trials do: clone it without its weights")
+    recorded = database.artifacts.all(study, number)
+    if not recorded and not (trial.adapter / "adapter_model.safetensors").is_file():
+        raise StudyStateError(_no_weights(database, study, number))
+    require_whole(database, study, trial, "adapter")
+
+
+def _no_weights(database: Database, study: str, number: int) -> str:
+    """Say why a trial has no saved weights, and what to do."""
+    if database.trials.get(study, number).adapter_bytes is None:
+        return f"trial {number} saved no adapter; only complete trials do: clone it without its weights"
+    keep = stored_config(database.studies.get(study)).keep
+    return (
+        f"the adapter of trial {number} was removed by the study's keep policy ({keep}); clone the trial without its "
+        "weights, or name a trial that still has them"
+    )
 
 
 def _when(kind: OrderKind, state: StudyState, runs: bool) -> str:
@@ -194,7 +210,8 @@ def _require_cloneable(
     before = values_of(space, database.trials.get(study.name, number).parameters)
     after = cloned(space, before, asked["changes"])
     if asked["from_weights"]:
-        require_weights(home.study(study.name).trial(number), differing(space, before, after))
+        trial = home.study(study.name).trial(number)
+        require_weights(database, study.name, trial, differing(space, before, after))
 
 
 def _shown(values: Mapping[str, Any]) -> str:

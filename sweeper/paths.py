@@ -71,6 +71,11 @@ class StudyPaths:
     folder: Path
 
     @property
+    def home(self) -> Path:
+        """The folder of the home that it is in."""
+        return self.folder.parent.parent
+
+    @property
     def data(self) -> Path:
         """The prepared splits as JSONL."""
         return self.folder / "data"
@@ -80,10 +85,18 @@ class StudyPaths:
         """What the study was resolved to on this machine: model folder, rows, lengths."""
         return self.folder / "resolved.json"
 
+    def hang(self, worker: str) -> Path:
+        """Where a worker that hung stood; empty while it runs, and where it was killed by something else."""
+        return self.folder / f"hang-{worker}.txt"
+
     @property
     def resume_log(self) -> Path:
         """What a resume that the dashboard started wrote to its terminal."""
         return self.folder / "resume.log"
+
+    def worker_log(self, name: str) -> Path:
+        """What a worker of the study wrote to its terminal."""
+        return self.folder / "workers" / f"{name}.log"
 
     @property
     def pipeline(self) -> Path:

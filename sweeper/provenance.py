@@ -9,6 +9,7 @@ from sweeper.export.writer import file_sha256
 from sweeper.models.catalogue import lookup
 from sweeper.paths import Home
 from sweeper.registry import AdapterVersion
+from sweeper.registry.specification import require_base
 from sweeper.store import Database, StudyRecord, TrialRecord, stored_config
 
 
@@ -17,6 +18,8 @@ def export_source(home: Home, database: Database, version: AdapterVersion) -> Ex
 
     Raises:
         ExportError: If the study's own files (the trial's specification, the prepared data) are gone.
+        RegistryError: If its base model is another one now.
+        ModelError: If its base model is gone.
         StudyStateError: If the database no longer has the study or the trial.
     """
     study, trial = (
@@ -28,6 +31,7 @@ def export_source(home: Home, database: Database, version: AdapterVersion) -> Ex
     if not specification.is_file():
         raise ExportError(f"{specification} is gone, so {version} cannot be exported; restore it from a backup")
     spec = TrialSpec.model_validate_json(specification.read_text(encoding="utf-8"))
+    require_base(version, spec.model_folder)
     return ExportSource(
         study=study.name,
         adapter_name=version.name,

@@ -16,6 +16,7 @@ from sweeper.evaluation.stored import example_rows, score_rows, stored_differenc
 from sweeper.paths import Home
 from sweeper.registry import AdapterVersion, Registry
 from sweeper.registry.gate import TEST, base_examples, judge, own_examples, split_of
+from sweeper.registry.specification import require_base
 from sweeper.store import Database, Evaluation
 from sweeper.training.base_model import load_base
 from sweeper.training.device import resolve_device
@@ -121,4 +122,6 @@ def _specification(home: Home, version: AdapterVersion) -> TrialSpec:
     path: Path = home.study(version.lineage.study).trial(version.lineage.trial).spec
     if not path.is_file():
         raise RegistryError(f"{path} is gone, so {version} cannot be scored; restore it from a backup")
-    return TrialSpec.model_validate_json(path.read_text(encoding="utf-8"))
+    spec = TrialSpec.model_validate_json(path.read_text(encoding="utf-8"))
+    require_base(version, spec.model_folder)
+    return spec

@@ -33,7 +33,7 @@ from sweeper.study_faults import (
     refuse,
     tokenizer_faults,
 )
-from sweeper.support import require
+from sweeper.support import require, require_workers
 
 Progress = Callable[[str, float | None], None]
 """Told what is being done and how far it is (0 to 1; None where that is not known)."""
@@ -110,6 +110,7 @@ def resolve_study(
     present = gpus()
     device = pick_device(config.executor.device, present)
     require(config, device, present)
+    require_workers(config, present)
     rewards = [each for each in getattr(config.technique, "rewards", ()) if getattr(each, "name", "") not in awaited]
     sources = reward_sources(rewards, file.folder, home) if rewards else None
     splits = load_splits(config.data, file.folder, config.technique.rows)

@@ -14,6 +14,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from sweeper.config.backend import in_own_processes
+from sweeper.config.executor import SharedExecutor
 from sweeper.config.loader import StudyFile
 from sweeper.config.orders import budget_of, with_budget
 from sweeper.config.pipeline import name_to_resume
@@ -26,9 +28,14 @@ from sweeper.executors.base import Asked, Executor, Listener, Silent, StopReques
 from sweeper.executors.claims import bide
 from sweeper.executors.control import MoreToTrain, has_work, obey, refuse_outdated
 from sweeper.executors.crew import Crew
+from sweeper.executors.exchange import Exchange
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.packed import PackedExecutor
+from sweeper.executors.per_gpu import PerGpuExecutor
+from sweeper.executors.ray import RayExecutor
+from sweeper.executors.recorder import keep_policy
 from sweeper.executors.recovery import reclaim
+from sweeper.executors.watchdog import Watchdog
 from sweeper.hardware import gpus
 from sweeper.leftovers import remove_leftovers
 from sweeper.paths import Home, StudyPaths
@@ -43,7 +50,12 @@ from sweeper.support import require
 from sweeper.training.device import resolve_device
 from sweeper.winner import Verdict, find_winner
 
-EXECUTORS: dict[str, Callable[[], Executor]] = {"packed": PackedExecutor, "inline": InlineExecutor}
+EXECUTORS: dict[str, Callable[[], Executor]] = {
+    "packed": PackedExecutor,
+    "inline": InlineExecutor,
+    "per_gpu": PerGpuExecutor,
+    "ray": RayExecutor,
+}
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "evaluate", "optuna")
 
@@ -160,6 +172,7 @@ def work(
     *,
     home: Home | None = None,
     device: str | None = None,
+    exchange: Exchange | None = None,
     listener: Listener | None = None,
     stop: StopRequest | None = None,
 ) -> None:
@@ -169,6 +182,7 @@ def work(
         name: The study.
         home: Where everything is kept; ``SWEEPER_HOME`` if left out.
         device: What to train on; what the study file says if left out.
+        exchange: Where the files of trials are exchanged, in a home of this worker's own.
         listener: Told of all progress.
         stop: Set it to stop after the step under way.
 
@@ -179,7 +193,8 @@ def work(
     home, listener, stop = home or Home.current(), listener or Silent(), StopRequest() if stop is None else stop
     with Database.open(home.database, create=False) as database:
         context = _take_up(name, home, database, listener, stop, device=device)
-        with context.crew, waiting(_patience(context)):
+        context.exchange = exchange or context.exchange
+        with context.crew, waiting(_patience(context)), _watched(context):
             reclaim(context)
             PackedExecutor().run(context)
         if stop.is_set:
@@ -190,7 +205,7 @@ def _conduct(context: StudyContext, home: Home, *, force: bool, searched: bool =
     """Run the trials, unless they were, then find the winner; the database always says how the study stands."""
     state = StudyState.INTERRUPTED
     studies, name = context.database.studies, context.config.name
-    with context.crew, waiting(_patience(context)):
+    with context.crew, waiting(_patience(context)), _watched(context):
         refuse_outdated(context, context.asked.since)
         if studies.get(name).state is StudyState.PAUSED and not context.crew.alone():
             context.asked.paused = True
@@ -206,7 +221,9 @@ def _conduct(context: StudyContext, home: Home, *, force: bool, searched: bool =
                 with _scoring(context):
                     state, context.asked.changed = StudyState.FINISHED, False
                     with suppress(MoreToTrain):
-                        return find_winner(context, partial(executor.base, context), home, force=force)
+                        verdict = find_winner(context, partial(executor.base, context), home, force=force)
+                        keep_policy(context, ended=True)
+                        return verdict
                 state, searched = StudyState.INTERRUPTED, False
         except (StudyInterrupted, KeyboardInterrupt):
             state = StudyState.INTERRUPTED
@@ -218,7 +235,21 @@ def _conduct(context: StudyContext, home: Home, *, force: bool, searched: bool =
 
 
 def _patience(context: StudyContext) -> Patience:
-    return Patience(context.listener.note, lambda: context.stop.is_set, context.asked.stood_still)
+    def stopped() -> bool:
+        context.alive()
+        return context.stop.is_set
+
+    return Patience(context.listener.note, stopped, context.asked.stood_still)
+
+
+@contextmanager
+def _watched(context: StudyContext) -> Iterator[None]:
+    """End this process where it hangs, unless it only waits for processes that are watched themselves."""
+    executor = context.config.executor
+    waits = isinstance(executor, SharedExecutor) or in_own_processes(context.config.backend)
+    with Watchdog(None if waits else executor.stall_timeout_s, context.paths.hang(context.crew.token)) as watchdog:
+        context.alive = watchdog.alive
+        yield
 
 
 @contextmanager

@@ -15,11 +15,12 @@ from importlib.util import find_spec
 from sweeper.config.adapter import AnyAdapter, LowRank, QLoRA
 from sweeper.config.backend import FSDP, TRL, Backend, DeepSpeed, Unsloth, in_own_processes, processes
 from sweeper.config.base import kind_of
+from sweeper.config.executor import PerGpuExecutor, RayExecutor
 from sweeper.config.model import Attention, ModelConfig
 from sweeper.config.study import StudyConfig
 from sweeper.config.technique import Technique
 from sweeper.errors import HardwareError
-from sweeper.hardware import Gpu
+from sweeper.hardware import Gpu, pick_devices
 
 NOT_INSTALLED = "not installed here"
 """In every reason that installing something would mend."""
@@ -85,6 +86,23 @@ def require(config: StudyConfig, device: str, gpus: Sequence[Gpu]) -> None:
 def study_refusals(config: StudyConfig, device: str, gpus: Sequence[Gpu]) -> list[str]:
     """Return every reason why some trial of a study cannot be served, each once; see ``require``."""
     return list(dict.fromkeys(reason for case in _cases(config, device, gpus) for reason in refusals(case)))
+
+
+def require_workers(config: StudyConfig, gpus: Sequence[Gpu]) -> None:
+    """Refuse a study whose workers cannot be started from this machine.
+
+    Args:
+        config: The study.
+        gpus: What the driver lists.
+
+    Raises:
+        HardwareError: With the reason, and what to do.
+    """
+    executor = config.executor
+    if isinstance(executor, PerGpuExecutor):
+        pick_devices(executor.devices, executor.device, gpus)
+    if isinstance(executor, RayExecutor) and (reason := _missing("executor: ray", "ray", "ray")) is not None:
+        raise HardwareError(reason)
 
 
 def _cases(config: StudyConfig, device: str, gpus: Sequence[Gpu]) -> Iterator[Case]:

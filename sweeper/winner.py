@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from sweeper.artifacts import require_whole
 from sweeper.config.trial import Outcome, TrialSpec
 from sweeper.data.splits import read_prepared
 from sweeper.errors import StudyInterrupted, SweeperError
@@ -67,10 +68,14 @@ def find_winner(context: StudyContext, load: LoadBase, home: Home, *, force: boo
 
     Raises:
         SweeperError: If no trial was completed.
+        ArtifactError: If a trial's adapter is not as the trial wrote it.
         StudyInterrupted: If the user asked to stop.
         MoreToTrain: If somebody ordered trials, or changed the budget.
     """
-    specs = {number: _specification(context, number) for number in _candidates(context)}
+    candidates = _candidates(context)
+    for number in candidates:  # all of them, before the first base model is loaded
+        require_whole(context.database, context.config.name, context.paths.trial(number), "adapter")
+    specs = {number: _specification(context, number) for number in candidates}
     bases, scores = _score_all(context, load, specs)
     named = {_name(number): scores[number] for number in specs}
     base_of = {_name(number): _base_name(context, spec) for number, spec in specs.items()}
@@ -99,12 +104,13 @@ def _candidates(context: StudyContext) -> list[int]:
     if config.objectives:
         numbers = [point.number for point in context.search.front()]
     else:
-        sign = 1.0 if config.direction == "minimize" else -1.0
-        numbers = []
-        for configuration in context.search.best(config.candidates):
-            by_value = sorted(zip(configuration.values, configuration.numbers, strict=True), key=lambda p: sign * p[0])
-            numbers.append(by_value[0][1])
-    kept = [number for number in numbers if context.paths.trial(number).adapter.is_dir()]
+        numbers = [found.best_number(config.direction) for found in context.search.best(config.candidates)]
+    recorded = {artifact.number for artifact in context.database.artifacts.all(context.config.name)}
+
+    def has_adapter(number: int) -> bool:
+        return number in recorded or context.paths.trial(number).adapter.is_dir()
+
+    kept = [number for number in numbers if has_adapter(number)]
     if not kept:
         raise SweeperError(f"no trial of {context.config.name} was completed, so there is no winner{_reasons(context)}")
     if config.goal is not None and config.objectives:
@@ -113,7 +119,7 @@ def _candidates(context: StudyContext) -> list[int]:
     chosen = kept[: config.candidates]
     if config.objectives:
         return chosen
-    asked = [number for number in context.search.ordered_complete() if context.paths.trial(number).adapter.is_dir()]
+    asked = [number for number in context.search.ordered_complete() if has_adapter(number)]
     return list(dict.fromkeys([*chosen, *asked]))
 
 

@@ -132,3 +132,46 @@ def begin(study_file: Callable[..., StudyFile]) -> Iterator[Callable[..., Any]]:
             return run._begin(file, resolved, "cpu", home, database, listener or Silent(), stop or StopRequest())
 
         yield context
+
+
+class TwoNodes:
+    """A Ray cluster of two nodes on this machine, each with one processor."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        # The dashboard and its agents are most of what Ray starts.
+        self._node = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
+        self.cluster = Cluster(initialize_head=True, head_node_args=self._node)
+        self.address: str = self.cluster.address
+        self.add_one()
+
+    def add_one(self) -> None:
+        """Let another node join."""
+        self.node = self.cluster.add_node(**self._node)
+
+    def kill_one(self) -> None:
+        """Let the node that joined last die, as one does whose machine is switched off."""
+        import signal
+
+        for processes in self.node.all_processes.values():
+            for process in processes:
+                os.kill(process.process.pid, signal.SIGKILL)
+        self.cluster.remove_node(self.node, allow_graceful=False)
+
+
+@pytest.fixture(scope="session")
+def two_nodes() -> Iterator[TwoNodes]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        # A node that says nothing is dead after some seconds instead of 15.
+        patch.setenv("RAY_health_check_initial_delay_ms", "2000")
+        patch.setenv("RAY_health_check_period_ms", "1000")
+        patch.setenv("RAY_health_check_timeout_ms", "2000")
+        patch.setenv("RAY_health_check_failure_threshold", "3")
+        nodes = TwoNodes()
+        try:
+            yield nodes
+        finally:
+            nodes.cluster.shutdown()

@@ -10,7 +10,7 @@ from sweeper.check.section import Section
 from sweeper.config.adapter import AnyAdapter
 from sweeper.config.backend import processes, spreads_weights
 from sweeper.config.checkpointing import checkpoints
-from sweeper.config.executor import PackedExecutor
+from sweeper.config.executor import Packs
 from sweeper.config.model import ModelConfig
 from sweeper.config.parameters import default_generations
 from sweeper.config.space import ADAPTER, MODEL, space_of
@@ -63,7 +63,7 @@ def answers_per_row(study: ResolvedStudy) -> int:
 def slots(study: ResolvedStudy, facts: ModelFacts, work: Workload, free: int | None) -> int:
     """Return how many trials the study is planned to run at once."""
     executor, config = study.config.executor, study.config
-    if not isinstance(executor, PackedExecutor) or obstacle_in_study(config, study.space.space) is not None:
+    if not isinstance(executor, Packs) or obstacle_in_study(config, study.space.space) is not None:
         return 1
     asked = None if executor.slots == "auto" else executor.slots
     room = _UNKNOWN_MEMORY if free is None else free - estimate(facts, work, 1).base
@@ -72,7 +72,7 @@ def slots(study: ResolvedStudy, facts: ModelFacts, work: Workload, free: int | N
 
 def _packing(study: ResolvedStudy, facts: ModelFacts, work: Workload, free: int | None) -> tuple[str, ...]:
     """Say how many trials share the base model, or why they cannot."""
-    if not isinstance(study.config.executor, PackedExecutor):
+    if not isinstance(study.config.executor, Packs):
         return ()
     obstacle = obstacle_in_study(study.config, study.space.space)
     if obstacle is not None:

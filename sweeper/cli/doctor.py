@@ -1,4 +1,4 @@
-"""``sweeper doctor``: what this machine has, and what each missing part would give."""
+"""``sweeper doctor``: what this machine has, and what each missing part would give; or what of a study is wrong."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from typing import Annotated
 import typer
 from packaging.requirements import Requirement
 
-from sweeper.cli.output import emit_json, safe, say
+from sweeper.cli.output import emit_json, progress, safe, say
 from sweeper.cli.parts import Finding, optional_parts
+from sweeper.config.pipeline import STAGES, stage_name
+from sweeper.errors import UserError
 from sweeper.hardware import Machine, machine
 from sweeper.models import hub
 from sweeper.paths import Home, cache_folder
@@ -25,11 +27,22 @@ _LEAST_DISK_GB = 5
 _NEEDED = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "optuna", "sqlalchemy")
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False) -> None:
-    """Say what this machine has, and what the missing parts would give.
+def doctor(
+    study: Annotated[str | None, typer.Argument(help="Examine this study instead.", show_default=False)] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended without a guess.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """Say what this machine has, and what the missing parts would give; or what of a study does not agree.
 
-    The exit code is 1 if something keeps sweeper from working.
+    Of a STUDY it compares the database, the search and the files: every trial, checksum, lease, split, base model and
+    registered version. It changes nothing without --repair, and mends nothing by a guess. The exit code is 1 if
+    something keeps sweeper from working, or if something of the study does not agree.
     """
+    if study is not None:
+        _examine_study(study, repair, as_json)
+        return
+    if repair:
+        raise UserError("--repair needs the name of a study; `sweeper status` lists them")
     findings = examine()
     if as_json:
         emit_json(findings)
@@ -37,6 +50,30 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON inst
         for finding in findings:
             _show(finding)
     if any(finding.state == "problem" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _examine_study(name: str, repair: bool, as_json: bool) -> None:
+    from sweeper.upkeep.doctor import Diagnosis, diagnose  # imports optuna
+
+    home = Home.current()
+    stages = [stage_name(name, stage) for stage in STAGES] if home.study(name).pipeline.is_file() else [name]
+    found: list[Diagnosis] = []
+    with progress() as on_progress:
+        for stage in stages:
+            if stage == name or home.study(stage).folder.is_dir():
+                found += diagnose(home, stage, repair=repair, on_progress=on_progress)
+    left = [each for each in found if each.mended is None]
+    if as_json:
+        emit_json({"study": name, "healthy": not left, "findings": found})
+    for each in found if not as_json else ():
+        state = f"[green]mended[/]: {safe(each.mended)}" if each.mended else f"[yellow]{safe(each.advice)}[/]"
+        say(f"[bold]{safe(each.kind)}[/]: {safe(each.text)}\n  {state}")
+    if not as_json and not found:
+        say(f"study {safe(name)}: database, search and files agree")
+    if not as_json and any(each.mendable for each in left):
+        say(f"`sweeper doctor {safe(name)} --repair` mends {sum(each.mendable for each in left)} of {len(left)}")
+    if left:
         raise typer.Exit(1)
 
 

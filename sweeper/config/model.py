@@ -17,13 +17,14 @@ class ModelConfig(Frozen):
 
     ``dtype`` is what the model computes in: ``auto`` is bfloat16 where the device has it, else float32.
     ``attention: auto`` is the newest Flash Attention that is installed and that the device runs, else PyTorch's SDPA.
+    ``trust_remote_code`` runs Python code that comes with the model, so nothing but the word ``true`` means it.
     """
 
     name: str = Field(min_length=1)
     revision: str | None = None
     dtype: Dtype = "auto"
     attention: Attention = "auto"
-    trust_remote_code: bool = False
+    trust_remote_code: bool = Field(default=False, strict=True)
 
     @model_validator(mode="before")
     @classmethod

@@ -17,6 +17,8 @@ ParameterType = Literal["float", "int", "text", "alpha", "modules"]
 ALPHA = re.compile(r"^(\d+(?:\.\d+)?)?r$")
 """``r`` or ``2r`` or ``0.5r``: a multiple of the rank."""
 
+_MOST_RANKS = 65536.0
+
 SCHEDULERS = (
     "linear",
     "cosine",
@@ -65,7 +67,7 @@ class Parameter:
             return None
         if self.type == "alpha" and isinstance(value, str):
             factor = ALPHA.match(value)
-            if factor is None or (factor[1] is not None and float(factor[1]) <= 0):
+            if factor is None or (factor[1] is not None and not 0 < float(factor[1]) <= _MOST_RANKS):
                 return f"must be a positive number or a multiple of the rank such as r or 2r; found {value!r}"
             return None
         return self._number_fault(value)

@@ -22,8 +22,8 @@ KIND = "rlhf"
 STAGES: dict[str, tuple[str, ...]] = {"sft": ("sft",), "reward": ("reward",), "policy": ("grpo", "rloo")}
 """The stages in order, each with the techniques that it may use, the first by default."""
 
-_SHARED = ("model", "adapter", "executor", "storage", "backend", "seed")
-_OWN = ("data", "technique", "adapter", "search", "evaluation", "executor", "backend", "seed")
+_SHARED = ("model", "adapter", "executor", "storage", "keep", "backend", "seed")
+_OWN = ("data", "technique", "adapter", "search", "evaluation", "executor", "keep", "backend", "seed")
 _POLICY_METRICS = ["mean_reward", "win_rate", "kl"]
 
 STARTED_FROM = "adapter:"

@@ -23,6 +23,7 @@ from sweeper.config.combinations import refusal
 from sweeper.config.data import DataConfig
 from sweeper.config.evaluation import SMALLEST, EvaluationConfig, metrics_of
 from sweeper.config.executor import Executor, PackedExecutor
+from sweeper.config.keep import KeepConfig
 from sweeper.config.model import ModelConfig
 from sweeper.config.search import SearchConfig
 from sweeper.config.space import ADAPTER, Range, space_of
@@ -63,6 +64,7 @@ class StudyConfig(Frozen):
     evaluation: EvaluationConfig = EvaluationConfig()
     executor: Executor = PackedExecutor()
     storage: Storage | None = None
+    keep: KeepConfig = KeepConfig()
     seed: int = Field(default=0, ge=0, lt=2**31)
 
     @model_validator(mode="before")

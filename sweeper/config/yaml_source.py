@@ -18,6 +18,7 @@ from sweeper.errors import Fault, StudyFileError
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 24
+_TOO_LARGE = f"is larger than {MAX_BYTES // 1000} kB; a study file holds settings, not data"
 _TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels"
 MAX_NODES = 50_000
 
@@ -61,12 +62,17 @@ def read_text(path: Path) -> str:
         if not stat.S_ISREG(mode):
             raise refuse("is a folder, not a study file" if stat.S_ISDIR(mode) else "is not a regular file")
         if path.stat().st_size > MAX_BYTES:
-            raise refuse(f"is larger than {MAX_BYTES // 1000} kB; a study file holds settings, not data")
-        raw = path.read_bytes()
+            raise refuse(_TOO_LARGE)
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)  # bounded, also where the file grows or its size is not what it says
+        if len(raw) > MAX_BYTES:
+            raise refuse(_TOO_LARGE)
     except FileNotFoundError:
         raise refuse("no such file", "`sweeper init` writes a study file for your data") from None
     except OSError as error:
         raise refuse(f"cannot be read: {error.strerror or error}") from None
+    except ValueError as error:  # a NUL byte or half a character in the name
+        raise refuse(f"cannot be the name of a file: {error}") from None
     if b"\0" in raw:
         raise refuse("holds NUL bytes or is UTF-16; save it as UTF-8 text")
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweeper.data.files import ROW_LIMIT_BYTES
+from sweeper.data.limits import ROW_LIMIT_BYTES
 
 ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 """Known roles, ShareGPT's among them, to the role that chat templates know."""
@@ -26,7 +26,8 @@ def chat(value: Any, name: str) -> list[dict[str, str]]:
             raise ValueError(f"{place}: an object with role and content is due; found {described(message)}")
         role = message.get("role", message.get("from"))
         if not isinstance(role, str) or role not in ROLES:
-            raise ValueError(f"{place}: unknown role {str(role)[:40]!r}; known are {', '.join(ROLES)}")
+            shown = repr(role[:40]) if isinstance(role, str) else described(role)
+            raise ValueError(f"{place}: unknown role {shown}; known are {', '.join(ROLES)}")
         content = text(message.get("content", message.get("value")), f"{name}[{number}].content")
         messages.append({"role": ROLES[role], "content": content})
     return messages

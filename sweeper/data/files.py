@@ -9,10 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from sweeper.data.limits import ROW_LIMIT_BYTES, refuse_large_file, refuse_large_row, size_of
 from sweeper.errors import DataError
-
-ROW_LIMIT_BYTES = 5_000_000
-"""A row larger than this is taken for a mistake and refused."""
 
 Row = dict[str, Any]
 
@@ -56,12 +54,15 @@ def _read_jsonl(path: Path) -> list[Row]:
 
 
 def _read_json(path: Path) -> list[Row]:
-    value = _parse(_text(path), path)
+    text = _text(path)
+    value = _parse(text, path)
     if not isinstance(value, list):
         raise DataError(f"{path}: a list of objects is due; found {_name(value)}. One object a line is .jsonl")
     for number, row in enumerate(value, 1):
         if not isinstance(row, dict):
             raise DataError(f"{path}: item {number}: an object is due; found {_name(row)}")
+        if len(text) > ROW_LIMIT_BYTES:
+            refuse_large_row(size_of(row), f"{path}: item {number}")
     return value
 
 
@@ -99,23 +100,15 @@ def _csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
             line = reader.line_num + 1
     except csv.Error as error:
         if "field larger" in str(error):
-            raise DataError(_too_large(f"{path}:{line}")) from error
+            refuse_large_row(ROW_LIMIT_BYTES + 1, f"{path}:{line}")
         raise DataError(f"{path}:{line}: the record that begins here is not valid CSV: {error}") from error
 
 
 def _read_parquet(path: Path) -> list[Row]:
     # pyarrow takes a tenth of a second to import, and most data are not Parquet.
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from sweeper.data.parquet import read_parquet
 
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: is empty")
-    try:
-        with pq.ParquetFile(path) as file:
-            rows: list[Row] = file.read().to_pylist()
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: is not a complete Parquet file: {error}. Write or copy it again") from error
-    return rows
+    return read_parquet(path)
 
 
 READERS: dict[str, Callable[[Path], list[Row]]] = {
@@ -129,6 +122,7 @@ READERS: dict[str, Callable[[Path], list[Row]]] = {
 
 def _text(path: Path) -> str:
     """Return the file as text; UTF-8, with or without a byte order mark."""
+    refuse_large_file(path.stat().st_size, path)
     content = path.read_bytes()
     if not content.strip():
         raise DataError(f"{path}: is empty")
@@ -162,12 +156,7 @@ def _parse(text: str, path: Path, first_line: int = 1) -> Any:
 
 
 def _refuse_large(text: str, place: str) -> None:
-    if len(text.encode("utf-8", "surrogatepass")) > ROW_LIMIT_BYTES:
-        raise DataError(_too_large(place))
-
-
-def _too_large(place: str) -> str:
-    return f"{place}: is a row of more than {ROW_LIMIT_BYTES:,} bytes; split it, or leave it out"
+    refuse_large_row(len(text.encode("utf-8", "surrogatepass")), place)
 
 
 def _name(value: Any) -> str:

@@ -41,7 +41,8 @@ def build_labelled(fields: Mapping[str, Any]) -> Row:
     Raises:
         ValueError: If the label is not true or false.
     """
-    label = _LABELS.get(str(fields["label"]).strip().lower())
+    given = fields["label"]
+    label = None if isinstance(given, list | dict) else _LABELS.get(str(given).strip().lower())
     if label is None:
         raise ValueError(f"'label' must be true or false; found {described(fields['label'])}")
     row = {name: _value(fields[name], name) for name in ("prompt", "completion")}
@@ -55,7 +56,8 @@ def build_prompt(fields: Mapping[str, Any]) -> Row:
     if isinstance(row["prompt"], list) and row["prompt"][-1]["role"] != "user":
         raise ValueError(f"'prompt' must end with the user's turn; found {row['prompt'][-1]['role']!r}")
     if fields.get("reference") is not None:
-        row["reference"] = text(str(fields["reference"]), "reference")
+        given = fields["reference"]
+        row["reference"] = text(given if isinstance(given, list | dict) else str(given), "reference")
     return row
 
 
@@ -110,7 +112,7 @@ def _check_conversations(row: Row, names: Sequence[str]) -> None:
 def _number(value: Any, name: str) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # of more digits than any real number has
         raise ValueError(f"{name!r} must be a number; found {described(value)}") from None
     if not math.isfinite(number):
         raise ValueError(f"{name!r} must be a finite number; found {number}")

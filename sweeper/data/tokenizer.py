@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from sweeper.errors import DataError, ModelError
 Message = Mapping[str, str]
 """One turn of a conversation: ``role`` and ``content``."""
 
+_LARGEST = 256 << 20  # bytes; the largest tokenizer in use is a tenth of that
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
@@ -95,10 +97,11 @@ class _Generation(Extension):
 
 
 def _load_tokenizer(path: Path) -> Tokenizer:
-    if not path.is_file():
+    text = _read(path)
+    if text is None:
         raise ModelError(f"{path}: no such file; a model folder needs a fast tokenizer (tokenizer.json)")
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # tokenizers raises bare Exception
         raise ModelError(f"{path}: is not a usable tokenizer: {error}") from error
     tokenizer.no_truncation()
@@ -107,24 +110,57 @@ def _load_tokenizer(path: Path) -> Tokenizer:
 
 
 def _load_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    text = _read(path)
+    if text is None:
         return {}
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, OSError) as error:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: is not valid JSON: {error}") from error
     if not isinstance(config, dict):
         raise ModelError(f"{path}: must hold a JSON object")
     return config
 
 
+def _read(path: Path) -> str | None:
+    """Return the text of a file of a model folder; None where there is none.
+
+    Raises:
+        ModelError: If it is not a regular file of a sensible size, or not UTF-8 text.
+    """
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise ModelError(f"{path}: is not a regular file")
+        if found.st_size > _LARGEST:
+            raise ModelError(f"{path}: is too large to be what its name says")
+        return path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path}: is not UTF-8 text") from error
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
 def _template_source(folder: Path, config: Mapping[str, Any]) -> str | None:
-    """Return the chat template, from its own file or the tokenizer's configuration."""
-    path = folder / "chat_template.jinja"
-    source = path.read_text(encoding="utf-8") if path.is_file() else config.get("chat_template")
+    """Return the chat template, from its own file or the tokenizer's configuration.
+
+    Raises:
+        ModelError: If what is there is none.
+    """
+    source = _read(folder / "chat_template.jinja")
+    if source is not None:
+        return source
+    source = config.get("chat_template")
     if isinstance(source, list):  # several named templates
-        source = {entry.get("name"): entry.get("template") for entry in source}.get("default")
-    return source if isinstance(source, str) else None
+        named = [entry for entry in source if isinstance(entry, Mapping) and isinstance(entry.get("name"), str)]
+        if len(named) != len(source):
+            raise ModelError(f"{folder / 'tokenizer_config.json'}: its chat templates must each have a name")
+        source = {entry["name"]: entry.get("template") for entry in named}.get("default")
+    if source is not None and not isinstance(source, str):
+        raise ModelError(f"{folder / 'tokenizer_config.json'}: its chat template must be text")
+    return source
 
 
 def _compile(source: str, folder: Path) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from sweeper.config.study import StudyConfig
 from sweeper.config.trial import TrialResult, TrialSpec
 from sweeper.data.splits import PreparedData
 from sweeper.executors.crew import Crew
+from sweeper.executors.exchange import Exchange, Nowhere, trial_name
 from sweeper.models.facts import ModelFacts
 from sweeper.paths import StudyPaths
 from sweeper.search.candidate import Candidate
@@ -152,7 +153,9 @@ class StudyContext:
         stop: Set when the user asks to stop.
         crew: The workers of the study, this process among them.
         reward_sources: Where the technique's rewards were found; None where it has none.
+        exchange: Where trials' files are besides this home, for workers that have homes of their own.
         asked: What people have asked for that is not done yet.
+        alive: To be called again and again, by whoever goes forward or waits for good reason.
     """
 
     config: StudyConfig
@@ -168,6 +171,8 @@ class StudyContext:
     crew: Crew
     reward_sources: RewardSources | None = None
     asked: Asked = field(default_factory=Asked)
+    alive: Callable[[], None] = lambda: None
+    exchange: Exchange = field(default_factory=Nowhere)
 
     def alone(self) -> AbstractContextManager[None]:
         """Return a block in which no other worker asks, tells or takes over: what is read there still holds at its end.
@@ -176,6 +181,14 @@ class StudyContext:
             DatabaseError: On entering, if another process holds the study's turn for too long.
         """
         return self.database.exclusively(self.config.name)
+
+    def keep_trial(self, number: int) -> None:
+        """Let workers with homes of their own have the files of a trial as they are now."""
+        self.exchange.keep(trial_name(number), self.paths.trial(number).folder)
+
+    def fetch_trial(self, number: int) -> None:
+        """Take the files of a trial as whoever ran it last has left them."""
+        self.exchange.fetch(trial_name(number), self.paths.trial(number).folder)
 
     def model_of(self, spec: TrialSpec) -> StudyModel:
         """Return the base model of a trial."""

@@ -70,6 +70,7 @@ def refuse_outdated(context: StudyContext, since: datetime | None = None) -> Non
 
 def _take_orders(context: StudyContext) -> None:
     """Obey what waits, and of what another worker has obeyed since the last call what concerns every worker."""
+    context.alive()
     asked = context.asked
     for order in context.database.orders.news(context.config.name, after=asked.seen):
         if context.stop.is_set:
@@ -193,7 +194,8 @@ def _clone(context: StudyContext, order: Order) -> None:
     values = cloned(space, before, changes)
     initial = original if order.data["from_weights"] else None
     if initial is not None:
-        require_weights(context.paths.trial(original), differing(space, before, values))
+        changed = differing(space, before, values)
+        require_weights(context.database, context.config.name, context.paths.trial(original), changed)
     number = context.search.order(order.id, values, clones=original, initial=initial)
     context.asked.changed = True
     context.answer(order, OrderState.DONE, f"runs next, as trial {number}")

@@ -17,6 +17,7 @@ from sweeper.executors.micro_batches import MicroBatches
 from sweeper.executors.processes import Endurance, train_in_processes
 from sweeper.executors.recorder import Recorder, drop
 from sweeper.executors.recovery import begin_unreadable_again
+from sweeper.executors.soundness import can_go_on, cannot_begin
 from sweeper.executors.specification import specification
 from sweeper.paths import TrialPaths
 from sweeper.search.candidate import Candidate
@@ -63,6 +64,11 @@ class InlineExecutor:
 
     def _run_trial(self, context: StudyContext, candidate: Candidate) -> None:
         """Run a trial from its beginning, or from its checkpoint where it has one."""
+        context.fetch_trial(candidate.number)
+        if candidate.initial is not None:
+            context.fetch_trial(candidate.initial)
+        if context.paths.trial(candidate.number).is_frozen and not can_go_on(context, candidate.number):
+            return
         spec = specification(context, candidate)
         if in_own_processes(spec.backend):
             run_in_processes(context, candidate, spec)
@@ -70,17 +76,27 @@ class InlineExecutor:
         base = self.base(context, spec)
         recorder = Recorder(context, candidate, spec)
         kept = begun(recorder, spec)
+        if failed := cannot_begin(context, spec):
+            recorder.end(failed)
+            return
         planner = MicroBatches(context, base)
         rows = planner.plan(spec) or (kept and kept.micro_batch)  # what has run is tried, whatever the estimate says
         if not rows:
             recorder.end(infeasible(spec, base))
             return
         evaluate = task_metric(base, spec.validation, spec.evaluation, spec.technique, spec.reward_sources)
-        keeping = Keeping(context.config.executor.checkpoint_s, recorder.flush)
+        keeping = Keeping(context.config.executor.checkpoint_s, partial(_before_checkpoint, context, recorder, spec))
         report, goes_on = obedient(context, recorder), kept is not None
         result = train_trial(spec, base, report, rows, evaluate, keeping=keeping, goes_on=goes_on)
         planner.learn(spec, rows, result)
         recorder.end(result)
+
+
+def _before_checkpoint(context: StudyContext, recorder: Recorder, spec: TrialSpec) -> None:
+    """Record what was reported, and let others have the checkpoint before, which is whole."""
+    recorder.flush()
+    if TrialPaths(spec.folder).is_frozen:
+        context.keep_trial(spec.number)
 
 
 def _next(context: StudyContext, seconds: float) -> Candidate | None:
@@ -120,7 +136,7 @@ def run_in_processes(context: StudyContext, candidate: Candidate, spec: TrialSpe
         keeping=Keeping(executor.checkpoint_s, recorder.flush),
         note=context.listener.note,
     )
-    recorder.end(train_in_processes(spec, obedient(context, recorder), endurance))
+    recorder.end(cannot_begin(context, spec) or train_in_processes(spec, obedient(context, recorder), endurance))
 
 
 def obedient(context: StudyContext, report: Report) -> Report:

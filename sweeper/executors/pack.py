@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,10 +20,12 @@ from sweeper.executors.recorder import Recorder, drop, prune_paused
 from sweeper.executors.recovery import begin_unreadable_again
 from sweeper.executors.room import Room
 from sweeper.executors.running import Running, share
+from sweeper.executors.soundness import can_go_on, cannot_begin
 from sweeper.executors.specification import specification
 from sweeper.packing.engine import Engine
 from sweeper.packing.frozen import freeze, is_slot, thaw
 from sweeper.packing.slot import Slot
+from sweeper.paths import discard
 from sweeper.search.candidate import Candidate
 from sweeper.training.adapters import cast_adapter, peft_config
 from sweeper.training.device import reset_peak_memory
@@ -105,6 +106,7 @@ class Pack:
         if candidate is None:
             return False
         with self._dropping(candidate.number):
+            self._context.fetch_trial(candidate.number)
             if self._context.paths.trial(candidate.number).is_frozen:
                 self._thaw(candidate)
             else:
@@ -133,9 +135,14 @@ class Pack:
         return budget_spent(self._context, self._before + self._context.asked.clock() - self._begun, planned)
 
     def _start(self, candidate: Candidate) -> None:
+        if candidate.initial is not None:
+            self._context.fetch_trial(candidate.initial)
         base, spec = self._base, specification(self._context, candidate)
         recorder = Recorder(self._context, candidate, spec)
         recorder.start()
+        if failed := cannot_begin(self._context, spec):
+            recorder.end(failed)
+            return
         rows, ledger = self._planner.plan(spec), Ledger(spec, base)
         if rows == 0:
             recorder.end(infeasible(spec, base))
@@ -149,7 +156,9 @@ class Pack:
         self._run(slot, recorder, rows)
 
     def _thaw(self, candidate: Candidate) -> None:
-        """Go on with a frozen trial."""
+        """Go on with a frozen trial, unless what is on disk of it is damaged."""
+        if not can_go_on(self._context, candidate.number):
+            return
         spec = specification(self._context, candidate)
         slot, recorder = thaw(spec, self._base), Recorder(self._context, candidate, spec)
         recorder.take_up(slot.progress.total_steps, slot.progress.seconds)
@@ -177,6 +186,7 @@ class Pack:
             with self._dropping(running.slot.number):
                 running.recorder.flush()
                 freeze(running.slot)
+                self._context.keep_trial(running.slot.number)
         self._checkpointed = time.monotonic()
 
     # ---- passing rows
@@ -338,7 +348,7 @@ class Pack:
         self._planner.learn(slot.spec, running.planned_micro_batch, result)
         running.recorder.end(result)
         if not result.outcome.is_open:
-            shutil.rmtree(slot.ledger.paths.frozen, ignore_errors=True)
+            discard(slot.ledger.paths.frozen)
 
     def _end_paused(self) -> bool:
         """Prune the trials that still wait at their rungs when nothing else is left; return whether there were any."""

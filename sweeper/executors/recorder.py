@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
 
+from sweeper.artifacts import of_result
 from sweeper.config.space import ADAPTER, MODEL
 from sweeper.config.trial import Decision, Outcome, TrialResult, TrialSpec
 from sweeper.executors.base import StudyContext
 from sweeper.executors.claims import take_up
 from sweeper.executors.specification import planned_steps
-from sweeper.paths import TrialPaths, write_atomically
+from sweeper.keeping import collect
+from sweeper.paths import TrialPaths, discard, write_atomically
 from sweeper.search.candidate import Candidate
 from sweeper.store import OrderState
 from sweeper.training.trial import BY_HAND
+
+QUOTA = "quota"
+"""The kind of the event that says that a study needs more than its quota."""
 
 _FLUSH_S = 1.0
 """Metrics are written in one transaction a second: a crash loses a second of a curve, never a trial."""
@@ -118,6 +122,8 @@ class Recorder:
         finish(self._context, result)
         self._context.asked.running.discard(result.number)
         self._context.listener.trial_ended(result)
+        if result.outcome is Outcome.COMPLETE:  # no other leaves an adapter
+            keep_policy(self._context, ended=False)
         self._answer(result)
 
     def _answer(self, result: TrialResult) -> None:
@@ -147,21 +153,39 @@ def drop(context: StudyContext, number: int) -> None:
 def finish(context: StudyContext, result: TrialResult) -> None:
     """Put a result into the database, tell the search, and let go of the trial; each step only if it is not done yet.
 
+    Its files are where other workers find them before.
+
     Raises:
         LeaseLost: If the trial is another worker's by now; nothing is stored then.
     """
     name, number, worker = context.config.name, result.number, context.crew.token
+    context.database.leases.require(name, number, worker)
+    context.keep_trial(number)
+    files = of_result(context.paths.trial(number), result)
     with context.alone():
         context.database.leases.require(name, number, worker)
         if context.database.trials.get(name, number).outcome is None:
-            context.database.trials.finish(name, result, holder=worker)
+            context.database.trials.finish(name, result, holder=worker, artifacts=files)
         context.search.tell(number, result)
         context.database.leases.release(name, number, worker)
+
+
+def keep_policy(context: StudyContext, *, ended: bool) -> None:
+    """Remove the adapters that the study is not to keep, and say so where its quota cannot be held."""
+    config = context.config
+    with context.alone():  # nobody begins from an adapter that is being removed
+        collected = collect(context.database, context.paths, context.search, config, ended=ended)
+    if collected.removed and ended:
+        context.listener.note(str(collected))
+    if collected.over_quota and not any(each.kind == QUOTA for each in context.database.events.all(config.name)):
+        context.database.events.add(config.name, QUOTA, collected.over_quota)
+        context.listener.note(collected.over_quota)
 
 
 def prune_paused(context: StudyContext, number: int, reason: str) -> None:
     """End a paused trial, which is not to go on."""
     paths = context.paths.trial(number)
+    context.fetch_trial(number)
     paused = read_result(paths)
     assert paused is not None and paused.outcome.is_open
     result = paused.model_copy(update={"outcome": Outcome.PRUNED, "reason": reason})
@@ -169,7 +193,7 @@ def prune_paused(context: StudyContext, number: int, reason: str) -> None:
     context.database.trials.reopen(context.config.name, number)
     write_atomically(paths.result, result.model_dump_json(indent=2) + "\n")
     finish(context, result)
-    shutil.rmtree(paths.frozen, ignore_errors=True)
+    discard(paths.frozen)
     context.listener.trial_ended(result)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ from sweeper.config.trial import Outcome, TrialResult
 from sweeper.executors.base import StudyContext
 from sweeper.executors.claims import take_up
 from sweeper.executors.recorder import finish, read_result
-from sweeper.paths import TrialPaths, write_atomically
+from sweeper.paths import TrialPaths, discard, write_atomically
 
 
 @dataclass
@@ -50,9 +49,18 @@ def reclaim(context: StudyContext) -> int:
         begin_again(context, left.lost)
         for token in dead:
             context.database.workers.leave(token)
+            _look_where_it_hung(context, token)
     if dead and (left.frozen or left.lost):
         context.listener.note(f"{len(dead)} other worker(s) ended; what they ran goes on here or elsewhere")
     return len(left.frozen) + len(left.lost)
+
+
+def _look_where_it_hung(context: StudyContext, token: str) -> None:
+    report = context.paths.hang(token)
+    if report.is_file() and report.stat().st_size == 0:
+        report.unlink()
+    elif report.is_file():
+        context.listener.note(f"a worker hung and was ended; where it stood is in {report}")
 
 
 def _sort(context: StudyContext, held: set[int], died_with: Collection[int]) -> _Left:
@@ -63,6 +71,7 @@ def _sort(context: StudyContext, held: set[int], died_with: Collection[int]) -> 
             continue
         context.database.leases.release(name, number)
         paths = context.paths.trial(number)
+        context.fetch_trial(number)
         result = read_result(paths) if number in known else None
         if result is not None and not result.outcome.is_open:
             take_up(context, number)
@@ -95,7 +104,7 @@ def _is_given_up(context: StudyContext, number: int) -> bool:
     context.database.trials.reopen(context.config.name, number)
     write_atomically(paths.result, result.model_dump_json(indent=2) + "\n")
     finish(context, result)
-    shutil.rmtree(paths.frozen, ignore_errors=True)
+    discard(paths.frozen)
     context.listener.trial_ended(result)
     return True
 
@@ -112,7 +121,8 @@ def begin_again(context: StudyContext, numbers: Sequence[int]) -> None:
         paused = {t.number for t in context.database.trials.all(name) if t.outcome is Outcome.PAUSED}
         for number in numbers:
             context.search.requeue(number)
-            shutil.rmtree(context.paths.trial(number).frozen, ignore_errors=True)
+            context.database.artifacts.forget(name, number)
+            discard(context.paths.trial(number).frozen)
             if number in paused:
                 context.database.trials.reopen(name, number)
         context.database.trials.interrupt(name, numbers, "begun again under another number")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from sweeper.config.executor import PackedExecutor
+from sweeper.config.executor import Packs
 from sweeper.executors.base import StudyContext
 from sweeper.executors.micro_batches import KEEP_FREE, workload
 from sweeper.packing.batch import Part
@@ -79,7 +79,7 @@ class Room:
 
     def _asked_slots(self) -> int | None:
         executor = self._context.config.executor
-        assert isinstance(executor, PackedExecutor)
+        assert isinstance(executor, Packs)
         return None if executor.slots == "auto" else executor.slots
 
     def _planned(self) -> Plan:

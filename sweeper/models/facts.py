@@ -13,13 +13,14 @@ from typing import Any
 
 from sweeper.errors import ModelError
 from sweeper.models.catalogue import lookup
+from sweeper.models.consistency import check_weights
 from sweeper.models.folder import read_object, read_tensors, weight_files
 from sweeper.models.headers import TensorHeader
 from sweeper.paths import cache_folder, write_json
 
 _NOT_LINEAR = re.compile(r"(^|[._])(embed\w*|embeddings?|wte|wpe|lm_head|embed_out|output_layer|norm|ln_\w+)$")
 _HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output_layer)\.weight$")
-_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
+_LARGEST_SIZE = 10_000_000  # beyond any layer's width and any vocabulary
 _VOLATILE = ("transformers_version", "_name_or_path", "_model_name_or_path")
 
 
@@ -117,15 +118,16 @@ def read_facts(folder: Path) -> ModelFacts:
     heads = _size(config, folder, "num_attention_heads", "n_head")
     tied = not any(_HEAD.search(name) for name in tensors)
     origin = folder / "sweeper.json"
-    architectures = config.get("architectures") or ["unknown"]
+    layers = _size(config, folder, "num_hidden_layers", "n_layer")
+    check_weights(folder, config, tensors, layers)
     return ModelFacts(
-        architecture=str(architectures[0]),
+        architecture=_architecture(config, folder),
         model_type=str(config.get("model_type", "unknown")),
         hidden_size=hidden,
-        layers=_size(config, folder, "num_hidden_layers", "n_layer"),
+        layers=layers,
         heads=heads,
         kv_heads=_optional(config, "num_key_value_heads") or heads,
-        head_dim=_optional(config, "head_dim") or hidden // heads,
+        head_dim=_head_dim(config, folder, hidden, heads),
         vocab_size=_size(config, folder, "vocab_size"),
         max_positions=_optional(config, "max_position_embeddings", "n_positions"),
         parameters=sum(tensor.size for tensor in tensors.values()),
@@ -203,10 +205,26 @@ def _matches(full: str, wanted: str) -> bool:
     return full == wanted or full.endswith(f".{wanted}")
 
 
+def _head_dim(config: dict[str, Any], folder: Path, hidden: int, heads: int) -> int:
+    width = _optional(config, "head_dim") or hidden // heads
+    if width == 0:
+        raise ModelError(f"{folder / 'config.json'}: num_attention_heads {heads:,} is more than hidden_size {hidden:,}")
+    return width
+
+
+def _architecture(config: dict[str, Any], folder: Path) -> str:
+    found = config.get("architectures") or ["unknown"]
+    if not isinstance(found, list) or not isinstance(found[0], str):
+        raise ModelError(f"{folder / 'config.json'}: architectures must be a list of class names")
+    return found[0]
+
+
 def _size(config: dict[str, Any], folder: Path, *names: str) -> int:
     value = _optional(config, *names)
     if value is None:
         raise ModelError(f"{folder / 'config.json'} names no {names[0]}; is it a causal language model?")
+    if value > _LARGEST_SIZE:
+        raise ModelError(f"{folder / 'config.json'}: {names[0]} is larger than any model's; download it again")
     return value
 
 

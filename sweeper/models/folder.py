@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -13,6 +14,13 @@ _LARGEST_JSON = 64 << 20  # bytes; the largest index in use is well below 10 MB
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+_SETTINGS = (
+    "config.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+)
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _CONVERT = (
     "load it where you trust its source and save it again with "
@@ -27,7 +35,10 @@ def read_object(path: Path) -> dict[str, Any]:
         ModelError: If the file is missing, too large, not JSON, or not an object.
     """
     try:
-        if path.stat().st_size > _LARGEST_JSON:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise ModelError(f"{path} is not a regular file")
+        if found.st_size > _LARGEST_JSON:
             raise ModelError(f"{path} is too large to be what its name says")
         value = json.loads(path.read_bytes())
     except FileNotFoundError as error:
@@ -83,8 +94,8 @@ def check_folder(folder: Path, *, trust_remote_code: bool = False) -> None:
     if not (folder / "config.json").is_file() and (folder / "adapter_config.json").is_file():
         raise ModelError(f"{folder} holds an adapter, not a base model; name the base model it was trained on")
     read_object(folder / "config.json")
-    for name in ("config.json", "tokenizer_config.json"):
-        if not trust_remote_code and (folder / name).is_file() and "auto_map" in read_object(folder / name):
+    for name in _SETTINGS:
+        if not trust_remote_code and (folder / name).exists() and _asks_for_code(read_object(folder / name)):
             raise ModelError(
                 f"{folder / name} asks to run Python code that comes with the model (auto_map); if you trust it, "
                 "set model.trust_remote_code: true in the study"
@@ -92,6 +103,18 @@ def check_folder(folder: Path, *, trust_remote_code: bool = False) -> None:
     read_tensors(folder)
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         raise ModelError(f"{folder} has no tokenizer; copy the model's {_TOKENIZERS[0]} into it")
+
+
+def _asks_for_code(settings: dict[str, Any]) -> bool:
+    """Tell whether a file of settings names code, for itself or for one of its parts."""
+    waiting: list[Any] = [settings]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if "auto_map" in value:
+                return True
+            waiting += value.values()
+    return False
 
 
 def _no_weights(folder: Path) -> str:

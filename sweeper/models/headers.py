@@ -66,10 +66,19 @@ def _json_header(path: Path) -> tuple[dict[str, Any], int]:
         length = int.from_bytes(file.read(8), "little")
         if total < 8 or length > min(total - 8, _LONGEST_HEADER):
             raise ValueError(f"its header claims {length:,} bytes in a file of {total:,}")
-        header = json.loads(file.read(length))
+        header = json.loads(file.read(length), object_pairs_hook=_distinct)
     if not isinstance(header, dict):
         raise ValueError("its header is not a JSON object")
     return header, total - 8 - length
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Readers differ in which of two entries of one name they take."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return found
 
 
 def _span(name: str, entry: dict[str, Any]) -> tuple[int, int, str]:

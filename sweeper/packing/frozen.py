@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from sweeper.checksums import owner, seal
 from sweeper.config.trial import TrialSpec
 from sweeper.packing.adapter import SlotAdapter
 from sweeper.packing.slot import Slot
@@ -68,6 +69,7 @@ def freeze(slot: Slot) -> None:
     with new_folder(slot.ledger.paths.frozen) as folder:
         save_file({name: value.detach().cpu().clone() for name, value in tensors.items()}, folder / _TENSORS)
         write_json(folder / _REST, rest)
+        seal(folder, owner(slot.spec.study, slot.spec.number))
 
 
 def thaw(spec: TrialSpec, base: BaseModel) -> Slot:

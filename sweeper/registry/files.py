@@ -12,6 +12,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from sweeper import checksums
 from sweeper.errors import RegistryError
 
 ADAPTER = ("adapter_model.safetensors", "adapter_config.json")
@@ -155,21 +156,4 @@ def size_bytes(folder: Path) -> int:
 
 def differences(folder: Path, hashes: Mapping[str, str]) -> list[str]:
     """Return what is not as registered, one line a file; an empty list where all is well."""
-    if folder.is_symlink() or not folder.is_dir():
-        return [f"the folder {folder} is missing"]
-    found = sorted(os.listdir(folder))
-    extra = [f"{name} was not registered" for name in found if name not in hashes]
-    return [line for name, sha256 in sorted(hashes.items()) if (line := _difference(folder / name, sha256))] + extra
-
-
-def _difference(file: Path, sha256: str) -> str | None:
-    try:
-        if not stat.S_ISREG(file.lstat().st_mode):
-            return f"{file.name} is not a regular file any more"
-        with file.open("rb") as content:
-            found = hashlib.file_digest(content, "sha256").hexdigest()
-    except FileNotFoundError:
-        return f"{file.name} is missing"
-    except OSError as error:
-        return f"{file.name} cannot be read ({error.strerror})"
-    return None if found == sha256 else f"{file.name} has changed (SHA-256 {found[:12]}, registered as {sha256[:12]})"
+    return checksums.differences(folder, {name: checksums.Sum(sha256) for name, sha256 in hashes.items()}, "registered")

@@ -13,6 +13,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from sweeper.artifacts import require_whole
 from sweeper.config.study import valid_name
 from sweeper.errors import RegistryError
 from sweeper.paths import Home
@@ -68,9 +69,13 @@ class Registry:
 
         Raises:
             RegistryError: If the name, the folder or the parent cannot be used; then nothing is registered.
+            ArtifactError: If the folder is the trial's own and its files are not those that the trial wrote.
             StudyStateError: If study or trial do not exist.
         """
         _check_name(name)
+        trained = self._home.study(study).trial(trial)
+        if source.absolute() == trained.adapter.absolute():
+            require_whole(self._database, study, trained, "adapter")
         taken = files.check_source(source)
         lineage = trace(self._home, self._database, study, trial, parent)
         if parent is not None:

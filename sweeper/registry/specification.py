@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import ValidationError
 
 from sweeper.config.trial import TrialSpec
 from sweeper.errors import RegistryError
+from sweeper.models.facts import fingerprint
 from sweeper.paths import Home
 from sweeper.registry.version import AdapterVersion
 
@@ -14,7 +17,7 @@ def trial_spec(home: Home, version: AdapterVersion) -> TrialSpec:
     """Return the specification of the trial that made a version.
 
     Raises:
-        RegistryError: If it, or the base model that it names, is gone.
+        RegistryError: If it, or the base model that it names, is gone; or if that is another one now.
     """
     path = home.study(version.lineage.study).trial(version.lineage.trial).spec
     if not path.is_file():
@@ -27,4 +30,20 @@ def trial_spec(home: Home, version: AdapterVersion) -> TrialSpec:
         ) from error
     if not spec.model_folder.is_dir():
         raise RegistryError(f"{version} stands on the base model in {spec.model_folder}, which is gone")
+    require_base(version, spec.model_folder)
     return spec
+
+
+def require_base(version: AdapterVersion, folder: Path) -> None:
+    """Hold that a folder has the base model that a version was trained on.
+
+    Raises:
+        RegistryError: If its hash is another.
+        ModelError: If there is no usable model any more.
+    """
+    found, wanted = fingerprint(folder), version.lineage.base_model_fingerprint
+    if found != wanted:
+        raise RegistryError(
+            f"{version} was trained on {version.lineage.base_model} ({wanted[:12]}), and {folder} holds another base "
+            f"model now ({found[:12]}): put the former one back, or train again"
+        )

@@ -214,7 +214,7 @@ class AtomicStorage(RDBStorage):
                     datetime_complete=_utc(trial.datetime_complete),
                 )
             )
-            trial._trial_id = created.inserted_primary_key[0]
+            (trial._trial_id,) = created.inserted_primary_key or ()
             self._fill(connection, study_id, trial)
         return trial
 
@@ -325,7 +325,7 @@ class AtomicStorage(RDBStorage):
             connection.execute(self._puts[table], found)
 
     def _upsert(self, table: Table, unique: Sequence[str]) -> Any:
-        """Return what inserts rows, or changes those that are there: they get a new key then, so that readers notice."""
+        """Return what inserts rows or changes those that are there, which get a new key, so that readers notice."""
         (key,) = table.primary_key
         statement = self._insert(table)
         changed: dict[str, Any] = {

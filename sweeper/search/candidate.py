@@ -44,7 +44,7 @@ class Candidate:
     initial: int | None = None
 
 
-def candidate_of(trial: optuna.Trial, parameters: dict[str, ParameterValue]) -> Candidate:
+def candidate_of(trial: optuna.Trial | FrozenTrial, parameters: dict[str, ParameterValue]) -> Candidate:
     """Return what a trial of Optuna's asks for."""
     known = trial.user_attrs
     return Candidate(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
@@ -37,6 +37,11 @@ class Configuration:
     numbers: tuple[int, ...]
     confirmations: int
     diverged: int
+
+    def best_number(self, direction: Literal["minimize", "maximize"]) -> int:
+        """Return the number of the trial that did best; of equals the first."""
+        sign = 1.0 if direction == "minimize" else -1.0
+        return min(zip(self.values, self.numbers, strict=True), key=lambda pair: (sign * pair[0], pair[1]))[1]
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,28 @@ def ranked(found: Iterable[Configuration], direction: Literal["minimize", "maxim
     """
     sign = 1.0 if direction == "minimize" else -1.0
     return sorted(found, key=lambda c: (c.diverged > 0, c.confirmations == 0, sign * c.value, c.numbers[0]))
+
+
+def contenders(
+    trials: Sequence[FrozenTrial],
+    space: Mapping[str, Range],
+    direction: Literal["minimize", "maximize"],
+    k: int,
+    *,
+    confirm_top: int,
+) -> list[Configuration]:
+    """Return every configuration that can still be among the best ``k`` when the best ``confirm_top`` are confirmed.
+
+    Confirmations can only move what they confirm: at the worst all of it diverges and falls behind what was seen once.
+    """
+    found = ranked(configurations(trials, space), direction)
+    once = ranked(configurations(trials, space, confirmed=False), direction)[: k + confirm_top]
+    may_rise = {configuration.numbers[0] for configuration in once}
+    return [
+        configuration
+        for place, configuration in enumerate(found)
+        if place < k or configuration.confirmations or may_rise & set(configuration.numbers)
+    ]
 
 
 def pareto_front(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import weakref
 from contextlib import ContextDecorator
 from pathlib import Path
 from types import TracebackType
@@ -74,6 +75,7 @@ def _on_server(server: Server) -> AtomicStorage:
     with creation_lock(server):
         storage = AtomicStorage(_template(url), engine_kwargs={**arguments, "hide_parameters": True})
     storage.engine_kwargs = {"pool_pre_ping": True, "hide_parameters": True}
+    weakref.finalize(storage, storage.engine.dispose)  # a server counts its connections
     return storage
 
 

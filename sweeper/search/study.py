@@ -26,7 +26,7 @@ from sweeper.search.experimental import accept_experimental
 from sweeper.search.judged import MEMORY
 from sweeper.search.parts import directions, parts_of
 from sweeper.search.pruners import EqualProgressHalving
-from sweeper.search.ranking import Configuration, FrontPoint, configurations, pareto_front, ranked
+from sweeper.search.ranking import Configuration, FrontPoint, configurations, contenders, pareto_front, ranked
 from sweeper.search.schedule import Entry, Schedule, counted, is_ordered
 from sweeper.search.space import read_back, suggest
 from sweeper.search.starts import starting_points, within
@@ -64,6 +64,7 @@ class Search:
         self._space = space
         self._evaluation = evaluation
         self._pruner = config.pruner
+        self._confirm_top = config.confirm_top if config.confirm else 0
         self._seed = seed
         self._live: dict[int, optuna.Trial] = {}
 
@@ -219,6 +220,15 @@ class Search:
             return read_back(trials[number].params, self._space)
         except (IndexError, KeyError) as error:
             raise StudyStateError(f"study {self.study.study_name!r} has begun no trial {number}") from error
+
+    @storage_faults()
+    def begun(self, number: int) -> Candidate:
+        """Return what a trial runs that was begun here or elsewhere.
+
+        Raises:
+            StudyStateError: If there is no such trial, or it was never given its values.
+        """
+        return candidate_of(self._frozen(number), self.values(number))
 
     def change_budget(self, config: SearchConfig) -> None:
         """Go on with another number of trials; the sampler stays as it is until the study is taken up again."""
@@ -407,9 +417,40 @@ class Search:
         """Return how many trials are still to start, at most."""
         return self._schedule.remaining(self._counted())
 
-    def best(self, k: int = 1) -> list[Configuration]:
-        """Return the best ``k`` configurations by the deciding metric, best first, each with all of its trials."""
+    def complete(self) -> list[int]:
+        """Return the numbers of the complete trials."""
+        return [trial.number for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
+
+    def best(self, k: int | None = 1) -> list[Configuration]:
+        """Return the best ``k`` configurations (None: all) by the deciding metric, best first, each with its trials."""
         return ranked(configurations(self._counted(), self._space), self._evaluation.direction)[:k]
+
+    @storage_faults()
+    def contenders(self, k: int, *, ended: bool) -> list[int]:
+        """Return the trials that may be scored at the end, best first, where that scores ``k`` configurations.
+
+        Args:
+            k: How many are scored; with several objectives the whole front may be.
+            ended: Whether there is nothing left to confirm, so that the order is final.
+        """
+        if self._evaluation.objectives:
+            return [point.number for point in self.front()]
+        direction, trials = self._evaluation.direction, self._counted()
+        top = self._confirm_top
+        found = self.best(k) if ended else contenders(trials, self._space, direction, k, confirm_top=top)
+        return [configuration.best_number(direction) for configuration in found]
+
+    @storage_faults()
+    def unfinished(self) -> set[int]:
+        """Return the numbers of the trials that wait, run, or are interrupted or paused."""
+        states = (TrialState.WAITING, TrialState.RUNNING)
+        return {trial.number for trial in self.study.get_trials(deepcopy=False, states=states)}
+
+    @storage_faults()
+    def initials(self) -> dict[int, int]:
+        """Return, by its number, the trial whose saved weights a trial starts or started from."""
+        trials = self.study.get_trials(deepcopy=False)
+        return {t.number: t.user_attrs[attribute.INITIAL] for t in trials if attribute.INITIAL in t.user_attrs}
 
     def ordered_complete(self) -> list[int]:
         """Return the numbers of the complete trials that people ordered."""

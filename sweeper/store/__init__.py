@@ -12,6 +12,7 @@ from sweeper.store.postgres import connection_arguments, missing_driver
 from sweeper.store.records import (
     Action,
     AdapterRecord,
+    Artifact,
     Evaluation,
     Event,
     Example,
@@ -36,6 +37,7 @@ __all__ = [
     "SCORING",
     "Action",
     "AdapterRecord",
+    "Artifact",
     "Database",
     "Evaluation",
     "Event",

@@ -9,10 +9,12 @@ from sweeper.address import Address, Server
 from sweeper.patience import make_patient
 from sweeper.store.actions import Actions
 from sweeper.store.adapters import Adapters
+from sweeper.store.artifacts import Artifacts
 from sweeper.store.connection import BUSY_TIMEOUT_S, Sessions, engine_on
 from sweeper.store.evaluations import Evaluations
 from sweeper.store.events import Events
 from sweeper.store.feedback import FeedbackStore
+from sweeper.store.integrity import Integrity
 from sweeper.store.leases import Leases
 from sweeper.store.metrics import Metrics
 from sweeper.store.mutex import Turns
@@ -42,6 +44,8 @@ class Database:
         orders: Questions about what people ask of the runner of a study.
         workers: Questions about the processes that run trials.
         leases: Questions about which of them holds which trial.
+        artifacts: Questions about the files of trials.
+        integrity: Questions about the database itself.
     """
 
     def __init__(self, sessions: Sessions) -> None:
@@ -58,6 +62,8 @@ class Database:
         self.orders = Orders(sessions)
         self.workers = Workers(sessions)
         self.leases = Leases(sessions)
+        self.artifacts = Artifacts(sessions)
+        self.integrity = Integrity(sessions)
         self._turns = Turns(sessions.address, sessions.engine)
         for name, part in vars(self).items():
             if not name.startswith("_") and name != "address":

@@ -49,7 +49,7 @@ class Metrics:
         ]
         if not points:
             return
-        with self._sessions.writing() as session:
+        with self._sessions.writing(study) as session:
             study_key, change = changed_study(session, study)
             where = TrialRow.study_id == study_key, TrialRow.number.in_({p.number for p in points})
             keys = {row.number: row.id for row in session.execute(select(TrialRow.number, TrialRow.id).where(*where))}
@@ -100,6 +100,28 @@ class Metrics:
                 query = query.where(MetricRow.name == name)
             rows = session.execute(query.order_by(TrialRow.number, MetricRow.step, MetricRow.name))
             return tuple(MetricPoint(*row) for row in rows)
+
+    def since(self, study: str, seen: Mapping[int, int]) -> tuple[MetricPoint, ...]:
+        """Return what some trials reported at a step or after it, by trial and step.
+
+        Args:
+            study: The study.
+            seen: The step by the number of the trial.
+
+        Raises:
+            StudyStateError: If there is no such study.
+        """
+        with self._sessions.reading() as session:
+            key = study_id(session, study)
+            query = select(TrialRow.number, MetricRow.step, MetricRow.name, MetricRow.value, MetricRow.seconds)
+            query = query.join(TrialRow).order_by(MetricRow.step, MetricRow.name)
+            found = list[MetricPoint]()
+            for number, step in sorted(seen.items()):  # few at a time run, and each is one look at the primary key
+                rows = session.execute(
+                    query.where(TrialRow.study_id == key, TrialRow.number == number, MetricRow.step >= step)
+                )
+                found += [MetricPoint(*row) for row in rows]
+            return tuple(found)
 
     def first_at_or_after(self, study: str, name: str, percent: int) -> tuple[MetricPoint, ...]:
         """Return, of every trial, the first value of a metric at or after ``percent`` of its training, by trial.

@@ -371,3 +371,20 @@ class Lease:
     number: int
     worker: str
     taken_at: datetime
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file of a trial, as it was when it was written.
+
+    Attributes:
+        number: The trial.
+        path: Where it is in the trial's folder, with ``/`` between its parts.
+        bytes: Its length.
+        sha256: Its SHA-256, in hexadecimal.
+    """
+
+    number: int
+    path: str
+    bytes: int
+    sha256: str

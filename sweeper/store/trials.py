@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import select, update
 
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.errors import StudyStateError
+from sweeper.store.artifacts import forget_files, put_files
 from sweeper.store.connection import Sessions
 from sweeper.store.leases import require_held
-from sweeper.store.records import TrialKind, TrialRecord
+from sweeper.store.records import Artifact, TrialKind, TrialRecord
 from sweeper.store.rows import changed_study, columns, now, study_id, trial_row
 from sweeper.store.tables import TrialRow
 
@@ -53,7 +54,7 @@ class Trials:
         Raises:
             StudyStateError: If the study does not exist, or has a trial of that number.
         """
-        with self._sessions.writing() as session:
+        with self._sessions.writing(spec.study) as session:
             study, change = changed_study(session, spec.study)
             taken = select(TrialRow.id).where(TrialRow.study_id == study, TrialRow.number == spec.number)
             if session.scalar(taken) is not None:
@@ -78,19 +79,22 @@ class Trials:
                 )
             )
 
-    def finish(self, study: str, result: TrialResult, *, holder: str | None = None) -> None:
-        """Store how a trial ended.
+    def finish(
+        self, study: str, result: TrialResult, *, holder: str | None = None, artifacts: Sequence[Artifact] = ()
+    ) -> None:
+        """Store how a trial ended, and the files that it leaves.
 
         Args:
             study: The study.
             result: How it ended.
             holder: The worker that holds the trial; None asks for no lease.
+            artifacts: Its files; what was stored of it before is forgotten.
 
         Raises:
             StudyStateError: If it was never started, or has ended before: no trial is finished twice.
             LeaseLost: If ``holder`` does not hold it.
         """
-        with self._sessions.writing() as session:
+        with self._sessions.writing(study) as session:
             row = trial_row(session, study, result.number)
             if holder is not None:
                 require_held(session, study, row.study_id, [result.number], holder)
@@ -100,24 +104,27 @@ class Trials:
                 setattr(row, name, getattr(result, name))
             row.started_at = datetime.fromisoformat(result.started_at)
             row.finished_at = datetime.fromisoformat(result.finished_at)
+            forget_files(session, row.study_id, result.number)
+            put_files(session, row.study_id, artifacts)
             row.changed = changed_study(session, study)[1]
 
     def reopen(self, study: str, number: int) -> None:
-        """Store that a stopped or paused trial goes on.
+        """Store that a stopped or paused trial goes on; what it was stopped with may change from now on.
 
         Raises:
             StudyStateError: If it was never started, or has ended for good.
         """
-        with self._sessions.writing() as session:
+        with self._sessions.writing(study) as session:
             row = trial_row(session, study, number)
             if row.outcome is not None and not row.outcome.is_open:
                 raise StudyStateError(f"trial {number} of study {study!r} has already ended: {row.outcome}")
             row.outcome = row.reason = row.finished_at = None
+            forget_files(session, row.study_id, number)
             row.changed = changed_study(session, study)[1]
 
     def interrupt(self, study: str, numbers: Collection[int], reason: str) -> tuple[int, ...]:
         """End those of some trials that have not ended as interrupted, and return their numbers."""
-        with self._sessions.writing() as session:
+        with self._sessions.writing(study) as session:
             key, change = changed_study(session, study)
             unfinished = TrialRow.study_id == key, TrialRow.outcome.is_(None), TrialRow.number.in_(set(numbers))
             numbers = session.scalars(select(TrialRow.number).where(*unfinished).order_by(TrialRow.number)).all()

@@ -147,7 +147,7 @@ class BaseModel:
         """Load what a trial saved, for the length of a ``with`` block: an adapter onto the base, or a whole model.
 
         Raises:
-            ModelError: If the folder holds no safetensors weights.
+            ModelError: If the folder holds no safetensors weights, or its adapter does not fit.
         """
         if (folder / MODEL_WEIGHTS).is_file():
             yield self.whole(folder)
@@ -156,12 +156,17 @@ class BaseModel:
         if not (folder / ADAPTER_WEIGHTS).is_file():
             raise ModelError(f"{folder} holds no {ADAPTER_WEIGHTS}; sweeper does not load pickled adapters")
         saved = self._attributes()
-        adapted = PeftModel.from_pretrained(self.model, folder, use_safetensors=True)
-        adapted.eval()
         try:
+            adapted = self._loaded(folder)
             yield adapted
         finally:
             self._detach(saved)
+
+    def _loaded(self, folder: Path) -> PeftModel:
+        try:
+            return PeftModel.from_pretrained(self.model, folder, use_safetensors=True).eval()
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            raise ModelError(f"the adapter in {folder} does not fit its base model: {error}") from error
 
     def whole(self, folder: Path) -> PreTrainedModel:
         """Load a whole model that a trial saved, as the base is: same head, type and device; not quantised."""
@@ -225,11 +230,16 @@ def load_base(
         tokenizer = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=config.trust_remote_code, local_files_only=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+    except Exception as error:  # a configuration can make transformers fail anywhere
         advice = "; it does not fit in memory: use a smaller model" if is_out_of_memory(error) else ""
         raise ModelError(f"the base model in {folder} cannot be loaded: {error}{advice}") from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        raise ModelError(
+            f"the tokenizer in {folder} has neither a pad_token nor an eos_token, so that rows of different lengths "
+            "cannot stand in one batch; name one in its tokenizer_config.json"
+        )
     if head == "score":
         _begin_head(model, tokenizer)
     model.requires_grad_(False)

@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from sweeper.checksums import owner, seal
 from sweeper.errors import StudyStateError
 from sweeper.paths import TrialPaths, new_folder, read_json, write_json
 from sweeper.patience import patiently
@@ -104,6 +105,7 @@ def write(trainer: Resumable, ledger: Ledger, progress: Progress, evaluated: int
         )
         write_json(folder / _REST, rest)
         write_json(folder / _STATE, state)
+        seal(folder, owner(ledger.spec.study, ledger.spec.number))
 
 
 @dataclass

@@ -9,20 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from check_helpers import STUDY, rows, write_rows
+from check_helpers import STUDY, refused, rows, write_rows
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-def refused(result, *words: str) -> str:
-    """Assert what every refusal has in common, and the given words; return the message."""
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
-    assert result.stderr.startswith("error: ")
-    assert "Traceback" not in result.stderr
-    for word in words:
-        assert word in result.stderr, result.stderr
-    return result.stderr
 
 
 def test_a_good_study_is_answered_in_full(sweeper, write_study):

@@ -21,10 +21,29 @@ from sweeper.run import EXECUTORS
 from sweeper.training.base_model import load_base
 from sweeper.training.trial import train_trial
 
+IN_PROCESS = ("inline", "packed")
+IN_WORKERS = ("per_gpu", "ray")
 
-@pytest.fixture(params=sorted(EXECUTORS))
+
+def test_every_executor_is_among_those_that_are_asked():
+    assert sorted(EXECUTORS) == sorted((*IN_PROCESS, *IN_WORKERS))
+
+
+@pytest.fixture(params=IN_PROCESS)
 def kind(request):
+    """The executors that train in this process, of which everything is asked; those with workers train as packed."""
     return request.param
+
+
+@pytest.fixture(params=[*IN_PROCESS, "per_gpu", pytest.param("ray", marks=pytest.mark.xdist_group("ray"))])
+def executor(request):
+    """Every executor, as a study file asks for it."""
+    kind = request.param
+    more = {
+        "per_gpu": lambda: {"devices": 2, "slots": 1},
+        "ray": lambda: {"address": request.getfixturevalue("two_nodes").address, "slots": 1},
+    }
+    return {"kind": kind, "device": "cpu", **more.get(kind, dict)()}
 
 
 @pytest.fixture
@@ -69,28 +88,33 @@ def records(context):
     return context.database.trials.all(context.config.name)
 
 
-def test_every_trial_is_recorded_from_its_start_to_its_end(kind, begin):
+def test_every_trial_is_recorded_from_its_start_to_its_end(executor, begin):
     class Recorded(Watching):
         def trial_started(self, candidate, spec, total_steps):
             super().trial_started(candidate, spec, total_steps)
-            assert self.context.database.trials.get("tiny", spec.number).outcome is None
+            outcome = self.context.database.trials.get("tiny", spec.number).outcome
+            assert outcome is None or executor["kind"] in IN_WORKERS  # which may have ended it before it is seen here
 
         def trial_ended(self, result):
             super().trial_ended(result)
             assert read_result(self.context.paths.trial(result.number)) == result
             assert self.context.database.trials.get("tiny", result.number).outcome is result.outcome
-            assert self.context.search.study.get_trials()[result.number].state.is_finished()
+            if executor["kind"] in IN_PROCESS:
+                assert self.context.search.study.get_trials()[result.number].state.is_finished()
 
     watching = Recorded()
-    watching.context = begin(listener=watching, executor={"kind": kind})
-    EXECUTORS[kind]().run(watching.context)
-    assert [number for (number,) in watching.of("started")] == [0, 1, 2, 3]
+    watching.context = begin(listener=watching, executor=executor)
+    EXECUTORS[executor["kind"]]().run(watching.context)
+    assert sorted(number for (number,) in watching.of("started")) == [0, 1, 2, 3]
     assert sorted(number for number, _ in watching.of("ended")) == [0, 1, 2, 3]
     assert {number for number, _ in watching.of("reported")} == {0, 1, 2, 3}
     assert watching.total_steps == 6
+    assert all(trial.state.is_finished() for trial in watching.context.search.study.get_trials())
     for record in records(watching.context):
         points = watching.context.database.metrics.get("tiny", number=record.number, name="loss")
         assert [point.step for point in points] == list(range(1, record.steps + 1))
+        told = [step for number, step in watching.of("reported") if number == record.number]
+        assert sorted(set(told)) == list(range(1, record.steps + 1))
     assert ask(watching.context) is None
 
 
@@ -199,13 +223,14 @@ def test_a_trial_that_fails_ends_alone(run):
     assert not (folder / "adapter").exists()
 
 
-def test_a_fault_of_the_users_ends_the_study_and_can_be_taken_up(begin, kind, tmp_path):
+def test_a_fault_of_the_users_ends_the_study_and_can_be_taken_up(begin, executor, tmp_path):
     long = write_rows(tmp_path / "long.jsonl", [{"prompt": f"{n} " * 99, "completion": " 1"} for n in range(9)])
-    context = begin(executor={"kind": kind}, data={"train": str(long)})
+    context = begin(executor=executor, data={"train": str(long)})
     with pytest.raises(DataError, match="no train row has anything to learn"):
-        EXECUTORS[kind]().run(context)
-    (record,) = records(context)
-    assert record.outcome is None
+        EXECUTORS[executor["kind"]]().run(context)
+    record, *others = records(context)  # of several workers each may find it
+    assert record.outcome in (None, Outcome.INTERRUPTED)
+    assert len(others) <= (1 if executor["kind"] in IN_WORKERS else 0)
     assert context.search.study.get_trials()[0].state is TrialState.RUNNING
 
 
@@ -221,10 +246,33 @@ def test_a_request_to_stop_ends_the_step_and_returns(kind, begin):
     assert context.search.interrupted() == [1]
 
 
-def test_a_stop_before_the_first_trial_starts_none(kind, begin):
-    context = begin(executor={"kind": kind})
+def test_a_request_to_stop_reaches_every_worker_and_each_trial_can_go_on(begin, tmp_path):
+    """Of an executor with workers: they put their trials on disk, from where the next ones go on."""
+    watching = Watching()
+    watching.trial_reported = lambda number, step, metrics: watching.stop.set()
+    executor = {"kind": "per_gpu", "device": "cpu", "devices": 2, "slots": 2}
+    space = {"learning_rate": [1e-3, 2e-3], "batch_size": 1, "epochs": 40}
+    search = {"space": space, "n_trials": 2, "pruner": "none", "confirm": 0}
+    context = begin(listener=watching, stop=watching.stop, executor=executor, search=search)
+    EXECUTORS["per_gpu"]().run(context)
+    stopped = [record for record in records(context) if record.outcome is Outcome.INTERRUPTED]
+    assert stopped
+    assert all(record.steps < record.total_steps for record in stopped)
+    assert any(record.steps for record in stopped)
+    assert all(context.paths.trial(record.number).is_frozen for record in stopped)
+    context.stop = StopRequest()
+    context.listener = Silent()
+    EXECUTORS["per_gpu"]().run(context)
+    assert [record.outcome for record in records(context)] == [Outcome.COMPLETE] * 2  # under the same numbers
+    for record in records(context):
+        points = context.database.metrics.get("tiny", number=record.number, name="loss")
+        assert [point.step for point in points] == list(range(1, record.total_steps + 1))
+
+
+def test_a_stop_before_the_first_trial_starts_none(executor, begin):
+    context = begin(executor=executor)
     context.stop.set()
-    EXECUTORS[kind]().run(context)
+    EXECUTORS[executor["kind"]]().run(context)
     assert records(context) == ()
 
 

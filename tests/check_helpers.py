@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -58,6 +59,17 @@ def rows(count: int, start: int = 0) -> list[dict[str, str]]:
 def write_rows(path: Path, records: list[dict[str, object]]) -> Path:
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return path
+
+
+def refused(result: Any, *words: str) -> str:
+    """Assert what every refusal has in common, and the given words; return the message."""
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in result.stderr, result.stderr
+    return result.stderr
 
 
 STUDY = """\

@@ -1,0 +1,217 @@
+"""A copy of a whole home while studies run in it: the database at one moment, and the files that it speaks of."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from sweeper.artifacts import Part, folder_of
+from sweeper.checksums import SEAL, Sum, broken_seal, owner
+from sweeper.config.pipeline import STARTED_FROM
+from sweeper.config.trial import Outcome, TrialResult
+from sweeper.errors import BackupError, StudyStateError
+from sweeper.paths import Home, TrialPaths, discard, sync
+from sweeper.store import Artifact, Database, StudyRecord, TrialRecord, stored_config
+from sweeper.upkeep.copying import Copier
+from sweeper.upkeep.snapshot import snapshot
+
+Progress = Callable[[str, float | None], None]
+
+
+@dataclass(frozen=True)
+class BackedUp:
+    """A backup.
+
+    Attributes:
+        folder: Where it is; a home of its own, unless ``dump`` says otherwise.
+        bytes: Size of its files, the database left out.
+        files: How many there are.
+        left_out: What could not be copied because it is damaged or gone, one line each.
+        dump: The file that `pg_restore` reads, of a home whose database is on a server; None of any other.
+    """
+
+    folder: Path
+    bytes: int
+    files: int
+    left_out: tuple[str, ...]
+    dump: Path | None
+
+
+def back_up(home: Home, destination: Path, *, on_progress: Progress) -> BackedUp:
+    """Copy a home, all or nothing.
+
+    The database is copied first, at one moment. What became of a file since shows in its checksum: an adapter that the
+    keep policy has removed is forgotten in the copy too, and a trial that went on begins again there. The accounts of
+    the dashboard, its exports, and base models outside of the home are not copied.
+
+    Raises:
+        BackupError: If the destination is taken, there is no room, or the database cannot be copied; nothing is left.
+        DatabaseError: If there is no database.
+    """
+    destination = destination.absolute()
+    with Database.open(home.database, create=False) as live, _staged(home, destination) as folder:
+        on_progress("copying the database", None)
+        at = datetime.now(UTC)
+        file = snapshot(home.database, folder)
+        is_home = isinstance(home.database, Path)
+        with Database.open(file, create=False) if is_home else _same(live) as copy:
+            backup = _Backup(home, folder, destination, live, copy, at, on_progress, is_home)
+            backup.run()
+    copier = backup.copier
+    dump = None if is_home else destination / file.name
+    return BackedUp(destination, copier.bytes, copier.files, tuple(backup.left_out), dump)
+
+
+@dataclass
+class _Backup:
+    """The copying of the files that a database speaks of."""
+
+    home: Home
+    folder: Path
+    destination: Path
+    live: Database
+    copy: Database
+    at: datetime
+    on_progress: Progress
+    may_change: bool
+    left_out: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._total = self._done = 0
+        self.copier = Copier(self.home, self.folder, self.destination, self._advance)
+
+    def run(self) -> None:
+        studies = self.copy.studies.all()
+        self._measure(studies)
+        for study in studies:
+            self._study(study)
+        for version in self.copy.adapters.all():
+            sums = {name: Sum(sha256) for name, sha256 in version.files.items()}
+            self._note(self.copier.files_of(self.home.adapter(version.name, version.version), sums))
+        for name, number in sorted(_starts(studies)):
+            if (start := self.home.start(name, number)).is_dir():
+                self._note(self.copier.folder(start))
+        for pipeline in sorted((self.home.folder / "studies").glob("*/pipeline.json")):
+            self._note(self.copier.moved_json(pipeline))
+
+    def _measure(self, studies: tuple[StudyRecord, ...]) -> None:
+        """Sum up what is to be copied, and refuse it where there is no room."""
+        recorded = sum(each.bytes for study in studies for each in self.copy.artifacts.all(study.name))
+        registered = sum(version.bytes for version in self.copy.adapters.all())
+        self._total = max(1, recorded + registered)
+        free = shutil.disk_usage(self.folder).free
+        if free < self._total:
+            raise BackupError(
+                f"{self.destination.parent} has {free:,} bytes free, and the files to copy take {self._total:,}: name "
+                "a folder on another disk, or free some space (`sweeper gc --dry-run` shows what can go)"
+            )
+
+    def _advance(self, size: int) -> None:
+        self._done += size
+        self.on_progress("copying the files", min(1.0, self._done / self._total))
+
+    def _note(self, wrong: list[str] | str | None) -> None:
+        self.left_out += [wrong] if isinstance(wrong, str) else wrong or []
+
+    def _study(self, study: StudyRecord) -> None:
+        paths = self.home.study(study.name)
+        for split, sha256 in study.data_sha256.items():
+            self._note(self.copier.file(paths.data / f"{split}.jsonl", Sum(sha256)))
+        self._note(self.copier.moved_json(paths.resolved))
+        if paths.report.is_file():
+            self.copier.file(paths.report)
+        artifacts: dict[int, list[Artifact]] = {}
+        for each in self.copy.artifacts.all(study.name):
+            artifacts.setdefault(each.number, []).append(each)
+        for trial in self.copy.trials.all(study.name):
+            self._trial(study.name, trial, paths.trial(trial.number), artifacts.get(trial.number, []))
+
+    def _trial(self, study: str, trial: TrialRecord, paths: TrialPaths, recorded: list[Artifact]) -> None:
+        if paths.spec.is_file():
+            self._note(self.copier.moved_json(paths.spec))
+        for path in (*paths.folder.glob("error*.txt"), *paths.folder.glob("process-*.log")):
+            self.copier.file(path)
+        if trial.outcome is None:
+            self._running(study, paths)
+            return
+        if _left(paths, trial.outcome):
+            self.copier.file(paths.result)
+        part: Part = "frozen" if trial.outcome.is_open else "adapter"
+        if recorded:
+            self._recorded(study, paths, part, recorded)
+        elif folder_of(paths, part).is_dir() and (trial.outcome.is_open or trial.outcome is Outcome.COMPLETE):
+            self._note(self.copier.folder(folder_of(paths, part)))  # from before files were recorded
+
+    def _running(self, study: str, paths: TrialPaths) -> None:
+        """Copy what a running trial was last frozen as, if that is older than the database's copy, and whole."""
+        sealed = paths.frozen / SEAL
+        if not sealed.is_file() or datetime.fromtimestamp(sealed.stat().st_mtime, UTC) > self.at:
+            return
+        wrong = self.copier.folder(paths.frozen)
+        copied = self.copier.target_of(paths.frozen)
+        if wrong or broken_seal(copied, owner(study, paths.number)):
+            shutil.rmtree(copied, ignore_errors=True)  # it was frozen anew meanwhile: in the copy it begins again
+
+    def _recorded(self, study: str, paths: TrialPaths, part: Part, recorded: list[Artifact]) -> None:
+        sums = {each.path.removeprefix(f"{part}/"): Sum(each.sha256, each.bytes) for each in recorded}
+        wrong = self.copier.files_of(folder_of(paths, part), sums)
+        if not wrong:
+            return
+        if list(self.live.artifacts.all(study, paths.number)) == recorded:
+            self._note(wrong)  # nothing has changed since, so that it is damaged: `doctor` names it in the copy too
+        elif self.may_change:
+            self.copy.artifacts.forget(study, paths.number)
+
+
+def _left(paths: TrialPaths, outcome: Outcome) -> bool:
+    """Tell whether a trial's result on disk is the one that the copy of the database has: it may have ended since."""
+    try:
+        result = TrialResult.model_validate_json(paths.result.read_text(encoding="utf-8"))
+    except (OSError, ValidationError):
+        return False
+    return result.outcome.is_open == outcome.is_open
+
+
+def _starts(studies: tuple[StudyRecord, ...]) -> set[tuple[str, int]]:
+    """Return the registered versions that studies begin from."""
+    names: set[str] = set()
+    for study in studies:
+        with suppress(StudyStateError):  # another version of sweeper stored it, which cannot go on here either
+            names |= {model.name for model in stored_config(study).models.values()}
+    parsed = [name.removeprefix(STARTED_FROM).rpartition("@") for name in names if name.startswith(STARTED_FROM)]
+    return {(name, int(version)) for name, _, version in parsed if version.isdecimal()}
+
+
+@contextmanager
+def _staged(home: Home, destination: Path) -> Iterator[Path]:
+    """Give a folder that becomes the destination when it is full; none of it is left if anything fails."""
+    if destination.exists() or destination.is_symlink():
+        raise BackupError(f"{destination} exists already: name a folder that does not")
+    if destination.is_relative_to(home.folder):
+        raise BackupError(f"{destination} is inside the home {home.folder}: name a folder outside of it")
+    folder = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise BackupError(f"{destination} cannot be written ({error.strerror})") from error
+    try:
+        yield folder
+        sync(folder)
+        folder.rename(destination)
+    except OSError as error:
+        raise BackupError(f"{destination} cannot be written ({error.strerror or error}); nothing was left") from error
+    finally:
+        discard(folder)
+
+
+@contextmanager
+def _same(database: Any) -> Iterator[Any]:
+    yield database

@@ -1,0 +1,157 @@
+"""Everything that does not agree between the database, the search and the files of a study; and putting it right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from sweeper.errors import DatabaseError, StudyStateError
+from sweeper.paths import Home
+from sweeper.search.atomic_storage import AtomicStorage
+from sweeper.search.storage import open_storage
+from sweeper.search.stored import stored_trials
+from sweeper.search.study import Search
+from sweeper.store import Database
+from sweeper.upkeep import files, records
+from sweeper.upkeep.facts import Check, Facts, Inconsistency
+from sweeper.upkeep.opened import runs
+
+Progress = Callable[[str, float | None], None]
+
+CHECKS: tuple[Check, ...] = (
+    records.search_is_there,
+    records.leases_are_held,
+    records.trials_agree,
+    records.state_is_true,
+    files.nothing_half_written,
+    files.artifacts_are_whole,
+    files.specifications_are_there,
+    files.folders_are_known,
+    files.data_are_the_same,
+    files.bases_are_there,
+    files.versions_are_whole,
+)
+"""Every question that is asked of a study; the next is one function more."""
+
+_MOST_ROUNDS = 4
+"""What is mended may show something that was hidden behind it."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """One inconsistency and what became of it.
+
+    Attributes:
+        study: The study.
+        kind: What sort of thing; see ``Inconsistency``.
+        text: What does not agree.
+        advice: What to do, or what mending does.
+        mendable: Whether it can be mended without a guess.
+        mended: What was done; None where nothing was.
+    """
+
+    study: str
+    kind: str
+    text: str
+    advice: str
+    mendable: bool
+    mended: str | None = None
+
+
+def diagnose(home: Home, name: str, *, repair: bool, on_progress: Progress) -> list[Diagnosis]:
+    """Look for everything that does not agree of a study, and with ``repair`` mend what can be.
+
+    Mending twice is mending once.
+
+    Raises:
+        StudyStateError: If there is no such study, or a process runs it that is to be repaired.
+        DatabaseError: If the database cannot be read at all.
+    """
+    found = list(_schema(home, name, repair=repair))
+    with Database.open(home.database, create=False) as database:
+        found += [_said(name, each) for each in _of_database(database)]
+        storage = open_storage(home.database)
+        if database.studies.find(name) is None:
+            return found + _unbegun(database, name, storage, repair=repair)
+
+        def examine() -> list[Inconsistency]:
+            return _examine(Facts.of(home, database, name, storage), on_progress)
+
+        if not repair:
+            return found + [_said(name, each) for each in examine()]
+        with database.exclusively(name):
+            return found + _repair(database, name, examine)
+
+
+def _schema(home: Home, name: str, *, repair: bool) -> Iterator[Diagnosis]:
+    """Bring a database of an older sweeper up to date where that is asked; else it says so itself."""
+    try:
+        Database.open(home.database, create=False, read_only=True).close()
+    except DatabaseError as error:
+        if not repair:
+            raise
+        Database.open(home.database, create=False).close()  # raises what cannot be mended
+        yield Diagnosis(name, "schema", str(error), "mending brings it up to date", True, "brought it up to date")
+
+
+def _of_database(database: Database) -> Iterator[Inconsistency]:
+    for fault in database.integrity.faults():
+        yield Inconsistency(
+            "database damaged",
+            f"{database.address}: {fault}",
+            "stop what writes to it and restore it from a backup, or save what is left with sqlite3's .recover command",
+        )
+    for orphan in database.integrity.orphans():
+        advice = "it was changed by hand, or by another program: restore it from a backup"
+        yield Inconsistency("database damaged", f"{database.address}: {orphan}", advice)
+
+
+def _examine(facts: Facts, on_progress: Progress) -> list[Inconsistency]:
+    found: list[Inconsistency] = []
+    for place, check in enumerate(CHECKS):
+        on_progress(f"looking at {facts.name}", place / len(CHECKS))
+        found += check(facts)
+    return found
+
+
+def _repair(database: Database, name: str, examine: Callable[[], list[Inconsistency]]) -> list[Diagnosis]:
+    if runs(database, name):
+        raise StudyStateError(
+            f"study {name!r} is being run, and what is in motion cannot be repaired: `sweeper stop {name}` first"
+        )
+    mended: list[Diagnosis] = []
+    found = examine()
+    for _ in range(_MOST_ROUNDS):
+        mendable = [each for each in found if each.mend is not None]
+        if not mendable:
+            break
+        for each in mendable:
+            assert each.mend is not None
+            done = each.mend()
+            database.events.add(name, "repaired", f"{each.text}: {done}")
+            mended.append(_said(name, each, done))
+        found = examine()
+    return mended + [_said(name, each) for each in found]
+
+
+def _unbegun(database: Database, name: str, storage: AtomicStorage, *, repair: bool) -> list[Diagnosis]:
+    """Say what is of a search whose study was never recorded: its process died while it began.
+
+    Raises:
+        StudyStateError: If there is no such search either; names the nearest study.
+    """
+    stored = stored_trials(name, storage)
+    if stored is None:
+        database.studies.get(name)  # raises, naming the nearest
+    untouched = all(trial.state == "waiting" for trial in (stored or {}).values())
+    text = f"Optuna's tables have a search {name!r} of which the database has no study: its process died as it began"
+    advice = "mending removes it" if untouched else "trials of it were begun: restore the database from a backup"
+    done = None
+    if repair and untouched:
+        Search.forget_unbegun(name, storage)
+        done = "removed the search"
+    return [Diagnosis(name, "search without study", text, advice, untouched, done)]
+
+
+def _said(study: str, found: Inconsistency, mended: str | None = None) -> Diagnosis:
+    return Diagnosis(study, found.kind, found.text, found.advice, found.mend is not None, mended)

@@ -1,0 +1,236 @@
+"""Whether the files of a study and of what it registered are those that were written."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+from sweeper.artifacts import Part, files_of, folder_of, wrong
+from sweeper.checksums import Sum, differences, sha256_of, sums_of
+from sweeper.config.trial import Outcome
+from sweeper.errors import ModelError
+from sweeper.models.facts import fingerprint
+from sweeper.paths import TrialPaths, discard, new_folder
+from sweeper.registry import AdapterVersion
+from sweeper.upkeep.facts import Facts, Inconsistency
+from sweeper.upkeep.temporary import temporaries
+
+_WEIGHTS = ("adapter_model.safetensors", "model.safetensors")
+
+
+def artifacts_are_whole(facts: Facts) -> Iterator[Inconsistency]:
+    """The files of every trial are as they were recorded; there is none that should not be."""
+    for number, trial in facts.trials.items():
+        paths, recorded = facts.paths.trial(number), facts.artifacts.get(number, ())
+        closed = trial.outcome is not None and not trial.outcome.is_open
+        if not facts.alive and (bad := wrong(recorded, facts.name, paths, "frozen")):
+            yield _damaged(facts, paths, "frozen", bad)
+        if bad := wrong(recorded, facts.name, paths, "adapter"):
+            yield _damaged(facts, paths, "adapter", bad)
+        elif not recorded and paths.adapter.is_dir() and trial.outcome is Outcome.COMPLETE:
+            yield from _unrecorded(facts, paths, trial.adapter_sha256)
+        if facts.alive:
+            continue
+        if closed and paths.is_frozen and number not in facts.unfinished():
+            yield _needless(paths.frozen, f"trial {number} has ended ({trial.outcome}), and nothing goes on from this")
+        if closed and paths.adapter.is_dir() and trial.outcome is not Outcome.COMPLETE:
+            yield _needless(paths.adapter, f"trial {number} is {trial.outcome}, and only complete trials have adapters")
+
+
+def _damaged(facts: Facts, paths: TrialPaths, part: Part, bad: list[str]) -> Inconsistency:
+    number, text = paths.number, f"trial {paths.number}: {'; '.join(bad)} (in {folder_of(paths, part)})"
+    if part == "frozen":
+        advice = "mending removes what it was stopped with; `sweeper resume` begins the trial again"
+        return Inconsistency("stopped trial damaged", text, advice, partial(_forget_frozen, facts, paths))
+    recorded = {each.path.removeprefix("adapter/"): each.sha256 for each in facts.artifacts[number]}
+    for version in _registered_from(facts, number):
+        if version.files.items() <= recorded.items() and _holds(version.folder, recorded):
+            advice = f"mending copies it back from {version}, which was registered from it"
+            return Inconsistency(
+                "adapter damaged", text, advice, partial(_copy, version.folder, paths.adapter, recorded)
+            )
+    advice = "restore it from a backup; mending sets it aside, so that the study goes on without it"
+    return Inconsistency("adapter damaged", text, advice, partial(_set_aside, facts, paths))
+
+
+def _unrecorded(facts: Facts, paths: TrialPaths, sha256: str | None) -> Iterator[Inconsistency]:
+    weights = next((paths.adapter / name for name in _WEIGHTS if (paths.adapter / name).is_file()), None)
+    number = paths.number
+    if sha256 is None:
+        return
+    if weights is not None and sha256_of(weights) == sha256:
+        yield Inconsistency(
+            "adapter not recorded",
+            f"the adapter of trial {number} is whole, and its files are not in the database",
+            "mending records them",
+            partial(_record, facts, paths),
+        )
+        return
+    yield Inconsistency(
+        "adapter damaged",
+        f"trial {number}: the weights in {paths.adapter} are not those that the trial saved (SHA-256 {sha256[:12]})",
+        "restore it from a backup; mending sets it aside, so that the study goes on without it",
+        partial(_set_aside, facts, paths),
+    )
+
+
+def _needless(folder: Path, why: str) -> Inconsistency:
+    def remove() -> str:
+        discard(folder)
+        return f"removed {folder}"
+
+    return Inconsistency("needless files", f"{why}: {folder}", "mending removes it", remove)
+
+
+def specifications_are_there(facts: Facts) -> Iterator[Inconsistency]:
+    """An adapter without its trial's specification cannot be scored or exported."""
+    for number in facts.trials:
+        paths = facts.paths.trial(number)
+        if paths.adapter.is_dir() and not paths.spec.is_file():
+            yield Inconsistency(
+                "specification gone",
+                f"{paths.spec} is gone, so the adapter of trial {number} cannot be scored or exported",
+                "restore it from a backup",
+            )
+
+
+def folders_are_known(facts: Facts) -> Iterator[Inconsistency]:
+    """There is no folder of a trial that nothing knows."""
+    known = facts.trials.keys() | (facts.stored or {}).keys()
+    trials = facts.paths.trial(0).folder.parent
+    for folder in sorted(trials.iterdir()) if trials.is_dir() else ():
+        if re.fullmatch(r"\d+", folder.name) and int(folder.name) not in known:
+            yield Inconsistency(
+                "unknown trial",
+                f"{folder} is of a trial that neither the database nor the search knows",
+                "the database may be of an older backup: restore the newer one, or move the folder away; a new trial "
+                "of that number replaces what is in it",
+            )
+
+
+def data_are_the_same(facts: Facts) -> Iterator[Inconsistency]:
+    """The prepared rows are those that the study began with."""
+    for split, sha256 in sorted(facts.study.data_sha256.items()):
+        path = facts.paths.data / f"{split}.jsonl"
+        if not path.is_file():
+            text = f"{path} is gone"
+        elif sha256_of(path) != sha256:
+            text = f"{path} is not what the study began with (SHA-256 recorded as {sha256[:12]})"
+        else:
+            continue
+        advice = (
+            "restore it from a backup; with other rows this would be another experiment, so the study does not go on"
+        )
+        yield Inconsistency("data changed", text, advice)
+
+
+def bases_are_there(facts: Facts) -> Iterator[Inconsistency]:
+    """The base models are where the study found them, and the same."""
+    advice = "put it back there (`sweeper models fetch` for one that was fetched), or run the study under another name"
+    try:
+        found = json.loads(facts.paths.resolved.read_text(encoding="utf-8"))["models"]
+        models = {name: (Path(model["folder"]), model["fingerprint"]) for name, model in found.items()}
+    except FileNotFoundError:
+        yield Inconsistency(
+            "resolution gone", f"{facts.paths.resolved} is gone", "restore it from a backup; the study cannot go on"
+        )
+        return
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        text = f"{facts.paths.resolved} is damaged ({type(error).__name__})"
+        yield Inconsistency("resolution gone", text, "restore it from a backup; the study cannot go on")
+        return
+    for name, (folder, known) in models.items():
+        if not folder.is_dir():
+            yield Inconsistency(
+                "base model gone", f"the base model {name} was found in {folder}, which is gone", advice
+            )
+            continue
+        try:
+            same = fingerprint(folder) == known
+        except ModelError as error:
+            yield Inconsistency("base model changed", f"the base model {name} cannot be read: {error}", advice)
+            continue
+        if not same:
+            text = f"the base model {name} in {folder} is another one than the study began with"
+            yield Inconsistency("base model changed", text, advice)
+
+
+def versions_are_whole(facts: Facts) -> Iterator[Inconsistency]:
+    """Every version that was registered from the study is as it was registered."""
+    for version in _registered_from(facts):
+        bad = differences(version.folder, _sums(version.files), "registered")
+        if not bad:
+            continue
+        text, source = f"{version}: {'; '.join(bad)}", facts.paths.trial(version.lineage.trial).adapter
+        if _holds(source, version.files):
+            advice = f"mending copies it back from {source}, whose files are those that were registered"
+            mend = partial(_copy, source, version.folder, version.files)
+            yield Inconsistency("version damaged", text, advice, mend)
+        else:
+            yield Inconsistency("version damaged", text, "restore it from a backup; do not use it")
+
+
+def nothing_half_written(facts: Facts) -> Iterator[Inconsistency]:
+    """No process that is no more has left something half-written."""
+    for path in temporaries(facts.paths.folder) if not facts.alive else ():
+
+        def remove(path: Path = path) -> str:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+            return f"removed {path}"
+
+        text = f"{path} was left half-written by a process that is no more"
+        yield Inconsistency("temporary file", text, "mending removes it", remove)
+
+
+# ---- mending
+
+
+def _registered_from(facts: Facts, number: int | None = None) -> list[AdapterVersion]:
+    return [
+        version
+        for version in facts.registry.all()
+        if version.lineage.study == facts.name and number in (None, version.lineage.trial)
+    ]
+
+
+def _sums(files: Mapping[str, str]) -> dict[str, Sum]:
+    return {name: Sum(sha256) for name, sha256 in files.items()}
+
+
+def _holds(folder: Path, files: Mapping[str, str]) -> bool:
+    """Tell whether a folder has these very files, whatever else it has."""
+    found = {name: of.sha256 for name, of in sums_of(folder).items()} if folder.is_dir() else {}
+    return files.items() <= found.items()
+
+
+def _copy(source: Path, target: Path, files: Mapping[str, str]) -> str:
+    with new_folder(target) as folder:
+        for name in files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, folder / name)
+    return f"copied {source} to {target}"
+
+
+def _forget_frozen(facts: Facts, paths: TrialPaths) -> str:
+    facts.database.artifacts.forget(facts.name, paths.number)
+    discard(paths.frozen)
+    return f"removed {paths.frozen}"
+
+
+def _set_aside(facts: Facts, paths: TrialPaths) -> str:
+    facts.database.artifacts.forget(facts.name, paths.number)
+    aside = paths.adapter.with_name("adapter-damaged")
+    if not paths.adapter.is_dir():
+        return f"forgot the adapter of trial {paths.number}, which is gone"
+    shutil.rmtree(aside, ignore_errors=True)
+    paths.adapter.rename(aside)
+    return f"moved {paths.adapter} to {aside.name}"
+
+
+def _record(facts: Facts, paths: TrialPaths) -> str:
+    facts.database.artifacts.replace(facts.name, paths.number, files_of(paths, "adapter"))
+    return f"recorded the files of trial {paths.number}"

@@ -1,0 +1,263 @@
+"""Whether sweeper's rows, Optuna's tables and what trials left on disk tell the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from functools import partial
+
+from pydantic import ValidationError
+
+from sweeper.artifacts import of_result
+from sweeper.config.space import ADAPTER, MODEL
+from sweeper.config.trial import Outcome, TrialResult, TrialSpec
+from sweeper.search import attributes as attribute
+from sweeper.search.stored import StoredTrial
+from sweeper.store import SCORING, StudyState, TrialKind, TrialRecord
+from sweeper.upkeep.facts import Facts, Inconsistency
+
+_GONE = "the process that ran it ended"
+_ALIKE: dict[Outcome, tuple[str, ...]] = {
+    Outcome.COMPLETE: ("complete", "fail"),  # one without its deciding metric counts as failed to the search
+    Outcome.PRUNED: ("pruned",),
+    Outcome.DIVERGED: ("pruned",),
+    Outcome.INFEASIBLE: ("pruned",),
+    Outcome.FAILED: ("fail",),
+    Outcome.PAUSED: ("running",),
+    Outcome.INTERRUPTED: ("running", "fail"),
+}
+"""The states in the search that agree with an outcome in the database."""
+
+
+def search_is_there(facts: Facts) -> Iterator[Inconsistency]:
+    """A study without its search has lost what it was searching by."""
+    if facts.stored is None:
+        yield Inconsistency(
+            "no search",
+            f"the database has study {facts.name!r}, and no search of that name in Optuna's tables",
+            "restore the database from a backup; the trials' results can be read, but the study cannot go on",
+        )
+
+
+def trials_agree(facts: Facts) -> Iterator[Inconsistency]:
+    """Every trial is in both, in states that agree; of one that ended, the end is recorded."""
+    if facts.stored is None or facts.alive:
+        return
+    for number, trial in facts.trials.items():
+        stored = facts.stored.get(number)
+        if stored is None:
+            yield Inconsistency(
+                "trial without search",
+                f"trial {number} is in the database, and not in Optuna's tables",
+                "restore the database from a backup: the search does not know what it tried there",
+            )
+        elif found := _disagreement(facts, trial, stored):
+            yield found
+    for number in sorted(facts.stored.keys() - facts.trials.keys()):
+        if found := _without_row(facts, facts.stored[number]):
+            yield found
+
+
+def _disagreement(facts: Facts, trial: TrialRecord, stored: StoredTrial) -> Inconsistency | None:
+    number, is_open = trial.number, trial.outcome is None or trial.outcome.is_open
+    left = _left(facts, number) if is_open else None
+    if isinstance(left, Inconsistency):
+        return left
+    ended = left is not None and not left.outcome.is_open and not stored.was_interrupted
+    if ended and left is not None and stored.state in ("running", *_ALIKE[left.outcome]):
+        return Inconsistency(
+            "result not recorded",
+            f"trial {number} ended ({left.outcome}), as its result.json says, and the database does not know",
+            "mending records the result, as `sweeper resume` would",
+            partial(_record, facts, left, stored),
+        )
+    if trial.outcome is None:
+        return _still_running(facts, trial, stored)
+    if stored.state == "running" and not trial.outcome.is_open:
+        return Inconsistency(
+            "end not told",
+            f"trial {number} has ended ({trial.outcome}) in the database, and runs as the search has it",
+            "mending tells the search how it ended",
+            partial(_tell, facts, trial),
+        )
+    if stored.state not in _ALIKE[trial.outcome] or _failed_only_there(trial, stored):
+        return Inconsistency(
+            "states disagree",
+            f"trial {number} is {trial.outcome} in the database, and {stored.state} in the search",
+            "one of the two was changed by hand, or is of another backup: restore both from one",
+        )
+    return None
+
+
+def _failed_only_there(trial: TrialRecord, stored: StoredTrial) -> bool:
+    complete_here = trial.outcome is Outcome.COMPLETE and stored.state == "fail"
+    return complete_here and stored.attributes.get(attribute.OUTCOME) != Outcome.FAILED
+
+
+def _still_running(facts: Facts, trial: TrialRecord, stored: StoredTrial) -> Inconsistency | None:
+    if stored.state == "running" or stored.was_interrupted:
+        return Inconsistency(
+            "running without a process",
+            f"trial {trial.number} runs as the database has it, and no living process runs the study",
+            "mending marks it as interrupted; `sweeper resume` goes on with it, or begins it again",
+            partial(_interrupt, facts, trial.number),
+        )
+    return Inconsistency(
+        "states disagree",
+        f"trial {trial.number} runs as the database has it, is {stored.state} in the search, and left no result",
+        "restore the study from a backup: what it measured is not there",
+    )
+
+
+def _left(facts: Facts, number: int) -> TrialResult | Inconsistency | None:
+    """Return the result that an open trial has on disk, or what is wrong with it."""
+    paths = facts.paths.trial(number)
+    try:
+        if not paths.result.is_file():
+            return None
+        return TrialResult.model_validate_json(paths.result.read_text(encoding="utf-8"))
+    except (ValidationError, OSError, UnicodeDecodeError) as error:
+
+        def remove() -> str:
+            paths.result.unlink()
+            return f"removed {paths.result}"
+
+        return Inconsistency(
+            "result unreadable",
+            f"{paths.result} is damaged ({type(error).__name__})",
+            "mending removes it; the trial goes on from where it was stopped, or begins again",
+            remove,
+        )
+
+
+def _without_row(facts: Facts, stored: StoredTrial) -> Inconsistency | None:
+    number = stored.number
+    if stored.state == "waiting" or stored.was_interrupted:
+        return None
+    if stored.state == "running":
+        return Inconsistency(
+            "search without trial",
+            f"the search has given out trial {number}, and the database has none of that number: its process ended",
+            "mending queues it again",
+            partial(_requeue, facts, number),
+        )
+    paths, left = facts.paths.trial(number), _left(facts, number)
+    if paths.spec.is_file() and isinstance(left, TrialResult) and stored.state in _ALIKE[left.outcome]:
+        return Inconsistency(
+            "search without trial",
+            f"trial {number} is {stored.state} in the search, and the database has none of that number",
+            "mending records it by its spec.json and result.json",
+            partial(_restore, facts, stored, left),
+        )
+    return Inconsistency(
+        "search without trial",
+        f"trial {number} is {stored.state} in the search, the database has none of that number, and no files tell more",
+        "restore the database from a backup",
+    )
+
+
+def leases_are_held(facts: Facts) -> Iterator[Inconsistency]:
+    """Every worker lives, and every lease is a worker's."""
+    alive = {worker.token for worker in facts.database.workers.alive(facts.name)}
+    known = {worker.token: worker for worker in facts.database.workers.all(facts.name)}
+    for token, worker in known.items():
+        if token not in alive:
+            yield Inconsistency(
+                "dead worker",
+                f"worker {token[:8]} (process {worker.pid} on {worker.host.split()[0]}) is no more",
+                "mending lets go of the trials that it held, as any other worker would",
+                partial(_leave, facts, token),
+            )
+    for lease in facts.database.leases.all(facts.name):
+        if lease.worker not in known:
+            what = "the final scoring" if lease.number == SCORING else f"trial {lease.number}"
+            yield Inconsistency(
+                "lease of nobody",
+                f"{what} is held by worker {lease.worker[:8]}, which is not there any more",
+                "mending lets go of it",
+                partial(_release, facts, lease.number),
+            )
+
+
+def state_is_true(facts: Facts) -> Iterator[Inconsistency]:
+    """A study runs only where a process runs it."""
+    if facts.alive or facts.study.state not in (StudyState.RUNNING, StudyState.PAUSED):
+        return
+    yield Inconsistency(
+        "no process",
+        f"study {facts.name!r} is {facts.study.state} as the database has it, and no living process runs it",
+        "mending marks it as interrupted; `sweeper resume` goes on",
+        partial(_set_interrupted, facts),
+    )
+
+
+# ---- mending
+
+
+def _record(facts: Facts, result: TrialResult, stored: StoredTrial) -> str:
+    trial = facts.database.trials.get(facts.name, result.number)
+    if trial.outcome is not None:
+        facts.database.trials.reopen(facts.name, result.number)
+    files = of_result(facts.paths.trial(result.number), result)
+    facts.database.trials.finish(facts.name, result, artifacts=files)
+    if stored.state == "running":
+        _tell(facts, facts.database.trials.get(facts.name, result.number))
+    return f"recorded the result of trial {result.number}: {result.outcome}"
+
+
+def _tell(facts: Facts, trial: TrialRecord) -> str:
+    search = facts.search()
+    search.take_up(trial.number)
+    search.tell(trial.number, _result_of(trial))
+    return f"told the search that trial {trial.number} ended: {trial.outcome}"
+
+
+def _result_of(trial: TrialRecord) -> TrialResult:
+    """Return the result that a trial's row was made of."""
+    values = {each.name: getattr(trial, each.name) for each in fields(trial) if each.name in TrialResult.model_fields}
+    at = {name: values[name].isoformat() for name in ("started_at", "finished_at")}
+    return TrialResult.model_validate({**values, **at})
+
+
+def _interrupt(facts: Facts, number: int) -> str:
+    facts.database.trials.interrupt(facts.name, [number], _GONE)
+    return f"marked trial {number} as interrupted"
+
+
+def _requeue(facts: Facts, number: int) -> str:
+    facts.search().requeue(number)
+    return f"queued trial {number} again"
+
+
+def _restore(facts: Facts, stored: StoredTrial, result: TrialResult) -> str:
+    text = facts.paths.trial(stored.number).spec.read_text(encoding="utf-8")
+    spec, known = TrialSpec.model_validate_json(text), stored.attributes
+    values = facts.search().values(stored.number)
+    facts.database.trials.start(
+        spec,
+        TrialKind(known[attribute.KIND]),
+        chosen={name: str(values[name]) for name in (ADAPTER, MODEL) if name in values},
+        total_steps=result.total_steps,
+        confirms=known.get(attribute.CONFIRMS),
+        restarts=known.get(attribute.RESTARTS),
+        clones=known.get(attribute.CLONES),
+        initial=known.get(attribute.INITIAL),
+    )
+    files = of_result(facts.paths.trial(stored.number), result)
+    facts.database.trials.finish(facts.name, result, artifacts=files)
+    return f"recorded trial {stored.number}: {result.outcome}"
+
+
+def _leave(facts: Facts, token: str) -> str:
+    facts.database.workers.leave(token)
+    return f"let go of what worker {token[:8]} held"
+
+
+def _release(facts: Facts, number: int) -> str:
+    facts.database.leases.release(facts.name, number)
+    return "let go of the final scoring" if number == SCORING else f"let go of trial {number}"
+
+
+def _set_interrupted(facts: Facts) -> str:
+    facts.database.studies.set_state(facts.name, StudyState.INTERRUPTED)
+    return f"marked study {facts.name} as interrupted"

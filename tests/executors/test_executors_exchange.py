@@ -1,0 +1,127 @@
+"""Files exchanged through a store: what is fetched is what was kept, or it is said what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import pytest
+
+from sweeper.errors import HardwareError, StudyStateError
+from sweeper.executors.exchange import Nowhere, Store, keep_study
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(f"file://{tmp_path / 'store'}", "tiny")
+
+
+def write(folder, **files):
+    for name, text in files.items():
+        path = folder / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_comes_back_as_it_was_kept(store, tmp_path):
+    here = write(tmp_path / "here", result="1", frozen__state="abc", frozen__more="abc")
+    write(here, **{".half": "x"})
+    store.keep("trials/00000", here)
+    there = write(tmp_path / "there", result="0", frozen__old="gone")
+    assert store.fetch("trials/00000", there)
+    assert contents(there) == {"result": "1", "frozen/state": "abc", "frozen/more": "abc"}
+
+
+def test_what_was_not_kept_is_not_there(store, tmp_path):
+    there = write(tmp_path / "there", result="0")
+    assert not store.fetch("trials/00001", there)
+    assert contents(there) == {"result": "0"}
+    assert Nowhere().fetch("trials/00001", there)
+    assert not Nowhere().fetch("trials/00001", tmp_path / "nowhere")
+
+
+def test_what_a_folder_has_no_more_is_removed_from_the_store_and_wherever_it_is_fetched(store, tmp_path):
+    here, there = write(tmp_path / "here", frozen__state="abc", spec="s"), tmp_path / "there"
+    store.keep("trials/00000", here)
+    store.fetch("trials/00000", there)
+    shutil.rmtree(here / "frozen")
+    store.keep("trials/00000", write(here, result="1"))
+    assert store.fetch("trials/00000", there)
+    assert contents(there) == {"result": "1", "spec": "s"}
+    assert not (there / "frozen").exists()  # a trial with such a folder would be gone on with
+    kept = list((tmp_path / "store" / "tiny" / "trials" / "00000" / "files").iterdir())
+    assert len(kept) == 2
+
+
+def test_what_is_there_already_is_neither_sent_nor_fetched_again(store, tmp_path, monkeypatch):
+    here, there = write(tmp_path / "here", large="abc"), tmp_path / "there"
+    store.keep("data", here)
+    store.fetch("data", there)
+    sent = []
+    monkeypatch.setattr(Store, "_put", lambda self, file, place: sent.append(file))
+    monkeypatch.setattr(Store, "_get", lambda self, place, path, file: sent.append(path))
+    store.keep("data", here)
+    store.fetch("data", there)
+    assert sent == []
+
+
+def test_a_damaged_file_is_named_and_not_taken(store, tmp_path):
+    here, there = write(tmp_path / "here", state="abc"), tmp_path / "there"
+    store.keep("trials/00000", here)
+    (kept,) = (tmp_path / "store" / "tiny" / "trials" / "00000" / "files").iterdir()
+    kept.write_text("abX")
+    with pytest.raises(StudyStateError, match=r"trials/00000.* is damaged: it is not what was kept of state"):
+        store.fetch("trials/00000", there)
+    assert contents(there) == {}
+    kept.unlink()
+    with pytest.raises(StudyStateError, match=r"is damaged: .* is missing"):
+        store.fetch("trials/00000", there)
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        "{",
+        json.dumps({"../../escaped": {"bytes": 1, "sha256": "0" * 64}}),
+        json.dumps({"/etc/escaped": {"bytes": 1, "sha256": "0" * 64}}),
+        json.dumps({"a": {"bytes": -1, "sha256": "0" * 64}}),
+        json.dumps({"a": {"bytes": 1, "sha256": "../x"}}),
+    ],
+)
+def test_a_manifest_of_somebody_elses_making_leads_nowhere(store, tmp_path, manifest):
+    store.keep("data", write(tmp_path / "here", state="abc"))
+    (tmp_path / "store" / "tiny" / "data" / "manifest.json").write_text(manifest)
+    with pytest.raises(StudyStateError, match=r"data of this study is damaged"):
+        store.fetch("data", tmp_path / "there")
+    assert not (tmp_path / "escaped").exists()
+
+
+def test_a_folder_that_is_kept_half_is_as_it_was_before(store, tmp_path, monkeypatch):
+    here, there = write(tmp_path / "here", state="old"), tmp_path / "there"
+    store.keep("trials/00000", here)
+    write(here, state="new", more="m")
+    monkeypatch.setattr(Store, "_write", lambda *given: (_ for _ in ()).throw(OSError("no space left")))
+    with pytest.raises(OSError, match="no space left"):
+        store.keep("trials/00000", here)
+    store.fetch("trials/00000", there)
+    assert contents(there) == {"state": "old"}
+
+
+def test_a_studys_own_files_go_together(store, tmp_path):
+    folder = write(tmp_path / "tiny", data__train="t", data__test="x", resolved__json="r", trials__0="no")
+    os.rename(folder / "resolved" / "json", folder / "resolved.json")
+    keep_study(store, folder)
+    store.fetch("data", tmp_path / "there")
+    assert contents(tmp_path / "there") == {"data/train": "t", "data/test": "x", "resolved.json": "r"}
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_an_unknown_store_is_said_to_be_one():
+    with pytest.raises(HardwareError, match=r"executor.artifacts is nowhere://here"):
+        Store("nowhere://here", "tiny")
