@@ -1,6 +1,7 @@
 """Kill studies at random instants and say what was lost.
 
-    python -m tests.faults [--kills 100] [--storage sqlite|postgresql|all] [--seed 1] [--json] [--keep FOLDER]
+    python -m tests.faults [--storage sqlite|postgresql|workers|ray|all] [--kills 100] [--seed 1] [--json]
+                           [--keep FOLDER] [--scene NAME ...] [--way WAY ...]
 
 Ends with exit code 1 where anything did not hold.
 """
@@ -12,8 +13,10 @@ import json
 import os
 import sys
 import tempfile
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -21,30 +24,58 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for tiny.py
 
 from postgres_server import Postgres
 
-from .campaign import SERVER_WAYS, WAYS, Campaign, Tally
+from .campaign import CLUSTER_WAYS, SERVER_WAYS, SPREAD_WAYS, WAYS, Campaign, Tally
 from .forks import Forks
-from .scenes import SCENES
+from .scenes import CLUSTER, SCENES, SPREAD
+
+if TYPE_CHECKING:
+    from conftest import TwoNodes
+
+STORAGES = {
+    "sqlite": (SCENES, WAYS),
+    "postgresql": (SCENES, SERVER_WAYS),
+    "workers": (SPREAD, SPREAD_WAYS),
+    "ray": (CLUSTER, CLUSTER_WAYS),
+}
+"""What is killed, and how, by what there is to be killed."""
+
+
+@contextmanager
+def two_nodes() -> Iterator[TwoNodes]:
+    from conftest import TwoNodes
+
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
+    nodes = TwoNodes()
+    try:
+        yield nodes
+    finally:
+        nodes.cluster.shutdown()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--storage", choices=["sqlite", "postgresql", "all"], default="sqlite")
-    parser.add_argument("--scene", action="append", choices=[scene.name for scene in SCENES])
-    parser.add_argument("--way", action="append", choices=sorted({*WAYS, *SERVER_WAYS}))
+    parser.add_argument("--storage", choices=[*STORAGES, "all"], default="sqlite")
+    parser.add_argument("--scene", action="append", choices=[scene.name for scene in (*SCENES, *SPREAD, *CLUSTER)])
+    ways = {way for _, ways in STORAGES.values() for way in ways}
+    parser.add_argument("--way", action="append", choices=sorted(ways))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--keep", type=Path, help="Where to work, and to leave the studies of which something broke.")
     asked = parser.parse_args()
-    scenes = [scene for scene in SCENES if asked.scene is None or scene.name in asked.scene]
     tallies = {}
     with tempfile.TemporaryDirectory(prefix="sweeper-faults-") as temporary, Forks() as forks:
-        for storage in ("sqlite", "postgresql") if asked.storage == "all" else (asked.storage,):
+        for storage in STORAGES if asked.storage == "all" else (asked.storage,):
             folder = (asked.keep or Path(temporary)) / storage
             folder.mkdir(parents=True, exist_ok=True)
-            with Postgres() if storage == "postgresql" else nullcontext() as server:
-                campaign = Campaign(folder, asked.seed, forks, say, server)
-                tallies[storage] = campaign.run(asked.kills, scenes, asked.way or ())
+            scenes, ways = STORAGES[storage]
+            scenes = tuple(scene for scene in scenes if asked.scene is None or scene.name in asked.scene)
+            with (
+                Postgres() if storage == "postgresql" else nullcontext() as server,
+                two_nodes() if storage == "ray" else nullcontext() as nodes,
+            ):
+                campaign = Campaign(folder, asked.seed, forks, say, server, nodes)
+                tallies[storage] = campaign.run(asked.kills, scenes, asked.way or ways)
     if asked.json:
         print(json.dumps({storage: as_json(tally) for storage, tally in tallies.items()}, indent=2))
     else:

@@ -9,14 +9,16 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from psycopg import OperationalError
 from sqlalchemy import make_url
 
 from sweeper.paths import STORAGE, Home
+from sweeper.store import Database
 
 from . import invariants
 from .child import STEPS
@@ -25,22 +27,33 @@ from .invariants import Breach, Finished
 from .scenes import NAME, SCENES, Scene, Stage
 
 if TYPE_CHECKING:
+    from conftest import TwoNodes
     from postgres_server import Postgres
 
-OUTSIDE = ("delay", "server", "backend")
+OUTSIDE = ("delay", "server", "backend", "worker", "node")
 """Ways that do not need the process's help."""
 
 MOST_KILLS = 8
 """Kills of one study; then it may end."""
 
-HANG_S = 120.0
-"""A command that takes so long hangs; the tiny studies take two seconds."""
+HANG_S = 300.0
+"""A command that takes so long hangs; the tiny studies take two seconds, and half a minute where workers have to start.
+"""
+
+PARTING_S = 20.0
+"""How long processes may outlive the one that started them: the nodes of a cluster need some seconds to notice."""
 
 WAYS = ("delay", "line", "operation", "power")
 """How a process is killed: at a random instant, or between any two lines, writes, or writes with the power gone."""
 
 SERVER_WAYS = ("delay", "line", "operation", "server", "backend")
 """The same where the database is a server, which is killed too: all of it, or the process that serves the study."""
+
+SPREAD_WAYS = ("delay", "line", "worker")
+"""The same where processes of their own train, and one of them is killed."""
+
+CLUSTER_WAYS = ("delay", "worker", "node")
+"""The same where they are on the nodes of a cluster, one of which is killed; then another joins."""
 
 
 @dataclass
@@ -72,9 +85,11 @@ class Campaign:
         forks: Forks,
         say: Callable[[str], None] = lambda text: None,
         server: Postgres | None = None,
+        nodes: TwoNodes | None = None,
     ) -> None:
         self.folder = folder
         self.server = server
+        self.nodes = nodes
         self.draw = random.Random(seed)
         self.forks = forks
         self.tally = Tally()
@@ -87,10 +102,11 @@ class Campaign:
         """Kill so often, studies of all scenes in turn; each study is brought to its end."""
         begun = time.monotonic()
         ways = ways or (WAYS if self.server is None else SERVER_WAYS)
+        begun_with = self.tally.kills.total()
         for scene in scenes:
             with self.stored():
                 self._undisturbed(scene)
-        while (left := kills - self.tally.kills.total()) > 0:
+        while (left := kills + begun_with - self.tally.kills.total()) > 0:
             scene = scenes[self.tally.studies % len(scenes)]
             self.tally.studies += 1
             with self.stored():
@@ -118,7 +134,7 @@ class Campaign:
         folder.mkdir()
         home, counted = Home(folder / "home"), folder / "counted.json"
         fault = {"kind": "count", "counted": str(counted)}
-        process = self.sweeper(["run", str(self._stage.write(scene, folder))], home, fault)
+        process = self.sweeper(["run", str(self.write(scene, folder))], home, fault)
         if process.wait(HANG_S) != 0:
             raise RuntimeError(f"the undisturbed study fails: {(folder / 'log').read_text()[-2000:]}")
         seconds = time.monotonic() - process.began
@@ -149,7 +165,8 @@ class Campaign:
 
     def write(self, scene: Scene, folder: Path) -> Path:
         """Write the study file of a scene."""
-        return self._stage.write(scene, folder)
+        executor = {} if self.nodes is None else {"executor": {"address": self.nodes.address}}
+        return self._stage.write(scene, folder, **executor)
 
     def expected(self, scene: Scene) -> dict[str, Any]:
         """Return how the undisturbed study of a scene ended."""
@@ -158,6 +175,18 @@ class Campaign:
     def say(self, text: str) -> None:
         """Tell whoever watches."""
         self._say(text)
+
+
+def _await(server: Postgres) -> None:
+    """Wait until a server takes connections again."""
+    end = time.monotonic() + HANG_S
+    while True:
+        with suppress(OperationalError):
+            server.execute("SELECT 1")
+            return
+        if time.monotonic() > end:
+            raise TimeoutError("the server does not come back")
+        time.sleep(0.1)
 
 
 class Killed:
@@ -207,7 +236,7 @@ class Killed:
         if status is None:
             process.kill()
             self._tally.note(Breach("zombie", f"`sweeper {arguments[0]}` hangs"), self._where)
-        for breach in invariants.processes({process.pid}, self._home.folder):
+        for breach in invariants.processes({process.pid}, self._home.folder, PARTING_S):
             self._tally.note(breach, self._where)
         if status == -9:
             self._tally.kills[fault["kind"] if fault else "hang"] += 1
@@ -223,18 +252,38 @@ class Killed:
         if kind == "delay":
             process.kill()
             return process.wait(10)
-        server = self._campaign.server
-        assert server is not None
+        server, nodes = self._campaign.server, self._campaign.nodes
+        if kind == "worker":
+            self._kill_a_worker(process.pid)
+            return process.wait(HANG_S)
         self._tally.kills[kind] += 1
+        if nodes is not None:
+            nodes.kill_one()
+            nodes.add_one()
+            return process.wait(HANG_S)
+        assert server is not None
         if kind == "server":
             server.stop()
             time.sleep(self._campaign.draw.uniform(0, 2))
             server.start()
+            _await(server)
         else:
             here = make_url(os.environ[STORAGE]).database
             for (pid,) in server.execute(f"SELECT pid FROM pg_stat_activity WHERE datname = '{here}' LIMIT 1"):
                 os.kill(pid, signal.SIGKILL)  # the others of the server's processes end and begin again with it
+            _await(server)
         return process.wait(HANG_S)
+
+    def _kill_a_worker(self, runner: int) -> None:
+        """Kill one of the processes that train for the study, if there is any by now."""
+        if not invariants.study_exists(self._home, NAME):
+            return
+        with Database.open(self._home.database, create=False) as database:
+            pids = [worker.pid for worker in database.workers.all(NAME) if worker.pid != runner]
+        if pids:
+            with suppress(ProcessLookupError):
+                os.kill(self._campaign.draw.choice(pids), signal.SIGKILL)
+                self._tally.kills["worker"] += 1
 
     def _check(self, where: str) -> None:
         known = invariants.finished(self._home, NAME)
