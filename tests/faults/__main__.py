@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -59,6 +60,7 @@ def main() -> int:
     parser.add_argument("--scene", action="append", choices=[scene.name for scene in (*SCENES, *SPREAD, *CLUSTER)])
     ways = {way for _, ways in STORAGES.values() for way in ways}
     parser.add_argument("--way", action="append", choices=sorted(ways))
+    parser.add_argument("--pairs", type=int, default=5, help="How often to kill one of two runners, beside those.")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--keep", type=Path, help="Where to work, and to leave the studies of which something broke.")
@@ -76,6 +78,7 @@ def main() -> int:
             ):
                 campaign = Campaign(folder, asked.seed, forks, say, server, nodes)
                 tallies[storage] = campaign.run(asked.kills, scenes, asked.way or ways)
+                campaign.notice(asked.pairs if scenes[0] in SCENES else 0)
     if asked.json:
         print(json.dumps({storage: as_json(tally) for storage, tally in tallies.items()}, indent=2))
     else:
@@ -89,12 +92,14 @@ def say(text: str) -> None:
 
 def as_json(tally: Tally) -> dict[str, object]:
     kinds = ("lost", "duplicate", "zombie", "leftover", "count", "disagreement", "different", "fault")
+    noticed = tally.noticed_s
     return {
         "kills": dict(tally.kills),
         "studies": tally.studies,
         "finished trials": tally.finished,
         **{kind: tally.kinds[kind] for kind in kinds},
         "steps repeated (%)": round(100 * tally.repeated / max(1, tally.steps), 1),
+        "taken over (s)": {"median": round(median(noticed), 1), "most": round(max(noticed), 1)} if noticed else None,
         "seconds": round(tally.seconds, 1),
         "breaches": tally.breaches,
     }
@@ -105,6 +110,9 @@ def table(tally: Tally) -> str:
     kills = rows.pop("kills")
     assert isinstance(kills, dict)
     rows.pop("breaches")
+    noticed = rows.pop("taken over (s)")
+    if isinstance(noticed, dict):
+        rows["taken over"] = f"after {noticed['median']} s in the median, {noticed['most']} s at most"
     by_way = ", ".join(f"{count} by {way}" for way, count in sorted(kills.items()))
     lines = [f"{'kills':22} {sum(kills.values())} ({by_way})"]
     return "\n".join(lines + [f"{name:22} {value}" for name, value in rows.items()])

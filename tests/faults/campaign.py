@@ -25,6 +25,7 @@ from .child import STEPS
 from .forks import Forked, Forks
 from .invariants import Breach, Finished
 from .scenes import NAME, SCENES, Scene, Stage
+from .shared import Shared
 
 if TYPE_CHECKING:
     from conftest import TwoNodes
@@ -65,6 +66,7 @@ class Tally:
     finished: int = 0
     breaches: list[str] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
+    noticed_s: list[float] = field(default_factory=list)
     steps: int = 0
     repeated: int = 0
     seconds: float = 0.0
@@ -114,6 +116,22 @@ class Campaign:
                 study.run(min(left, MOST_KILLS))
         self.tally.seconds = time.monotonic() - begun
         return self.tally
+
+    def notice(self, times: int) -> None:
+        """Let two runners share a study and kill one, so often; keep how soon the other took over what it ran."""
+        for turn in range(times):
+            with self.stored():
+                study = Shared(self, self.folder / f"shared-{turn}")
+                first, second = study.begin(), study.begin()
+                held = study.until_held_by(first, second)
+                first.kill()
+                lost = {number for number, pid in held.items() if pid == first.pid}
+                self.tally.kills["one of two"] += 1
+                self.tally.noticed_s.append(study.until_nothing_is_left_of(first, lost))
+                if second.wait(HANG_S) != 0:
+                    self.tally.note(Breach("fault", study.said()[-1500:]), f"two runners, turn {turn}")
+                for breach in invariants.at_end(study.home, NAME, study.trials):
+                    self.tally.note(breach, f"two runners, turn {turn}")
 
     @contextmanager
     def stored(self) -> Iterator[None]:
