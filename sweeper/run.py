@@ -259,7 +259,11 @@ def _patience(context: StudyContext) -> Patience:
         context.alive()
         return context.stop.is_set
 
-    return Patience(context.listener.note, stopped, context.asked.stood_still)
+    def waited(seconds: float) -> None:
+        context.asked.stood_still(seconds)
+        context.crew.news.set()  # what was stored as the connection was lost, and nobody heard of, is put in order
+
+    return Patience(context.listener.note, stopped, waited)
 
 
 @contextmanager
