@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from sweeper.config.executor import RayExecutor as Config
+from sweeper.config.trial import Outcome
 from sweeper.errors import DatabaseError, HardwareError
 from sweeper.executors import ray as rays
 from sweeper.executors.base import Silent
@@ -21,6 +22,8 @@ from sweeper.executors.ray import Cluster, RayExecutor, room
 from sweeper.executors.ray_node import NodeJob, NodeWorker, obstacle, shared_word, wait_for_memory
 from sweeper.executors.workers import WorkerJob
 from sweeper.hardware import Gpu
+from sweeper.paths import Home
+from sweeper.store import Database
 from sweeper.store.workers import this_host
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -144,6 +147,57 @@ def test_a_study_waits_for_a_node_that_has_what_it_needs(conduct, script, two_no
     listener = conduct(path, stop=stop, resources={"accelerator": 1})
     assert listener.stages[0] == "waiting for a node with 1 CPU, 1 accelerator"
     assert started(path) == []
+
+
+LONG = {"learning_rate": [1e-3, 2e-3, 3e-3, 4e-3], "batch_size": 1, "epochs": 12}
+
+
+def test_a_study_on_nodes_with_homes_of_their_own_survives_the_loss_of_one(study_file, server, two_nodes, tmp_path):
+    """From the study file to the verdict: a database on a server, files through a store, and a node that dies."""
+    from sweeper.run import run_study
+
+    file = study_file(
+        storage=server.written,
+        search={"space": LONG, "n_trials": 4, "pruner": "none", "confirm": 0},
+        executor={
+            "kind": "ray",
+            "address": two_nodes.address,
+            "artifacts": f"file://{tmp_path / 'store'}",
+            "slots": 1,
+            "checkpoint_s": 0.5,
+        },
+        evaluation={"points": 2},
+    )
+    listener, result = Noting(), []
+    begun, devices = threading.Event(), set()
+
+    def reported(number, step, metrics):
+        devices.add(number)
+        if len(devices) == 2 and step > 20:
+            begun.set()
+
+    listener.trial_reported = reported
+    study = threading.Thread(target=lambda: result.append(run_study(file, listener=listener)))
+    study.start()
+    assert begun.wait(150), listener.notes
+    two_nodes.kill_one()
+    two_nodes.add_one()
+    study.join(240)
+    assert result, listener.notes
+    assert [note for note in listener.notes if "was lost" in note]
+    home = Home.current()
+    with Database.open(home.database, create=False) as database:
+        trials = database.trials.all("tiny")
+        ended = [trial for trial in trials if trial.outcome is Outcome.COMPLETE]
+        assert len(ended) == 4  # neither lost nor counted twice
+        assert {trial.outcome for trial in trials} <= {Outcome.COMPLETE, Outcome.INTERRUPTED}
+        assert database.leases.all("tiny") == ()
+        assert database.workers.all("tiny") == ()
+        for trial in ended:
+            assert {p.step for p in database.metrics.get("tiny", number=trial.number, name="loss")} == set(
+                range(1, trial.total_steps + 1)
+            )
+    assert home.study("tiny").report.is_file()
 
 
 # ---- without a cluster
