@@ -13,6 +13,7 @@ from typing import Any
 
 from sweeper.address import Address, Server
 from sweeper.errors import DatabaseError
+from sweeper.patience import patiently
 
 STORAGE = "SWEEPER_STORAGE"
 """The environment variable that names the database of a home that is bound to none."""
@@ -83,6 +84,10 @@ class StudyPaths:
     def resolved(self) -> Path:
         """What the study was resolved to on this machine: model folder, rows, lengths."""
         return self.folder / "resolved.json"
+
+    def hang(self, worker: str) -> Path:
+        """Where a worker that hung stood; empty while it runs, and where it was killed by something else."""
+        return self.folder / f"hang-{worker}.txt"
 
     @property
     def resume_log(self) -> Path:
@@ -203,8 +208,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sweeper"
 
 
+@patiently
 def write_atomically(path: Path, text: str, *, private: bool = False) -> None:
     """Write ``text`` to ``path`` so that a crash leaves the old content or the new, never a part.
+
+    When this returns, the new content outlasts a power cut.
 
     A ``private`` file can be read by its owner alone, from its first byte on.
     """
@@ -218,6 +226,7 @@ def write_atomically(path: Path, text: str, *, private: bool = False) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+    _sync_one(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -244,6 +253,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         sync(temporary)
         discard(folder)
         temporary.rename(folder)
+        _sync_one(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -251,11 +261,15 @@ def new_folder(folder: Path) -> Iterator[Path]:
 def sync(folder: Path) -> None:
     """Return when every file below ``folder`` is on the disk, whatever happens to the power then."""
     for path in (*folder.rglob("*"), folder):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync_one(path)
+
+
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def discard(folder: Path) -> None:

@@ -17,6 +17,7 @@ from sweeper.differences import differences
 from sweeper.errors import StudyStateError, UserError
 from sweeper.executors.base import Listener, Silent, StopRequest
 from sweeper.paths import Home, read_json, write_json
+from sweeper.redact import redact
 from sweeper.registry import AdapterVersion
 from sweeper.run import resume_study, run_study
 from sweeper.start import reference
@@ -59,7 +60,7 @@ def run_pipeline(
     _require_free(file, home)
     for study in file.stages.values():  # the last stage's data are at fault now, not after a night
         load_splits(study.config.data, study.folder, study.config.technique.rows)
-    write_json(paths.pipeline, {"path": str(file.path.absolute()), "text": file.text, "stages": stages})
+    write_json(paths.pipeline, {"path": str(file.path.absolute()), "text": redact(file.text), "stages": stages})
     try:
         return _go_on(file, home, watch, StopRequest() if stop is None else stop, force=force)
     except UserError:

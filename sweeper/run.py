@@ -14,6 +14,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from sweeper.config.backend import in_own_processes
+from sweeper.config.executor import SharedExecutor
 from sweeper.config.loader import StudyFile
 from sweeper.config.orders import budget_of, with_budget
 from sweeper.config.pipeline import name_to_resume
@@ -33,8 +35,11 @@ from sweeper.executors.per_gpu import PerGpuExecutor
 from sweeper.executors.ray import RayExecutor
 from sweeper.executors.recorder import keep_policy
 from sweeper.executors.recovery import reclaim
+from sweeper.executors.watchdog import Watchdog
 from sweeper.hardware import gpus
+from sweeper.leftovers import remove_leftovers
 from sweeper.paths import Home, StudyPaths
+from sweeper.patience import Patience, waiting
 from sweeper.resolve import ResolvedStudy, resolve_study
 from sweeper.resolved import Resolved
 from sweeper.search.storage import open_storage
@@ -89,7 +94,8 @@ def run_study(
     device = resolve_device(config.executor.device)
     resolved = resolve_study(file, fetch=True, home=home, on_progress=listener.stage)
     with Database.open(home.database, create=True) as database:
-        with database.exclusively(config.name):  # of two processes that begin it at once, one does
+        # Of two processes that begin it at once, one does.
+        with waiting(Patience(listener.note, lambda: stop.is_set)), database.exclusively(config.name):
             begun = _is_begun(file, home, database)
             context = None if begun else _begin(file, resolved, device, home, database, listener, stop)
         if context is not None:
@@ -152,7 +158,8 @@ def resume_study(
         SweeperError: If no trial was completed.
     """
     home, listener, stop = home or Home.current(), listener or Silent(), StopRequest() if stop is None else stop
-    with Database.open(home.database, create=False) as database:
+    patience = Patience(listener.note, lambda: stop.is_set)
+    with Database.open(home.database, create=False) as database, waiting(patience):
         ended = database.studies.get(name).state is StudyState.FINISHED
         context = _take_up(name, home, database, listener, stop)
         unfinished = reclaim(context)
@@ -187,7 +194,7 @@ def work(
     with Database.open(home.database, create=False) as database:
         context = _take_up(name, home, database, listener, stop, device=device)
         context.exchange = exchange or context.exchange
-        with context.crew:
+        with context.crew, waiting(_patience(context)), _watched(context):
             reclaim(context)
             PackedExecutor().run(context)
         if stop.is_set:
@@ -198,7 +205,7 @@ def _conduct(context: StudyContext, home: Home, *, force: bool, searched: bool =
     """Run the trials, unless they were, then find the winner; the database always says how the study stands."""
     state = StudyState.INTERRUPTED
     studies, name = context.database.studies, context.config.name
-    with context.crew:
+    with context.crew, waiting(_patience(context)), _watched(context):
         refuse_outdated(context, context.asked.since)
         if studies.get(name).state is StudyState.PAUSED and not context.crew.alone():
             context.asked.paused = True
@@ -225,6 +232,24 @@ def _conduct(context: StudyContext, home: Home, *, force: bool, searched: bool =
             if state is StudyState.FINISHED or context.crew.alone():
                 studies.set_state(name, state)
             refuse_outdated(context)
+
+
+def _patience(context: StudyContext) -> Patience:
+    def stopped() -> bool:
+        context.alive()
+        return context.stop.is_set
+
+    return Patience(context.listener.note, stopped, context.asked.stood_still)
+
+
+@contextmanager
+def _watched(context: StudyContext) -> Iterator[None]:
+    """End this process where it hangs, unless it only waits for processes that are watched themselves."""
+    executor = context.config.executor
+    waits = isinstance(executor, SharedExecutor) or in_own_processes(context.config.backend)
+    with Watchdog(None if waits else executor.stall_timeout_s, context.paths.hang(context.crew.token)) as watchdog:
+        context.alive = watchdog.alive
+        yield
 
 
 @contextmanager
@@ -354,6 +379,8 @@ def _context(
 ) -> StudyContext:
     crew = Crew(database, config.name, device, config.executor.grace_s)
     crew.join()
+    if crew.is_local():
+        remove_leftovers(paths.folder)
     return StudyContext(
         config=config,
         paths=paths,

@@ -20,6 +20,7 @@ from sweeper.evaluation.stored import example_rows, score_rows, stored_scores
 from sweeper.executors.base import StudyContext
 from sweeper.executors.control import MoreToTrain, obey
 from sweeper.paths import Home, write_atomically
+from sweeper.patience import patiently
 from sweeper.registry import AdapterVersion, Registry
 from sweeper.store import Evaluation
 from sweeper.training.base_model import BaseModel
@@ -255,6 +256,6 @@ def _register(
     for version in registry.all(study):
         if (version.lineage.study, version.lineage.trial) == (study, winner):
             return version  # a resumed study that was registered before
-    version = registry.register(study, context.paths.trial(winner).adapter, study=study, trial=winner)
+    version = patiently(registry.register)(study, context.paths.trial(winner).adapter, study=study, trial=winner)
     context.database.events.add(study, "registered", f"{version} from trial {winner}", number=winner)
     return version

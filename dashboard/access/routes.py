@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
+from contextlib import suppress
 from urllib.parse import parse_qs
 
 import anyio
@@ -18,6 +19,7 @@ from sweeper_dashboard.access.sessions import begun, cookie_name, sessions
 from sweeper_dashboard.data import access
 
 _FORM_BYTES = 8192
+_FORM_S = 10.0
 _attempts = Attempts()
 _hashing = anyio.CapacityLimiter(1)  # each check takes 64 MiB
 
@@ -109,14 +111,15 @@ def _is_our_form(request: Request, form: dict[str, str]) -> bool:
 
 
 async def _fields(request: Request) -> dict[str, str]:
-    """Return the fields of a small form; of a larger one nothing."""
-    body = b""
-    try:
+    """Return the fields of a small form; of a larger one, or one that is long in coming, nothing."""
+    body, whole = b"", False
+    with anyio.move_on_after(_FORM_S), suppress(ClientDisconnect):
         async for part in request.stream():
             body += part
             if len(body) > _FORM_BYTES:
                 return {}
-    except ClientDisconnect:
+        whole = True
+    if not whole:
         return {}
     found = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
     return {name: values[0] for name, values in found.items()}

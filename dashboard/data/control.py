@@ -32,7 +32,6 @@ from sweeper.orders import (
     state_of,
 )
 from sweeper.paths import Home
-from sweeper.redact import redact
 from sweeper.store import Database, Order, OrderKind, OrderState, StudyState, TrialRecord, stored_config
 
 __all__ = ["OrderKind", "UserError"]
@@ -216,7 +215,7 @@ def obstacle_to_weights(name: str, number: int, changes: Mapping[str, Any]) -> s
         with home.database() as database:
             require_weights(database, name, Home.current().study(name).trial(number), changes)
     except UserError as error:
-        return clean(error)
+        return home.said(error)
     return None
 
 
@@ -322,4 +321,4 @@ def _failed(name: str) -> str | None:
         text = study.resume_log.read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = f"it ended with exit code {process.returncode}"
-    return clean(redact("\n".join(text.splitlines()[-_TAIL:])))
+    return home.said("\n".join(text.splitlines()[-_TAIL:]))

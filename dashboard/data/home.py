@@ -9,15 +9,21 @@ from sweeper.address import Address
 from sweeper.cli.output import clean
 from sweeper.errors import DatabaseError, SweeperError
 from sweeper.paths import Home
+from sweeper.redact import redact
 from sweeper.store import Database
 
-__all__ = ["NothingYet", "SweeperError", "changing", "clean", "database", "home_folder"]
+__all__ = ["NothingYet", "SweeperError", "changing", "clean", "database", "home_folder", "said"]
 
 _BUSY_TIMEOUT_S = 5.0
 
 
 class NothingYet(DatabaseError):
     """The home holds no database, so no study was ever run in it."""
+
+
+def said(error: object) -> str:
+    """Return what an error or a program says as it may be shown: cleaned, and without secrets."""
+    return clean(redact(str(error)))
 
 
 def home_folder() -> str:

@@ -78,8 +78,7 @@ def look(key: str) -> Job:
         return Job("failed", "the dashboard was stopped while this ran; start it again")
     if code_file.read_text() == "0":
         return Job("done", output=(folder / "out").read_text(encoding="utf-8", errors="replace"))
-    said = (folder / "err").read_text(encoding="utf-8", errors="replace")
-    return Job("failed", home.clean(said[-_LONGEST:]).strip())
+    return Job("failed", _end(folder / "err").strip())
 
 
 def _folder(key: str) -> Path:
@@ -87,5 +86,9 @@ def _folder(key: str) -> Path:
 
 
 def _last_line(path: Path) -> str:
-    lines = home.clean(path.read_text(encoding="utf-8", errors="replace")[-_LONGEST:]).split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return next((line.strip() for line in reversed(_end(path).split("\n")) if line.strip()), "")
+
+
+def _end(path: Path) -> str:
+    """Return the end of what a command said; more is read than is kept, so that no part of a cut secret is."""
+    return home.said(path.read_text(encoding="utf-8", errors="replace")[-2 * _LONGEST :])[-_LONGEST:]

@@ -53,7 +53,7 @@ def _give(ask: Callable[[], str]) -> None:
         _require_editor()
         st.session_state[_SAID] = (True, ask())
     except data.UserError as error:
-        st.session_state[_SAID] = (False, home.clean(error))
+        st.session_state[_SAID] = (False, home.said(error))
     st.rerun(scope="app")
 
 

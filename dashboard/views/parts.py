@@ -20,11 +20,11 @@ def explained() -> Iterator[None]:
         yield
     except home.NothingYet as nothing:
         st.info("Nothing to show yet: no study has been run in this home.")
-        st.text(str(nothing))
+        st.text(home.said(nothing))
         st.code("sweeper run studies/quickstart.yaml", language=None)
     except home.SweeperError as error:
         st.error("This cannot be shown.")
-        st.text(home.clean(error))
+        st.text(home.said(error))
         st.page_link("views/studies.py", label="All studies", icon=":material/science:", width="content")
 
 

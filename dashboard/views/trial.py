@@ -248,7 +248,7 @@ def _again(found: data.Trial) -> None:
         text = data.study_file(found)
     except home.SweeperError as error:
         st.info("It cannot be written as a study file.")
-        st.text(home.clean(error))
+        st.text(home.said(error))
     else:
         st.download_button(
             "This configuration as a study file",

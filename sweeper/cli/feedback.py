@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sweeper.cli.output import console, emit_json, safe, say, table
+from sweeper.cli.output import console, emit_json, safe, say, table, writing
 from sweeper.errors import DataError
 from sweeper.paths import Home
 from sweeper.registry import Registry
@@ -49,12 +49,15 @@ def feedback(
 def _write(found: tuple[Feedback, ...], kind: Kind, out: Path) -> None:
     if out.suffix != ".jsonl":
         raise DataError(f"{out}: the file must end in .jsonl, by which sweeper reads it again")
-    if out.exists():
+    with writing(out):
+        taken = out.exists()
+    if taken:
         raise DataError(f"{out} is already there; name another file, or move it away")
     rows = training_rows(found, kind)
     if not rows:
         raise DataError(f"no feedback of {len(found)} makes a row of --as {kind}; {out} was not written")
-    write_rows(rows, out)
+    with writing(out):
+        write_rows(rows, out)
     say(f"{len(rows):,} rows written to {safe(out)}")
 
 

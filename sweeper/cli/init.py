@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from sweeper.cli.examples import write_examples
-from sweeper.cli.output import safe, say
+from sweeper.cli.output import safe, say, writing
 from sweeper.config.data import DataConfig
 from sweeper.config.evaluation import LOSSES, TASK_METRICS
 from sweeper.config.loader import StudyFile, validate
@@ -119,7 +119,9 @@ def init(
         return
     if folder is not None:
         raise UserError(f"{folder}: only --example takes a folder; name your data with --data")
-    if out.exists() and not force:
+    with writing(out):
+        taken = out.exists()
+    if taken and not force:
         raise UserError(f"{out} exists already; name another file with --out, or overwrite it with --force")
     ask = not yes and sys.stdin.isatty()
     data = data or (typer.prompt("Training data (file, folder or Hub data set)") if ask else None)
@@ -137,9 +139,11 @@ def init(
         out=out,
     )
     text = study_text(wanted)
-    out.parent.mkdir(parents=True, exist_ok=True)  # relative paths start there
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)  # relative paths start there
     study = resolve_study(StudyFile(validate(parse(str(out), text)), out, text))
-    write_atomically(out, text)
+    with writing(out):
+        write_atomically(out, text)
     rows = ", ".join(f"{split} {len(getattr(study.splits, split)):,}" for split in ("train", "validation", "test"))
     say(f"{safe(out)} written: study {safe(wanted.name)}, {rows} rows, model {safe(wanted.model)}")
     say(f"next: sweeper check {safe(out)}, then sweeper run {safe(out)}")

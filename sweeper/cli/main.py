@@ -61,6 +61,9 @@ COMMANDS = {
         "sweeper.cli.adapters", "adapters", "Compare, promote, roll back and describe the registered adapters."
     ),
     "models": Lazy("sweeper.cli.models", "models", "List, fetch and remove base models."),
+    "migrate-storage": Lazy(
+        "sweeper.cli.migrate_storage", "migrate_storage", "Move the studies of this home to a PostgreSQL database."
+    ),
     "dashboard": Lazy("sweeper.cli.dashboard", "dashboard", "Show the studies and adapters of this home in a browser."),
     "users": Lazy("sweeper.cli.users", "users", "Say who may use the dashboard, and what they may do there."),
     "gc": Lazy("sweeper.cli.gc", "gc", "Remove from disk what nothing needs any more, and say why of each."),

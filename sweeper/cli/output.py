@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 import os
@@ -26,7 +27,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from typer.exceptions import TyperException
 
-from sweeper.errors import SweeperError
+from sweeper.errors import SweeperError, UserError
 from sweeper.redact import redact
 
 DEBUG = "SWEEPER_DEBUG"
@@ -60,6 +61,14 @@ def safe(text: object) -> str:
     """Return text that can stand in rich markup: cleaned, its brackets taken literally."""
     return escape(clean(text))
 
+
+_OF_THE_FILE_SYSTEM = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ENOTDIR}
+    | {errno.EISDIR, errno.ELOOP}
+)
+"""Faults that are the user's to mend wherever they come up; a file that is not there is none of them."""
+
+_MEND = "give another path, permission, or space on the disk"
 
 _WHOLE = 24
 """Characters that a first column may have to stay whole."""
@@ -139,6 +148,19 @@ def fail(error: SweeperError) -> NoReturn:
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say that ``path`` cannot be written where the file system refuses it.
+
+    Raises:
+        UserError: If it does.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; name another place") from error
+
+
+@contextmanager
 def handled() -> Iterator[None]:
     """Turn whatever the block raises into one message and an exit code."""
     try:
@@ -156,6 +178,10 @@ def handled() -> Iterator[None]:
         # Nobody reads on, as with `| head`; the interpreter flushes once more at its end, into nothing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from error
+    except OSError as error:
+        if error.errno not in _OF_THE_FILE_SYSTEM:
+            _bug(error)
+        fail(UserError(f"{error.filename or 'a file'} cannot be used: {error.strerror}; {_MEND}"))
     except Exception as error:
         _bug(error)
 

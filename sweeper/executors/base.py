@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -127,6 +127,10 @@ class Asked:
     paused_s: float = 0.0
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
 
+    def stood_still(self, seconds: float) -> None:
+        """Take that the study waited so long."""
+        self.paused_s += seconds
+
     def clock(self) -> float:
         """Return the seconds of a clock that stands still while the study does."""
         return time.monotonic() - self.paused_s
@@ -151,6 +155,7 @@ class StudyContext:
         reward_sources: Where the technique's rewards were found; None where it has none.
         exchange: Where trials' files are besides this home, for workers that have homes of their own.
         asked: What people have asked for that is not done yet.
+        alive: To be called again and again, by whoever goes forward or waits for good reason.
     """
 
     config: StudyConfig
@@ -166,6 +171,7 @@ class StudyContext:
     crew: Crew
     reward_sources: RewardSources | None = None
     asked: Asked = field(default_factory=Asked)
+    alive: Callable[[], None] = lambda: None
     exchange: Exchange = field(default_factory=Nowhere)
 
     def alone(self) -> AbstractContextManager[None]:

@@ -70,6 +70,7 @@ def refuse_outdated(context: StudyContext, since: datetime | None = None) -> Non
 
 def _take_orders(context: StudyContext) -> None:
     """Obey what waits, and of what another worker has obeyed since the last call what concerns every worker."""
+    context.alive()
     asked = context.asked
     for order in context.database.orders.news(context.config.name, after=asked.seen):
         if context.stop.is_set:

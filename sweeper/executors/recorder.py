@@ -83,8 +83,8 @@ class Recorder:
         context, number = self._context, self._spec.number
         values = {name: value for name, value in metrics.items() if name != "progress"}
         self._waiting.append((number, step, values, context.asked.clock() - self._begun))
-        if time.monotonic() - self._flushed >= _FLUSH_S:
-            self._write_waiting()
+        if metrics["progress"] >= 1 or time.monotonic() - self._flushed >= _FLUSH_S:
+            self._write_waiting()  # the whole curve before the result, which is what counts after a crash
         context.listener.trial_reported(number, step, metrics)
         if number in context.asked.ending and metrics["progress"] < 1:
             return Decision.END

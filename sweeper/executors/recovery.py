@@ -49,9 +49,18 @@ def reclaim(context: StudyContext) -> int:
         begin_again(context, left.lost)
         for token in dead:
             context.database.workers.leave(token)
+            _look_where_it_hung(context, token)
     if dead and (left.frozen or left.lost):
         context.listener.note(f"{len(dead)} other worker(s) ended; what they ran goes on here or elsewhere")
     return len(left.frozen) + len(left.lost)
+
+
+def _look_where_it_hung(context: StudyContext, token: str) -> None:
+    report = context.paths.hang(token)
+    if report.is_file() and report.stat().st_size == 0:
+        report.unlink()
+    elif report.is_file():
+        context.listener.note(f"a worker hung and was ended; where it stood is in {report}")
 
 
 def _sort(context: StudyContext, held: set[int], died_with: Collection[int]) -> _Left:

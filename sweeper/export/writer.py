@@ -51,8 +51,9 @@ def export(source: ExportSource, format: str, out: Path, *, force: bool = False)
     if steps is None:
         raise ExportError(f"unknown export format {format!r}; known are {', '.join(FORMATS)}")
     out = Path(os.path.abspath(out))
-    _check_destination(source, out, force=force)
-    with _staging(out) as folder:
+    with _explained(out):
+        _check_destination(source, out, force=force)
+    with _explained(out), _staging(out) as folder:
         notes = [*steps.write(source, folder, out), *steps.verify(source, folder)]
         write_json(folder / MANIFEST, _manifest(source, format, folder))
         _move(folder, out)
@@ -75,16 +76,23 @@ def _check_destination(source: ExportSource, out: Path, *, force: bool) -> None:
 
 
 @contextmanager
+def _explained(out: Path) -> Iterator[None]:
+    """Turn errors of the file system into an ``ExportError``."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ExportError(f"cannot write the export to {out}: {reason}; nothing was left there") from error
+
+
+@contextmanager
 def _staging(out: Path) -> Iterator[Path]:
-    """Give a private folder beside ``out``, removed at the end; file system errors become ``ExportError``."""
+    """Give a private folder beside ``out``, removed at the end."""
     folder: Path | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
         yield folder
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ExportError(f"cannot write the export to {out}: {reason}; nothing was left there") from error
     finally:
         if folder is not None and folder.exists():
             shutil.rmtree(folder)

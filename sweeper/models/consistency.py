@@ -64,7 +64,9 @@ def _check_shapes(folder: Path, config: Mapping[str, Any], tensors: Mapping[str,
         if len(tensor.shape) != 2:
             continue
         if _EMBEDDING.search(name) and tensor.shape != (config.get("vocab_size"), hidden):
-            raise ModelError(_another(folder, name, tensor, f"vocab_size {config.get('vocab_size')}, hidden_size {hidden}"))
+            raise ModelError(
+                _another(folder, name, tensor, f"vocab_size {config.get('vocab_size')}, hidden_size {hidden}")
+            )
         if _READS_HIDDEN.search(name) and tensor.shape[1] != hidden:
             raise ModelError(_another(folder, name, tensor, f"hidden_size {hidden}"))
 

@@ -15,6 +15,7 @@ from sweeper.config.trial import TrialSpec
 from sweeper.packing.adapter import SlotAdapter
 from sweeper.packing.slot import Slot
 from sweeper.paths import TrialPaths, new_folder, write_json
+from sweeper.patience import patiently
 from sweeper.training.adapters import peft_config
 from sweeper.training.base_model import BaseModel
 from sweeper.training.checkpoint import is_kept, named_faults
@@ -33,6 +34,7 @@ def is_slot(paths: TrialPaths) -> bool:
     return (paths.frozen / _REST).is_file() or not is_kept(paths)  # damaged: ``thaw`` says so
 
 
+@patiently
 def freeze(slot: Slot) -> None:
     """Write a slot to its trial's folder so that a crash leaves all of it or what was there before.
 

@@ -129,6 +129,10 @@ class AtomicStorage(RDBStorage):
         finally:
             self._local.pending = None
 
+    def is_in_parts(self) -> bool:
+        """Tell whether what this thread writes now is part of something larger, which is stored as a whole."""
+        return self._current() is not None or self._pending() is not None
+
     def _pending(self) -> list[Write] | None:
         return getattr(self._local, "pending", None)
 
@@ -210,7 +214,7 @@ class AtomicStorage(RDBStorage):
                     datetime_complete=_utc(trial.datetime_complete),
                 )
             )
-            trial._trial_id = created.inserted_primary_key[0]
+            (trial._trial_id,) = created.inserted_primary_key or ()
             self._fill(connection, study_id, trial)
         return trial
 
@@ -321,7 +325,7 @@ class AtomicStorage(RDBStorage):
             connection.execute(self._puts[table], found)
 
     def _upsert(self, table: Table, unique: Sequence[str]) -> Any:
-        """Return what inserts rows, or changes those that are there: they get a new key then, so that readers notice."""
+        """Return what inserts rows or changes those that are there, which get a new key, so that readers notice."""
         (key,) = table.primary_key
         statement = self._insert(table)
         changed: dict[str, Any] = {

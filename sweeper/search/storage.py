@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import weakref
 from contextlib import ContextDecorator
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from sweeper.address import Address, Server
 from sweeper.errors import DatabaseError, LeaseLost
+from sweeper.patience import make_patient
 from sweeper.search.atomic_storage import AtomicStorage
 from sweeper.store import connection_arguments, creation_lock, explain, missing_driver, redact
 
@@ -31,7 +33,7 @@ def open_storage(address: Address) -> AtomicStorage:
     """
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
-        return _on_server(address) if isinstance(address, Server) else _on_file(address.absolute())
+        storage = _on_server(address) if isinstance(address, Server) else _on_file(address.absolute())
     except (sqlite3.Error, SQLAlchemyDatabaseError, StorageInternalError, PoolTimeout, OSError) as error:
         if isinstance(address, Server):
             raise explain(_origin(error), address) from error
@@ -44,6 +46,8 @@ def open_storage(address: Address) -> AtomicStorage:
         raise DatabaseError(
             f"{address} was written by another version of Optuna: {error} Or name another database for this version."
         ) from error
+    make_patient(storage, unless=storage.is_in_parts)
+    return storage
 
 
 def _on_file(path: Path) -> AtomicStorage:
@@ -71,6 +75,7 @@ def _on_server(server: Server) -> AtomicStorage:
     with creation_lock(server):
         storage = AtomicStorage(_template(url), engine_kwargs={**arguments, "hide_parameters": True})
     storage.engine_kwargs = {"pool_pre_ping": True, "hide_parameters": True}
+    weakref.finalize(storage, storage.engine.dispose)  # a server counts its connections
     return storage
 
 

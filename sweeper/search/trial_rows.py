@@ -154,7 +154,8 @@ class _Parts:
 
 def _fetched(connection: Connection, query: str) -> Iterator[tuple[Any, ...]]:
     """Yield a query's rows as the driver has them: of half a million, SQLAlchemy's own rows cost more than all else."""
-    cursor: Any = connection.exec_driver_sql(query).cursor
+    cursor: Iterator[tuple[Any, ...]] | None = connection.exec_driver_sql(query).cursor  # type: ignore[assignment]
+    assert cursor is not None
     return cursor
 
 

@@ -16,6 +16,7 @@ from sweeper.address import Address, Server
 from sweeper.errors import DatabaseError
 from sweeper.store.faults import explained
 from sweeper.store.postgres import LOCK_OF_ALL, LOCK_OF_STUDY, postgres_engine
+from sweeper.store.types import storable
 
 BUSY_TIMEOUT_S = 30.0
 """How long a process waits for another one's write before it gives up."""
@@ -95,7 +96,7 @@ class Sessions:
             yield session
 
     @contextmanager
-    def writing(self, study: str | None = None) -> Iterator[Session]:
+    def writing(self, study: str | None = None, *, single: bool = False) -> Iterator[Session]:
         """Open a transaction that holds the write lock from its start; all of it is stored, or nothing.
 
         What was checked in it still holds when it is written.
@@ -103,18 +104,19 @@ class Sessions:
         Args:
             study: The one study whose rows are read and written, if it is one: on PostgreSQL writers of other studies
                 then go on meanwhile.
+            single: Whether it is one statement that nothing was checked before: PostgreSQL locks what it changes.
 
         Raises:
             DatabaseError: If the database cannot be written, was deleted or was replaced.
         """
         self._check_still_there()
         with explained(self.address), Session(self._writing) as session, session.begin():
-            if isinstance(self.address, Server):
-                lock, whose = (LOCK_OF_ALL, {}) if study is None else (LOCK_OF_STUDY, {"study": study})
-                session.execute(lock, whose)
-            else:
+            if not isinstance(self.address, Server):
                 session.connection()  # takes the lock
                 self._check_still_there()  # it may have been moved while another process held it
+            elif not single:
+                lock, whose = (LOCK_OF_ALL, {}) if study is None else (LOCK_OF_STUDY, {"study": storable(study)})
+                session.execute(lock, whose)
             yield session
 
     def _check_still_there(self) -> None:

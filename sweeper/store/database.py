@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 
 from sweeper.address import Address, Server
+from sweeper.patience import make_patient
 from sweeper.store.actions import Actions
 from sweeper.store.adapters import Adapters
 from sweeper.store.artifacts import Artifacts
@@ -64,6 +65,9 @@ class Database:
         self.artifacts = Artifacts(sessions)
         self.integrity = Integrity(sessions)
         self._turns = Turns(sessions.address, sessions.engine)
+        for name, part in vars(self).items():
+            if not name.startswith("_") and name != "address":
+                make_patient(part)
 
     @classmethod
     def open(

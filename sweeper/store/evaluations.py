@@ -30,7 +30,7 @@ class Evaluations:
             StudyStateError: If study or trial do not exist.
         """
         number, split, base = evaluation.number, evaluation.split, evaluation.base
-        with self._sessions.writing() as session:
+        with self._sessions.writing(study) as session:
             study_key, _ = changed_study(session, study)
             if number is not None:
                 trial_row(session, study, number)

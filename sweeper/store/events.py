@@ -29,7 +29,7 @@ class Events:
         Raises:
             StudyStateError: If there is no such study.
         """
-        with self._sessions.writing() as session:
+        with self._sessions.writing(study) as session:
             study_key, _ = changed_study(session, study)
             event = EventRow(study_id=study_key, number=number, at=now(), kind=kind, message=message)
             event.data = None if data is None else dict(data)

@@ -33,7 +33,7 @@ class Leases:
         """
         row = LeaseRow(number=number, worker=worker, retries=0, taken_at=now())
         try:
-            with self._sessions.writing() as session:
+            with self._sessions.writing(study) as session:
                 row.study_id = study_id(session, study)
                 if session.get(LeaseRow, (row.study_id, number)) is not None:
                     raise LeaseLost(f"trial {number} of study {study!r} is held by another worker")
@@ -43,7 +43,7 @@ class Leases:
 
     def release(self, study: str, number: int, worker: str | None = None) -> None:
         """Let go of a trial: of one that ``worker`` holds, or whoever holds it; without harm where nobody does."""
-        with self._sessions.writing() as session:
+        with self._sessions.writing(study) as session:
             where = [LeaseRow.study_id == study_id(session, study), LeaseRow.number == number]
             if worker is not None:
                 where.append(LeaseRow.worker == worker)

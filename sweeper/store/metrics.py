@@ -49,7 +49,7 @@ class Metrics:
         ]
         if not points:
             return
-        with self._sessions.writing() as session:
+        with self._sessions.writing(study) as session:
             study_key, change = changed_study(session, study)
             where = TrialRow.study_id == study_key, TrialRow.number.in_({p.number for p in points})
             keys = {row.number: row.id for row in session.execute(select(TrialRow.number, TrialRow.id).where(*where))}

@@ -12,10 +12,11 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from sweeper.address import Address, Server
 from sweeper.errors import DatabaseError
+from sweeper.patience import is_waiting, passing, patiently
 from sweeper.store.faults import explained
 
 _KEY = "hashtextextended('sweeper mutex ' || current_schema() || ' ' || CAST(:name AS text), 0)"
@@ -70,22 +71,37 @@ class Turns:
 
 @contextmanager
 def _server_lock(engine: Engine, server: Server, study: str) -> Iterator[None]:
-    with explained(server), ExitStack() as stack:
+    """Hold the lock of a server; a runner that waits for a lost server goes on in its turn when that is back.
+
+    Another one may have had a turn meanwhile: leases, and states that change at most once, are what keeps them apart.
+    """
+    with explained(server):
+        held = _on_server(engine, server, study)
         try:
-            stack.enter_context(advisory_lock(engine, study, timeout_s=PATIENCE_S))
-        except OperationalError as error:
-            if getattr(error.orig, "sqlstate", None) == _LOCK_TIMEOUT:
-                raise _stopped_midway(study, str(server)) from error
-            raise
-        yield
+            yield
+        finally:
+            try:
+                held.close()
+            except DBAPIError as error:
+                if not (is_waiting() and passing(error)):  # the lock went with its connection
+                    raise
+
+
+@patiently
+def _on_server(engine: Engine, server: Server, study: str) -> ExitStack:
+    held = ExitStack()
+    try:
+        held.enter_context(advisory_lock(engine, study, timeout_s=PATIENCE_S))
+    except OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) == _LOCK_TIMEOUT:
+            raise _stopped_midway(study, str(server)) from error
+        raise
+    return held
 
 
 @contextmanager
 def _file_lock(path: Path, study: str) -> Iterator[None]:
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise DatabaseError(f"{path} cannot be written ({error.strerror}): a study cannot run without it") from error
+    descriptor = _opened(path)
     try:
         _await(descriptor, path, study)
         yield
@@ -93,6 +109,15 @@ def _file_lock(path: Path, study: str) -> Iterator[None]:
         os.close(descriptor)  # which lets go of the lock
 
 
+@patiently
+def _opened(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise DatabaseError(f"{path} cannot be written ({error.strerror}): a study cannot run without it") from error
+
+
+@patiently
 def _await(descriptor: int, path: Path, study: str) -> None:
     """Wait for the lock in naps of random lengths, so that no waiter is always the last."""
     until = time.monotonic() + PATIENCE_S
@@ -100,9 +125,9 @@ def _await(descriptor: int, path: Path, study: str) -> None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
-        except BlockingIOError:
+        except BlockingIOError as error:
             if time.monotonic() > until:
-                raise _stopped_midway(study, str(path)) from None
+                raise _stopped_midway(study, str(path)) from TimeoutError(str(error))
         time.sleep(random.uniform(0.0005, _LONGEST_NAP_S))
 
 

@@ -47,7 +47,7 @@ class Orders:
         asked = dict(data or {})
         if len(json.dumps(asked)) > ORDER_DATA_LIMIT:
             raise StudyStateError(f"an order may hold {ORDER_DATA_LIMIT} characters at most; it was not given")
-        with self._sessions.writing() as session:
+        with self._sessions.writing(study) as session:
             key, _ = changed_study(session, study)
             at = now()
             row = OrderRow(
@@ -91,7 +91,7 @@ class Orders:
         Raises:
             StudyStateError: If there is no such study.
         """
-        with self._sessions.writing() as session:
+        with self._sessions.writing(study) as session:
             key, _ = changed_study(session, study)
             at = now()
             where = OrderRow.study_id == key, OrderRow.id == order, OrderRow.state == OrderState.WAITING

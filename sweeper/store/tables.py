@@ -12,13 +12,11 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Enum,
-    Float,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
-    String,
     UniqueConstraint,
     text,
 )
@@ -26,7 +24,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from sweeper.config.trial import Outcome
 from sweeper.store.records import OrderKind, OrderState, Stage, StudyState, TrialKind
-from sweeper.store.types import FreeText, Json, Number, UtcDateTime
+from sweeper.store.types import FreeText, Json, Known, Number, UtcDateTime, Word
 
 PREFIX = "sweeper_"
 """Begins the name of every table of ours, the migrations' own included."""
@@ -59,7 +57,7 @@ class Base(DeclarativeBase):
     type_annotation_map = {  # noqa: RUF012 - the name and form are SQLAlchemy's
         datetime: UtcDateTime(),
         dict[str, Any]: Json(),
-        float: Float(),
+        float: Known(),
         int: BigInteger(),
         Outcome: _word(Outcome),
         StudyState: _word(StudyState),
@@ -75,7 +73,7 @@ class InfoRow(Base):
 
     __tablename__ = f"{PREFIX}info"
 
-    key: Mapped[str] = mapped_column(String(100), primary_key=True)
+    key: Mapped[str] = mapped_column(Word(100), primary_key=True)
     value: Mapped[str] = mapped_column(FreeText(1_000))
 
 
@@ -85,7 +83,7 @@ class StudyRow(Base):
     __tablename__ = f"{PREFIX}studies"
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    name: Mapped[str] = mapped_column(String(100), unique=True)
+    name: Mapped[str] = mapped_column(Word(100), unique=True)
     state: Mapped[StudyState]
     created_at: Mapped[datetime]
     started_at: Mapped[datetime]
@@ -95,11 +93,11 @@ class StudyRow(Base):
     config: Mapped[dict[str, Any]] = mapped_column("config_json")
     space: Mapped[dict[str, Any]] = mapped_column("space_json")
     seed: Mapped[int]
-    sweeper_version: Mapped[str] = mapped_column(String(100))
+    sweeper_version: Mapped[str] = mapped_column(Word(100))
     packages: Mapped[dict[str, Any]] = mapped_column("packages_json")
     data_sha256: Mapped[dict[str, Any]] = mapped_column("data_sha256_json")
     base_model: Mapped[str] = mapped_column(FreeText(1_000))
-    base_model_fingerprint: Mapped[str] = mapped_column(String(200))
+    base_model_fingerprint: Mapped[str] = mapped_column(Word(200))
     tags: Mapped[list[str]] = mapped_column("tags_json", Json(), server_default="[]", default=list)
     archived_at: Mapped[datetime | None]
     changes: Mapped[int] = mapped_column(server_default="0", default=0)
@@ -129,9 +127,9 @@ class TrialRow(Base):
     steps: Mapped[int] = mapped_column(default=0)
     total_steps: Mapped[int] = mapped_column(default=0)
     epochs_trained: Mapped[float] = mapped_column(default=0.0)
-    device: Mapped[str] = mapped_column(String(100))
-    dtype: Mapped[str | None] = mapped_column(String(100))
-    attention: Mapped[str | None] = mapped_column(String(100))
+    device: Mapped[str] = mapped_column(Word(100))
+    dtype: Mapped[str | None] = mapped_column(Word(100))
+    attention: Mapped[str | None] = mapped_column(Word(100))
     started_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
     train_seconds: Mapped[float] = mapped_column(default=0.0)
@@ -140,10 +138,10 @@ class TrialRow(Base):
     peak_memory_bytes: Mapped[int | None]
     micro_batch: Mapped[int | None]
     adapter_bytes: Mapped[int | None]
-    adapter_sha256: Mapped[str | None] = mapped_column(String(64))
+    adapter_sha256: Mapped[str | None] = mapped_column(Word(64))
     total_parameters: Mapped[int | None]
     base_model: Mapped[str | None] = mapped_column(FreeText(1_000))
-    base_model_fingerprint: Mapped[str | None] = mapped_column(String(200))
+    base_model_fingerprint: Mapped[str | None] = mapped_column(Word(200))
     changed: Mapped[int] = mapped_column(server_default="0", default=0)
 
 
@@ -155,7 +153,7 @@ class MetricRow(Base):
 
     trial_id: Mapped[int] = mapped_column(Integer, ForeignKey(TrialRow.id), primary_key=True)
     step: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    name: Mapped[str] = mapped_column(Word(100), primary_key=True)
     value: Mapped[float] = mapped_column(Number, nullable=True)
     seconds: Mapped[float | None]
 
@@ -172,8 +170,8 @@ class EvaluationRow(Base):
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     study_id: Mapped[int] = mapped_column(Integer, ForeignKey(StudyRow.id))
     number: Mapped[int | None]
-    split: Mapped[str] = mapped_column(String(100))
-    metric: Mapped[str] = mapped_column(String(100))
+    split: Mapped[str] = mapped_column(Word(100))
+    metric: Mapped[str] = mapped_column(Word(100))
     score: Mapped[float] = mapped_column(Number, nullable=True)
     low: Mapped[float | None]
     high: Mapped[float | None]
@@ -195,7 +193,7 @@ class ExampleRow(Base):
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     study_id: Mapped[int] = mapped_column(Integer, ForeignKey(StudyRow.id))
     number: Mapped[int | None]
-    split: Mapped[str] = mapped_column(String(100))
+    split: Mapped[str] = mapped_column(Word(100))
     index: Mapped[int]
     prompt: Mapped[str] = mapped_column(FreeText(EXAMPLE_LIMIT))
     reference: Mapped[str] = mapped_column(FreeText(EXAMPLE_LIMIT))
@@ -222,13 +220,13 @@ class AdapterRow(Base):
     )
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    name: Mapped[str] = mapped_column(String(100))
+    name: Mapped[str] = mapped_column(Word(100))
     version: Mapped[int]
     study_id: Mapped[int] = mapped_column(Integer, ForeignKey(StudyRow.id))
     number: Mapped[int]
     stage: Mapped[Stage]
-    path: Mapped[str] = mapped_column(String(1_000))
-    sha256: Mapped[str] = mapped_column(String(64))
+    path: Mapped[str] = mapped_column(Word(1_000))
+    sha256: Mapped[str] = mapped_column(Word(64))
     bytes: Mapped[int]
     files: Mapped[dict[str, Any]] = mapped_column("files_json")
     scores: Mapped[dict[str, Any]] = mapped_column("scores_json")
@@ -244,8 +242,8 @@ class AliasRow(Base):
     __tablename__ = f"{PREFIX}aliases"
     __table_args__ = (ForeignKeyConstraint(["name", "version"], [AdapterRow.name, AdapterRow.version]),)
 
-    name: Mapped[str] = mapped_column(String(100), primary_key=True)
-    alias: Mapped[str] = mapped_column(String(100), primary_key=True)
+    name: Mapped[str] = mapped_column(Word(100), primary_key=True)
+    alias: Mapped[str] = mapped_column(Word(100), primary_key=True)
     version: Mapped[int]
 
 
@@ -273,10 +271,10 @@ class ActionRow(Base):
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     at: Mapped[datetime]
     actor: Mapped[str] = mapped_column(FreeText(ACTOR_LIMIT))
-    kind: Mapped[str] = mapped_column(String(50))
-    study: Mapped[str | None] = mapped_column(String(100))
+    kind: Mapped[str] = mapped_column(Word(50))
+    study: Mapped[str | None] = mapped_column(Word(100))
     number: Mapped[int | None]
-    adapter: Mapped[str | None] = mapped_column(String(100))
+    adapter: Mapped[str | None] = mapped_column(Word(100))
     version: Mapped[int | None]
     forced: Mapped[bool] = mapped_column(default=False)
     message: Mapped[str] = mapped_column(FreeText(MESSAGE_LIMIT))
@@ -310,7 +308,7 @@ class FeedbackRow(Base):
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     at: Mapped[datetime]
     actor: Mapped[str] = mapped_column(FreeText(ACTOR_LIMIT))
-    adapter: Mapped[str | None] = mapped_column(String(100))
+    adapter: Mapped[str | None] = mapped_column(Word(100))
     version: Mapped[int | None]
     base_model: Mapped[str] = mapped_column(FreeText(1_000))
     prompt: Mapped[str] = mapped_column(FreeText(EXAMPLE_LIMIT))
@@ -326,7 +324,7 @@ class WorkerRow(Base):
     __tablename__ = f"{PREFIX}workers"
     __table_args__ = (Index(None, "study_id"),)
 
-    token: Mapped[str] = mapped_column(String(32), primary_key=True)
+    token: Mapped[str] = mapped_column(Word(32), primary_key=True)
     study_id: Mapped[int] = mapped_column(Integer, ForeignKey(StudyRow.id))
     host: Mapped[str] = mapped_column(FreeText(1_000))
     pid: Mapped[int]
@@ -345,7 +343,7 @@ class LeaseRow(Base):
 
     study_id: Mapped[int] = mapped_column(Integer, ForeignKey(StudyRow.id), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
-    worker: Mapped[str] = mapped_column(String(32))
+    worker: Mapped[str] = mapped_column(Word(32))
     retries: Mapped[int] = mapped_column(default=0)
     taken_at: Mapped[datetime]
 
@@ -359,7 +357,7 @@ class ArtifactRow(Base):
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     study_id: Mapped[int] = mapped_column(Integer, ForeignKey(StudyRow.id))
     number: Mapped[int]
-    path: Mapped[str] = mapped_column(String(1_000))
+    path: Mapped[str] = mapped_column(Word(1_000))
     bytes: Mapped[int]
-    sha256: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(Word(64))
     written_at: Mapped[datetime]

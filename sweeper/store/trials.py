@@ -54,7 +54,7 @@ class Trials:
         Raises:
             StudyStateError: If the study does not exist, or has a trial of that number.
         """
-        with self._sessions.writing() as session:
+        with self._sessions.writing(spec.study) as session:
             study, change = changed_study(session, spec.study)
             taken = select(TrialRow.id).where(TrialRow.study_id == study, TrialRow.number == spec.number)
             if session.scalar(taken) is not None:
@@ -94,7 +94,7 @@ class Trials:
             StudyStateError: If it was never started, or has ended before: no trial is finished twice.
             LeaseLost: If ``holder`` does not hold it.
         """
-        with self._sessions.writing() as session:
+        with self._sessions.writing(study) as session:
             row = trial_row(session, study, result.number)
             if holder is not None:
                 require_held(session, study, row.study_id, [result.number], holder)
@@ -114,7 +114,7 @@ class Trials:
         Raises:
             StudyStateError: If it was never started, or has ended for good.
         """
-        with self._sessions.writing() as session:
+        with self._sessions.writing(study) as session:
             row = trial_row(session, study, number)
             if row.outcome is not None and not row.outcome.is_open:
                 raise StudyStateError(f"trial {number} of study {study!r} has already ended: {row.outcome}")
@@ -124,7 +124,7 @@ class Trials:
 
     def interrupt(self, study: str, numbers: Collection[int], reason: str) -> tuple[int, ...]:
         """End those of some trials that have not ended as interrupted, and return their numbers."""
-        with self._sessions.writing() as session:
+        with self._sessions.writing(study) as session:
             key, change = changed_study(session, study)
             unfinished = TrialRow.study_id == key, TrialRow.outcome.is_(None), TrialRow.number.in_(set(numbers))
             numbers = session.scalars(select(TrialRow.number).where(*unfinished).order_by(TrialRow.number)).all()

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import DateTime, Dialect, Float, Text
+from sqlalchemy import DateTime, Dialect, Float, String, Text
 from sqlalchemy.types import TypeDecorator
 
+from sweeper.errors import DatabaseError
 from sweeper.redact import redact, redact_value
 
 
@@ -44,6 +45,52 @@ class Number(TypeDecorator[float]):
     def process_result_value(self, value: float | None, dialect: Dialect) -> float:
         """Return the number, NaN and infinities included."""
         return math.nan if value is None else value
+
+
+class Known(TypeDecorator[float]):
+    """A float or nothing: NaN, of which SQLite makes NULL, is nothing in every database."""
+
+    impl = Float
+    cache_ok = True
+
+    def process_bind_param(self, value: float | None, dialect: Dialect) -> float | None:
+        """Return the number, or None for NaN."""
+        return None if value is None or math.isnan(value) else float(value)
+
+
+class Word(TypeDecorator[str]):
+    """Text that is stored as it is or not at all: SQLite would take what PostgreSQL refuses, so both refuse it."""
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Return the text.
+
+        Raises:
+            DatabaseError: If it is too long, or has characters that a database refuses.
+        """
+        if value is not None and len(value) > self.limit:
+            raise DatabaseError(f"{value[:60]!r}... has {len(value)} characters; {self.limit} can be stored")
+        if value is not None and storable(value) != value:
+            raise DatabaseError(f"{value!r:.120} has NUL characters or lone surrogates, which cannot be stored")
+        return value
+
+    def coerce_compared_value(self, op: Any, value: Any) -> Any:
+        """Return the type of what is looked for: it may be any text, and is not found where it cannot be stored."""
+        return _Sought() if isinstance(value, str) else super().coerce_compared_value(op, value)
+
+
+class _Sought(TypeDecorator[str]):
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else storable(value)
 
 
 class FreeText(TypeDecorator[str]):

@@ -36,7 +36,7 @@ class Workers:
         Raises:
             StudyStateError: If there is no such study.
         """
-        with self._sessions.writing() as session:
+        with self._sessions.writing(study) as session:
             key = study_id(session, study)
             if session.get(WorkerRow, token) is None:
                 row = WorkerRow(token=token, study_id=key, host=this_host(), pid=os.getpid(), device=device, beat=0)
@@ -48,7 +48,7 @@ class Workers:
     def beat(self, token: str, *, expires_in_s: float) -> bool:
         """Store that a worker lives; return whether it was still known."""
         values = {"beat": WorkerRow.beat + 1, "expires_at": now() + timedelta(seconds=expires_in_s)}
-        with self._sessions.writing() as session:
+        with self._sessions.writing(single=True) as session:
             found = session.execute(
                 update(WorkerRow).where(WorkerRow.token == token).values(values).returning(WorkerRow.token),
                 execution_options={"synchronize_session": False},

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from sweeper.checksums import owner, seal
 from sweeper.errors import StudyStateError
 from sweeper.paths import TrialPaths, new_folder, read_json, write_json
+from sweeper.patience import patiently
 from sweeper.training import optimizer_state
 from sweeper.training.micro_batch import is_out_of_memory
 from sweeper.training.results import Ledger, Progress
@@ -59,6 +60,7 @@ def progress_of(paths: TrialPaths) -> Progress:
         return Progress(**read_json(paths.frozen / _REST)["progress"])
 
 
+@patiently
 def write(trainer: Resumable, ledger: Ledger, progress: Progress, evaluated: int) -> None:
     """Write a trial between two steps, so that a crash leaves all of it or what was there before.
 

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
-from sweeper.errors import DivergedError, LeaseLost, OutOfMemoryError, UserError
+from sweeper.errors import DivergedError, LeaseLost, OutOfMemoryError, StudyInterrupted, UserError
 from sweeper.paths import TrialPaths, new_folder, write_atomically
+from sweeper.patience import patiently
 from sweeper.redact import redact
 from sweeper.training.base_model import BaseModel
 from sweeper.training.device import peak_memory_bytes
@@ -109,8 +110,9 @@ class Ledger:
         Raises:
             UserError: If that is what the error is: it ends the study.
             LeaseLost: If that is what it is: the trial is another worker's.
+            StudyInterrupted: If the user stopped while the disk was full, which is no fault of the trial's.
         """
-        if isinstance(error, UserError | LeaseLost):
+        if isinstance(error, UserError | LeaseLost | StudyInterrupted):
             raise error
         if isinstance(error, OutOfMemoryError):
             return self.result(progress, Outcome.INFEASIBLE, str(error))
@@ -122,6 +124,7 @@ class Ledger:
         return self.result(progress, outcome, redact(f"{type(error).__name__}: {error}")[:2000])
 
 
+@patiently
 def save_adapter(base: BaseModel, model: Adapted, folder: Path) -> tuple[int, str]:
     """Write what was trained so that a crash leaves all of it or nothing; return its size in bytes and its SHA-256."""
     with new_folder(folder) as filled:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from sweeper.config.trl_fields import ROW_FIELDS
 from sweeper.data.splits import read_prepared
 from sweeper.errors import DataError
 from sweeper.paths import new_folder
+from sweeper.patience import patiently
 from sweeper.training.base_model import BaseModel
 
 _READ = ("input_ids", "labels", "seq_lengths")
@@ -46,9 +48,7 @@ def tokenised(
         folder = spec.train.parent / "tokenised" / _digest(spec, base)
         with base.backend.ranks.leader_first():
             if not folder.is_dir():
-                with new_folder(folder) as filled:
-                    for split, dataset in _prepare(spec, base, model, arguments).items():
-                        dataset.save_to_disk(str(filled / split))
+                _keep(folder, _prepare(spec, base, model, arguments))
         base.tokenised[key] = tuple(load_from_disk(str(folder / split)) for split in ("train", "validation"))
     train, validation = base.tokenised[key]
     return train, validation
@@ -58,6 +58,13 @@ def has_completions(path: Path) -> bool:
     """Tell whether the rows have a completion; TRL refuses to mask the prompt of a plain text."""
     with path.open(encoding="utf-8") as file:
         return "text" not in json.loads(file.readline())
+
+
+@patiently
+def _keep(folder: Path, splits: Mapping[str, Dataset]) -> None:
+    with new_folder(folder) as filled:
+        for split, dataset in splits.items():
+            dataset.save_to_disk(str(filled / split))
 
 
 def _prepare(spec: TrialSpec, base: BaseModel, model: torch.nn.Module, arguments: SFTConfig) -> dict[str, Dataset]:

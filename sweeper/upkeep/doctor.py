@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from sweeper.errors import DatabaseError, StudyStateError
 from sweeper.paths import Home
+from sweeper.search.atomic_storage import AtomicStorage
 from sweeper.search.storage import open_storage
 from sweeper.search.stored import stored_trials
 from sweeper.search.study import Search
 from sweeper.store import Database
 from sweeper.upkeep import files, records
 from sweeper.upkeep.facts import Check, Facts, Inconsistency
+from sweeper.upkeep.opened import runs
 
 Progress = Callable[[str, float | None], None]
 
@@ -68,12 +70,17 @@ def diagnose(home: Home, name: str, *, repair: bool, on_progress: Progress) -> l
     found = list(_schema(home, name, repair=repair))
     with Database.open(home.database, create=False) as database:
         found += [_said(name, each) for each in _of_database(database)]
+        storage = open_storage(home.database)
         if database.studies.find(name) is None:
-            return found + _unbegun(home, database, name, repair=repair)
+            return found + _unbegun(database, name, storage, repair=repair)
+
+        def examine() -> list[Inconsistency]:
+            return _examine(Facts.of(home, database, name, storage), on_progress)
+
         if not repair:
-            return found + [_said(name, each) for each in _examine(home, database, name, on_progress)]
+            return found + [_said(name, each) for each in examine()]
         with database.exclusively(name):
-            return found + _repair(home, database, name, on_progress)
+            return found + _repair(database, name, examine)
 
 
 def _schema(home: Home, name: str, *, repair: bool) -> Iterator[Diagnosis]:
@@ -99,22 +106,22 @@ def _of_database(database: Database) -> Iterator[Inconsistency]:
         yield Inconsistency("database damaged", f"{database.address}: {orphan}", advice)
 
 
-def _examine(home: Home, database: Database, name: str, on_progress: Progress) -> list[Inconsistency]:
-    facts, found = Facts.of(home, database, name), []
+def _examine(facts: Facts, on_progress: Progress) -> list[Inconsistency]:
+    found: list[Inconsistency] = []
     for place, check in enumerate(CHECKS):
-        on_progress(f"looking at {name}", place / len(CHECKS))
-        found += list(check(facts))
+        on_progress(f"looking at {facts.name}", place / len(CHECKS))
+        found += check(facts)
     return found
 
 
-def _repair(home: Home, database: Database, name: str, on_progress: Progress) -> list[Diagnosis]:
-    if Facts.of(home, database, name).alive:
+def _repair(database: Database, name: str, examine: Callable[[], list[Inconsistency]]) -> list[Diagnosis]:
+    if runs(database, name):
         raise StudyStateError(
             f"study {name!r} is being run, and what is in motion cannot be repaired: `sweeper stop {name}` first"
         )
     mended: list[Diagnosis] = []
+    found = examine()
     for _ in range(_MOST_ROUNDS):
-        found = _examine(home, database, name, on_progress)
         mendable = [each for each in found if each.mend is not None]
         if not mendable:
             break
@@ -123,16 +130,16 @@ def _repair(home: Home, database: Database, name: str, on_progress: Progress) ->
             done = each.mend()
             database.events.add(name, "repaired", f"{each.text}: {done}")
             mended.append(_said(name, each, done))
-    return mended + [_said(name, each) for each in _examine(home, database, name, on_progress)]
+        found = examine()
+    return mended + [_said(name, each) for each in found]
 
 
-def _unbegun(home: Home, database: Database, name: str, *, repair: bool) -> list[Diagnosis]:
+def _unbegun(database: Database, name: str, storage: AtomicStorage, *, repair: bool) -> list[Diagnosis]:
     """Say what is of a search whose study was never recorded: its process died while it began.
 
     Raises:
         StudyStateError: If there is no such search either; names the nearest study.
     """
-    storage = open_storage(home.database)
     stored = stored_trials(name, storage)
     if stored is None:
         database.studies.get(name)  # raises, naming the nearest

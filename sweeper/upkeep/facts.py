@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sweeper.paths import Home, StudyPaths
 from sweeper.registry import Registry
-from sweeper.search.storage import open_storage
+from sweeper.search.atomic_storage import AtomicStorage
 from sweeper.search.stored import StoredTrial, stored_trials
 from sweeper.search.study import Search
 from sweeper.store import Artifact, Database, StudyRecord, TrialRecord
@@ -44,6 +44,7 @@ class Facts:
         trials: Its trials by number.
         stored: Its trials as the search has them, by number; None where there is no search.
         artifacts: The recorded files by trial.
+        storage: Where the search is.
     """
 
     home: Home
@@ -53,9 +54,10 @@ class Facts:
     trials: Mapping[int, TrialRecord]
     stored: Mapping[int, StoredTrial] | None
     artifacts: Mapping[int, tuple[Artifact, ...]]
+    storage: AtomicStorage
 
     @classmethod
-    def of(cls, home: Home, database: Database, name: str) -> Facts:
+    def of(cls, home: Home, database: Database, name: str, storage: AtomicStorage) -> Facts:
         """Read everything.
 
         Raises:
@@ -70,8 +72,9 @@ class Facts:
             study=study,
             alive=runs(database, name),
             trials={trial.number: trial for trial in database.trials.all(name)},
-            stored=stored_trials(name, open_storage(home.database)),
+            stored=stored_trials(name, storage),
             artifacts=artifacts,
+            storage=storage,
         )
 
     @property
@@ -95,7 +98,7 @@ class Facts:
         Raises:
             StudyStateError: If its settings are of another version.
         """
-        return search_of(self.home, self.study)
+        return search_of(self.study, self.storage)
 
     def unfinished(self) -> set[int]:
         """Return the trials that wait, run, or are interrupted or paused."""

@@ -12,6 +12,8 @@ from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError
 from sweeper.keeping import judge
 from sweeper.paths import Home, TrialPaths, discard
+from sweeper.search.atomic_storage import AtomicStorage
+from sweeper.search.storage import open_storage
 from sweeper.store import Database, StudyRecord, StudyState, TrialRecord, stored_config
 from sweeper.upkeep.opened import runs, search_of
 from sweeper.upkeep.temporary import LONG_SETTLED_S, SETTLED_S, is_settled, size_of, temporaries
@@ -62,7 +64,7 @@ def sweep(home: Home, database: Database, *, study: str | None = None, dry_run: 
         StudyStateError: If there is no such study.
     """
     studies = (database.studies.get(study),) if study is not None else database.studies.all()
-    found: list[Leftover] = []
+    storage, found = open_storage(home.database), list[Leftover]()
     alone: list[str] = []
     for place, record in enumerate(studies):
         on_progress("looking at studies", place / len(studies))
@@ -71,7 +73,7 @@ def sweep(home: Home, database: Database, *, study: str | None = None, dry_run: 
                 alone.append(f"study {record.name} is being run, and keeps to its policy itself")
                 continue
             try:
-                of_study = list(_of_study(home, database, record))
+                of_study = list(_of_study(home, database, record, storage))
             except StudyStateError as error:
                 alone.append(str(error))
                 continue
@@ -98,12 +100,12 @@ def _remove(database: Database, leftovers: list[Leftover]) -> None:
             discard(each.path)
 
 
-def _of_study(home: Home, database: Database, study: StudyRecord) -> Iterator[Leftover]:
+def _of_study(home: Home, database: Database, study: StudyRecord, storage: AtomicStorage) -> Iterator[Leftover]:
     """Yield what is left over in the folder of a study that nobody runs."""
     paths, name = home.study(study.name), study.name
     for path in temporaries(paths.folder):
         yield Leftover("temporary", path, size_of(path), "left half-written by a process that is no more", name)
-    search, trials = search_of(home, study), {trial.number: trial for trial in database.trials.all(name)}
+    search, trials = search_of(study, storage), {trial.number: trial for trial in database.trials.all(name)}
     unfinished = search.unfinished()
     on_disk = [paths.trial(number) for number in trials if paths.trial(number).folder.is_dir()]
     for trial in on_disk:

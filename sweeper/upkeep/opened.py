@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from sweeper.orders import space_of_study
-from sweeper.paths import Home
-from sweeper.search.storage import open_storage
+from sweeper.search.atomic_storage import AtomicStorage
 from sweeper.search.study import Search
 from sweeper.store import Database, StudyRecord, stored_config
 
 
-def search_of(home: Home, study: StudyRecord) -> Search:
-    """Take up the search of a stored study.
+def search_of(study: StudyRecord, storage: AtomicStorage) -> Search:
+    """Take up the search of a stored study in Optuna's ``storage``, which takes its time to open.
 
     Raises:
         StudyStateError: If there is none, or another version of sweeper stored the study.
@@ -18,7 +17,7 @@ def search_of(home: Home, study: StudyRecord) -> Search:
     config = stored_config(study)
     return Search.open(
         study.name,
-        open_storage(home.database),
+        storage,
         config=config.search,
         space=space_of_study(study),
         evaluation=config.evaluation,

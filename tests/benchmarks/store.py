@@ -40,6 +40,7 @@ from sweeper.store import Database
 
 GOAL = 2.0
 KINDS = ("ask", "report", "tell")
+COLUMNS = (*KINDS, "trials")
 FORK = multiprocessing.get_context("fork")
 Rates = dict[str, float]
 
@@ -87,7 +88,7 @@ def table(backend: str, sides: dict[str, Callable[[], Side]], options: argparse.
             side.create()
             side.fill(size)
             print(f"  {name:22} first read {first_read_s(side):8.2f} s")
-        print(f"  {'':22} {'workers':>7} " + " ".join(f"{kind + '/s':>9}" for kind in (*KINDS, "trials")) + "   ratios")
+        print(f"  {'':22} {'workers':>7} " + " ".join(f"{kind + '/s':>9}" for kind in COLUMNS) + "   ratios")
         for workers in options.workers:
             base: Rates = {}
             for name, side in opened.items():

@@ -24,7 +24,18 @@ from reshaping import reshaped
 
 YAML = ("? ", "- ", ": ", "|\n", ">\n", "&a ", "*a", "!!python/object/apply:os.system ", "%YAML 1.1\n---\n", "---\n")
 VALUES = ("null", "~", "true", "no", ".nan", "-.inf", "1e400", "1e-400", "-1", "0", "0x7f", "9" * 30, "${HOME}", "''")
-ODD = ("\ufeff", "\u202e", "\u2028", "\U0001f600", "\0", "\t", "\r\n", "../../", "'; drop table studies; --", "<script>")
+ODD = (
+    "\ufeff",
+    "\u202e",
+    "\u2028",
+    "\U0001f600",
+    "\0",
+    "\t",
+    "\r\n",
+    "../../",
+    "'; drop table studies; --",
+    "<script>",
+)
 
 
 def check(data: bytes) -> None:

@@ -148,7 +148,9 @@ def test_two_columns_of_one_name_are_refused_as_one_would_be_lost(check, folder)
 
 
 def test_invalid_utf8_in_a_parquet_column_of_texts(check, folder):
-    path = write_parquet(folder / "a.parquet", pa.table({"text": ["MARKED"] * 3}), use_dictionary=False, compression="none")
+    path = write_parquet(
+        folder / "a.parquet", pa.table({"text": ["MARKED"] * 3}), use_dictionary=False, compression="none"
+    )
     path.write_bytes(path.read_bytes().replace(b"MARKED", b"\xff\xfeRKED"))
     refused(check("a.parquet"), "a.parquet: is not a complete Parquet file: ", "utf-8")
 

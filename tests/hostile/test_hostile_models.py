@@ -97,7 +97,9 @@ class TestConfiguration:
     """``config.json`` and the other files of settings."""
 
     @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "tokenizer.json"])
-    @pytest.mark.parametrize("content", [b"{", b"\xff\xfe{}", b"[]", b"[" * 100_000, b'{"a":' * 5000, b"\0", b"9" * 5000])
+    @pytest.mark.parametrize(
+        "content", [b"{", b"\xff\xfe{}", b"[]", b"[" * 100_000, b'{"a":' * 5000, b"\0", b"9" * 5000]
+    )
     def test_what_is_no_json_object(self, check, tiny, name, content):
         (tiny / name).write_bytes(content)
         refused(check(), str(tiny / name))
@@ -171,7 +173,9 @@ class TestSafetensors:
 
     def test_a_header_length_beyond_the_file(self, check, tiny):
         (tiny / "model.safetensors").write_bytes(struct.pack("<Q", 2**62) + b"{}")
-        refused(check(), "model.safetensors is not a sound safetensors file: its header claims 4,611,686,018,427,387,904")
+        refused(
+            check(), "model.safetensors is not a sound safetensors file: its header claims 4,611,686,018,427,387,904"
+        )
 
     def test_overlapping_tensors(self, check, tiny):
         one = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
@@ -274,7 +278,9 @@ class TestAdapters:
     def test_an_export_on_another_base_is_refused_by_name(self, version, another_base, sweeper, tmp_path, form):
         result = sweeper("export", version.name, "--format", form, "--out", tmp_path / "out")
         wanted = version.lineage.base_model_fingerprint[:12]
-        refused(result, f"tiny v1 was trained on {tmp_path}/base ({wanted})", f"{another_base} holds another base model")
+        refused(
+            result, f"tiny v1 was trained on {tmp_path}/base ({wanted})", f"{another_base} holds another base model"
+        )
         assert not (tmp_path / "out").exists()
 
     def test_a_study_that_begins_from_it_is_refused_by_name(self, version, another_base, sweeper, study_file, tmp_path):

@@ -1,0 +1,1 @@
+"""Real studies in real processes that are killed at random instants, and what must hold afterwards."""
