@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -149,16 +151,14 @@ def test_a_study_waits_for_a_node_that_has_what_it_needs(conduct, script, two_no
     assert started(path) == []
 
 
-LONG = {"learning_rate": [1e-3, 2e-3, 3e-3, 4e-3], "batch_size": 1, "epochs": 12}
+LONG = {"learning_rate": [1e-3, 2e-3, 3e-3], "batch_size": 1, "epochs": 8}
 
 
 def test_a_study_on_nodes_with_homes_of_their_own_survives_the_loss_of_one(study_file, server, two_nodes, tmp_path):
     """From the study file to the verdict: a database on a server, files through a store, and a node that dies."""
-    from sweeper.run import run_study
-
     file = study_file(
         storage=server.written,
-        search={"space": LONG, "n_trials": 4, "pruner": "none", "confirm": 0},
+        search={"space": LONG, "n_trials": 3, "pruner": "none", "confirm": 0},
         executor={
             "kind": "ray",
             "address": two_nodes.address,
@@ -168,36 +168,39 @@ def test_a_study_on_nodes_with_homes_of_their_own_survives_the_loss_of_one(study
         },
         evaluation={"points": 2},
     )
-    listener, result = Noting(), []
-    begun, devices = threading.Event(), set()
-
-    def reported(number, step, metrics):
-        devices.add(number)
-        if len(devices) == 2 and step > 20:
-            begun.set()
-
-    listener.trial_reported = reported
-    study = threading.Thread(target=lambda: result.append(run_study(file, listener=listener)))
-    study.start()
-    assert begun.wait(150), listener.notes
-    two_nodes.kill_one()
-    two_nodes.add_one()
-    study.join(240)
-    assert result, listener.notes
-    assert [note for note in listener.notes if "was lost" in note]
-    home = Home.current()
-    with Database.open(home.database, create=False) as database:
+    command = [sys.executable, "-m", "sweeper", "run", str(file.path), "--json"]
+    study = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        until(lambda: both_train(server) or study.poll() is not None, 240)
+        two_nodes.kill_one()
+        two_nodes.add_one()
+        out, errors = study.communicate(timeout=400)
+    finally:
+        study.kill()
+    assert study.returncode == 0, errors
+    assert "its trials are gone on with elsewhere" in errors
+    assert json.loads(out)["study"] == "tiny"  # nothing but the result is on standard output
+    with Database.open(server, create=False) as database:
         trials = database.trials.all("tiny")
         ended = [trial for trial in trials if trial.outcome is Outcome.COMPLETE]
-        assert len(ended) == 4  # neither lost nor counted twice
+        assert len(ended) == 3  # neither lost nor counted twice
         assert {trial.outcome for trial in trials} <= {Outcome.COMPLETE, Outcome.INTERRUPTED}
         assert database.leases.all("tiny") == ()
         assert database.workers.all("tiny") == ()
         for trial in ended:
-            assert {p.step for p in database.metrics.get("tiny", number=trial.number, name="loss")} == set(
-                range(1, trial.total_steps + 1)
-            )
-    assert home.study("tiny").report.is_file()
+            points = database.metrics.get("tiny", number=trial.number, name="loss")
+            assert [point.step for point in points] == list(range(1, trial.total_steps + 1))
+    assert Home.current().study("tiny").report.is_file()
+
+
+def both_train(server):
+    """Tell whether two trials have taken steps."""
+    if not Database.exists(server):
+        return False
+    with Database.open(server, create=False) as database:
+        if database.studies.find("tiny") is None:
+            return False
+        return sum(trial.outcome is None and trial.steps > 10 for trial in database.trials.all("tiny")) == 2
 
 
 # ---- without a cluster
