@@ -57,6 +57,9 @@ EXECUTORS: dict[str, Callable[[], Executor]] = {
     "ray": RayExecutor,
 }
 
+_MAY_CHANGE = ("executor", "keep", "storage")
+"""What of a study file changes no trial: a study may go on with another."""
+
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "evaluate", "optuna")
 
 
@@ -129,15 +132,31 @@ def _difference(file: StudyFile, record: StudyRecord, database: Database) -> str
     orders = database.orders.all(record.name)
     if any(order.kind is OrderKind.BUDGET and order.state is OrderState.DONE for order in orders):
         config = with_budget(config, budget_of(stored))  # people changed it since: the file could not know
-    former, wanted = (each.model_dump(mode="json", exclude={"storage"}) for each in (stored, config))
-    lines = differences(former, wanted)  # where it is kept is the home's, and may have moved
+    former, wanted = (each.model_dump(mode="json", exclude=set(_MAY_CHANGE)) for each in (stored, config))
+    lines = differences(former, wanted)
     return "\n  ".join([", begun with another file:", *lines, ""]) if lines else ""
 
 
 def _join(file: StudyFile, home: Home, listener: Listener, stop: StopRequest, *, force: bool) -> Verdict:
-    """Run a study together with the processes that run it already, or go on with it where none does any more."""
+    """Run a study together with the processes that run it already, or go on with it where none does any more.
+
+    Where and how its trials run may have changed: whoever goes on with it from now on goes by the new file.
+    """
+    with Database.open(home.database, create=False) as database, database.exclusively(file.config.name):
+        _go_by_the_new(file.config, database, listener)
     listener.note(f"study {file.config.name} was begun with this very file: this process joins it")
     return resume_study(file.config.name, home=home, listener=listener, stop=stop, force=force)
+
+
+def _go_by_the_new(config: StudyConfig, database: Database, listener: Listener) -> None:
+    stored = stored_config(database.studies.get(config.name))
+    changed = stored.model_copy(update={part: getattr(config, part) for part in _MAY_CHANGE})
+    lines = differences(stored.model_dump(mode="json"), changed.model_dump(mode="json"))
+    if lines:
+        text = "; ".join(lines).replace(" there, ", " before, ").replace(" here", " now")
+        database.studies.set_config(config.name, changed.model_dump(mode="json"))
+        database.events.add(config.name, "changed", text)
+        listener.note(f"it goes on by the new file: {text}")
 
 
 def resume_study(
