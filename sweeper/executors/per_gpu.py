@@ -76,6 +76,7 @@ class Devices:
             study=self._context.config.name,
             home=self._context.paths.home,
             device="cpu" if device == "cpu" else "cuda:0",  # the only one that it sees
+            among=len(self._names),
         )
         log = self._context.paths.worker_log(self.name(place).replace(":", "-").replace(" ", "-"))
         return WorkerProcess(job, log, self._environment(device))
