@@ -17,7 +17,7 @@ from sweeper.config.trial import Outcome
 from sweeper.store import Evaluation, Event, Example, TrialRecord
 
 _BEGINS_FORMULA = ("=", "+", "-", "@", "\t", "\N{REPLACEMENT CHARACTER}")  # the last was a carriage return, perhaps
-_NUMBERS = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?([ %(),to]+[-+]?[\d.]+(e[-+]?\d+)?)*[ )%]*")
+_NUMBERS = re.compile(r"[-+]?inf|[-+]?[\d.]+(e[-+]?\d+)?([ %(),to]+[-+]?[\d.]+(e[-+]?\d+)?)*[ )%]*")
 
 BASE = "base model"
 BEGINS = "begins with"

@@ -68,6 +68,9 @@ _OF_THE_FILE_SYSTEM = frozenset(
 )
 """Faults that are the user's to mend wherever they come up; a file that is not there is none of them."""
 
+_LONGEST_ERROR = 20_000
+"""Characters of an error that are shown: it may repeat what was given, however long that is."""
+
 _MEND = "give another path, permission, or space on the disk"
 
 _WHOLE = 24
@@ -152,7 +155,9 @@ def plain(value: object) -> Any:
 
 def fail(error: SweeperError) -> NoReturn:
     """Print what an error says on standard error, and leave with its exit code."""
-    say(f"[bold red]error:[/] {safe(redact(str(error)))}", stderr=True)
+    text = redact(str(error))
+    left_out = f" ... [{len(text) - _LONGEST_ERROR:,} characters left out]" if len(text) > _LONGEST_ERROR else ""
+    say(f"[bold red]error:[/] {safe(text[:_LONGEST_ERROR] + left_out)}", stderr=True)
     raise typer.Exit(error.exit_code)
 
 

@@ -14,6 +14,9 @@ from sqlalchemy.orm import Session
 from sweeper.errors import StudyStateError
 from sweeper.store.tables import Base, StudyRow, TrialRow
 
+_LOOKED_AT = 200
+"""Characters of an unknown name that count: no known one is longer."""
+
 
 def now() -> datetime:
     """Return the present, aware, in UTC."""
@@ -31,7 +34,7 @@ def columns(table: type[Base], record: type[Any], **computed: Any) -> list[Colum
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``; did you mean 'x'?`` for the nearest known name, or an empty string where none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
+    near = difflib.get_close_matches(name[:_LOOKED_AT], list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
@@ -44,7 +47,7 @@ def study_id(session: Session, name: str) -> int:
     found = session.scalar(select(StudyRow.id).where(StudyRow.name == name))
     if found is None:
         known = session.scalars(select(StudyRow.name)).all()
-        raise StudyStateError(f"no study {name!r} in this database{did_you_mean(name, known)}")
+        raise StudyStateError(f"no study {name[:_LOOKED_AT]!r} in this database{did_you_mean(name, known)}")
     return found
 
 

