@@ -11,8 +11,7 @@ with its own settings and in WAL mode, and on PostgreSQL. The history is read be
 The second form lets as many processes finish an empty study on one SQLite file, counts what is stored, and lets Optuna
 do the same until the limit. Exit code 1 if a count is wrong, an error came through, or it is not twice as fast.
 
-Tried, and left out: the gRPC storage proxy. It serves all from one process of Python, so that 32 workers wait for one
-core, and what it caches is what ``AtomicStorage`` caches; state changes are as those of the storage behind it.
+Not measured: Optuna's gRPC storage proxy. It serves all workers from one process of Python.
 """
 
 from __future__ import annotations

@@ -176,7 +176,8 @@ def test_a_transaction_is_stored_whole_or_not_at_all(address: Address, storage: 
 
 
 def test_what_is_gathered_is_stored_before_it_is_read(storage: AtomicStorage) -> None:
-    study = optuna.create_study(study_name="s", storage=storage)
+    sampler = optuna.samplers.RandomSampler()  # others read the history before they suggest
+    study = optuna.create_study(study_name="s", storage=storage, sampler=sampler)
     trial = study.ask()
     begun = []
     event.listen(storage.engine, "commit", begun.append)
