@@ -26,6 +26,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
+from sweeper.patience import patiently
 from sweeper.search import trial_rows as rows
 
 _UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
@@ -125,13 +126,13 @@ class AtomicStorage(RDBStorage):
         self._local.pending = []
         try:
             yield
-            self._flush()
+            patiently(self._flush)()
         finally:
             self._local.pending = None
 
-    def is_in_parts(self) -> bool:
-        """Tell whether what this thread writes now is part of something larger, which is stored as a whole."""
-        return self._current() is not None or self._pending() is not None
+    def is_within(self) -> bool:
+        """Tell whether this thread is within a ``transaction``: what fails there fails as a whole."""
+        return self._current() is not None
 
     def _pending(self) -> list[Write] | None:
         return getattr(self._local, "pending", None)
@@ -141,9 +142,13 @@ class AtomicStorage(RDBStorage):
         if not pending:
             return
         self._local.pending = None
-        with self.transaction() as connection:
-            for write in pending:
-                write(connection)
+        try:
+            with self.transaction() as connection:
+                for write in pending:
+                    write(connection)
+        except BaseException:
+            self._local.pending = pending  # whoever tries again, does so with them
+            raise
         self._local.pending = []
 
     def _write(self, write: Write) -> None:

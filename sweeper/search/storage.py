@@ -46,7 +46,7 @@ def open_storage(address: Address) -> AtomicStorage:
         raise DatabaseError(
             f"{address} was written by another version of Optuna: {error} Or name another database for this version."
         ) from error
-    make_patient(storage, unless=storage.is_in_parts)
+    make_patient(storage, unless=storage.is_within)
     return storage
 
 

@@ -17,6 +17,7 @@ from sweeper.config.search import HalvingPruner, SearchConfig
 from sweeper.config.space import Range, definite
 from sweeper.config.trial import Outcome, TrialResult
 from sweeper.errors import StudyStateError
+from sweeper.patience import patiently
 from sweeper.search import attributes as attribute
 from sweeper.search import ordered
 from sweeper.search.atomic_storage import gathered, together
@@ -279,6 +280,7 @@ class Search:
             return False  # at its end a trial has cost all it can
         return bool(trial.should_prune())
 
+    @patiently  # one transaction
     @storage_faults()
     def tell(self, number: int, result: TrialResult) -> None:
         """Take how a trial ended. An interrupted or paused one stays open until it is requeued or taken up.
@@ -392,6 +394,7 @@ class Search:
         trials = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return math.fsum(float(t.user_attrs.get(attribute.LENGTH, 0.0)) for t in trials if t.number in numbers)
 
+    @patiently  # one transaction
     @storage_faults()
     def requeue(self, number: int) -> None:
         """Close an interrupted trial and queue it again: same parameters, seed and kind under a new number.

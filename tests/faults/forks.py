@@ -23,6 +23,9 @@ from typing import Any
 
 REPOSITORY = Path(__file__).parents[2]
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_IMPORT_S = 300.0
+"""Nine seconds, where nothing else runs."""
+
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -67,8 +70,12 @@ class Forks:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._line.close()  # the server kills what it forked, and ends
-        self._server.wait(timeout=30)
+        self._line.close()  # the server kills what it forked, and ends, once it has imported everything
+        try:
+            self._server.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self._server.kill()
+            self._server.wait()
 
     def sweeper(
         self,
@@ -81,7 +88,9 @@ class Forks:
         """Fork a process that is ``sweeper ARGUMENTS`` on ``home``; ``fault`` is what happens to it (``child.py``)."""
         asked = {"arguments": arguments, "home": str(home), "log": str(log), "fault": dict(fault or {})}
         self._line.sendall(json.dumps({**asked, "environment": dict(environment or {})}).encode() + b"\n")
-        self._hear(until=lambda: bool(self._pids), timeout_s=60)
+        self._hear(until=lambda: bool(self._pids), timeout_s=_IMPORT_S)
+        if not self._pids:
+            raise TimeoutError(f"the fork server has not imported everything within {_IMPORT_S:g} s")
         return Forked(self, self._pids.pop(), time.monotonic())
 
     def wait(self, pid: int, timeout_s: float) -> int | None:

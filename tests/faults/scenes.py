@@ -69,6 +69,12 @@ SCENES = (
     Scene("one by one", {"executor": {"kind": "inline"}, "search": {"n_trials": 4}}, ordered=True),
 )
 
+SPREAD = (Scene("a process a device", {"executor": {"kind": "per_gpu", "devices": 2, "slots": 1}}, ordered=False),)
+"""Where several processes train, each of which may be killed."""
+
+CLUSTER = (Scene("ray, two nodes", {"executor": {"kind": "ray", "slots": 1}}, ordered=False),)
+"""Where they are actors on nodes, each of which may be killed; the address of the cluster's head is still to come."""
+
 
 class Stage:
     """The model and the data that all studies of a run of the harness share."""
