@@ -69,7 +69,7 @@ class Keeper:
         self._keeping.before()
         try:
             write(trainer, self._ledger, self._progress(), evaluated)
-        except (OSError, TypeError, SafetensorError) as error:  # a full disk; an optimizer that keeps other things
+        except (OSError, TypeError, SafetensorError) as error:  # an optimizer may keep more than tensors and numbers
             log.warning("trial %s goes on without a checkpoint: %s", self._ledger.spec.number, error)
         self._kept = time.monotonic()
 

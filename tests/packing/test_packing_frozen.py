@@ -74,7 +74,7 @@ def test_what_is_damaged_is_named(base_of, spec_of, slot_of, damage):
     slot = slot_of(base, spec_of(base))
     freeze(slot)
     folder = slot.ledger.paths.frozen
-    assert sorted(path.name for path in folder.iterdir()) == ["slot.json", "slot.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == ["seal.json", "slot.json", "slot.safetensors"]
     tensors, rest = folder / "slot.safetensors", folder / "slot.json"
     match damage:
         case "cut":

@@ -181,6 +181,7 @@ def stopped(spec, lora_base):
     assert sorted(path.name for path in kept(spec()).iterdir()) == [
         "checkpoint.json",
         "checkpoint.safetensors",
+        "seal.json",
         "trainer_state.json",
     ]
     return spec()
