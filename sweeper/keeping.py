@@ -51,10 +51,16 @@ def collect(database: Database, paths: StudyPaths, search: Search, config: Study
     if config.keep.quota is None and len(adapters) <= config.evaluation.candidates:
         return Collected(())
     surplus, over = judge(database, search, config, adapters, _sum(artifacts, "frozen/"), ended=ended)
-    for each in surplus:
-        database.artifacts.forget(config.name, each.number)
-        discard(paths.trial(each.number).adapter)
-    return Collected(tuple(surplus), over)
+    removed = []
+    if surplus:
+        with database.exclusively(config.name):  # who is best only ever gets worse, but somebody may begin from it
+            pinned = _pinned(database, search, config, set())
+            for each in surplus:
+                if each.number not in pinned:
+                    database.artifacts.forget(config.name, each.number)
+                    discard(paths.trial(each.number).adapter)
+                    removed.append(each)
+    return Collected(tuple(removed), over)
 
 
 def judge(
@@ -99,18 +105,23 @@ def judge(
 
 def _needed(database: Database, search: Search, config: StudyConfig, *, ended: bool) -> set[int]:
     """Return the trials whose adapters are registered, may yet be scored, or are where another trial begins."""
+    candidates = search.contenders(config.evaluation.candidates, ended=ended)
+    return _pinned(database, search, config, {*candidates, *search.ordered_complete()})
+
+
+def _pinned(database: Database, search: Search, config: StudyConfig, scored: set[int]) -> set[int]:
+    """Return trials that are scored, those that are registered, and where they and unfinished trials begin."""
     registered = {record.number for record in database.adapters.all() if record.study == config.name}
     orders = database.orders.waiting(config.name)
     to_clone = {order.number for order in orders if order.kind is OrderKind.CLONE and order.number is not None}
-    candidates = search.contenders(config.evaluation.candidates, ended=ended)
-    needed = {*registered, *to_clone, *candidates, *search.ordered_complete()}
+    pinned = {*registered, *to_clone, *scored}
     initials = search.initials()
-    begun_from = [initials[number] for number in needed | search.unfinished() if number in initials]
+    begun_from = [initials[number] for number in pinned | search.unfinished() if number in initials]
     while begun_from:  # a clone of a clone is made again from both
         number = begun_from.pop()
-        needed.add(number)
+        pinned.add(number)
         begun_from += [initials[number]] if number in initials else []
-    return needed
+    return pinned
 
 
 def _wanted(search: Search, config: StudyConfig) -> list[int]:

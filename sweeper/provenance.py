@@ -18,8 +18,8 @@ def export_source(home: Home, database: Database, version: AdapterVersion) -> Ex
 
     Raises:
         ExportError: If the study's own files (the trial's specification, the prepared data) are gone.
-        RegistryError: If its base model is another one now.
-        ModelError: If its base model is gone.
+        RegistryError: If its base model is gone, or another one now.
+        ModelError: If its base model is no usable model any more.
         StudyStateError: If the database no longer has the study or the trial.
     """
     study, trial = (

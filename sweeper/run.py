@@ -40,6 +40,7 @@ from sweeper.hardware import gpus
 from sweeper.leftovers import remove_leftovers
 from sweeper.paths import Home, StudyPaths
 from sweeper.patience import Patience, waiting
+from sweeper.registry.reward_models import require_unchanged
 from sweeper.resolve import ResolvedStudy, resolve_study
 from sweeper.resolved import Resolved
 from sweeper.search.storage import open_storage
@@ -191,6 +192,7 @@ def work(
     *,
     home: Home | None = None,
     device: str | None = None,
+    among: int = 1,
     exchange: Exchange | None = None,
     listener: Listener | None = None,
     stop: StopRequest | None = None,
@@ -201,6 +203,7 @@ def work(
         name: The study.
         home: Where everything is kept; ``SWEEPER_HOME`` if left out.
         device: What to train on; what the study file says if left out.
+        among: How many workers share the trials, this one counted, as far as is known.
         exchange: Where the files of trials are exchanged, in a home of this worker's own.
         listener: Told of all progress.
         stop: Set it to stop after the step under way.
@@ -212,7 +215,7 @@ def work(
     home, listener, stop = home or Home.current(), listener or Silent(), StopRequest() if stop is None else stop
     with Database.open(home.database, create=False) as database:
         context = _take_up(name, home, database, listener, stop, device=device)
-        context.exchange = exchange or context.exchange
+        context.exchange, context.among = exchange or context.exchange, among
         with context.crew, waiting(_patience(context)), _watched(context):
             reclaim(context)
             PackedExecutor().run(context)
@@ -362,6 +365,7 @@ def _take_up(
     _require(name, *(Path(model.folder) for model in on_disk.models.values()))
     _require_unchanged(record, data)
     on_disk.require_unchanged(name)
+    require_unchanged(on_disk.reward_sources, home, database)
     search = Search.open(
         name,
         open_storage(home.database),

@@ -120,7 +120,7 @@ def work(job: WorkerJob, said: Said, stop: StopRequest) -> None:
     home, exchange = Home(job.home), Nowhere() if job.artifacts is None else Store(job.artifacts, job.study)
     if isinstance(exchange, Store):
         settle(job, home, exchange, said)
-    run.work(job.study, home=home, device=job.device, exchange=exchange, listener=said, stop=stop)
+    run.work(job.study, home=home, device=job.device, among=job.among, exchange=exchange, listener=said, stop=stop)
 
 
 if __name__ == "__main__":

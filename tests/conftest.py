@@ -135,20 +135,26 @@ def begin(study_file: Callable[..., StudyFile]) -> Iterator[Callable[..., Any]]:
 
 
 class TwoNodes:
-    """A Ray cluster of two nodes on this machine, each with one processor."""
+    """A Ray cluster of two nodes on this machine, each with one processor and a cache of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         from ray.cluster_utils import Cluster
 
         # The dashboard and its agents are most of what Ray starts.
         self._node = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
-        self.cluster = Cluster(initialize_head=True, head_node_args=self._node)
+        self._folder = folder
+        self._nodes = 0
+        self.cluster = Cluster()
+        self.add_one()
         self.address: str = self.cluster.address
         self.add_one()
 
     def add_one(self) -> None:
         """Let another node join."""
-        self.node = self.cluster.add_node(**self._node)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SWEEPER_CACHE", str(self._folder / f"node-{self._nodes}"))
+            self.node = self.cluster.add_node(**self._node)
+        self._nodes += 1
 
     def kill_one(self) -> None:
         """Let the node that joined last die, as one does whose machine is switched off."""
@@ -161,7 +167,7 @@ class TwoNodes:
 
 
 @pytest.fixture(scope="session")
-def two_nodes() -> Iterator[TwoNodes]:
+def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -170,7 +176,7 @@ def two_nodes() -> Iterator[TwoNodes]:
         patch.setenv("RAY_health_check_period_ms", "1000")
         patch.setenv("RAY_health_check_timeout_ms", "2000")
         patch.setenv("RAY_health_check_failure_threshold", "3")
-        nodes = TwoNodes()
+        nodes = TwoNodes(tmp_path_factory.mktemp("nodes"))
         try:
             yield nodes
         finally:

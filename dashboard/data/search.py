@@ -159,7 +159,7 @@ def bars(of: Snapshot, most: int = MOST_BARS) -> pd.DataFrame:
     now = datetime.now(UTC)
     rows, busy = [], {}
     for trial in list(of.trials.values())[-most:]:
-        ended = trial.finished_at or now
+        ended = max(trial.finished_at or now, trial.started_at)  # the clock may have been put back meanwhile
         lanes = busy.setdefault(trial.device, [])
         lane = next((place for place, until in enumerate(lanes) if until <= trial.started_at), len(lanes))
         lanes[lane : lane + 1] = [ended]

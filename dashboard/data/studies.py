@@ -313,7 +313,7 @@ def _eta_s(record: StudyRecord, found: Collection[TrialRecord], n_trials: int, t
 
     A trial that runs counts by the part of its steps that it has taken. The time limit ends the search earlier.
     """
-    elapsed_s = (datetime.now(UTC) - record.started_at).total_seconds()
+    elapsed_s = max(0.0, (datetime.now(UTC) - record.started_at).total_seconds())  # the clock may have been put back
     ended = [trial for trial in found if trial.outcome is not None and not trial.outcome.is_open]
     recent = sum(trial.finished_at is not None and trial.finished_at >= record.started_at for trial in ended)
     under_way = sum(trial.steps / trial.total_steps for trial in found if trial.outcome is None and trial.total_steps)

@@ -10,12 +10,12 @@ from sweeper.check.section import Section
 from sweeper.config.adapter import AnyAdapter
 from sweeper.config.backend import processes, spreads_weights
 from sweeper.config.checkpointing import checkpoints
-from sweeper.config.executor import Packs
+from sweeper.config.executor import Packs, PerGpuExecutor
 from sweeper.config.model import ModelConfig
 from sweeper.config.parameters import default_generations
 from sweeper.config.space import ADAPTER, MODEL, space_of
 from sweeper.config.variants import variants
-from sweeper.hardware import Machine
+from sweeper.hardware import Machine, gpus, pick_devices
 from sweeper.models.facts import ModelFacts
 from sweeper.models.memory import Workload, estimate, largest_micro_batch
 from sweeper.packing.obstacles import obstacle_in_study
@@ -67,7 +67,16 @@ def slots(study: ResolvedStudy, facts: ModelFacts, work: Workload, free: int | N
         return 1
     asked = None if executor.slots == "auto" else executor.slots
     room = _UNKNOWN_MEMORY if free is None else free - estimate(facts, work, 1).base
-    return plan(facts, work, slots=asked, n_trials=config.search.n_trials, free_bytes=room).slots
+    trials = ceil(config.search.n_trials / len(workers(study)))
+    return plan(facts, work, slots=asked, n_trials=trials, free_bytes=room).slots
+
+
+def workers(study: ResolvedStudy) -> tuple[str, ...]:
+    """Return the device of each worker that is known before the study runs: of those on a cluster, one."""
+    executor = study.config.executor
+    if isinstance(executor, PerGpuExecutor):
+        return pick_devices(executor.devices, executor.device, gpus())
+    return (study.device,)
 
 
 def _packing(study: ResolvedStudy, facts: ModelFacts, work: Workload, free: int | None) -> tuple[str, ...]:
@@ -78,7 +87,9 @@ def _packing(study: ResolvedStudy, facts: ModelFacts, work: Workload, free: int 
     if obstacle is not None:
         return (f"trials run one at a time: {obstacle}",)
     together = slots(study, facts, work, free)
-    return (f"up to {together} trial{'s' * (together > 1)} at a time on one base model",)
+    each = {"per_gpu": f", in each of the workers on {', '.join(workers(study))}", "ray": ", in each worker"}
+    where = each.get(study.config.executor.kind, "")
+    return (f"up to {together} trial{'s' * (together > 1)} at a time on one base model{where}",)
 
 
 def largest_workload(study: ResolvedStudy, here: Machine, tokens: Mapping[str, Tokens]) -> tuple[ModelFacts, Workload]:

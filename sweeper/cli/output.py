@@ -122,6 +122,15 @@ def emit_json(value: object) -> None:
     sys.stdout.write(json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
 
+def emit_json_list(values: Iterable[object]) -> None:
+    """Print many values as one JSON list, a line each, without holding them all."""
+    between = "["
+    for value in values:
+        sys.stdout.write(f"{between}\n{json.dumps(plain(value), allow_nan=False)}")
+        between = ","
+    sys.stdout.write("[]\n" if between == "[" else "\n]\n")
+
+
 def plain(value: object) -> Any:
     """Return a value as what JSON knows."""
     if isinstance(value, BaseModel):

@@ -54,6 +54,13 @@ OPTIONAL = (
         "deepspeed", "trials on several GPUs, with backend: deepspeed", "pip install 'sweeper[deepspeed]'", cuda=False
     ),
     Optional("unsloth", "its own loader and kernels, with backend: unsloth", UNSLOTH_INSTALL),
+    Optional("ray", "trials on a cluster, with executor: ray", "pip install 'sweeper[ray]'", cuda=False),
+    Optional(
+        "fsspec",
+        "nodes of a cluster with homes of their own, with executor: {artifacts: s3://...}",
+        "pip install 'sweeper[object-store]'",
+        cuda=False,
+    ),
     Optional("optuna-dashboard", "Optuna's own charts", "pip install 'sweeper[dashboard]'", cuda=False),
 )
 """Optional parts, looked for by name and not imported."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from sweeper.cli.front import front_table, goal_json, goal_of, pareto_front
-from sweeper.cli.output import console, emit_json, safe, say, table
+from sweeper.cli.output import console, emit_json, emit_json_list, safe, say, table
 from sweeper.config.pipeline import STAGES, stage_name
 from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError
@@ -19,6 +20,10 @@ from sweeper.store import Database, Evaluation, StudyRecord, TrialRecord, stored
 
 _Study = Annotated[str | None, typer.Argument(help="Name of the study; the latest if left out.", show_default=False)]
 _Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+
+
+_LISTED = 1_000
+"""Trials that a table shows: setting more takes minutes, and nobody reads them."""
 
 
 def status(
@@ -57,18 +62,21 @@ def status(
 
 
 def trials(name: _Study = None, as_json: _Json = False) -> None:
-    """List the trials of a study: what was tried, how it ended and why."""
+    """List the trials of a study: what was tried, how it ended and why; of very many the latest."""
     with _database() as database:
         study = _one(database, name)
-        found = database.trials.all(study.name)
+        if as_json:
+            emit_json_list(trial for page in database.trials.pages(study.name) for trial in page)
+            return
+        found = database.trials.latest(study.name, _LISTED)
+        left_out = sum(database.trials.counts(study.name).values()) - len(found)
         alive = is_run(database, study.name)
-    if as_json:
-        emit_json(found)
-        return
     metric = stored_config(study).evaluation.metric
     varied = _varied(found)
     columns = ("trial>", "kind", "outcome", f"{metric}>", "step>", "seconds>", *varied, "reason")
     console().print(table(columns, (_trial_row(trial, varied, alive) for trial in found)))
+    if left_out:
+        say(f"{left_out:,} earlier trials are left out; --json lists them all")
 
 
 def best(name: _Study = None, as_json: _Json = False) -> None:
@@ -140,21 +148,19 @@ def _score_rows(evaluations: tuple[Evaluation, ...]) -> Iterator[tuple[str, ...]
 
 
 def _summary(database: Database, study: StudyRecord) -> dict[str, Any]:
-    config, found = stored_config(study), database.trials.all(study.name)
-    outcomes = [trial.outcome for trial in found]
-    ranked = _ranked(study, list(found))
+    config, counts = stored_config(study), Counter(database.trials.counts(study.name))
     return {
         "name": study.name,
         "state": state_of(database, study),
         "n_trials": config.search.n_trials + extra_trials(database, study.name),
-        "done": sum(outcome is not None and not outcome.is_open for outcome in outcomes),
-        "running": outcomes.count(None),
-        "complete": outcomes.count(Outcome.COMPLETE),
-        "pruned": outcomes.count(Outcome.PRUNED) + outcomes.count(Outcome.DIVERGED),
-        "failed": outcomes.count(Outcome.FAILED) + outcomes.count(Outcome.INFEASIBLE),
-        "paused": outcomes.count(Outcome.PAUSED),
-        "interrupted": outcomes.count(Outcome.INTERRUPTED),
-        "best": ranked[0].value if ranked else None,
+        "done": sum(count for outcome, count in counts.items() if outcome is not None and not outcome.is_open),
+        "running": counts[None],
+        "complete": counts[Outcome.COMPLETE],
+        "pruned": counts[Outcome.PRUNED] + counts[Outcome.DIVERGED],
+        "failed": counts[Outcome.FAILED] + counts[Outcome.INFEASIBLE],
+        "paused": counts[Outcome.PAUSED],
+        "interrupted": counts[Outcome.INTERRUPTED],
+        "best": database.trials.best_value(study.name, config.evaluation.direction),
         "metric": config.evaluation.metric,
         "started_at": study.started_at,
         "ended_at": study.ended_at,

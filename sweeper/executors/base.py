@@ -153,6 +153,7 @@ class StudyContext:
         stop: Set when the user asks to stop.
         crew: The workers of the study, this process among them.
         reward_sources: Where the technique's rewards were found; None where it has none.
+        among: How many workers share the trials, as far as this one knows.
         exchange: Where trials' files are besides this home, for workers that have homes of their own.
         asked: What people have asked for that is not done yet.
         alive: To be called again and again, by whoever goes forward or waits for good reason.
@@ -172,6 +173,7 @@ class StudyContext:
     reward_sources: RewardSources | None = None
     asked: Asked = field(default_factory=Asked)
     alive: Callable[[], None] = lambda: None
+    among: int = 1
     exchange: Exchange = field(default_factory=Nowhere)
 
     def alone(self) -> AbstractContextManager[None]:
@@ -189,6 +191,10 @@ class StudyContext:
     def fetch_trial(self, number: int) -> None:
         """Take the files of a trial as whoever ran it last has left them."""
         self.exchange.fetch(trial_name(number), self.paths.trial(number).folder)
+
+    def forget_adapter(self, number: int) -> None:
+        """Keep the adapter of a trial no more where workers with homes of their own have it from."""
+        self.exchange.forget(trial_name(number), "adapter")
 
     def model_of(self, spec: TrialSpec) -> StudyModel:
         """Return the base model of a trial."""

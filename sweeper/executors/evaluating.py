@@ -29,11 +29,16 @@ class Evaluating:
     def __init__(
         self, context: StudyContext, engine: Engine, room: Room, fail: Callable[[Running, Exception], None]
     ) -> None:
+        self._context = context
         self._engine = engine
         self._room = room
         self._fail = fail
         self._evaluate_text = task_metric(
-            engine.base, context.data.validation, context.config.evaluation, context.config.technique
+            engine.base,
+            context.data.validation,
+            context.config.evaluation,
+            context.config.technique,
+            on_progress=lambda done, total: context.alive(),
         )
 
     def measure(self, trials: Iterable[Running]) -> list[tuple[Running, dict[str, float]]]:
@@ -62,7 +67,7 @@ class Evaluating:
         tokens = self._room.tokens
         while True:
             try:
-                return self._engine.mean_losses(adapters, rows, tokens)
+                return self._engine.mean_losses(adapters, rows, tokens, on_pass=self._context.alive)
             except Exception as error:
                 if not is_out_of_memory(error) or tokens == 1:
                     raise

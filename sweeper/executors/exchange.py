@@ -43,6 +43,9 @@ class Exchange(Protocol):
     def fetch(self, name: str, folder: Path) -> bool:
         """Make a folder what was kept last, by whichever machine; False where nothing was."""
 
+    def forget(self, name: str, part: str) -> None:
+        """Keep a part of a folder no more."""
+
 
 class Nowhere:
     """The home is one folder for all workers: there is nothing to exchange."""
@@ -53,6 +56,9 @@ class Nowhere:
     def fetch(self, name: str, folder: Path) -> bool:
         """Nothing to do: the folder is what it is."""
         return folder.exists()
+
+    def forget(self, name: str, part: str) -> None:
+        """Nothing to do."""
 
 
 class Store:
@@ -119,6 +125,20 @@ class Store:
             if not any(empty.iterdir()):
                 empty.rmdir()
         return True
+
+    def forget(self, name: str, part: str) -> None:
+        """Take what is below a part of a folder out of its manifest, then remove the files that nothing names any more.
+
+        Raises:
+            StudyStateError: If the manifest is damaged.
+        """
+        before = self._manifest(name)
+        now = {path: file for path, file in before.items() if not path.startswith(f"{part}/")}
+        if len(now) == len(before):
+            return
+        self._write(f"{self._root}/{name}/manifest.json", _MANIFEST.dump_json(now))
+        for old in {file.sha256 for file in before.values()} - {file.sha256 for file in now.values()}:
+            self._files.rm_file(f"{self._root}/{name}/files/{old}")
 
     def _manifest(self, name: str) -> dict[str, _File]:
         try:

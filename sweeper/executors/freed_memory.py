@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from sweeper.hardware import Gpu, gpus
 
@@ -36,10 +36,21 @@ class FreedMemory:
         begun = time.monotonic()
         while missing := self._missing():
             if time.monotonic() - begun >= self._patience_s:
-                held = ", ".join(f"{count / (1 << 30):.1f} GiB on cuda:{index}" for index, count in missing.items())
-                return f"{held} did not come back in {self._patience_s:g} s: another process has it (see `nvidia-smi`)"
+                return self._complaint(missing)
             time.sleep(_LOOK_S)
         return None
+
+    def is_back(self) -> bool:
+        """Tell whether as much is free again, without waiting."""
+        return not self._missing()
+
+    def complaint(self) -> str:
+        """Return what to tell the user of memory that does not come back in time."""
+        return self._complaint(self._missing())
+
+    def _complaint(self, missing: Mapping[int, int]) -> str:
+        held = ", ".join(f"{count / (1 << 30):.1f} GiB on cuda:{index}" for index, count in missing.items())
+        return f"{held} did not come back in {self._patience_s:g} s: another process has it (see `nvidia-smi`)"
 
     def _free(self) -> dict[int, int]:
         """Return the free bytes of each GPU whose driver tells them."""

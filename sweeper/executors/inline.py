@@ -84,7 +84,14 @@ class InlineExecutor:
         if not rows:
             recorder.end(infeasible(spec, base))
             return
-        evaluate = task_metric(base, spec.validation, spec.evaluation, spec.technique, spec.reward_sources)
+        evaluate = task_metric(
+            base,
+            spec.validation,
+            spec.evaluation,
+            spec.technique,
+            spec.reward_sources,
+            on_progress=lambda done, total: context.alive(),
+        )
         keeping = Keeping(context.config.executor.checkpoint_s, partial(_before_checkpoint, context, recorder, spec))
         report, goes_on = obedient(context, recorder), kept is not None
         result = train_trial(spec, base, report, rows, evaluate, keeping=keeping, goes_on=goes_on)

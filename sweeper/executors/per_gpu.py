@@ -11,6 +11,7 @@ from sweeper.config.trial import TrialSpec
 from sweeper.executors.base import StudyContext
 from sweeper.executors.bases import Bases
 from sweeper.executors.coordinator import Coordinator
+from sweeper.executors.freed_memory import FreedMemory
 from sweeper.executors.workers import WorkerJob, WorkerProcess
 from sweeper.hardware import Gpu, gpus, machine, pick_devices, visible_as
 from sweeper.training.base_model import BaseModel
@@ -19,8 +20,6 @@ _FREE_S = 120.0
 """How long to wait for the memory of a dead worker: the driver takes seconds, so what lasts longer is another's."""
 
 _LOOK_S = 1.0
-_SLACK = 0.05
-"""Part of a GPU's memory that may be missing all the same: contexts come and go."""
 
 
 class PerGpuExecutor:
@@ -51,11 +50,11 @@ class Devices:
         gpus: Tells what the driver lists now.
     """
 
-    def __init__(self, context: StudyContext, names: Sequence[str], gpus: Callable[[], Sequence[Gpu]] = gpus) -> None:
+    def __init__(self, context: StudyContext, names: Sequence[str], gpus: Callable[[], tuple[Gpu, ...]] = gpus) -> None:
         self._context = context
         self._names = names
         self._gpus = gpus
-        self._free: dict[int, int] = {}
+        self._memory: dict[int, FreedMemory] = {}
         self._waiting: dict[int, float] = {}
         self._looked: dict[int, float] = {}
 
@@ -71,12 +70,13 @@ class Devices:
     def start(self, place: int) -> WorkerProcess | None:
         """Start a worker, once the memory of the one before is free."""
         device = self._names[place]
-        if device != "cpu" and not self._is_free(place, int(device.partition(":")[2])):
+        if device != "cpu" and not self._is_free(place, device):
             return None
         job = WorkerJob(
             study=self._context.config.name,
             home=self._context.paths.home,
             device="cpu" if device == "cpu" else "cuda:0",  # the only one that it sees
+            among=len(self._names),
         )
         log = self._context.paths.worker_log(self.name(place).replace(":", "-").replace(" ", "-"))
         return WorkerProcess(job, log, self._environment(device))
@@ -90,19 +90,19 @@ class Devices:
             "CUDA_VISIBLE_DEVICES": visible_as(device),
         }
 
-    def _is_free(self, place: int, index: int) -> bool:
-        """Tell whether a GPU's memory is as free as before the first worker was started there."""
-        if time.monotonic() - self._looked.get(place, -_LOOK_S) < _LOOK_S:
-            return False
-        self._looked[place] = time.monotonic()
-        gpu = self._gpus()[index]
-        if gpu.free_bytes is None:
+    def _is_free(self, place: int, device: str) -> bool:
+        """Tell whether a GPU's memory is as free as before the first worker was started there, or was waited for."""
+        if place not in self._memory:
+            self._memory[place] = FreedMemory([device], _FREE_S, self._gpus)
             return True
-        least = self._free.setdefault(place, gpu.free_bytes) - int(_SLACK * (gpu.total_bytes or 0))
-        began = self._waiting.setdefault(place, time.monotonic())
-        if gpu.free_bytes < least and time.monotonic() - began < _FREE_S:
+        now = time.monotonic()
+        if now - self._looked.get(place, -_LOOK_S) < _LOOK_S:
             return False
-        if gpu.free_bytes < least:
-            self._context.listener.note(f"{self.name(place)}: memory that a worker had is not free after {_FREE_S:g} s")
+        self._looked[place] = now
+        memory, began = self._memory[place], self._waiting.setdefault(place, now)
+        if not memory.is_back():
+            if now - began < _FREE_S:
+                return False
+            self._context.listener.note(f"{self.name(place)}: {memory.complaint()}")
         del self._waiting[place]
         return True

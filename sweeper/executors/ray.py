@@ -254,6 +254,7 @@ class Cluster:
                 study=self._context.config.name,
                 home=self._context.paths.home,
                 device="cuda:0" if self._executor.gpus else "cpu",  # the first of those that Ray lets it see
+                among=self.size(),
                 artifacts=None if self._executor.artifacts == SHARED else self._executor.artifacts,
                 storage=self._storage,
             ),

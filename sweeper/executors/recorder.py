@@ -173,8 +173,9 @@ def finish(context: StudyContext, result: TrialResult) -> None:
 def keep_policy(context: StudyContext, *, ended: bool) -> None:
     """Remove the adapters that the study is not to keep, and say so where its quota cannot be held."""
     config = context.config
-    with context.alone():  # nobody begins from an adapter that is being removed
-        collected = collect(context.database, context.paths, context.search, config, ended=ended)
+    collected = collect(context.database, context.paths, context.search, config, ended=ended)
+    for each in collected.removed:
+        context.forget_adapter(each.number)
     if collected.removed and ended:
         context.listener.note(str(collected))
     if collected.over_quota and not any(each.kind == QUOTA for each in context.database.events.all(config.name)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -90,6 +91,6 @@ class Room:
             self._model.facts,
             workload(context, self._engine.base, self._model, adapter, rank),
             slots=self._asked,
-            n_trials=context.config.search.n_trials,
+            n_trials=math.ceil(context.config.search.n_trials / context.among),
             free_bytes=self._free_bytes,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -63,13 +63,20 @@ class Engine:
             part.adapter.gather()
         return [float(loss) for loss in joint.detach().cpu()]
 
-    def mean_losses(self, adapters: Sequence[SlotAdapter], rows: Sequence[Row], limit: int) -> list[float]:
+    def mean_losses(
+        self,
+        adapters: Sequence[SlotAdapter],
+        rows: Sequence[Row],
+        limit: int,
+        on_pass: Callable[[], None] = lambda: None,
+    ) -> list[float]:
         """Return the mean loss per token of ``rows`` under each adapter, all adapters in the same passes.
 
         Args:
             adapters: The slots to evaluate.
             rows: The validation rows.
             limit: Most tokens in a pass, unless one row under every adapter is more.
+            on_pass: Called after every pass.
         """
         totals = torch.zeros(len(adapters), dtype=torch.float64)
         tokens = 0
@@ -82,6 +89,7 @@ class Engine:
                 losses = self._token_losses(batch)
             totals += torch.stack([loss.double().sum() for loss in losses]).cpu()
             tokens += batch.predictions[0]
+            on_pass()
         return [float(total) / max(1, tokens) for total in totals]
 
     @contextmanager

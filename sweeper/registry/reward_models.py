@@ -8,6 +8,7 @@ from pathlib import Path
 from sweeper.config.rewards import AdapterReward, Reward, RewardModelSource, RewardSources
 from sweeper.errors import RegistryError
 from sweeper.paths import Home
+from sweeper.registry.files import differences
 from sweeper.registry.registry import Registry
 from sweeper.registry.specification import trial_spec
 from sweeper.store import Database
@@ -27,6 +28,18 @@ def reward_sources(rewards: Sequence[Reward], study_folder: Path, home: Home) ->
     with Database.open(home.database, create=False) as database:
         models = tuple(_reward_model(reward, home, database) for reward in named)
     return RewardSources(study_folder=study_folder, models=models)
+
+
+def require_unchanged(sources: RewardSources | None, home: Home, database: Database) -> None:
+    """Refuse to go on with reward models that are not as they were registered.
+
+    Raises:
+        RegistryError: If a file of one was changed since, or one is no more.
+    """
+    for model in () if sources is None else sources.models:
+        version = Registry(home, database).get(model.name, model.version)
+        if wrong := differences(model.folder, version.files):
+            raise RegistryError(f"the reward model {version} is not as it was registered: {'; '.join(wrong)}")
 
 
 def _reward_model(reward: AdapterReward, home: Home, database: Database) -> RewardModelSource:

@@ -28,8 +28,6 @@ def trial_spec(home: Home, version: AdapterVersion) -> TrialSpec:
         raise RegistryError(
             f"{path} is damaged, or of another version of sweeper; {version} cannot be loaded"
         ) from error
-    if not spec.model_folder.is_dir():
-        raise RegistryError(f"{version} stands on the base model in {spec.model_folder}, which is gone")
     require_base(version, spec.model_folder)
     return spec
 
@@ -38,9 +36,11 @@ def require_base(version: AdapterVersion, folder: Path) -> None:
     """Hold that a folder has the base model that a version was trained on.
 
     Raises:
-        RegistryError: If its hash is another.
-        ModelError: If there is no usable model any more.
+        RegistryError: If it is gone, or its hash is another.
+        ModelError: If what is there is no usable model any more.
     """
+    if not folder.is_dir():
+        raise RegistryError(f"{version} stands on the base model in {folder}, which is gone")
     found, wanted = fingerprint(folder), version.lineage.base_model_fingerprint
     if found != wanted:
         raise RegistryError(

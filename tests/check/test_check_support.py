@@ -186,3 +186,19 @@ def test_memory_is_that_of_one_process(study_file):
     alone, spread = figures(), figures(backend={"kind": "fsdp", "processes": 2})
     assert spread["base"] == alone["base"] // 2
     assert (alone["micro_batch"], spread["micro_batch"]) == (8, 4)
+
+
+def test_workers_that_cannot_be_started_from_here_are_refused(installed):
+    two = (HOPPER, AMPERE)
+    support.require_workers(study(executor={"kind": "per_gpu", "devices": 2}), two)
+    with pytest.raises(HardwareError, match=r"executor.devices asks for cuda:2, .* only 2"):
+        support.require_workers(study(executor={"kind": "per_gpu", "devices": 3}), two)
+    with pytest.raises(HardwareError, match=r"executor: ray needs the package ray, .* pip install 'sweeper\[ray\]'"):
+        support.require_workers(study(executor="ray"), two)
+    installed("ray")
+    support.require_workers(study(executor="ray"), two)
+
+
+def test_a_device_is_named_once_for_one_worker():
+    with pytest.raises(ValidationError, match="names a device twice"):
+        study(executor={"kind": "per_gpu", "devices": ["cuda:0", "cuda:0"]})

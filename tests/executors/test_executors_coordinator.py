@@ -230,10 +230,10 @@ def test_a_worker_sees_its_device_alone(monkeypatch):
 
 def test_no_worker_starts_on_a_gpu_before_the_memory_of_the_dead_one_is_free(study, script, monkeypatch):
     path = script(*["die=1"] * 4)
-    free = iter([70, 10, 40, 69])
+    free = iter([70.0, 10.0, 40.0, 69.9])
     monkeypatch.setattr("sweeper.executors.per_gpu._LOOK_S", 0.0)
     context, _ = study(devices=1)
-    devices = Devices(context, ("cuda:0",), lambda: (Gpu("one", 80 * GIB, next(free) * GIB),))
+    devices = Devices(context, ("cuda:0",), lambda: (Gpu("one", 80 * GIB, int(next(free) * GIB)),))
     first = devices.start(0)
     until(lambda: first.pulse().exit_code == 1)
     first.end()

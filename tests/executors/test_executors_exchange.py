@@ -125,3 +125,18 @@ def test_a_studys_own_files_go_together(store, tmp_path):
 def test_an_unknown_store_is_said_to_be_one():
     with pytest.raises(HardwareError, match=r"executor.artifacts is nowhere://here"):
         Store("nowhere://here", "tiny")
+
+
+def test_a_part_that_is_forgotten_is_kept_no_more_and_the_rest_stays(store, tmp_path):
+    folder, other = tmp_path / "mine", tmp_path / "theirs"
+    for name, text in (("spec.json", "asked"), ("adapter/weights", "large"), ("adapter/config", "asked")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    store.keep("trials/00000", folder)
+    store.forget("trials/00000", "adapter")
+    store.forget("trials/00000", "adapter")
+    assert store.fetch("trials/00000", other)
+    assert [path.name for path in other.rglob("*")] == ["spec.json"]
+    assert (other / "spec.json").read_text() == "asked"  # the same content as a forgotten file's
+    assert len(list((tmp_path / "store").rglob("files/*"))) == 1
+    store.forget("trials/00007", "adapter")  # of which nothing was kept

@@ -69,15 +69,19 @@ def test_what_cannot_fit_by_the_estimate_is_not_begun(begin, monkeypatch):
 
 
 def test_a_task_metric_is_measured_on_the_validation_split(begin, monkeypatch):
-    rows, measure = [], scorer.score
+    rows, signs, measure = [], [], scorer.score
 
     def watched(model, tokenizer, given, *others):
         rows.append(given)
-        return measure(model, tokenizer, given, *others)
+        before = len(signs)
+        scores = measure(model, tokenizer, given, *others)
+        assert len(signs) > before  # answering takes long: whoever watches for a hanging process hears of it
+        return scores
 
     monkeypatch.setattr(scorer, "score", watched)
     space = {"learning_rate": 2e-2, "lora_rank": 4, "lora_dropout": 0.0, "batch_size": 8, "epochs": 4}
     context = begin(shape="same_answer", search={"n_trials": 1, "space": space}, evaluation={"metric": "exact_match"})
+    context.alive = lambda: signs.append(True)
     InlineExecutor().run(context)
     (trial,) = context.database.trials.all("tiny")
     assert trial.outcome is Outcome.COMPLETE

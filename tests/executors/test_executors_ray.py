@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -13,6 +15,7 @@ import psutil
 import pytest
 
 from sweeper.config.executor import RayExecutor as Config
+from sweeper.config.trial import Outcome
 from sweeper.errors import DatabaseError, HardwareError
 from sweeper.executors import ray as rays
 from sweeper.executors.base import Silent
@@ -21,6 +24,8 @@ from sweeper.executors.ray import Cluster, RayExecutor, room
 from sweeper.executors.ray_node import NodeJob, NodeWorker, obstacle, shared_word, wait_for_memory
 from sweeper.executors.workers import WorkerJob
 from sweeper.hardware import Gpu
+from sweeper.paths import Home
+from sweeper.store import Database
 from sweeper.store.workers import this_host
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -144,6 +149,58 @@ def test_a_study_waits_for_a_node_that_has_what_it_needs(conduct, script, two_no
     listener = conduct(path, stop=stop, resources={"accelerator": 1})
     assert listener.stages[0] == "waiting for a node with 1 CPU, 1 accelerator"
     assert started(path) == []
+
+
+LONG = {"learning_rate": [1e-3, 2e-3, 3e-3, 4e-3], "batch_size": 1, "epochs": 16}
+
+
+def test_a_study_on_nodes_with_homes_of_their_own_survives_the_loss_of_one(study_file, server, two_nodes, tmp_path):
+    """From the study file to the verdict: a database on a server, files through a store, and a node that dies."""
+    file = study_file(
+        storage=server.written,
+        search={"space": LONG, "n_trials": 4, "pruner": "none", "confirm": 0},
+        executor={
+            "kind": "ray",
+            "address": two_nodes.address,
+            "artifacts": f"file://{tmp_path / 'store'}",
+            "slots": 1,
+            "checkpoint_s": 0.5,
+        },
+        evaluation={"points": 2},
+    )
+    command = [sys.executable, "-m", "sweeper", "run", str(file.path), "--json"]
+    study = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        until(lambda: both_train(server) or study.poll() is not None, 240)
+        two_nodes.kill_one()
+        two_nodes.add_one()
+        out, errors = study.communicate(timeout=400)
+    finally:
+        study.kill()
+    assert study.returncode == 0, errors
+    assert "its trials are gone on with elsewhere" in errors
+    assert json.loads(out)["study"] == "tiny"  # nothing but the result is on standard output
+    with Database.open(server, create=False) as database:
+        trials = database.trials.all("tiny")
+        ended = [trial for trial in trials if trial.outcome is Outcome.COMPLETE]
+        assert len(ended) == 4  # neither lost nor counted twice
+        assert {trial.outcome for trial in trials} <= {Outcome.COMPLETE, Outcome.INTERRUPTED}
+        assert database.leases.all("tiny") == ()
+        assert database.workers.all("tiny") == ()
+        for trial in ended:
+            points = database.metrics.get("tiny", number=trial.number, name="loss")
+            assert [point.step for point in points] == list(range(1, trial.total_steps + 1))
+    assert Home.current().study("tiny").report.is_file()
+
+
+def both_train(server):
+    """Tell whether two trials have taken steps."""
+    if not Database.exists(server):
+        return False
+    with Database.open(server, create=False) as database:
+        if database.studies.find("tiny") is None:
+            return False
+        return sum(trial.outcome is None and trial.steps > 0 for trial in database.trials.all("tiny")) == 2
 
 
 # ---- without a cluster

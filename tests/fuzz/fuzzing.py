@@ -1,8 +1,8 @@
 """Runs a fuzz target for a while: with atheris where it is installed, else with hypothesis.
 
 A target takes any bytes. Whatever it raises is a finding: the bytes are kept in its ``found/`` folder, and belong, once
-mended, in its corpus, which the tests replay. Bounds are part of it: an input that takes longer than ``LIMIT_S`` seconds
-or more than ``LIMIT_MB`` megabytes is a finding too.
+mended, in its corpus, which the tests replay. Bounds are part of it: an input that takes longer than ``LIMIT_S``
+seconds or more than ``LIMIT_MB`` megabytes is a finding too.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _inside_atheris(target: Target, arguments: Sequence[str]) -> int:
 
 
 def _with_hypothesis(target: Target, script: Path, seconds: int, seed: int, found: Path) -> int:
-    """Draw inputs until the time is over, in rounds; what a round finds is made smaller and kept, and the next begins."""
+    """Draw inputs until the time is over, in rounds; what a round finds is made smaller and kept."""
     from drawing import inputs
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis import seed as seeded

