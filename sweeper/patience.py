@@ -168,15 +168,17 @@ def _impatient() -> Iterator[None]:
         _current.patience = before
 
 
-def make_patient(thing: Any, *, unless: Callable[[], bool] = lambda: False) -> None:
+def make_patient(thing: Any, *also: str, unless: Callable[[], bool] = lambda: False) -> None:
     """Mark every public method of an object, each of which is one transaction, as ``patiently``.
 
     Args:
         thing: The object.
+        also: Methods that are not public, and called from elsewhere all the same.
         unless: Whether calls are parts of a larger transaction now: then that is what has to be tried again.
     """
     for name in dir(type(thing)):
-        if not name.startswith("_") and isinstance(inspect.getattr_static(type(thing), name), FunctionType):
+        asked = name in also or not name.startswith("_")
+        if asked and isinstance(inspect.getattr_static(type(thing), name), FunctionType):
             setattr(thing, name, functools.partial(_call, thing, name, unless))
 
 

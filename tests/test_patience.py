@@ -145,3 +145,23 @@ def test_a_locked_database_is_waited_for(tmp_path):
         holder.stdout.close()
     assert notes[0].startswith("paused: another process keeps the database locked")
     assert passing(sqlite3.IntegrityError("UNIQUE constraint failed")) is None
+
+
+def test_the_search_waits_for_a_locked_database_too(tmp_path, monkeypatch):
+    import optuna
+
+    from sweeper.search import storage
+
+    monkeypatch.setattr(storage, "BUSY_TIMEOUT_S", 0.05)
+    path, notes = tmp_path / "sweeper.db", []
+    study = optuna.create_study(study_name="one", storage=storage.open_storage(path))
+    holder = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    for asked in (study.ask, lambda: study.ask().suggest_float("x", 0, 1)):
+        holder.execute("BEGIN IMMEDIATE")
+        threading.Timer(0.3, lambda: holder.execute("ROLLBACK")).start()
+        with waiting(Patience(notes.append, lambda: False)):
+            asked()
+    holder.close()
+    assert [note.split(" (")[0] for note in notes[::2]] == ["paused: another process keeps the database locked"] * 2
+    assert len(study.trials) == 2
+    study._storage._backend.engine.dispose()

@@ -21,6 +21,9 @@ from sweeper.patience import make_patient
 from sweeper.search.atomic_storage import AtomicStorage
 from sweeper.store import connection_arguments, creation_lock, explain, missing_driver, redact
 
+_OF_THE_CACHE = ("_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id", "_get_stale_trial_ids")
+"""What the cache that Optuna puts before a storage calls of it, beside what is public."""
+
 BUSY_TIMEOUT_S = 30
 """How long a write waits for another process's to end."""
 
@@ -46,7 +49,7 @@ def open_storage(address: Address) -> AtomicStorage:
         raise DatabaseError(
             f"{address} was written by another version of Optuna: {error} Or name another database for this version."
         ) from error
-    make_patient(storage, unless=storage.is_within)
+    make_patient(storage, *_OF_THE_CACHE, unless=storage.is_within)
     return storage
 
 

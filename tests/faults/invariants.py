@@ -137,7 +137,8 @@ def _adapters(
     home: Home, name: str, records: tuple[TrialRecord, ...], versions: list[tuple[int, int]]
 ) -> Iterator[Breach]:
     by_number = {trial.number: trial for trial in records}
-    folders = [(home.study(name).trial(t.number).adapter, t) for t in records if t.outcome is Outcome.COMPLETE]
+    complete = [(home.study(name).trial(t.number).adapter, t) for t in records if t.outcome is Outcome.COMPLETE]
+    folders = [(folder, trial) for folder, trial in complete if folder.exists()]  # the keep policy removes others whole
     folders += [(home.adapter(name, version), by_number[number]) for version, number in versions]
     for folder, trial in folders:
         weights = folder / "adapter_model.safetensors"
