@@ -135,9 +135,9 @@ def begin(study_file: Callable[..., StudyFile]) -> Iterator[Callable[..., Any]]:
 
 
 class TwoNodes:
-    """A Ray cluster of two nodes on this machine, each with one processor and a cache of its own."""
+    """A Ray cluster of two nodes on this machine, each with one processor, and with a cache of its own in a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         from ray.cluster_utils import Cluster
 
         # The dashboard and its agents are most of what Ray starts.
@@ -152,7 +152,8 @@ class TwoNodes:
     def add_one(self) -> None:
         """Let another node join."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("SWEEPER_CACHE", str(self._folder / f"node-{self._nodes}"))
+            if self._folder is not None:
+                patch.setenv("SWEEPER_CACHE", str(self._folder / f"node-{self._nodes}"))
             self.node = self.cluster.add_node(**self._node)
         self._nodes += 1
 
