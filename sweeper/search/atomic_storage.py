@@ -219,7 +219,8 @@ class AtomicStorage(RDBStorage):
                     datetime_complete=_utc(trial.datetime_complete),
                 )
             )
-            (trial._trial_id,) = created.inserted_primary_key or ()
+            assert created.inserted_primary_key is not None
+            trial._trial_id = int(created.inserted_primary_key[0])
             self._fill(connection, study_id, trial)
         return trial
 
