@@ -43,8 +43,7 @@ def obey(context: StudyContext) -> None:
     What workers left that have ended since then is put in order first.
     """
     if context.crew.news.is_set():
-        reclaim(context)
-        context.asked.changed = True
+        context.asked.changed |= reclaim(context) > 0  # one that left nothing is no reason to score anew
     _take_orders(context)
     if context.asked.paused:
         _stand_still(context)
