@@ -91,6 +91,9 @@ class Campaign:
     ) -> None:
         self.folder = folder
         self.server = server
+        if server is not None:  # what a killed server acknowledged has to be there afterwards
+            server.execute("ALTER SYSTEM SET synchronous_commit = on")
+            server.execute("SELECT pg_reload_conf()")
         self.nodes = nodes
         self.draw = random.Random(seed)
         self.forks = forks
