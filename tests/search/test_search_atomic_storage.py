@@ -26,8 +26,7 @@ from sweeper.search.storage import open_storage
 
 PROCESSES = 8
 QUEUED = 125
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["storage_processes"])
+CONTEXT = multiprocessing.get_context("fork")  # quick; whoever forks closes its connections before
 
 
 @pytest.fixture(scope="session")
@@ -110,9 +109,11 @@ def test_what_waits_is_handed_out_once_and_what_ended_ends_once(address: Address
         for _ in range(QUEUED):
             study.add_trial(create_trial(state=TrialState.WAITING))
     ids = {trial._trial_id for trial in study.get_trials(deepcopy=False)}
+    storage.engine.dispose()
     taken = Counter(trial_id for of in _at_once(change_all, address, TrialState.RUNNING) for trial_id in of)
     assert taken == dict.fromkeys(ids, 1)
     assert {trial.state for trial in study.get_trials(deepcopy=False)} == {TrialState.RUNNING}
+    storage.engine.dispose()
     accepted = Counter(trial_id for of in _at_once(change_all, address, TrialState.COMPLETE) for trial_id in of)
     assert accepted == dict.fromkeys(ids, 1)
 
