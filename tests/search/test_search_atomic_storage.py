@@ -6,19 +6,18 @@ import multiprocessing
 import pickle
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
-from multiprocessing.synchronize import Barrier
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState, create_trial
 from postgres_server import Postgres
 from search_helpers import Make
 from sqlalchemy import event, text
+from storage_processes import change_all, open_new
 
 from sweeper.address import Address, Server
 from sweeper.config.trial import Outcome, TrialResult
@@ -26,9 +25,8 @@ from sweeper.search.atomic_storage import AtomicStorage
 from sweeper.search.storage import open_storage
 
 PROCESSES = 8
-QUEUED = 250
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["sweeper.search.storage"])
+QUEUED = 125
+CONTEXT = multiprocessing.get_context("fork")  # quick; whoever forks closes its connections before
 
 
 @pytest.fixture(scope="session")
@@ -93,43 +91,9 @@ def _study(storage: AtomicStorage) -> optuna.Study:
     return optuna.load_study(study_name="s", storage=storage)
 
 
-def _take_all(address: Address, barrier: Barrier, told: Any) -> None:
-    study = _study(_open(address))
-    barrier.wait(300)
-    taken = []
-    while (trial_id := study._pop_waiting_trial_id()) is not None:
-        taken.append(trial_id)
-    told.put(taken)
-
-
-def _tell_all(address: Address, barrier: Barrier, told: Any) -> None:
-    storage = _open(address)
-    trials = [trial._trial_id for trial in _study(storage).get_trials(deepcopy=False)]
-    barrier.wait(300)
-    accepted = []
-    for trial_id in trials:
-        try:
-            if storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [0.5]):
-                accepted.append(trial_id)
-        except UpdateFinishedTrialError:
-            pass  # what is measured: a second tell is refused
-    told.put(accepted)
-
-
-def _open_new(path: Path, barrier: Barrier, told: Any) -> None:
-    barrier.wait(300)
-    try:
-        storage = open_storage(path)
-        study = optuna.create_study(study_name="s", storage=storage, load_if_exists=True)
-        study.add_trial(create_trial(state=TrialState.WAITING))
-        told.put("opened")
-    except Exception as error:
-        told.put(repr(error))
-
-
-def _at_once(target: Callable[[Any, Barrier, Any], None], address: Address, processes: int = PROCESSES) -> list[Any]:
+def _at_once(target: Any, address: Address, state: TrialState, processes: int = PROCESSES) -> list[Any]:
     barrier, told = CONTEXT.Barrier(processes), CONTEXT.Queue()
-    started = [CONTEXT.Process(target=target, args=(address, barrier, told)) for _ in range(processes)]
+    started = [CONTEXT.Process(target=target, args=(address, state, barrier, told)) for _ in range(processes)]
     for process in started:
         process.start()
     answers = [told.get(timeout=600) for _ in started]
@@ -145,16 +109,18 @@ def test_what_waits_is_handed_out_once_and_what_ended_ends_once(address: Address
         for _ in range(QUEUED):
             study.add_trial(create_trial(state=TrialState.WAITING))
     ids = {trial._trial_id for trial in study.get_trials(deepcopy=False)}
-    taken = Counter(trial_id for of in _at_once(_take_all, address) for trial_id in of)
+    storage.engine.dispose()
+    taken = Counter(trial_id for of in _at_once(change_all, address, TrialState.RUNNING) for trial_id in of)
     assert taken == dict.fromkeys(ids, 1)
     assert {trial.state for trial in study.get_trials(deepcopy=False)} == {TrialState.RUNNING}
-    accepted = Counter(trial_id for of in _at_once(_tell_all, address) for trial_id in of)
+    storage.engine.dispose()
+    accepted = Counter(trial_id for of in _at_once(change_all, address, TrialState.COMPLETE) for trial_id in of)
     assert accepted == dict.fromkeys(ids, 1)
 
 
 def test_32_processes_open_a_new_file_at_once(tmp_path: Path) -> None:
     path = tmp_path / "new.db"
-    assert _at_once(_open_new, path, 32) == ["opened"] * 32
+    assert _at_once(open_new, path, TrialState.WAITING, 32) == ["opened"] * 32
     storage = open_storage(path)
     numbers = [trial.number for trial in _study(storage).get_trials(deepcopy=False)]
     storage.engine.dispose()
