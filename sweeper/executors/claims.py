@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from sweeper.config.trial import Outcome
+from sweeper.errors import StudyStateError
 from sweeper.executors.base import StudyContext
 from sweeper.search.candidate import Candidate
 
@@ -34,9 +36,31 @@ def take_up(context: StudyContext, number: int) -> Candidate:
 
 
 def stopped(context: StudyContext) -> list[int]:
-    """Return the trials that wait on disk to go on, and that nobody runs; the oldest first."""
+    """Return the trials that wait on disk to go on, and that nobody runs; the oldest first.
+
+    One whose worker has died is not among them before it was put in order, see ``reclaim``.
+    """
     elsewhere, paused = context.crew.elsewhere(), context.search.paused()
-    return [number for number in context.search.interrupted() if number not in elsewhere and number not in paused]
+    waiting = [number for number in context.search.interrupted() if number not in elsewhere and number not in paused]
+    return [number for number in waiting if _outcome(context, number) is Outcome.INTERRUPTED]
+
+
+def abandoned(context: StudyContext) -> bool:
+    """Tell whether there are trials that began, and that nobody holds: their worker ended as it took or ran them."""
+    with context.alone():
+        elsewhere, paused = context.crew.elsewhere(), context.search.paused()
+        running = [
+            number for number in context.search.interrupted() if number not in elsewhere and number not in paused
+        ]
+        return any(_outcome(context, number) is None for number in running)
+
+
+def _outcome(context: StudyContext, number: int) -> Outcome | None:
+    """Return how a trial has ended so far; None where it has not, or was never recorded."""
+    try:
+        return context.database.trials.get(context.config.name, number).outcome
+    except StudyStateError:
+        return None
 
 
 def others_train(context: StudyContext) -> bool:

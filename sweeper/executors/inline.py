@@ -11,12 +11,12 @@ from sweeper.errors import LeaseLost
 from sweeper.evaluation.validation import task_metric
 from sweeper.executors.base import StudyContext
 from sweeper.executors.bases import Bases
-from sweeper.executors.claims import bide, claim, others_train, stopped
+from sweeper.executors.claims import abandoned, bide, claim, others_train, stopped
 from sweeper.executors.control import obey
 from sweeper.executors.micro_batches import MicroBatches
 from sweeper.executors.processes import Endurance, train_in_processes
 from sweeper.executors.recorder import Recorder, drop
-from sweeper.executors.recovery import begin_unreadable_again
+from sweeper.executors.recovery import begin_unreadable_again, reclaim
 from sweeper.executors.soundness import can_go_on, cannot_begin
 from sweeper.executors.specification import specification
 from sweeper.paths import TrialPaths
@@ -53,6 +53,8 @@ class InlineExecutor:
                 self._run_held(context, candidate)
             elif others:
                 bide()
+            elif abandoned(context):
+                reclaim(context)
             else:
                 return
 

@@ -11,13 +11,13 @@ from peft import set_peft_model_state_dict
 from sweeper.config.trial import Decision, Outcome, TrialResult
 from sweeper.errors import LeaseLost, OutOfMemoryError
 from sweeper.executors.base import StudyContext
-from sweeper.executors.claims import bide, claim, others_train, stopped
+from sweeper.executors.claims import abandoned, bide, claim, others_train, stopped
 from sweeper.executors.control import obey
 from sweeper.executors.evaluating import Evaluating
 from sweeper.executors.inline import budget_spent, infeasible
 from sweeper.executors.micro_batches import MicroBatches
 from sweeper.executors.recorder import Recorder, drop, prune_paused
-from sweeper.executors.recovery import begin_unreadable_again
+from sweeper.executors.recovery import begin_unreadable_again, reclaim
 from sweeper.executors.room import Room
 from sweeper.executors.running import Running, share
 from sweeper.executors.soundness import can_go_on, cannot_begin
@@ -72,6 +72,9 @@ class Pack:
                 elif others:
                     self._may_begin = True
                     bide()
+                elif abandoned(self._context):
+                    reclaim(self._context)
+                    self._may_begin = True
                 elif not self._end_paused():
                     return
                 self._obey_orders()
