@@ -26,7 +26,7 @@ from sweeper.differences import differences
 from sweeper.errors import LeaseLost, StudyInterrupted, StudyStateError
 from sweeper.executors.base import Asked, Executor, Listener, Silent, StopRequest, StudyContext
 from sweeper.executors.claims import bide
-from sweeper.executors.control import MoreToTrain, has_work, obey, refuse_outdated
+from sweeper.executors.control import MoreToTrain, has_work, more_to_train, obey, refuse_outdated
 from sweeper.executors.crew import Crew
 from sweeper.executors.exchange import Exchange
 from sweeper.executors.inline import InlineExecutor
@@ -218,6 +218,7 @@ def work(
         context.exchange, context.among = exchange or context.exchange, among
         with context.crew, waiting(_patience(context)), _watched(context):
             reclaim(context)
+            context.asked.paused = database.studies.get(name).state is StudyState.PAUSED
             PackedExecutor().run(context)
         if stop.is_set:
             raise StudyInterrupted(f"stopped; `sweeper resume {name_to_resume(context.paths)}` goes on")
@@ -240,7 +241,12 @@ def _conduct(context: StudyContext, home: Home, *, force: bool, searched: bool =
                     executor.run(context)
                 if context.stop.is_set:
                     raise StudyInterrupted(f"stopped; `sweeper resume {name_to_resume(context.paths)}` goes on")
+                context.asked.changed = False
                 with _scoring(context):
+                    obey(context)  # what was asked for while another process scored, or of workers before
+                    if context.asked.changed and more_to_train(context):
+                        searched = False
+                        continue
                     state, context.asked.changed = StudyState.FINISHED, False
                     with suppress(MoreToTrain):
                         verdict = find_winner(context, partial(executor.base, context), home, force=force)

@@ -42,7 +42,8 @@ def stopped(context: StudyContext) -> list[int]:
     """
     elsewhere, paused = context.crew.elsewhere(), context.search.paused()
     waiting = [number for number in context.search.interrupted() if number not in elsewhere and number not in paused]
-    return [number for number in waiting if _outcome(context, number) is Outcome.INTERRUPTED]
+    outcomes = {number: _outcome(context, number) for number in waiting}
+    return [number for number, outcome in outcomes.items() if outcome is not None and outcome.is_open]
 
 
 def abandoned(context: StudyContext) -> bool:

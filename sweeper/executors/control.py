@@ -17,6 +17,7 @@ from sweeper.config.study import StudyConfig
 from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError, UserError
 from sweeper.executors.base import StudyContext
+from sweeper.executors.claims import abandoned, stopped
 from sweeper.executors.recorder import prune_paused, read_result
 from sweeper.executors.recovery import reclaim
 from sweeper.orders import require_weights
@@ -53,6 +54,12 @@ def has_work(context: StudyContext) -> bool:
     """Tell whether there is something to train for a study whose search has ended."""
     waiting = context.database.orders.waiting(context.config.name)
     return context.search.awaits_ordered() or any(order.kind in _WORK for order in waiting)
+
+
+def more_to_train(context: StudyContext) -> bool:
+    """Tell whether trials wait, or more may be begun than before, now that something has changed."""
+    search = context.search
+    return search.awaits_ordered() or bool(stopped(context)) or abandoned(context) or search.remaining() > 0
 
 
 def refuse_outdated(context: StudyContext, since: datetime | None = None) -> None:

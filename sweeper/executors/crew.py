@@ -23,6 +23,9 @@ from sweeper.store.workers import is_gone, this_host
 _LOOKS = 3
 """Looks in the grace period that have to find nothing new: one alone may follow a long sleep of this process."""
 
+_LONGEST_GAP_S = 3.0
+"""Looks come every second or more often; after a longer gap, where the grace period is short, they begin anew."""
+
 
 @dataclass
 class _Seen:
@@ -41,10 +44,14 @@ class Watch:
     def __init__(self, grace_s: float) -> None:
         self._grace_s = grace_s
         self._seen: dict[str, _Seen] = {}
+        self._looked = time.monotonic()
 
     def look(self, workers: Iterable[Worker]) -> set[str]:
         """Take the beats as they are now, and return the tokens of those who are dead."""
         now, seen, dead = time.monotonic(), dict[str, _Seen](), set[str]()
+        if now - self._looked > max(self._grace_s / _LOOKS, min(_LONGEST_GAP_S, self._grace_s)):
+            self._seen.clear()  # this one slept, or the database was away: then the others could not speak either
+        self._looked = now
         for worker in workers:
             before = self._seen.get(worker.token)
             if before is None or before.beat != worker.beat:
@@ -136,9 +143,9 @@ class Crew:
         while not self._ended.wait(min(1.0, every)):
             try:
                 if time.monotonic() - beaten >= every:
-                    beaten = time.monotonic()
                     if not self._database.workers.beat(self.token, expires_in_s=2 * self.grace_s):
                         self._enter()  # it was thought dead: what it held is another's now, but it can go on with more
+                    beaten = time.monotonic()
                 self.look()
-            except DatabaseError:
+            except (DatabaseError, OSError):
                 continue  # the training comes by the same fault and says so; here it can only be tried again

@@ -90,6 +90,8 @@ def train_in_processes(spec: TrialSpec, report: Report, endurance: Endurance | N
             rows //= 2
         else:
             break
+    if endurance.keeping is not None:
+        endurance.keeping.before()
     write_atomically(paths.result, result.model_dump_json(indent=2) + "\n")
     if not result.outcome.is_open:
         shutil.rmtree(paths.frozen, ignore_errors=True)

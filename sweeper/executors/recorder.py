@@ -38,6 +38,7 @@ class Recorder:
     def start(self) -> None:
         """Record that the trial begins, and tell the search how long it will train."""
         context, candidate, spec = self._context, self._candidate, self._spec
+        self.require_held()
         total, warmup_steps = planned_steps(context, spec)
         context.search.plan(
             spec.number, length=spec.hyperparameters.epochs, warmup_end_percent=100 * warmup_steps / total
@@ -64,7 +65,7 @@ class Recorder:
             seconds: What it has trained before.
         """
         self._begun -= seconds
-        self._context.database.trials.reopen(self._spec.study, self._spec.number)
+        self._context.database.trials.reopen(self._spec.study, self._spec.number, holder=self._context.crew.token)
         self._context.asked.running.add(self._spec.number)
         self._context.listener.trial_started(self._candidate, self._spec, total_steps)
 
@@ -147,6 +148,7 @@ def drop(context: StudyContext, number: int) -> None:
     context.search.forget(number)
     context.asked.running.discard(number)
     context.asked.ending.pop(number, None)
+    context.database.leases.release(context.config.name, number, context.crew.token)  # whose end was stored unheard
     context.listener.note(f"trial {number} is another worker's by now: this one was silent for too long")
 
 

@@ -41,13 +41,14 @@ def reclaim(context: StudyContext) -> int:
         context.crew.news.clear()
         dead = context.crew.look()
         leases = context.database.leases.all(context.config.name)
-        died_with = {lease.number for lease in leases if lease.worker in dead}
+        living = {one.token for one in context.database.workers.all(context.config.name)} - dead
+        died_with = {lease.number for lease in leases if lease.worker not in living}
         left = _sort(context, {lease.number for lease in leases} - died_with, died_with)
         unfinished = [t.number for t in context.database.trials.all(context.config.name) if t.outcome is None]
         theirs = set(unfinished) - left.held - context.asked.running
         context.database.trials.interrupt(context.config.name, theirs, "the process that ran it ended")
         begin_again(context, left.lost)
-        for token in dead:
+        for token in dead | {lease.worker for lease in leases if lease.worker not in living}:
             context.database.workers.leave(token)
             _look_where_it_hung(context, token)
     if dead and (left.frozen or left.lost):

@@ -80,8 +80,9 @@ class Room:
 
     def _asked_slots(self) -> int | None:
         executor = self._context.config.executor
-        assert isinstance(executor, Packs)
-        return None if executor.slots == "auto" else executor.slots
+        if not isinstance(executor, Packs) or executor.slots == "auto":  # another runner may go by another kind
+            return None
+        return executor.slots
 
     def _planned(self) -> Plan:
         context = self._context

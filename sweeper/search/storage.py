@@ -140,4 +140,4 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _begin_immediate(connection: Connection) -> Any:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get('sweeper_begin', 'IMMEDIATE')}")

@@ -235,6 +235,7 @@ class Search:
         """Go on with another number of trials; the sampler stays as it is until the study is taken up again."""
         self._schedule = Schedule(config, self._space, self._evaluation, self._seed)
 
+    @storage_faults()
     def plan(self, number: int, *, length: float, warmup_end_percent: float) -> None:
         """Say how long a trial trains (epochs) and where its warmup ends, once its number of steps is known.
 

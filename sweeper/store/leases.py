@@ -35,9 +35,11 @@ class Leases:
         try:
             with self._sessions.writing(study) as session:
                 row.study_id = study_id(session, study)
-                if session.get(LeaseRow, (row.study_id, number)) is not None:
+                held = session.get(LeaseRow, (row.study_id, number))
+                if held is not None and held.worker != worker:
                     raise LeaseLost(f"trial {number} of study {study!r} is held by another worker")
-                session.add(row)
+                if held is None:  # else it was stored when the connection was lost, and is asked for again
+                    session.add(row)
         except IntegrityError as error:  # where the database lets two look at once
             raise LeaseLost(f"trial {number} of study {study!r} is held by another worker") from error
 

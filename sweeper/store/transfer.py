@@ -45,6 +45,7 @@ def held_still(path: Path) -> Iterator[Connection]:
     engine = sqlite_engine(path, busy_timeout_s=BUSY_TIMEOUT_S)
     try:
         with explained(path), engine.execution_options(sweeper_begin="IMMEDIATE").connect() as connection:
+            connection.exec_driver_sql("SELECT 1")  # a transaction begins with the first statement
             yield connection
     finally:
         engine.dispose()

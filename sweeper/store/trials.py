@@ -98,6 +98,8 @@ class Trials:
             row = trial_row(session, study, result.number)
             if holder is not None:
                 require_held(session, study, row.study_id, [result.number], holder)
+            if row.outcome is result.outcome and row.finished_at == datetime.fromisoformat(result.finished_at):
+                return  # stored when the connection was lost, and told again
             if row.outcome is not None:
                 raise StudyStateError(f"trial {result.number} of study {study!r} has already ended: {row.outcome}")
             for name in _FROM_RESULT:
@@ -108,14 +110,17 @@ class Trials:
             put_files(session, row.study_id, artifacts)
             row.changed = changed_study(session, study)[1]
 
-    def reopen(self, study: str, number: int) -> None:
+    def reopen(self, study: str, number: int, *, holder: str | None = None) -> None:
         """Store that a stopped or paused trial goes on; what it was stopped with may change from now on.
 
         Raises:
             StudyStateError: If it was never started, or has ended for good.
+            LeaseLost: If ``holder`` is named, and does not hold it.
         """
         with self._sessions.writing(study) as session:
             row = trial_row(session, study, number)
+            if holder is not None:
+                require_held(session, study, row.study_id, [number], holder)
             if row.outcome is not None and not row.outcome.is_open:
                 raise StudyStateError(f"trial {number} of study {study!r} has already ended: {row.outcome}")
             row.outcome = row.reason = row.finished_at = None

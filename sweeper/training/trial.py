@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sweeper.config.trial import Decision, Outcome, Report, TrialResult, TrialSpec
+from sweeper.errors import LeaseLost, UserError
 from sweeper.paths import TrialPaths
 from sweeper.training.adapters import peft_config
 from sweeper.training.base_model import BaseModel
@@ -104,6 +105,8 @@ class _Run:
                 decision = self._train(model, report, evaluate)
                 return self._finish(model, decision)
         except Exception as error:
+            if self.keeping is not None and not isinstance(error, UserError | LeaseLost):
+                self.keeping.before()  # its files may be another worker's by now
             return self.ledger.failed(self.progress, error)
 
     def _begin(self) -> None:

@@ -232,3 +232,38 @@ def test_the_same_file_joins_and_another_is_refused_with_the_difference(study_fi
     assert any("this process joins it" in note for note in notes)
     with pytest.raises(StudyStateError, match="already; `sweeper resume tiny` goes on with it"):
         run_study(study_file(search={"n_trials": 2}))
+
+
+def test_an_outage_of_the_database_makes_nobody_dead(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("sweeper.executors.crew.time.monotonic", lambda: clock[0])
+    watch = Watch(30.0)
+    for _ in range(10):
+        clock[0] += 1
+        assert watch.look([worker("one", 7)]) == set()
+    clock[0] += 60  # nobody could look, and nobody could speak
+    for _ in range(20):
+        clock[0] += 1
+        assert watch.look([worker("one", 7)]) == set()
+
+
+def test_what_a_worker_held_that_nobody_knows_any_more_is_given_to_others(several):
+    first, second = several()
+    second.database.leases.take("tiny", SCORING, "a token of nobody")
+    number = claims.ask(first).number
+    first.database.workers.leave(first.crew.token)
+    first.database.leases.take("tiny", number, first.crew.token)  # as one that was thought dead, and woke up
+    assert claims.others_train(second)
+    assert reclaim(second) == 1
+    assert second.database.leases.all("tiny") == ()
+    assert not claims.others_train(second) and not claims.abandoned(second)
+
+
+def test_a_trial_that_nobody_holds_is_not_left_behind(several):
+    first, second = several()
+    first.search.ask()  # and its worker ended before it could hold it
+    assert claims.stopped(second) == [] and not claims.others_train(second)
+    assert claims.abandoned(second)
+    reclaim(second)
+    assert not claims.abandoned(second)
+    assert claims.ask(second).restarts == 0
