@@ -32,7 +32,7 @@ from sweeper.executors.exchange import Exchange
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.packed import PackedExecutor
 from sweeper.executors.per_gpu import PerGpuExecutor
-from sweeper.executors.ray import RayExecutor
+from sweeper.executors.ray import RayExecutor, exchange_of
 from sweeper.executors.recorder import keep_policy
 from sweeper.executors.recovery import reclaim
 from sweeper.executors.watchdog import Watchdog
@@ -318,6 +318,7 @@ def _begin(
 ) -> StudyContext:
     """Prepare the data, create the search and record the study."""
     config, paths = file.config, home.study(file.config.name)
+    exchange_of(config, database.address)  # refused before anything is written
     for note in (*resolved.splits.notes, *resolved.space.reasons):
         listener.note(note)
     folders = {name: model.found.path for name, model in resolved.models.items()}
@@ -427,6 +428,7 @@ def _context(
         stop=stop,
         crew=crew,
         reward_sources=resolved.reward_sources,
+        exchange=exchange_of(config, database.address),
         asked=Asked(seen=database.orders.latest(config.name)),
     )
 

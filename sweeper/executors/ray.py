@@ -20,14 +20,15 @@ from typing import Any
 
 import psutil
 
-from sweeper.address import Server
+from sweeper.address import Address, Server
 from sweeper.config.executor import RayExecutor as Config
+from sweeper.config.study import StudyConfig
 from sweeper.config.trial import TrialSpec
 from sweeper.errors import DatabaseError, HardwareError
 from sweeper.executors.base import StudyContext
 from sweeper.executors.bases import Bases
 from sweeper.executors.coordinator import Coordinator
-from sweeper.executors.exchange import SHARED, Store, keep_study
+from sweeper.executors.exchange import SHARED, Exchange, Nowhere, Store, keep_study
 from sweeper.executors.ray_node import NodeJob, NodeWorker, shared_word
 from sweeper.executors.workers import Pulse, WorkerJob
 from sweeper.paths import write_atomically
@@ -65,24 +66,30 @@ class RayExecutor:
         executor = context.config.executor
         assert isinstance(executor, Config)
         if executor.artifacts != SHARED:
-            context.exchange = _store(context, executor)
             keep_study(context.exchange, context.paths.folder)
         with connected(executor) as ray, _word(context, executor) as word:
             Coordinator(context, Cluster(context, executor, ray, word)).run()
 
 
-def _store(context: StudyContext, executor: Config) -> Store:
-    """Return where files are exchanged by workers with homes of their own, which need a database that all can reach.
+def exchange_of(config: StudyConfig, address: Address) -> Exchange:
+    """Return where the workers of a study exchange files, if they have homes of their own.
+
+    Args:
+        config: The study.
+        address: Its database, which all of them must reach then.
 
     Raises:
-        DatabaseError: If it is a file.
+        DatabaseError: If they cannot: it is a file.
     """
-    if not isinstance(context.database.address, Server):
+    executor = config.executor
+    if not isinstance(executor, Config) or executor.artifacts == SHARED:
+        return Nowhere()
+    if not isinstance(address, Server):
         raise DatabaseError(
             f"executor.artifacts is {executor.artifacts}, so that every node has a home of its own, but the database "
             "is an SQLite file in one of them; use storage: postgresql+psycopg://..., or artifacts: shared"
         )
-    return Store(executor.artifacts, context.config.name)
+    return Store(executor.artifacts, config.name)
 
 
 @contextmanager

@@ -136,4 +136,6 @@ def begin_unreadable_again(context: StudyContext, readable: Callable[[TrialPaths
     with context.alone():
         elsewhere = context.crew.elsewhere()
         waiting = [number for number in context.search.interrupted() if number not in elsewhere]
+        for number in waiting:
+            context.fetch_trial(number)
         begin_again(context, [number for number in waiting if not readable(context.paths.trial(number))])
