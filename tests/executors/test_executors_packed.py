@@ -162,10 +162,10 @@ def test_where_memory_runs_out_passes_shrink_and_results_stay(conduct, monkeypat
         sizes.append(tokens)
         return train(engine, parts, items)
 
-    def small_losses(engine, adapters, rows, limit):
+    def small_losses(engine, adapters, rows, limit, **more):
         if limit > most:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return losses(engine, adapters, rows, limit)
+        return losses(engine, adapters, rows, limit, **more)
 
     monkeypatch.setattr(Engine, "train", small)
     monkeypatch.setattr(Engine, "mean_losses", small_losses)

@@ -140,7 +140,7 @@ def test_a_study_killed_while_it_is_paused_is_interrupted_and_goes_on(study_file
 
 
 def test_the_command_line_enqueues_clones_and_shows_what_became_of_it(study_file, start):
-    runner = start(str(study_file(search={**PLAIN, "n_trials": 2}).path))
+    runner = start(str(study_file(search={**PLAIN, "n_trials": 2}, keep={"best": "all"}).path))
     runner.until_step(1)
     runner.ask(OrderKind.PAUSE)  # so that it waits for the command line
     done = sweeper("enqueue", "tiny", "learning_rate=2e-3", "lora_rank=4")
