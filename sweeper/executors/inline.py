@@ -42,6 +42,9 @@ class InlineExecutor:
         """Run trials until the search or the budget ends, or the user asks to stop."""
         before = sum(trial.train_seconds for trial in context.database.trials.all(context.config.name))
         begun = context.asked.clock()
+        begin_unreadable_again(context, is_kept)
+        if waiting := stopped(context):
+            context.listener.note(f"{len(waiting)} stopped trial(s) go on where they were")
         while True:
             obey(context)
             if context.stop.is_set:
