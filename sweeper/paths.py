@@ -87,7 +87,7 @@ class StudyPaths:
 
     def hang(self, worker: str) -> Path:
         """Where a worker that hung stood; empty while it runs, and where it was killed by something else."""
-        return self.folder / f"hang-{worker}.txt"
+        return self.home / "hangs" / f"{self.folder.name}-{worker}.txt"  # open while it runs: not on a disk of trials
 
     @property
     def resume_log(self) -> Path:

@@ -37,12 +37,19 @@ def faults(file):
 
 
 def narrow(folder):
-    """Make the layers of a model half as wide, as its weights' headers say."""
+    """Make the layers of a model half as wide, in its configuration and in its weights' headers."""
     import numpy as np
     from safetensors.numpy import load_file, save_file
 
-    tensors = load_file(folder / "model.safetensors")
-    halves = {name: np.zeros([max(1, n // 2) for n in tensor.shape], np.float32) for name, tensor in tensors.items()}
+    tensors, config = load_file(folder / "model.safetensors"), json.loads((folder / "config.json").read_text())
+    words = config["vocab_size"]
+    halves = {
+        name: np.zeros([n if n == words else max(1, n // 2) for n in tensor.shape], np.float32)
+        for name, tensor in tensors.items()
+    }
+    for name in ("hidden_size", "intermediate_size"):
+        config[name] //= 2
+    (folder / "config.json").write_text(json.dumps(config))
     save_file(halves, folder / "model.safetensors")
 
 

@@ -30,7 +30,14 @@ def test_help_names_every_command_and_imports_none_of_them():
         "except SystemExit: pass\n"
         "print(sorted(m for m in sys.modules if m.startswith('sweeper.')), file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=REPOSITORY, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", probe],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        timeout=60,
+        env={**os.environ, "COLUMNS": "120"},  # each command's help on a line of its own
+    )
     for name, lazy in COMMANDS.items():
         assert name in done.stdout
         assert lazy.help.split(",")[0] in done.stdout

@@ -248,6 +248,7 @@ def test_a_request_to_stop_ends_the_step_and_returns(kind, begin):
     assert context.search.interrupted() == [1]
 
 
+@pytest.mark.long
 def test_a_request_to_stop_reaches_every_worker_and_each_trial_can_go_on(begin, tmp_path):
     """Of an executor with workers: they put their trials on disk, from where the next ones go on."""
     watching = Watching()

@@ -202,6 +202,7 @@ def test_a_stage_goes_on_as_the_whole_study(show, steer, fill, monkeypatch):
         data.order("p-sft", OrderKind.PAUSE, actor="ada")
     data._started.pop("p").end(0)
     assert not data.control("p-sft").live
+    fill.study(name="p-reward")
     with fill.held("p-reward"):
         assert data.control("p-sft").live and not data.control("p-sft").runs
 

@@ -468,6 +468,7 @@ def test_the_adapter_on_disk_is_the_best_evaluations(conduct):
     assert record.tokens > 0
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_over_many_trials(begin):
     counted = []
 

@@ -96,6 +96,7 @@ def is_gone(pid):
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.long
 def test_a_dead_worker_is_followed_by_another_and_nothing_is_printed(conduct, script, capfd):
     path = script("note=here trial=0 ended=0 die=3", "")
     listener = conduct(path, workers=1)
@@ -154,6 +155,7 @@ def test_a_study_waits_for_a_node_that_has_what_it_needs(conduct, script, two_no
 LONG = {"learning_rate": [1e-3, 2e-3, 3e-3, 4e-3], "batch_size": 1, "epochs": 16}
 
 
+@pytest.mark.long
 def test_a_study_on_nodes_with_homes_of_their_own_survives_the_loss_of_one(study_file, server, two_nodes, tmp_path):
     """From the study file to the verdict: a database on a server, files through a store, and a node that dies."""
     file = study_file(

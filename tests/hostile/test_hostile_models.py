@@ -196,6 +196,7 @@ class TestSafetensors:
         self.write(tiny / "model.safetensors", {"a": {**good, **entry}}, b"0" * 8)
         refused(check(), "model.safetensors is not a sound safetensors file")
 
+    @pytest.mark.long
     def test_very_many_tensors(self, check, tiny):
         empty = {f"t{n}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for n in range(300_000)}
         self.write(tiny / "model.safetensors", empty, b"")
