@@ -42,11 +42,11 @@ def narrow(folder):
     from safetensors.numpy import load_file, save_file
 
     tensors, config = load_file(folder / "model.safetensors"), json.loads((folder / "config.json").read_text())
-    words = config["vocab_size"]
     halves = {
-        name: np.zeros([n if n == words else max(1, n // 2) for n in tensor.shape], np.float32)
+        name: np.zeros([n if at == 0 and "embed" in name else max(1, n // 2) for at, n in enumerate(tensor.shape)])
         for name, tensor in tensors.items()
     }
+    halves = {name: tensor.astype(np.float32) for name, tensor in halves.items()}
     for name in ("hidden_size", "intermediate_size"):
         config[name] //= 2
     (folder / "config.json").write_text(json.dumps(config))
