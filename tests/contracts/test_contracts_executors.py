@@ -223,6 +223,9 @@ def test_a_trial_that_fails_ends_alone(run):
     assert not (folder / "adapter").exists()
 
 
+@pytest.mark.parametrize(
+    "executor", [*IN_PROCESS, "per_gpu", pytest.param("ray", marks=pytest.mark.long)], indirect=True
+)
 def test_a_fault_of_the_users_ends_the_study_and_can_be_taken_up(begin, executor, tmp_path):
     long = write_rows(tmp_path / "long.jsonl", [{"prompt": f"{n} " * 99, "completion": " 1"} for n in range(9)])
     context = begin(executor=executor, data={"train": str(long)})

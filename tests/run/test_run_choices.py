@@ -178,6 +178,7 @@ def test_adapters_are_compared_each_on_its_own_base(adapters):
         assert version.lineage.hyperparameters["adapter"] == trials[verdict.trial].parameters["adapter"]
 
 
+@pytest.mark.long
 def test_a_killed_choice_goes_on_as_if_it_had_not_been(adapters, tmp_path, monkeypatch):
     through, killed = Home(tmp_path / "through"), Home(tmp_path / "killed")
     file = adapters(enqueue=BOTH)

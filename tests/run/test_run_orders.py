@@ -211,6 +211,7 @@ def test_orders_survive_a_kill_and_are_done_once(study_file, start):
     assert states == [OrderState.DONE] * 3
 
 
+@pytest.mark.long
 def test_a_trial_on_two_processes_is_paused_and_stopped(study_file, start, monkeypatch):
     monkeypatch.setenv("PATIENCE_S", "0.3")
     study = study_file(
