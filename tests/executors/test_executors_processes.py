@@ -81,7 +81,10 @@ def left_behind(folder: Path) -> list[int]:
     return [process for process in noted if psutil.pid_exists(process)]
 
 
-@pytest.mark.parametrize("kind", TWO)
+LONG = [pytest.param(kind, marks=pytest.mark.long) if "zero-3" in kind else kind for kind in TWO]
+
+
+@pytest.mark.parametrize("kind", LONG)
 def test_two_processes_train_what_one_does(kind, spec, train, alone):
     backend, adapter = TWO[kind]
     trial = spec(backend, adapter)
