@@ -33,7 +33,8 @@ def is_abandoned(path: Path) -> bool:
     if match is None:
         return False
     try:
-        return psutil.Process(int(match[1])).create_time() > path.stat().st_mtime + 1
+        process = psutil.Process(int(match[1]))
+        return process.status() == psutil.STATUS_ZOMBIE or process.create_time() > path.stat().st_mtime + 1
     except (psutil.NoSuchProcess, FileNotFoundError):
         return True
 

@@ -10,6 +10,7 @@ from sweeper.config.trial import Outcome, TrialResult
 from sweeper.executors.base import StudyContext
 from sweeper.executors.claims import take_up
 from sweeper.executors.recorder import finish, read_result
+from sweeper.leftovers import remove_leftovers
 from sweeper.paths import TrialPaths, discard, write_atomically
 
 
@@ -51,6 +52,8 @@ def reclaim(context: StudyContext) -> int:
         for token in dead | {lease.worker for lease in leases if lease.worker not in living}:
             context.database.workers.leave(token)
             _look_where_it_hung(context, token)
+        if dead and context.crew.is_local():
+            remove_leftovers(context.paths.folder)
     if dead and (left.frozen or left.lost):
         context.listener.note(f"{len(dead)} other worker(s) ended; what they ran goes on here or elsewhere")
     return len(left.frozen) + len(left.lost)
