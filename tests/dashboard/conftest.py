@@ -34,7 +34,7 @@ def fill(home: Home) -> Iterator[Filler]:
 def show(home: Home) -> Callable[..., AppTest]:
     def run(page: str = "studies", **query: str) -> AppTest:
         """Open a page as an address would."""
-        app = AppTest.from_file(APP, default_timeout=20)
+        app = AppTest.from_file(APP, default_timeout=60)
         if page == "studies":
             app.query_params.update(query)
         app.run()
