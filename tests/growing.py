@@ -122,20 +122,17 @@ def stop_midway(folder: Path, file: Path, trials: int) -> None:
         stdout=subprocess.DEVNULL,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    while process.poll() is None and ended(folder, "home", begun=False)["done"] < max(1, trials // 4):
-        time.sleep(0.2)
+    results = folder / "home" / "studies" / STUDY / "trials"
+    while process.poll() is None and len(list(results.glob("*/result.json"))) < max(1, trials // 4):
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     if process.wait() != 130:
         raise SystemExit(f"a stopped `sweeper run` ended with {process.returncode} instead of 130")
 
 
-def ended(folder: Path, home: str, *, begun: bool = True) -> dict[str, Any]:
+def ended(folder: Path, home: str) -> dict[str, Any]:
     """Return how the study of a home stands, as its commands tell it."""
-    if not begun and not (folder / home / "sweeper.db").exists():
-        return {"done": 0}
     found = [one for one in json.loads(sweeper(folder, home, "status", "--json").stdout) if one["name"] == STUDY]
-    if not found:
-        return {"done": 0}
     all_trials = json.loads(sweeper(folder, home, "trials", STUDY, "--json").stdout)
     complete = [one for one in all_trials if one["outcome"] == "complete"]
     registered = json.loads(sweeper(folder, home, "adapters", "list", "--json").stdout)
