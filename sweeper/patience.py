@@ -103,10 +103,11 @@ class Patience:
                 if fault is None:
                     raise
                 wrong, remedy = fault
+                told = _in_a_line(error)
                 if self._stopped():
-                    raise StudyInterrupted(f"stopped while {wrong} ({error}); `sweeper resume` goes on") from error
+                    raise StudyInterrupted(f"stopped while {wrong} ({told}); `sweeper resume` goes on") from error
                 if wrong != said:
-                    self._note(f"paused: {wrong} ({error}); {remedy}. It goes on by itself then, Ctrl-C stops")
+                    self._note(f"paused: {wrong} ({told}); {remedy}. It goes on by itself then, Ctrl-C stops")
                     said = wrong
                 self._wait(pause)
                 pause = min(LONGEST_S, 2 * pause)
@@ -189,14 +190,24 @@ def _call(thing: Any, name: str, unless: Callable[[], bool], /, *args: Any, **kw
 
 def passing(error: BaseException) -> tuple[str, str] | None:
     """Return what is wrong and what to do, of a fault that may pass by waiting; None of every other."""
+    return next(filter(None, map(_of_one, _causes(error))), None)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what lies behind it, the innermost last."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
-        if fault := _of_one(cause):
-            return fault
+        yield cause
         cause = getattr(cause, "orig", None) or cause.__cause__ or cause.__context__
-    return None
+
+
+def _in_a_line(error: BaseException) -> str:
+    """Return what the driver or the system said, without the statement and the links that SQLAlchemy puts around it."""
+    behind = list(_causes(error))
+    driver = next((cause.orig for cause in behind if getattr(cause, "orig", None) is not None), error)
+    return " ".join(str(driver).split()) or type(driver).__name__
 
 
 def _of_one(error: BaseException) -> tuple[str, str] | None:

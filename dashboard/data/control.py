@@ -9,6 +9,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -42,7 +43,7 @@ _PATIENCE_S = 1.5
 _TAIL = 40
 """Lines of a failed resume that are shown."""
 
-_started: dict[str, subprocess.Popen[bytes]] = {}
+_started: dict[Path, subprocess.Popen[bytes]] = {}
 """Resumes that this process has started, by the name that is gone on with: of a stage that of the whole."""
 
 _starting = threading.Lock()
@@ -283,7 +284,7 @@ def resume(name: str, *, actor: str) -> str:
             if _is_live(database, name):
                 return clean(f"A process goes on with {whole} already.")
             database.events.add(name, "resume", f"started from the dashboard by {actor}")
-        _started[whole] = _start(current, whole)
+        _started[current.study(whole).folder] = _start(current, whole)
     return clean(f"A process goes on with {whole}; its first step takes a moment, while the base model is loaded.")
 
 
@@ -306,7 +307,7 @@ def _is_live(database: Database, name: str) -> bool:
     current = Home.current()
     whole = pipeline_of(current.study(name))
     stages = [name] if whole is None else [stage_name(whole, stage) for stage in STAGES]
-    started = _started.get(whole or name)
+    started = _started.get(current.study(whole or name).folder)
     alive = started is not None and started.poll() is None
     return alive or any(database.studies.find(stage) is not None and is_run(database, stage) for stage in stages)
 
@@ -314,7 +315,7 @@ def _is_live(database: Database, name: str) -> bool:
 def _failed(name: str) -> str | None:
     """Return the end of what a started resume wrote, if it failed."""
     study = Home.current().study(name_to_resume(Home.current().study(name)))
-    process = _started.get(study.folder.name)
+    process = _started.get(study.folder)
     if process is None or process.poll() in (None, 0, 130):  # 130: stopped by somebody
         return None
     try:

@@ -200,7 +200,7 @@ def test_a_stage_goes_on_as_the_whole_study(show, steer, fill, monkeypatch):
     assert "`sweeper resume p` does it" in said.stdout, said.output
     with pytest.raises(StudyStateError, match="`sweeper resume p` goes on"):
         data.order("p-sft", OrderKind.PAUSE, actor="ada")
-    data._started.pop("p").end(0)
+    data._started.pop(fill.home.study("p").folder).end(0)
     assert not data.control("p-sft").live
     fill.study(name="p-reward")
     with fill.held("p-reward"):
@@ -237,7 +237,7 @@ def test_one_resume_lives_at_a_time(show, steer, fill, monkeypatch):
         assert button(show("control", study="itn"), "resume").disabled
     data.resume("itn", actor="ada")
     assert len(begun) == 2
-    del data._started["itn"]
+    del data._started[fill.home.study("itn").folder]
 
 
 def test_a_resume_takes_no_log_from_under_another(fill):
@@ -311,7 +311,7 @@ def test_a_study_goes_on_in_a_process_of_its_own(show, study_file, fill, monkeyp
     app = show("control", study="itn")
     button(app, "resume").click().run()
     assert "A process goes on with itn" in texts(app)
-    process = data._started["itn"]
+    process = data._started[fill.home.study("itn").folder]
     assert process.wait(120) in (0, 1), fill.home.study("itn").resume_log.read_text()
     trials = fill.database.trials.all("itn")
     assert [trial.outcome for trial in trials] == [Outcome.COMPLETE] * 2
@@ -319,7 +319,7 @@ def test_a_study_goes_on_in_a_process_of_its_own(show, study_file, fill, monkeyp
     assert json.dumps(fill.database.orders.all("itn")[0].data)
     fill.home.study("itn").resolved.unlink()
     data.resume("itn", actor="ada")
-    while data._started["itn"].poll() is None:
+    while data._started[fill.home.study("itn").folder].poll() is None:
         time.sleep(0.1)
     app = show("control", study="itn")
     assert any("failed" in error.value for error in app.error)

@@ -145,7 +145,7 @@ def test_a_stopped_trial_goes_on_where_it_was(stopped, begin):
     assert told.intermediate_values == expected.intermediate_values
     assert told.value == expected.value
     assert not context.paths.trial(0).is_frozen
-    assert context.listener.notes == []
+    assert context.listener.notes == ["1 stopped trial(s) go on where they were"]
 
 
 def test_what_another_engine_wrote_begins_again(stopped):

@@ -23,6 +23,7 @@ from sweeper.store import Database, TrialKind
 from sweeper.store.connection import engine_on
 from sweeper.store.migrations import VERSION_TABLE
 from sweeper.store.tables import Base
+from sweeper.training.results import TrialResult
 
 FORK = multiprocessing.get_context("fork")
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -177,15 +178,16 @@ def test_a_trial_ends_once_however_many_end_it(database: Database, spec):
         database.trials.start(spec(number), TrialKind.SAMPLED)
         barrier, outcomes = threading.Barrier(4), []
 
-        def end(number: int = number, barrier: threading.Barrier = barrier, outcomes: list[str] = outcomes) -> None:
+        def end(ended: TrialResult, barrier: threading.Barrier = barrier, outcomes: list[str] = outcomes) -> None:
             barrier.wait()
             try:
-                database.trials.finish("itn", result(number))
+                database.trials.finish("itn", ended)
                 outcomes.append("stored")
             except StudyStateError:
                 outcomes.append("refused")
 
-        threads = [threading.Thread(target=end) for _ in range(4)]
+        ends = [result(number, finished_at=f"2026-09-01T10:00:0{second}+00:00") for second in range(4)]
+        threads = [threading.Thread(target=end, args=(ended,)) for ended in ends]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -130,12 +130,13 @@ def test_where_memory_runs_out_the_parts_are_halved_and_nothing_else_changes(
     lora_base, tiny_model, tmp_path, monkeypatch
 ):
     import torch
+    from trl import GRPOTrainer
 
     from sweeper.training.techniques.policy import FittingGRPOTrainer
 
     make = lambda name: policy_spec(tiny_model, tmp_path / name, longest=4, rewards=(LengthReward(target=4),))  # noqa: E731
     _, whole = trained(lora_base, make("whole"))
-    learn, answer = FittingGRPOTrainer.compute_loss, FittingGRPOTrainer.__mro__[2]._generate_single_turn
+    learn, answer = FittingGRPOTrainer.compute_loss, GRPOTrainer._generate_single_turn
 
     def compute_loss(self, model, inputs, **more):
         if len(inputs["completion_ids"]) > 10:
@@ -154,7 +155,7 @@ def test_where_memory_runs_out_the_parts_are_halved_and_nothing_else_changes(
             raise torch.OutOfMemoryError("the cache does not fit")
         return answer(self, prompts, *more)
 
-    monkeypatch.setattr(FittingGRPOTrainer.__mro__[2], "_generate_single_turn", too_many)
+    monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", too_many)
     result, _ = trained(lora_base, make("answering"))
     assert result.outcome is Outcome.COMPLETE
 
