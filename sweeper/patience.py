@@ -205,8 +205,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _in_a_line(error: BaseException) -> str:
     """Return what the driver or the system said, without the statement and the links that SQLAlchemy puts around it."""
-    behind = list(_causes(error))
-    driver = next((cause.orig for cause in behind if getattr(cause, "orig", None) is not None), error)
+    behind = (getattr(cause, "orig", None) for cause in _causes(error))
+    driver = next((original for original in behind if original is not None), error)
     return " ".join(str(driver).split()) or type(driver).__name__
 
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -248,7 +249,7 @@ def _conduct(context: StudyContext, home: Home, *, force: bool, searched: bool =
                         searched = False
                         continue
                     state, context.asked.changed = StudyState.FINISHED, False
-                    with suppress(MoreToTrain):
+                    with suppress(MoreToTrain, LeaseLost):  # to be trained first, or another worker scores by now
                         verdict = find_winner(context, partial(executor.base, context), home, force=force)
                         keep_policy(context, ended=True)
                         return verdict
@@ -318,7 +319,7 @@ def _begin(
 ) -> StudyContext:
     """Prepare the data, create the search and record the study."""
     config, paths = file.config, home.study(file.config.name)
-    exchange_of(config, database.address)  # refused before anything is written
+    exchange_of(config, database.address, datetime.now(UTC))  # refused before anything is written
     for note in (*resolved.splits.notes, *resolved.space.reasons):
         listener.note(note)
     folders = {name: model.found.path for name, model in resolved.models.items()}
@@ -428,7 +429,7 @@ def _context(
         stop=stop,
         crew=crew,
         reward_sources=resolved.reward_sources,
-        exchange=exchange_of(config, database.address),
+        exchange=exchange_of(config, database.address, database.studies.get(config.name).created_at),
         asked=Asked(seen=database.orders.latest(config.name)),
     )
 

@@ -22,7 +22,7 @@ from sweeper.executors.control import MoreToTrain, obey
 from sweeper.paths import Home, write_atomically
 from sweeper.patience import patiently
 from sweeper.registry import AdapterVersion, Registry
-from sweeper.store import Evaluation
+from sweeper.store import SCORING, Evaluation
 from sweeper.training.base_model import BaseModel
 
 LoadBase = Callable[[TrialSpec], BaseModel]
@@ -71,6 +71,7 @@ def find_winner(context: StudyContext, load: LoadBase, home: Home, *, force: boo
         ArtifactError: If a trial's adapter is not as the trial wrote it.
         StudyInterrupted: If the user asked to stop.
         MoreToTrain: If somebody ordered trials, or changed the budget.
+        LeaseLost: If this worker was silent for so long that another one scores by now; nothing is stored then.
     """
     candidates = _candidates(context)
     for number in candidates:  # all of them, before the first base model is loaded
@@ -86,6 +87,7 @@ def find_winner(context: StudyContext, load: LoadBase, home: Home, *, force: boo
     winner = next(number for number in specs if _name(number) == comparison.winner)
     if goal is None:  # with one objective the winner is held against the goal, and only it
         goal = _goal(context, {winner: scores[winner]})
+    _require_turn(context)
     _record_all(context, specs, bases, scores, comparison)
     report = markdown_report(context.config.name, named, bases, comparison, config.examples, goal)
     write_atomically(context.paths.report, report)
@@ -93,6 +95,10 @@ def find_winner(context: StudyContext, load: LoadBase, home: Home, *, force: boo
         context.database.events.add(context.config.name, "goal", str(goal), number=winner)
     registered = _register(context, home, winner, comparison, force=force)
     return Verdict(winner, scores, bases, comparison, goal, registered, context.paths.report)
+
+
+def _require_turn(context: StudyContext) -> None:
+    context.database.leases.require(context.config.name, SCORING, context.crew.token)
 
 
 def _candidates(context: StudyContext) -> list[int]:
@@ -256,6 +262,7 @@ def _register(
     for version in registry.all(study):
         if (version.lineage.study, version.lineage.trial) == (study, winner):
             return version  # a resumed study that was registered before
+    _require_turn(context)
     version = patiently(registry.register)(study, context.paths.trial(winner).adapter, study=study, trial=winner)
     context.database.events.add(study, "registered", f"{version} from trial {winner}", number=winner)
     return version

@@ -59,6 +59,10 @@ class Said:
         """Say that a trial has ended here."""
         self._line.send({"ended": result.number})
 
+    def trial_left(self, number: int) -> None:
+        """Say that a trial runs here no more."""
+        self._line.send({"left": number})
+
     def note(self, text: str) -> None:
         """Pass it on."""
         self._line.send({"note": text})
@@ -117,7 +121,7 @@ def work(job: WorkerJob, said: Said, stop: StopRequest) -> None:
     from sweeper.executors.exchange import Nowhere, Store
     from sweeper.settling import settle
 
-    home, exchange = Home(job.home), Nowhere() if job.artifacts is None else Store(job.artifacts, job.study)
+    home, exchange = Home(job.home), Nowhere() if job.artifacts is None else Store(job.artifacts)
     if isinstance(exchange, Store):
         settle(job, home, exchange, said)
     run.work(job.study, home=home, device=job.device, among=job.among, exchange=exchange, listener=said, stop=stop)

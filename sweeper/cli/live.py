@@ -105,6 +105,10 @@ class _Progress:
             f"at step {result.best_step} of {result.total_steps} ({seconds:.0f} s)"
         )
 
+    def left(self, number: int) -> None:
+        """Take that a trial runs here no more, though it has not ended."""
+        self.running.pop(number, None)
+
 
 class PlainLines:
     """One line an event; nothing that needs a terminal."""
@@ -148,6 +152,10 @@ class PlainLines:
         eta = self._progress.eta_s()
         rest = f", about {duration(eta)} left" if eta else ""
         self._line(f"{line} [{self._progress.done}/{self._progress.total}{rest}]")
+
+    def trial_left(self, number: int) -> None:
+        """Count it no more; a note says why."""
+        self._progress.left(number)
 
     def note(self, text: str) -> None:
         """Print it."""
@@ -193,6 +201,10 @@ class LiveView:
     def trial_ended(self, result: TrialResult) -> None:
         """Move it to the leaderboard or the notes."""
         self._progress.notes.append(self._progress.ended(result))
+
+    def trial_left(self, number: int) -> None:
+        """Show it no more; a note says why."""
+        self._progress.left(number)
 
     def note(self, text: str) -> None:
         """Show it among the notes."""

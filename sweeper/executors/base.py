@@ -41,6 +41,9 @@ class Listener(Protocol):
     def trial_ended(self, result: TrialResult) -> None:
         """A trial ended, and its result is in the database."""
 
+    def trial_left(self, number: int) -> None:
+        """A trial is run here no more, since it is another worker's by now."""
+
     def note(self, text: str) -> None:
         """Something the user should know."""
 
@@ -61,6 +64,9 @@ class Silent:
         """Ignore it."""
 
     def trial_ended(self, result: TrialResult) -> None:
+        """Ignore it."""
+
+    def trial_left(self, number: int) -> None:
         """Ignore it."""
 
     def note(self, text: str) -> None:

@@ -66,13 +66,15 @@ class Store:
 
     Args:
         url: As fsspec has it, such as ``s3://bucket/prefix``; credentials come from the environment.
-        study: Name of the study.
+
+    Attributes:
+        url: The same.
 
     Raises:
         HardwareError: If the package for such a URL is not installed, or it is none.
     """
 
-    def __init__(self, url: str, study: str) -> None:
+    def __init__(self, url: str) -> None:
         try:
             import fsspec
 
@@ -83,8 +85,8 @@ class Store:
             ) from error
         except ValueError as error:
             raise HardwareError(f"executor.artifacts is {url}: {error}") from error
-        self._url = url
-        self._root = f"{str(root).rstrip('/')}/{study}"
+        self.url = url
+        self._root = str(root).rstrip("/")
 
     def keep(self, name: str, folder: Path) -> None:
         """Upload a folder: what is there already stays, and what the folder has no more goes last."""
@@ -182,7 +184,7 @@ class Store:
             temporary.unlink(missing_ok=True)
 
     def _damaged(self, name: str, what: str) -> StudyStateError:
-        return StudyStateError(f"{self._url}: {name} of this study is damaged: {what}")
+        return StudyStateError(f"{self.url}: {name} of this study is damaged: {what}")
 
 
 def trial_name(number: int) -> str:

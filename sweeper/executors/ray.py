@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import psutil
@@ -71,12 +72,13 @@ class RayExecutor:
             Coordinator(context, Cluster(context, executor, ray, word)).run()
 
 
-def exchange_of(config: StudyConfig, address: Address) -> Exchange:
+def exchange_of(config: StudyConfig, address: Address, created_at: datetime) -> Exchange:
     """Return where the workers of a study exchange files, if they have homes of their own.
 
     Args:
         config: The study.
         address: Its database, which all of them must reach then.
+        created_at: When it was created: others have had its name before, or have it in another database.
 
     Raises:
         DatabaseError: If they cannot: it is a file.
@@ -89,7 +91,7 @@ def exchange_of(config: StudyConfig, address: Address) -> Exchange:
             f"executor.artifacts is {executor.artifacts}, so that every node has a home of its own, but the database "
             "is an SQLite file in one of them; use storage: postgresql+psycopg://..., or artifacts: shared"
         )
-    return Store(executor.artifacts, config.name)
+    return Store(f"{executor.artifacts.rstrip('/')}/{config.name}-{created_at.astimezone(UTC):%Y%m%dT%H%M%S%fZ}")
 
 
 @contextmanager
@@ -262,7 +264,7 @@ class Cluster:
                 home=self._context.paths.home,
                 device="cuda:0" if self._executor.gpus else "cpu",  # the first of those that Ray lets it see
                 among=self.size(),
-                artifacts=None if self._executor.artifacts == SHARED else self._executor.artifacts,
+                artifacts=self._context.exchange.url if isinstance(self._context.exchange, Store) else None,
                 storage=self._storage,
             ),
             log=f"worker-{place}",

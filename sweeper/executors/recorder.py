@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from sweeper.artifacts import of_result
 from sweeper.config.space import ADAPTER, MODEL
@@ -46,6 +47,7 @@ class Recorder:
         context.database.trials.start(
             spec,
             candidate.kind,
+            at=datetime.now(UTC),
             chosen={name: str(candidate.parameters[name]) for name in (ADAPTER, MODEL) if name in candidate.parameters},
             base_model_fingerprint=context.model_of(spec).fingerprint,
             total_steps=total,
@@ -149,6 +151,7 @@ def drop(context: StudyContext, number: int) -> None:
     context.asked.running.discard(number)
     context.asked.ending.pop(number, None)
     context.database.leases.release(context.config.name, number, context.crew.token)  # whose end was stored unheard
+    context.listener.trial_left(number)
     context.listener.note(f"trial {number} is another worker's by now: this one was silent for too long")
 
 

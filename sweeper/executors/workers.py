@@ -151,6 +151,8 @@ class WorkerProcess:
                     case {"ended": number}:
                         self._open.discard(number)
                         ended += 1
+                    case {"left": number}:
+                        self._open.discard(number)
                     case {"fault": [name, text]}:
                         self._fault = (name, text)
         return Pulse(

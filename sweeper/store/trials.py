@@ -30,6 +30,7 @@ class Trials:
         spec: TrialSpec,
         kind: TrialKind,
         *,
+        at: datetime | None = None,
         chosen: Mapping[str, str] | None = None,
         base_model_fingerprint: str | None = None,
         total_steps: int = 0,
@@ -43,6 +44,7 @@ class Trials:
         Args:
             spec: What is asked of it.
             kind: Why it is run.
+            at: When it begins; now if left out.
             chosen: The alternatives it stands for by what was to choose, adapter or model; kept with its parameters.
             base_model_fingerprint: Hash of its base model's weights and config.
             total_steps: Optimizer steps planned; 0 where that is not known.
@@ -56,8 +58,10 @@ class Trials:
         """
         with self._sessions.writing(spec.study) as session:
             study, change = changed_study(session, spec.study)
-            taken = select(TrialRow.id).where(TrialRow.study_id == study, TrialRow.number == spec.number)
-            if session.scalar(taken) is not None:
+            begun = select(TrialRow).where(TrialRow.study_id == study, TrialRow.number == spec.number)
+            if (row := session.scalar(begun)) is not None:
+                if row.started_at == at:
+                    return  # stored when the connection was lost, and told again
                 raise StudyStateError(f"trial {spec.number} of study {spec.study!r} was started before")
             session.add(
                 TrialRow(
@@ -75,7 +79,7 @@ class Trials:
                     base_model=spec.model.name,
                     base_model_fingerprint=base_model_fingerprint,
                     device=spec.device,
-                    started_at=now(),
+                    started_at=at or now(),
                 )
             )
 

@@ -14,7 +14,7 @@ from sweeper.executors.exchange import Nowhere, Store, keep_study
 
 @pytest.fixture
 def store(tmp_path):
-    return Store(f"file://{tmp_path / 'store'}", "tiny")
+    return Store(f"file://{tmp_path / 'store'}")
 
 
 def write(folder, **files):
@@ -124,7 +124,7 @@ def test_a_studys_own_files_go_together(store, tmp_path):
 
 def test_an_unknown_store_is_said_to_be_one():
     with pytest.raises(HardwareError, match=r"executor.artifacts is nowhere://here"):
-        Store("nowhere://here", "tiny")
+        Store("nowhere://here")
 
 
 def test_a_part_that_is_forgotten_is_kept_no_more_and_the_rest_stays(store, tmp_path):
