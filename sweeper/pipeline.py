@@ -15,7 +15,8 @@ from sweeper.config.study import StudyConfig
 from sweeper.data.splits import load_splits
 from sweeper.differences import differences
 from sweeper.errors import StudyStateError, UserError
-from sweeper.executors.base import Listener, Silent, StopRequest
+from sweeper.executors.base import Listener, Silent
+from sweeper.executors.stopping import StopRequest
 from sweeper.paths import Home, read_json, write_json
 from sweeper.redact import redact
 from sweeper.registry import AdapterVersion

@@ -25,7 +25,7 @@ from sweeper.config.study import StudyConfig
 from sweeper.data.splits import PreparedData, write_splits
 from sweeper.differences import differences
 from sweeper.errors import LeaseLost, StudyInterrupted, StudyStateError
-from sweeper.executors.base import Asked, Executor, Listener, Silent, StopRequest, StudyContext
+from sweeper.executors.base import Asked, Executor, Listener, Silent, StudyContext
 from sweeper.executors.claims import bide
 from sweeper.executors.control import MoreToTrain, has_work, more_to_train, obey, refuse_outdated
 from sweeper.executors.crew import Crew
@@ -36,6 +36,7 @@ from sweeper.executors.per_gpu import PerGpuExecutor
 from sweeper.executors.ray import RayExecutor, exchange_of
 from sweeper.executors.recorder import keep_policy
 from sweeper.executors.recovery import reclaim
+from sweeper.executors.stopping import StopRequest
 from sweeper.executors.watchdog import Watchdog
 from sweeper.hardware import gpus
 from sweeper.leftovers import remove_leftovers

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import StudyInterrupted, UserError
 from sweeper.executors.line import Line
+from sweeper.executors.stopping import StopRequest
 from sweeper.executors.workers import STOPPED, WorkerJob
 from sweeper.paths import Home
 
 if TYPE_CHECKING:
     from sweeper.config.study import StudyConfig
     from sweeper.config.trial import TrialResult, TrialSpec
-    from sweeper.executors.base import StopRequest
     from sweeper.search.candidate import Candidate
 
 _BEAT_S = 1.0
@@ -95,8 +95,6 @@ def main() -> None:
 
 def serve(line: Line) -> int:
     """Do the job that comes in on a line, and return the exit code."""
-    from sweeper.executors.base import StopRequest
-
     stop, terminated = StopRequest(), threading.Event()
 
     def leave(number: int, frame: FrameType | None) -> None:

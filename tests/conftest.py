@@ -7,6 +7,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported; more only wait for each other
+os.environ["TORCHDYNAMO_DISABLE"] = "1"  # else bitsandbytes loads all of TorchInductor, for fallbacks that none needs
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -121,7 +122,8 @@ def begin(study_file: Callable[..., StudyFile]) -> Iterator[Callable[..., Any]]:
 
         def context(listener: Any = None, stop: Any = None, **parts: Any) -> Any:
             from sweeper import run
-            from sweeper.executors.base import Silent, StopRequest
+            from sweeper.executors.base import Silent
+            from sweeper.executors.stopping import StopRequest
             from sweeper.paths import Home
             from sweeper.resolve import resolve_study
             from sweeper.store import Database

@@ -21,7 +21,7 @@ from sweeper.errors import UserError
 
 if TYPE_CHECKING:
     from sweeper.cli.live import View
-    from sweeper.executors.base import StopRequest
+    from sweeper.executors.stopping import StopRequest
     from sweeper.pipeline import Watch
     from sweeper.winner import Verdict
 
@@ -138,7 +138,7 @@ def _with_options(study: StudyFile, options: dict[tuple[str, ...], Any]) -> Stud
 
 def _in_stages(config: StudyConfig, as_json: bool, work: Callable[[Watch, StopRequest], Verdict]) -> None:
     """Do the work of several stages, each under a live view of its own, and show the verdict of the last."""
-    from sweeper.executors.base import StopRequest
+    from sweeper.executors.stopping import StopRequest
 
     stop = StopRequest()
 
@@ -154,7 +154,7 @@ def _in_stages(config: StudyConfig, as_json: bool, work: Callable[[Watch, StopRe
 
 def _watched(config: StudyConfig, done: int, as_json: bool, work: Callable[[View, StopRequest], Verdict]) -> None:
     """Do the work under a live view, stoppable, and show its verdict."""
-    from sweeper.executors.base import StopRequest
+    from sweeper.executors.stopping import StopRequest
 
     stop = StopRequest()
     with _view(config, done, as_json) as view, _stoppable(stop, view):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -18,6 +17,7 @@ from sweeper.config.trial import TrialResult, TrialSpec
 from sweeper.data.splits import PreparedData
 from sweeper.executors.crew import Crew
 from sweeper.executors.exchange import Exchange, Nowhere, trial_name
+from sweeper.executors.stopping import StopRequest
 from sweeper.models.facts import ModelFacts
 from sweeper.paths import StudyPaths
 from sweeper.search.candidate import Candidate
@@ -74,22 +74,6 @@ class Silent:
 
     def budget_changed(self, config: StudyConfig) -> None:
         """Ignore it."""
-
-
-class StopRequest:
-    """Set when the user asks to stop: the step under way ends, then the trial, then the study."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-
-    def set(self) -> None:
-        """Ask to stop; safe in a signal handler."""
-        self._event.set()
-
-    @property
-    def is_set(self) -> bool:
-        """Whether the user has asked."""
-        return self._event.is_set()
 
 
 @dataclass(frozen=True)

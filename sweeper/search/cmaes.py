@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cmaes
 import optuna
 from optuna import Study
 from optuna._transform import _SearchSpaceTransform
 from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
+
+if TYPE_CHECKING:
+    import cmaes  # with scipy.stats, a seventh of what starting takes; Optuna imports it where it is asked for
 
 GENERATION = "cma:generation"
 """Where Optuna keeps the generation of a trial, among its system attributes."""

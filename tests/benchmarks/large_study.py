@@ -66,7 +66,8 @@ def write_large_study(home: Home, name: str, trials: int, points: int) -> None:
 def _begin(home: Home, name: str, trials: int, points: int) -> None:
     """Begin the study as ``sweeper run`` does, on a tiny model and data of its own, up to its first trial."""
     from sweeper import run
-    from sweeper.executors.base import Silent, StopRequest
+    from sweeper.executors.base import Silent
+    from sweeper.executors.stopping import StopRequest
     from sweeper.resolve import resolve_study
 
     source = home.folder / "source"

@@ -294,7 +294,7 @@ def _random_llama(sizes: dict[str, int], work: Path) -> Path:
 def _begun(study: Any, listener: Any) -> Iterator[Any]:
     """Yield a study's context, up to its first trial."""
     from sweeper import run
-    from sweeper.executors.base import StopRequest
+    from sweeper.executors.stopping import StopRequest
     from sweeper.paths import Home
     from sweeper.resolve import resolve_study
     from sweeper.store import Database

@@ -12,10 +12,11 @@ from tiny import Curve, write_rows
 
 from sweeper.config.trial import Outcome, TrialSpec
 from sweeper.errors import DataError
-from sweeper.executors.base import Silent, StopRequest
+from sweeper.executors.base import Silent
 from sweeper.executors.claims import ask
 from sweeper.executors.recorder import read_result
 from sweeper.executors.specification import hyperparameters
+from sweeper.executors.stopping import StopRequest
 from sweeper.paths import Home
 from sweeper.run import EXECUTORS
 from sweeper.training.base_model import load_base

@@ -103,6 +103,13 @@ def swept(
     return home
 
 
+@pytest.fixture(scope="module")
+def shown(swept: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a dashboard of that home."""
+    with chrome.serving(swept, tmp_path_factory.mktemp("shown") / "log") as served:
+        yield served.url
+
+
 def button(page: Page, name: str, *, within: str | None = None) -> Locator:
     """Return the button of this very name (an icon's name stands before it)."""
     root = page if within is None else page.locator(within)
@@ -129,8 +136,8 @@ def metric(page: Page, label: str) -> str:
     return str(found.locator('[data-testid="stMetricValue"]').inner_text())
 
 
-def test_two_trials_are_picked_and_compared(serve, page, swept):
-    page.goto(f"{serve(swept).url}/")
+def test_two_trials_are_picked_and_compared(shown, page):
+    page.goto(f"{shown}/")
     chrome.settled(page)
     click_cell(page, page.locator('[data-testid="stDataFrame"]').first, 70, 0)
     page.wait_for_url(re.compile(r"/study\?.*study=digits"), timeout=SLOW_MS)
@@ -162,9 +169,8 @@ def stages(home: Home) -> dict[int, Stage]:
         return {version.version: version.stage for version in Registry(home, database).all("digits")}
 
 
-def test_a_version_passes_the_gate_and_a_worse_one_is_refused_forced_in_and_rolled_back(serve, page, swept):
-    url = serve(swept).url
-    page.goto(f"{url}/adapters?adapter=digits&version=1&section=Production")
+def test_a_version_passes_the_gate_and_a_worse_one_is_refused_forced_in_and_rolled_back(shown, page, swept):
+    page.goto(f"{shown}/adapters?adapter=digits&version=1&section=Production")
     chrome.settled(page)
     button(page, "To staging").click()
     chrome.wait_until(lambda: stages(swept)[1] is Stage.STAGING, "it is not in staging", 30)
@@ -175,7 +181,7 @@ def test_a_version_passes_the_gate_and_a_worse_one_is_refused_forced_in_and_roll
     with Database.open(swept.database, create=False) as database:
         assert not database.actions.all(adapter="digits")[0].forced
 
-    page.goto(f"{url}/adapters?adapter=digits&version=2&section=Production")
+    page.goto(f"{shown}/adapters?adapter=digits&version=2&section=Production")
     chrome.settled(page)
     button(page, "To staging").click()
     chrome.settled(page)
@@ -204,8 +210,8 @@ def test_a_version_passes_the_gate_and_a_worse_one_is_refused_forced_in_and_roll
         assert (last.kind, last.forced) == ("rollback", False)
 
 
-def test_an_adapter_is_exported_downloaded_and_opens(serve, page, swept):
-    page.goto(f"{serve(swept).url}/adapters?adapter=digits&version=1&section=Export")
+def test_an_adapter_is_exported_downloaded_and_opens(shown, page, swept):
+    page.goto(f"{shown}/adapters?adapter=digits&version=1&section=Export")
     chrome.settled(page)
     page.locator(".st-key-export-adapter button").click()
     download = page.locator(".st-key-download-adapter button")
@@ -221,8 +227,8 @@ def test_an_adapter_is_exported_downloaded_and_opens(serve, page, swept):
         assert any("lora_A" in name for name in tensors.keys())  # noqa: SIM118 - it is no mapping
 
 
-def test_versions_answer_in_the_playground_and_feedback_is_kept(serve, page, swept):
-    page.goto(f"{serve(swept).url}/playground?adapters=digits@1,digits@2")
+def test_versions_answer_in_the_playground_and_feedback_is_kept(shown, page, swept):
+    page.goto(f"{shown}/playground?adapters=digits@1,digits@2")
     chrome.settled(page)
     prompt = page.get_by_label("Prompt", exact=True)
     prompt.fill(tiny.row("prompt_completion", 500)["prompt"])
@@ -332,28 +338,28 @@ PAGES = {
 }
 
 
-def test_pictures_of_all_pages_in_both_themes(serve, page, swept, tmp_path, monkeypatch):
+@pytest.mark.long
+def test_pictures_of_all_pages_in_both_themes(shown, page, tmp_path, monkeypatch):
     if "SWEEPER_SCREENSHOTS" not in os.environ:
         monkeypatch.setenv("SWEEPER_SCREENSHOTS", str(tmp_path / "pictures"))
-    url = serve(swept).url
     for name, address in PAGES.items():
-        page.goto(f"{url}{address}")
+        page.goto(f"{shown}{address}")
         light, dark = (chrome.shot(page, name, theme) for theme in ("light", "dark"))
         assert page.locator('[data-testid="stException"], [data-testid="stAlertContentError"]').count() == 0, name
         assert light.read_bytes() != dark.read_bytes(), name
 
 
 @pytest.mark.parametrize("name", ["studies", "study", "compare", "adapters"])
-def test_pages_fit_a_phone(serve, page, swept, name):
+def test_pages_fit_a_phone(shown, page, name):
     page.set_viewport_size({"width": 390, "height": 844})
-    page.goto(f"{serve(swept).url}{PAGES[name]}")
+    page.goto(f"{shown}{PAGES[name]}")
     chrome.settled(page)
     wider = page.evaluate("() => document.querySelector('[data-testid=\"stMain\"]').scrollWidth - window.innerWidth")
     assert wider <= 0, "nothing is cut off at the right"
 
 
-def test_pages_are_reached_by_the_keyboard(serve, page, swept):
-    page.goto(f"{serve(swept).url}/")
+def test_pages_are_reached_by_the_keyboard(shown, page):
+    page.goto(f"{shown}/")
     chrome.settled(page)
     reached = []
     for _ in range(14):

@@ -6,9 +6,10 @@ import pytest
 
 from sweeper import run
 from sweeper.config.trial import Outcome
-from sweeper.executors.base import Silent, StopRequest
+from sweeper.executors.base import Silent
 from sweeper.executors.packed import PackedExecutor
 from sweeper.executors.recovery import reclaim
+from sweeper.executors.stopping import StopRequest
 from sweeper.paths import Home
 
 STUDY = {"search": {"n_trials": 2, "pruner": "none", "confirm": 0}}

@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 from sweeper.config.trial import Outcome, TrialSpec
 from sweeper.errors import StudyInterrupted, StudyStateError, UserError
 from sweeper.executors import control
-from sweeper.executors.base import Silent, StopRequest
+from sweeper.executors.base import Silent
+from sweeper.executors.stopping import StopRequest
 from sweeper.orders import give
 from sweeper.paths import Home
 from sweeper.run import resume_study, run_study

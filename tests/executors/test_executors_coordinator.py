@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -200,6 +202,17 @@ def test_workers_end_with_the_process_that_started_them(script, tmp_path):
     parent.wait()
     gone = [int(child.read_text()), *(int(pid) for pid, _ in started(path))]
     until(lambda: not any(psutil.pid_exists(p) and psutil.Process(p).status() != "zombie" for p in gone))
+
+
+def test_a_worker_hears_its_parent_end_before_it_imports_torch():
+    ours, theirs = socket.socketpair()
+    code = "import sys; sys.modules['torch'] = None; from sweeper import worker; worker.main()"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(theirs.fileno())], pass_fds=[theirs.fileno()], start_new_session=True
+    )
+    theirs.close()
+    ours.close()
+    assert child.wait(60) == -signal.SIGKILL
 
 
 # ---- devices

@@ -10,12 +10,13 @@ from sweeper import run
 from sweeper.config.trial import Outcome, TrialResult
 from sweeper.errors import LeaseLost, StudyStateError
 from sweeper.executors import claims
-from sweeper.executors.base import Silent, StopRequest
+from sweeper.executors.base import Silent
 from sweeper.executors.control import obey
 from sweeper.executors.crew import Crew, Watch
 from sweeper.executors.recorder import Recorder, finish
 from sweeper.executors.recovery import reclaim
 from sweeper.executors.specification import specification
+from sweeper.executors.stopping import StopRequest
 from sweeper.paths import Home, write_atomically
 from sweeper.run import run_study
 from sweeper.store import SCORING, OrderKind, OrderState

@@ -14,7 +14,7 @@ from sweeper.executors.exchange import Nowhere, Store, keep_study
 
 @pytest.fixture
 def store(tmp_path):
-    return Store(f"file://{tmp_path / 'store'}")
+    return Store(f"file://{tmp_path / 'store' / 'tiny'}")
 
 
 def write(folder, **files):

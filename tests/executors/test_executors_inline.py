@@ -9,10 +9,11 @@ import pytest
 from sweeper.config.trial import Outcome, TrialSpec
 from sweeper.evaluation import scorer
 from sweeper.executors import bases, inline, micro_batches
-from sweeper.executors.base import Asked, Silent, StopRequest
+from sweeper.executors.base import Asked, Silent
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.packed import PackedExecutor
 from sweeper.executors.recorder import read_result
+from sweeper.executors.stopping import StopRequest
 
 
 def outcomes(context):

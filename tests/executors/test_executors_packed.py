@@ -14,8 +14,9 @@ from optuna.trial import TrialState
 from sweeper.config.trial import Outcome
 from sweeper.errors import DatabaseError, StudyInterrupted
 from sweeper.executors import evaluating, pack, packed, room
-from sweeper.executors.base import Silent, StopRequest
+from sweeper.executors.base import Silent
 from sweeper.executors.packed import PackedExecutor
+from sweeper.executors.stopping import StopRequest
 from sweeper.packing.engine import Engine
 from sweeper.packing.slot import Slot
 from sweeper.paths import Home

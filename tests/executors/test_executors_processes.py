@@ -121,6 +121,7 @@ def test_a_pruned_trial_ends_in_the_same_step_on_all_ranks(spec, train):
     assert not TrialPaths(trial.folder).adapter.exists()
 
 
+@pytest.mark.long
 def test_where_one_rank_runs_out_of_memory_the_trial_begins_again_with_fewer_rows(spec, train, alone):
     trial = spec(DeepSpeed(stage=2, processes=2), batch_size=6).model_copy(update={"micro_batch": 3})
     told = []

@@ -131,7 +131,7 @@ def test_a_lost_node_ends_nothing_and_a_new_one_is_used(conduct, script, two_nod
 
 
 def rays_stop():
-    from sweeper.executors.base import StopRequest
+    from sweeper.executors.stopping import StopRequest
 
     return StopRequest()
 

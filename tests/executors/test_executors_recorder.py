@@ -9,11 +9,12 @@ import pytest
 from optuna.trial import TrialState
 
 from sweeper.config.trial import Decision, Outcome, TrialResult
-from sweeper.executors.base import Silent, StopRequest
+from sweeper.executors.base import Silent
 from sweeper.executors.claims import ask
 from sweeper.executors.recorder import Recorder, finish, read_result
 from sweeper.executors.recovery import reclaim
 from sweeper.executors.specification import specification
+from sweeper.executors.stopping import StopRequest
 from sweeper.paths import Home, write_atomically
 from sweeper.run import resume_study
 from sweeper.search.storage import open_storage

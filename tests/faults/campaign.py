@@ -324,6 +324,7 @@ class Killed:
             self._tally.note(breach, self._where)
         self._tally.finished += len(self._known)
         needed = sum(len(losses) for *_, losses in invariants.ending(self._home, NAME)["trials"])
-        self._tally.steps += needed
         taken = (self._home.folder.parent / STEPS).stat().st_size
-        self._tally.repeated += taken - needed
+        if taken:  # else processes of their own train, which count none
+            self._tally.steps += needed
+            self._tally.repeated += taken - needed

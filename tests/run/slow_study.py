@@ -13,7 +13,8 @@ from pathlib import Path
 from sweeper.cli.run import _stoppable
 from sweeper.config.loader import load_study
 from sweeper.executors import processes
-from sweeper.executors.base import Silent, StopRequest
+from sweeper.executors.base import Silent
+from sweeper.executors.stopping import StopRequest
 from sweeper.run import resume_study, run_study
 
 

@@ -82,7 +82,7 @@ def sweeper(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=wide)
 
 
-@pytest.mark.parametrize("kind", ["packed", "inline"])
+@pytest.mark.parametrize("kind", ["packed", pytest.param("inline", marks=pytest.mark.long)])
 def test_a_paused_study_takes_no_step_and_its_time_stands_still(study_file, start, kind):
     runner = start(str(study_file(search={**PLAIN, "n_trials": 2}, executor={"kind": kind}).path))
     runner.until_step(1)

@@ -12,7 +12,8 @@ import yaml
 from sweeper.check import check_study
 from sweeper.config.trial import Outcome, TrialSpec
 from sweeper.errors import DataError, RegistryError, RewardError, StudyFileError, StudyInterrupted
-from sweeper.executors.base import Silent, StopRequest
+from sweeper.executors.base import Silent
+from sweeper.executors.stopping import StopRequest
 from sweeper.export import export
 from sweeper.paths import Home
 from sweeper.provenance import export_source
@@ -67,7 +68,7 @@ def values(home, name="tiny"):
         return [trial.value for trial in database.trials.all(name) if trial.outcome is Outcome.COMPLETE]
 
 
-@pytest.mark.parametrize("adapter", ["lora", "qlora"])
+@pytest.mark.parametrize("adapter", [pytest.param("lora", marks=pytest.mark.long), "qlora"])
 def test_a_reward_model_is_registered_exported_and_rewards_a_policy(study_file, tmp_path, adapter):
     home = Home.current()
     verdict = run_study(study_file(**REWARD_MODEL, adapter={"kind": adapter}))

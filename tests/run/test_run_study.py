@@ -13,7 +13,8 @@ from sweeper.config.trial import Outcome
 from sweeper.errors import DataError, ModelNotFoundError, StudyInterrupted, StudyStateError, SweeperError
 from sweeper.evaluation.comparison import FEWEST_EXAMPLES
 from sweeper.executors import micro_batches
-from sweeper.executors.base import Silent, StopRequest
+from sweeper.executors.base import Silent
+from sweeper.executors.stopping import StopRequest
 from sweeper.paths import Home
 from sweeper.registry import Registry
 from sweeper.run import resume_study, run_study
@@ -144,7 +145,7 @@ def test_everything_about_a_study_is_in_the_database(study_file):
     assert insisted.registered.lineage.trial == insisted.trial
 
 
-@pytest.mark.parametrize("adapter", ["lora", "qlora"])
+@pytest.mark.parametrize("adapter", [pytest.param("lora", marks=pytest.mark.long), "qlora"])
 def test_stopped_and_resumed_it_is_the_same_study(study_file, tmp_path, adapter):
     search = {"n_trials": 5, "known_good": True, "confirm": 0.4, "confirm_top": 2}
     file = study_file(adapter={"kind": adapter}, search=search, executor={"kind": "inline"})

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.studies
 
 FILES = sorted(STUDIES.glob("*.yaml"))
 NEEDS_A_GPU = {"unsloth"}
+IN_PROCESSES = {"deepspeed", "fsdp"}
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +35,14 @@ def run(file, force=True):
     return run_study(file, force=force)
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.stem not in NEEDS_A_GPU], ids=lambda path: path.stem)
+RUN = [
+    pytest.param(path, marks=pytest.mark.long if path.stem in IN_PROCESSES else (), id=path.stem)
+    for path in FILES
+    if path.stem not in NEEDS_A_GPU
+]
+
+
+@pytest.mark.parametrize("path", RUN)
 def test_a_study_ends_with_a_registered_winner_and_its_export(path, tiny_models, tmp_path):
     registered = run(shrunk(path, tiny_models)).registered
     with Database.open(Home.current().database, create=False) as database:
