@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported; mo
 os.environ["TORCHDYNAMO_DISABLE"] = "1"  # else bitsandbytes loads all of TorchInductor, for fallbacks that none needs
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,13 @@ def study_file(
     tiny_model: Path, tiny_data: Callable[[str], dict[str, str]], tmp_path: Path
 ) -> Callable[..., StudyFile]:
     """Return a writer of study files on the tiny model; arguments replace parts, mappings key by key."""
+    return study_writer(tiny_model, tiny_data, tmp_path)
+
+
+def study_writer(
+    tiny_model: Path, tiny_data: Callable[[str], dict[str, str]], folder: Path
+) -> Callable[..., StudyFile]:
+    """Return what writes study files into a folder; for fixtures of any scope."""
 
     def write(name: str = "tiny", shape: str = "prompt_completion", **parts: Any) -> StudyFile:
         study: dict[str, Any] = {
@@ -108,7 +115,7 @@ def study_file(
         }
         for part, value in parts.items():
             study[part] = {**study[part], **value} if part in MERGED else value
-        path = tmp_path / f"{name}.yaml"
+        path = folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(study), encoding="utf-8")
         return load_study(path)
 
@@ -118,6 +125,13 @@ def study_file(
 @pytest.fixture
 def begin(study_file: Callable[..., StudyFile]) -> Iterator[Callable[..., Any]]:
     """Return what begins a study on the tiny model as ``run_study`` does, up to its first trial: a ``StudyContext``."""
+    with beginning(study_file) as begin:
+        yield begin
+
+
+@contextmanager
+def beginning(study_file: Callable[..., StudyFile]) -> Iterator[Callable[..., Any]]:
+    """Yield the same for studies of a writer, in whatever home is the present one."""
     with ExitStack() as stack:
 
         def context(listener: Any = None, stop: Any = None, **parts: Any) -> Any:

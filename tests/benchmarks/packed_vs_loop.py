@@ -228,7 +228,7 @@ def _study(preset: Preset, work: Path, trials: int, way: str, slots: int) -> Any
         "name": "benchmark",
         "model": "smollm2-135m" if preset.llama is None else str(_random_llama(preset.llama, work)),
         "data": _data(preset, work),
-        "technique": {"max_length": preset.max_length, "completion_only": preset.llama is None},
+        "technique": {"kind": "sft", "max_length": preset.max_length, "completion_only": preset.llama is None},
         "adapter": {"kind": "qlora"},
         "search": {
             "n_trials": trials,

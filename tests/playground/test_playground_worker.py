@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
+from conftest import beginning, study_writer
 from registered import register
 
 from sweeper.config.adapter import Full, LoRA, Prompt, QLoRA
@@ -29,6 +30,21 @@ ENDLESS = Sampling(max_new_tokens=100, temperature=1.0)
 @pytest.fixture
 def playground() -> Iterator[Playground]:
     opened = Playground(Home.current())
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def served(tiny_model, tiny_data, tmp_path_factory) -> Iterator[Playground]:
+    """A playground of a home with one version, ``tiny@1``, for all that only ask: its worker imports torch once."""
+    folder = tmp_path_factory.mktemp("served")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SWEEPER_HOME", str(folder / "home"))
+        patch.setenv("SWEEPER_CACHE", str(folder / "cache"))
+        patch.delenv("SWEEPER_STORAGE", raising=False)
+        with beginning(study_writer(tiny_model, tiny_data, folder)) as begin:
+            register(begin())
+        opened = Playground(Home.current())
     yield opened
     opened.close()
 
@@ -107,34 +123,30 @@ def test_instructions_are_set_as_they_were_trained(begin, playground, tmp_path):
     assert started.seen.startswith("Below is an instruction") and "### Instruction:\nwrite 7\n" in started.seen
 
 
-def test_plain_text_versions_get_the_prompt_alone_and_say_so(begin, playground):
-    register(begin())
-    events = ask(playground, "tiny@1", turns=[Turn(role="system", content="Be brief."), *user("x: ")])
+def test_plain_text_versions_get_the_prompt_alone_and_say_so(served):
+    events = ask(served, "tiny@1", turns=[Turn(role="system", content="Be brief."), *user("x: ")])
     (started,) = of_kind(events, "started")
     assert started.seen == "x: " and "gets the prompt alone" in started.text
 
 
-def test_a_seed_gives_the_same_answer_again_and_another_another(begin, playground):
-    register(begin())
+def test_a_seed_gives_the_same_answer_again_and_another_another(served):
     first, again, other = (
-        answers(ask(playground, "tiny@1", sampling=Sampling(max_new_tokens=20, temperature=1.5, seed=seed)))
+        answers(ask(served, "tiny@1", sampling=Sampling(max_new_tokens=20, temperature=1.5, seed=seed)))
         for seed in (1, 1, 2)
     )
     assert first == again != other
 
 
-def test_a_stop_text_ends_an_answer_and_is_not_told(begin, playground):
-    register(begin())
-    whole = answers(ask(playground, "tiny@1"))[0]
+def test_a_stop_text_ends_an_answer_and_is_not_told(served):
+    whole = answers(ask(served, "tiny@1"))[0]
     stop = whole[4:7]
-    events = ask(playground, "tiny@1", sampling=Sampling(max_new_tokens=12, stop=(stop,)))
+    events = ask(served, "tiny@1", sampling=Sampling(max_new_tokens=12, stop=(stop,)))
     assert answers(events).get(0, "") == whole[: whole.index(stop)]
     assert of_kind(events, "answered")[0].ended == "stop"
 
 
-def test_pieces_come_while_the_answer_is_made_and_it_can_be_cancelled(begin, playground):
-    register(begin())
-    asked = playground.ask([Subject.parse("tiny@1"), Subject.parse("base:tiny@1")], user(), ENDLESS)
+def test_pieces_come_while_the_answer_is_made_and_it_can_be_cancelled(served):
+    asked = served.ask([Subject.parse("tiny@1"), Subject.parse("base:tiny@1")], user(), ENDLESS)
     events = []
     for event in asked.events():
         events.append(event)
@@ -175,17 +187,15 @@ def test_reward_models_are_refused(begin, playground):
 @pytest.mark.parametrize(
     "text", ["</script>\u2028\u2029\r\n\x1b[31m\u202e{{7*7}}", '"}\n{"kind": "cancel"}', "<|im_end|>" * 3, "👍🏽é\t"]
 )
-def test_a_hostile_prompt_is_a_prompt(begin, playground, text):
-    register(begin())
-    events = ask(playground, "tiny@1", turns=user(text))
+def test_a_hostile_prompt_is_a_prompt(served, text):
+    events = ask(served, "tiny@1", turns=user(text))
     assert of_kind(events, "started")[0].seen == text and of_kind(events, "answered")
 
 
-def test_a_prompt_beyond_the_context_is_refused(begin, playground):
-    register(begin())
-    (refused,) = of_kind(ask(playground, "tiny@1", turns=user("x " * 500)), "refused")
+def test_a_prompt_beyond_the_context_is_refused(served):
+    (refused,) = of_kind(ask(served, "tiny@1", turns=user("x " * 500)), "refused")
     assert "tokens, and the model takes" in refused.text
-    assert of_kind(ask(playground, "tiny@1"), "answered"), "and it goes on"
+    assert of_kind(ask(served, "tiny@1"), "answered"), "and it goes on"
 
 
 def test_a_crash_is_told_and_the_next_request_starts_a_new_worker(begin, playground):
@@ -275,12 +285,11 @@ def test_whoever_asks_imports_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_several_threads_ask_one_worker(begin, playground):
-    register(begin())
+def test_several_threads_ask_one_worker(served):
     found = []
 
     def one():
-        found.append(answers(ask(playground, "tiny@1")))
+        found.append(answers(ask(served, "tiny@1")))
 
     threads = [threading.Thread(target=one) for _ in range(3)]
     for thread in threads:
