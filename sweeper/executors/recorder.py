@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+
+from pydantic import ValidationError
 
 from sweeper.artifacts import of_result
 from sweeper.config.space import ADAPTER, MODEL
@@ -17,6 +20,8 @@ from sweeper.paths import TrialPaths, discard, write_atomically
 from sweeper.search.candidate import Candidate
 from sweeper.store import OrderState
 from sweeper.training.trial import BY_HAND
+
+log = logging.getLogger(__name__)
 
 QUOTA = "quota"
 """The kind of the event that says that a study needs more than its quota."""
@@ -204,7 +209,16 @@ def prune_paused(context: StudyContext, number: int, reason: str) -> None:
 
 
 def read_result(paths: TrialPaths) -> TrialResult | None:
-    """Return the result a trial left on disk, or None where it has not ended."""
+    """Return the result a trial left on disk, or None where it has not ended, or its file is damaged.
+
+    A damaged one is put aside: whoever asks goes on with the trial, or begins it again.
+    """
     if not paths.result.is_file():
         return None
-    return TrialResult.model_validate_json(paths.result.read_text(encoding="utf-8"))
+    try:
+        return TrialResult.model_validate_json(paths.result.read_bytes())
+    except ValidationError as error:
+        aside = paths.result.with_suffix(".damaged")
+        paths.result.replace(aside)
+        log.warning("%s is no result, put aside as %s: %s", paths.result, aside.name, error.errors()[0]["msg"])
+        return None

@@ -186,6 +186,14 @@ def test_half_a_result_cannot_be(begin, tmp_path):
     assert read_result(paths) is None
 
 
+def test_a_damaged_result_is_put_aside_and_named(begin, caplog):
+    paths = begin().paths.trial(0)
+    write_atomically(paths.result, result(0).model_dump_json()[:-9])
+    assert read_result(paths) is None
+    assert str(paths.result) in caplog.text and "put aside as result.damaged" in caplog.text
+    assert paths.folder.joinpath("result.damaged").is_file() and not paths.result.exists()
+
+
 def test_a_resumed_study_says_how_many_trials_begin_again(dead):
     notes = []
 

@@ -40,6 +40,7 @@ def test_a_study_beats_the_model_it_began_from(smollm2, name):
     assert gained(run_study(one_trial(load_study(STUDIES / f"{name}.yaml")))) > 0
 
 
+@pytest.mark.long
 def test_a_policy_beats_the_supervised_model_it_began_from(smollm2):
     """Every stage must find something better, or the next one has nothing to begin from and the study ends."""
     verdict = run_pipeline(one_trial(load_study(STUDIES / "rlhf.yaml")))
