@@ -135,9 +135,9 @@ def beginning(study_file: Callable[..., StudyFile]) -> Iterator[Callable[..., An
     with ExitStack() as stack:
 
         def context(listener: Any = None, stop: Any = None, **parts: Any) -> Any:
-            from sweeper import run
             from sweeper.executors.base import Silent
             from sweeper.executors.stopping import StopRequest
+            from sweeper.opening import begin
             from sweeper.paths import Home
             from sweeper.resolve import resolve_study
             from sweeper.store import Database
@@ -145,7 +145,7 @@ def beginning(study_file: Callable[..., StudyFile]) -> Iterator[Callable[..., An
             file, home = study_file(**parts), Home.current()
             database = stack.enter_context(Database.open(home.database, create=True))
             resolved = resolve_study(file)
-            return run._begin(file, resolved, "cpu", home, database, listener or Silent(), stop or StopRequest())
+            return begin(file, resolved, "cpu", home, database, listener or Silent(), stop or StopRequest())
 
         yield context
 

@@ -293,8 +293,8 @@ def _random_llama(sizes: dict[str, int], work: Path) -> Path:
 @contextmanager
 def _begun(study: Any, listener: Any) -> Iterator[Any]:
     """Yield a study's context, up to its first trial."""
-    from sweeper import run
     from sweeper.executors.stopping import StopRequest
+    from sweeper.opening import begin
     from sweeper.paths import Home
     from sweeper.resolve import resolve_study
     from sweeper.store import Database
@@ -302,7 +302,7 @@ def _begun(study: Any, listener: Any) -> Iterator[Any]:
 
     home, device = Home.current(), resolve_device("auto")
     with Database.open(home.database, create=True) as database:
-        yield run._begin(study, resolve_study(study, fetch=True), device, home, database, listener, StopRequest())
+        yield begin(study, resolve_study(study, fetch=True), device, home, database, listener, StopRequest())
 
 
 def _sweeper(study: Any, way: str) -> Outcome:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from sweeper import run
 from sweeper.config.trial import Outcome
 from sweeper.executors.base import Silent
 from sweeper.executors.packed import PackedExecutor
 from sweeper.executors.recovery import reclaim
 from sweeper.executors.stopping import StopRequest
+from sweeper.opening import open_stored
 from sweeper.paths import Home
 
 STUDY = {"search": {"n_trials": 2, "pruner": "none", "confirm": 0}}
@@ -45,7 +45,7 @@ def test_the_curve_after_a_kill_is_the_uninterrupted_one(begin):
     assert all(first.paths.trial(number).is_frozen for number in (0, 1))
     first.database.workers.leave(first.crew.token)  # as the other workers do when they find it dead
     notes = KillAt(None)
-    second = run._take_up("tiny", Home.current(), first.database, notes, StopRequest())
+    second = open_stored("tiny", Home.current(), first.database, notes, StopRequest())
     assert reclaim(second) == 2
     PackedExecutor().run(second)
     assert {step for number, step in notes.seen if number == 1} == set(range(4, 7))  # one step is repeated

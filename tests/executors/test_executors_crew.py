@@ -17,6 +17,7 @@ from sweeper.executors.recorder import Recorder, finish
 from sweeper.executors.recovery import reclaim
 from sweeper.executors.specification import specification
 from sweeper.executors.stopping import StopRequest
+from sweeper.opening import open_stored
 from sweeper.paths import Home, write_atomically
 from sweeper.run import run_study
 from sweeper.store import SCORING, OrderKind, OrderState
@@ -37,7 +38,7 @@ def several(begin):
 
     def make(**executor):
         first = begin(executor={"kind": "inline", "device": "cpu", "grace_s": GRACE_S, **executor})
-        second = run._take_up("tiny", Home.current(), first.database, Silent(), StopRequest())
+        second = open_stored("tiny", Home.current(), first.database, Silent(), StopRequest())
         return first, second
 
     return make
@@ -193,7 +194,7 @@ def test_every_worker_pauses_stops_and_keeps_to_a_budget_that_one_of_them_was_to
     assert orders.get("tiny", budget).state is OrderState.DONE
     assert first.config.search.n_trials == second.config.search.n_trials == 9
     assert second.search.remaining() == 9
-    late = run._take_up("tiny", Home.current(), first.database, Silent(), StopRequest())
+    late = open_stored("tiny", Home.current(), first.database, Silent(), StopRequest())
     orders.add("tiny", OrderKind.STOP, actor="ada", message="stop")
     for context in (first, second):
         obey(context)

@@ -135,9 +135,9 @@ def dead(begin):
         if left is not None:
             write_atomically(context.paths.trial(0).result, left.model_dump_json())
         context.database.workers.leave(context.crew.token)
-        from sweeper import run
+        from sweeper.opening import open_stored
 
-        return run._take_up("tiny", Home.current(), context.database, listener or Silent(), StopRequest())
+        return open_stored("tiny", Home.current(), context.database, listener or Silent(), StopRequest())
 
     return make
 
