@@ -5,8 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 
+import fsspec
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from sweeper.errors import HardwareError, StudyStateError
 from sweeper.executors.exchange import Nowhere, Store, keep_study
@@ -120,6 +127,54 @@ def test_a_studys_own_files_go_together(store, tmp_path):
     store.fetch("data", tmp_path / "there")
     assert contents(tmp_path / "there") == {"data/train": "t", "data/test": "x", "resolved.json": "r"}
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """A bucket on a server that speaks S3."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "s3cretpassw0rd")
+        try:
+            files, end = fsspec.filesystem("s3"), time.monotonic() + 60
+            while True:
+                try:
+                    files.mkdir("sweeps")
+                    break
+                except (OSError, EndpointConnectionError):
+                    assert server.poll() is None and time.monotonic() < end
+                    time.sleep(0.2)
+            yield "s3://sweeps/team/tiny"
+        finally:
+            server.kill()
+            server.wait()
+
+
+def test_an_object_store_does_the_same(s3, tmp_path):
+    here, there = write(tmp_path / "here", result="1", frozen__state="abc", spec="s"), tmp_path / "there"
+    Store(s3).keep("trials/00000", here)
+    assert not Store(s3).fetch("trials/00001", there)
+    assert Store(s3).fetch("trials/00000", there)
+    assert contents(there) == {"result": "1", "frozen/state": "abc", "spec": "s"}
+    shutil.rmtree(here / "frozen")
+    Store(s3).keep("trials/00000", here)
+    assert Store(s3).fetch("trials/00000", there)
+    assert contents(there) == {"result": "1", "spec": "s"}
+    files = fsspec.filesystem("s3")
+    files.invalidate_cache()
+    kept = files.find("sweeps/team/tiny/trials/00000/files")
+    assert len(kept) == 2
+    for file in kept:
+        files.pipe_file(file, b"X")
+    with pytest.raises(StudyStateError, match=r"trials/00000.* is damaged: it is not what was kept of"):
+        Store(s3).fetch("trials/00000", tmp_path / "elsewhere")
 
 
 def test_an_unknown_store_is_said_to_be_one():
