@@ -105,10 +105,10 @@ def everywhere(asked: argparse.Namespace) -> dict[str, dict[str, Any]]:
         command += ["--kills", str(asked.kills)] if asked.kills else []
         command += ["--keep", str(asked.keep)] if asked.keep else []
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-        try:
-            rows: dict[str, Any] = json.loads(done.stdout)[storage]
-        except ValueError:
-            raise SystemExit(f"{storage}: ended with exit code {done.returncode}") from None
+        begins = done.stdout.find(f'{{\n  "{storage}"')  # Ray may write there too
+        if begins < 0:
+            raise SystemExit(f"{storage}: ended with exit code {done.returncode}")
+        rows: dict[str, Any] = json.JSONDecoder().raw_decode(done.stdout[begins:])[0][storage]
         return rows
 
     longest_first = ("ray", "sqlite", "workers", "postgresql")

@@ -250,6 +250,8 @@ class Killed:
         resumes = invariants.study_exists(self._home, NAME)
         arguments = ["resume", NAME] if resumes else ["run", str(self._file)]
         outside = fault is not None and fault["kind"] in OUTSIDE
+        log = self._home.folder.parent / "log"
+        before = log.stat().st_size if log.exists() else 0
         process = self._campaign.sweeper(arguments, self._home, None if outside else fault)
         status = process.wait(fault["seconds"] if outside and fault is not None else HANG_S)
         if status is None and outside and fault is not None:
@@ -262,9 +264,11 @@ class Killed:
         if status == -9:
             self._tally.kills[fault["kind"] if fault else "hang"] += 1
             return False
+        said = log.read_bytes()[before:].decode(errors="replace")
+        if status == 2 and outside and self._campaign.server is not None and said.startswith("error: database "):
+            return False  # there was no server when the command opened the database: it says so, and changed nothing
         if status != 0:
-            log = (self._home.folder.parent / "log").read_text(errors="replace")[-1500:]
-            text = f"`sweeper {arguments[0]}` ends with {status}: ...{log}"
+            text = f"`sweeper {arguments[0]}` ends with {status}: ...{said[-1500:]}"
             self._tally.note(Breach("fault", text), self._where)
         return True
 
