@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from optuna.storages import BaseStorage
 from pydantic import TypeAdapter
 
 from sweeper.config.loader import StudyFile
@@ -23,6 +24,7 @@ from sweeper.executors.stopping import StopRequest
 from sweeper.hardware import gpus
 from sweeper.leftovers import remove_leftovers
 from sweeper.paths import Home, StudyPaths
+from sweeper.patience import patiently
 from sweeper.registry.reward_models import require_unchanged
 from sweeper.resolve import ResolvedStudy
 from sweeper.resolved import Resolved
@@ -49,8 +51,8 @@ def begin(
     Raises:
         UserError: If its executor cannot work with its database, or this machine is at fault.
     """
-    config, paths = file.config, home.study(file.config.name)
-    exchange_of(config, database.address, datetime.now(UTC))  # refused before anything is written
+    config, paths, now = file.config, home.study(file.config.name), datetime.now(UTC)
+    exchange_of(config, database.address, now)  # refused before anything is written
     for note in (*resolved.splits.notes, *resolved.space.reasons):
         listener.note(note)
     folders = {name: model.found.path for name, model in resolved.models.items()}
@@ -58,17 +60,7 @@ def begin(
     shutil.rmtree(paths.folder / "trials", ignore_errors=True)  # of a study of this name whose database is gone
     data = write_splits(resolved.splits, paths.data)
     on_disk.write(paths.resolved)
-    storage = open_storage(home.database)
-    Search.forget_unbegun(config.name, storage)  # the study's row, written last, is what makes it one
-    search = Search.create(
-        config.name,
-        storage,
-        config=config.search,
-        space=resolved.space.space,
-        evaluation=config.evaluation,
-        seed=config.seed,
-        known_good=resolved.space.known_good if config.search.known_good else (),
-    )
+    search = _new_search(config, resolved, open_storage(home.database))
     database.studies.create(
         config.name,
         file_name=file.path.name,
@@ -80,8 +72,24 @@ def begin(
         data_sha256=data.sha256,
         base_model=", ".join(on_disk.models),
         base_model_fingerprint=on_disk.fingerprint,
+        at=now,
     )
     return _context(config, paths, database, search, data, on_disk, device, listener, stop)
+
+
+@patiently
+def _new_search(config: StudyConfig, resolved: ResolvedStudy, storage: BaseStorage) -> Search:
+    """Create the search anew: the study's row, written last, is what makes it one."""
+    Search.forget_unbegun(config.name, storage)
+    return Search.create(
+        config.name,
+        storage,
+        config=config.search,
+        space=resolved.space.space,
+        evaluation=config.evaluation,
+        seed=config.seed,
+        known_good=resolved.space.known_good if config.search.known_good else (),
+    )
 
 
 def open_stored(

@@ -66,9 +66,15 @@ def run_study(
     """
     home, listener, stop = home or Home.current(), listener or Silent(), StopRequest() if stop is None else stop
     bind(home, file.config.storage)
-    file = replace(file, config=pinned(file.config, home))
+    there = Database.exists(home.database)  # one that cannot be reached now is told at once, and waited for later
+    with waiting(Patience(listener.note, lambda: stop.is_set)):
+        return _run(replace(file, config=pinned(file.config, home)), there, home, listener, stop, force=force)
+
+
+def _run(file: StudyFile, there: bool, home: Home, listener: Listener, stop: StopRequest, *, force: bool) -> Verdict:
+    """Begin a study, or join it where it was begun; ``there`` is whether there is a database."""
     config = file.config
-    if Database.exists(home.database):  # looked at before anything is downloaded, and made only once the study can run
+    if there:  # looked at before anything is downloaded, and made only once the study can run
         with Database.open(home.database, create=True) as database:
             begun = is_begun(file, home, database)
         if begun:
@@ -76,8 +82,7 @@ def run_study(
     device = resolve_device(config.executor.device)
     resolved = resolve_study(file, fetch=True, home=home, on_progress=listener.stage)
     with Database.open(home.database, create=True) as database:
-        # Of two processes that begin it at once, one does.
-        with waiting(Patience(listener.note, lambda: stop.is_set)), database.exclusively(config.name):
+        with database.exclusively(config.name):  # of two processes that begin it at once, one does
             begun = is_begun(file, home, database)
             context = None if begun else begin(file, resolved, device, home, database, listener, stop)
         if context is not None:
@@ -149,7 +154,8 @@ def work(
         StudyInterrupted: If it was stopped.
     """
     home, listener, stop = home or Home.current(), listener or Silent(), StopRequest() if stop is None else stop
-    with Database.open(home.database, create=False) as database:
+    patience = Patience(listener.note, lambda: stop.is_set)
+    with Database.open(home.database, create=False) as database, waiting(patience):
         context = open_stored(name, home, database, listener, stop, device=device)
         context.exchange, context.among = exchange or context.exchange, among
         with context.crew, waiting(_patience(context)), _watched(context):

@@ -17,7 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from sweeper.address import Address, Server
 from sweeper.errors import DatabaseError, LeaseLost
-from sweeper.patience import make_patient
+from sweeper.patience import make_patient, patiently
 from sweeper.search.atomic_storage import AtomicStorage
 from sweeper.store import connection_arguments, creation_lock, explain, missing_driver, redact
 
@@ -28,6 +28,7 @@ BUSY_TIMEOUT_S = 30
 """How long a write waits for another process's to end."""
 
 
+@patiently
 def open_storage(address: Address) -> AtomicStorage:
     """Open a database for Optuna, and create Optuna's tables where they are missing.
 

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 
 from sweeper.address import Address, Server
-from sweeper.patience import make_patient
+from sweeper.patience import make_patient, patiently
 from sweeper.store.actions import Actions
 from sweeper.store.adapters import Adapters
 from sweeper.store.artifacts import Artifacts
@@ -70,6 +70,7 @@ class Database:
                 make_patient(part)
 
     @classmethod
+    @patiently
     def open(
         cls, address: Address, *, create: bool, read_only: bool = False, busy_timeout_s: float = BUSY_TIMEOUT_S
     ) -> Database:
@@ -93,6 +94,7 @@ class Database:
         return cls(Sessions(address, engine_on(address, busy_timeout_s=busy_timeout_s, read_only=read_only)))
 
     @staticmethod
+    @patiently
     def exists(address: Address) -> bool:
         """Tell whether there is a database at ``address``: the file, or our tables on the server.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
@@ -35,34 +36,41 @@ class Studies:
         data_sha256: Mapping[str, str],
         base_model: str,
         base_model_fingerprint: str,
+        at: datetime | None = None,
     ) -> StudyRecord:
         """Store a new study, running from now on, and return it. The arguments are ``StudyRecord``'s.
+
+        Args:
+            at: When it begins; now if left out. A study that is there and began at that very moment is this one,
+                stored when the connection was lost, and told again.
 
         Raises:
             StudyStateError: If the name is taken.
         """
         with self._sessions.writing() as session:
-            if session.scalar(select(StudyRow.id).where(StudyRow.name == name)) is not None:
+            began = session.scalar(select(StudyRow.created_at).where(StudyRow.name == name))
+            if began is not None and began != at:
                 raise StudyStateError(f"study {name!r} exists already: resume it, or give the new one another name")
-            at = now()
-            session.add(
-                StudyRow(
-                    name=name,
-                    state=StudyState.RUNNING,
-                    created_at=at,
-                    started_at=at,
-                    file_name=file_name,
-                    file_text=file_text,
-                    config=config,
-                    space=space,
-                    seed=seed,
-                    sweeper_version=__version__,
-                    packages=packages,
-                    data_sha256=data_sha256,
-                    base_model=base_model,
-                    base_model_fingerprint=base_model_fingerprint,
+            if began is None:
+                at = at or now()
+                session.add(
+                    StudyRow(
+                        name=name,
+                        state=StudyState.RUNNING,
+                        created_at=at,
+                        started_at=at,
+                        file_name=file_name,
+                        file_text=file_text,
+                        config=config,
+                        space=space,
+                        seed=seed,
+                        sweeper_version=__version__,
+                        packages=packages,
+                        data_sha256=data_sha256,
+                        base_model=base_model,
+                        base_model_fingerprint=base_model_fingerprint,
+                    )
                 )
-            )
         return self.get(name)
 
     def get(self, name: str) -> StudyRecord:
