@@ -5,7 +5,7 @@ again every few seconds while the disk is full or read-only, a quota is used up,
 server is gone. Elsewhere such a fault is raised at once, as it is for those who only look.
 
 Only what may be done twice is marked: a transaction, which is stored in full or not at all, and a file that is written
-beside its place and then put there.
+beside its place and then put there. A transaction that must not be stored twice asks ``tried_before``.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Patience:
         said, begun, pause = "", time.monotonic(), FIRST_S
         while True:
             try:
-                result = attempt()
+                result = attempt() if not said else _again(attempt)
             except Exception as error:
                 fault = passing(error)
                 if fault is None:
@@ -126,6 +126,7 @@ class Patience:
 
 class _Current(threading.local):
     patience: Patience | None = None
+    again: bool = False
 
 
 _current = _Current()
@@ -158,6 +159,22 @@ def patiently(function: Callable[P, T]) -> Callable[P, T]:
             return patience(lambda: function(*args, **kwargs))
 
     return patient
+
+
+def tried_before() -> bool:
+    """Tell whether the call under way was tried before, and failed.
+
+    What it was to store may be stored: a server may be lost after it stored a transaction, and before it said so.
+    """
+    return _current.again
+
+
+def _again(attempt: Callable[[], T]) -> T:
+    before, _current.again = _current.again, True
+    try:
+        return attempt()
+    finally:
+        _current.again = before
 
 
 @contextmanager

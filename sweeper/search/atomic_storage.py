@@ -6,7 +6,7 @@ import copy
 import json
 import threading
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +19,7 @@ from optuna.distributions import (
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
-from optuna.study import Study, StudyDirection
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, Engine, Table, bindparam, func, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -110,6 +110,9 @@ class AtomicStorage(RDBStorage):
             self._local.connection = connection
             try:
                 yield connection
+            except BaseException:
+                self._open.clear()
+                raise
             finally:
                 self._local.connection = None
 
@@ -435,15 +438,3 @@ def _new_trial() -> FrozenTrial:
 
 def _utc(local: datetime | None) -> datetime | None:
     return local and local.astimezone(UTC).replace(tzinfo=None)
-
-
-def together(study: Study) -> AbstractContextManager[Any]:
-    """Return a block whose reads and writes are one transaction, where the study's storage can do that."""
-    storage = getattr(study._storage, "_backend", None)
-    return storage.transaction() if isinstance(storage, AtomicStorage) else nullcontext()
-
-
-def gathered(study: Study) -> AbstractContextManager[Any]:
-    """Return a block whose writes are stored at its end, where the study's storage can do that."""
-    storage = getattr(study._storage, "_backend", None)
-    return storage.gathered() if isinstance(storage, AtomicStorage) else nullcontext()

@@ -17,10 +17,9 @@ from sweeper.config.search import HalvingPruner, SearchConfig
 from sweeper.config.space import Range, definite
 from sweeper.config.trial import Outcome, TrialResult
 from sweeper.errors import StudyStateError
-from sweeper.patience import patiently
+from sweeper.patience import patiently, tried_before
 from sweeper.search import attributes as attribute
 from sweeper.search import ordered
-from sweeper.search.atomic_storage import gathered, together
 from sweeper.search.candidate import Candidate, candidate_of, restarted
 from sweeper.search.curves import percent
 from sweeper.search.experimental import accept_experimental
@@ -32,6 +31,7 @@ from sweeper.search.schedule import Entry, Schedule, counted, is_ordered
 from sweeper.search.space import read_back, suggest
 from sweeper.search.starts import starting_points, within
 from sweeper.search.storage import storage_faults
+from sweeper.search.transactions import gathered, together
 from sweeper.store.records import TrialKind
 
 # To a sampler, a failed trial is forgotten and a pruned one is a bad one; so diverged and infeasible ones are pruned.
@@ -300,9 +300,11 @@ class Search:
             if missing:
                 outcome, reason = Outcome.FAILED, f"the evaluation gave no {' and no '.join(missing)}"
         with together(self.study):
-            trial.set_user_attr(attribute.EPOCHS, result.epochs_trained)
-            trial.set_user_attr(attribute.PAUSED, outcome == Outcome.PAUSED)
-            if not outcome.is_open:
+            stored = self._is_stored(trial._trial_id, outcome)
+            if not stored:
+                trial.set_user_attr(attribute.EPOCHS, result.epochs_trained)
+                trial.set_user_attr(attribute.PAUSED, outcome == Outcome.PAUSED)
+            if not (stored or outcome.is_open):
                 trial.set_user_attr(attribute.OUTCOME, outcome.value)
                 if reason:
                     trial.set_user_attr(attribute.REASON, reason[:2000])
@@ -403,9 +405,11 @@ class Search:
         Raises:
             StudyStateError: If the trial is not open, or is running in this process.
         """
+        old = self._frozen(number)
+        if self._is_stored(old._trial_id, Outcome.INTERRUPTED):
+            return
         if number not in self.interrupted():
             raise StudyStateError(f"trial {number} of study {self.study.study_name} was not interrupted")
-        old = self._frozen(number)
         again = restarted(old, self._space)
         with together(self.study):  # of two processes that do this at once, the second is refused by ``tell``
             if again is not None and not any(
@@ -480,6 +484,12 @@ class Search:
 
     def _frozen(self, number: int) -> FrozenTrial:
         return self.study.get_trials(deepcopy=False)[number]
+
+    def _is_stored(self, trial_id: int, outcome: Outcome) -> bool:
+        """Tell whether a trial ended so in a transaction of this very call, whose answer was lost."""
+        if not tried_before():
+            return False
+        return self.study._storage.get_trial(trial_id).user_attrs.get(attribute.OUTCOME) == outcome.value
 
     def _running(self, number: int) -> optuna.Trial:
         if number not in self._live:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,111 +18,119 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 import sweeper
 from sweeper import patience, run
 from sweeper.address import Server
+from sweeper.errors import StudyInterrupted
 from sweeper.executors.base import Silent
 from sweeper.executors.stopping import StopRequest
-from sweeper.errors import StudyInterrupted
 from sweeper.paths import Home
-from sweeper.store import Database, StudyState
 
 from . import invariants
 
-DEPTH = 3
 SWEEPER = str(Path(sweeper.__file__).parent)
 
 
 class Losing:
-    """Loses the connection of whatever uses it from a new place, and refuses the one after.
+    """Loses the connection of whatever uses it from a new place, and refuses the next one.
 
     Args:
         postgres: The server.
-        answered: Whether a transaction is stored and only the answer lost; else nothing of it is stored.
+        stored: Whether a transaction is stored, and only the answer lost; else nothing of it is stored.
+        depth: How many lines of sweeper make a place, counted from the innermost.
     """
 
-    def __init__(self, postgres: Postgres, *, answered: bool) -> None:
+    def __init__(self, postgres: Postgres, *, stored: bool, depth: int) -> None:
         self.places: set[tuple[str, ...]] = set()
-        self._answered = answered
-        self._refuse = threading.Event()
+        self._stored = stored
+        self._depth = depth
+        self._refuses = False
         self._postgres = postgres
 
     def executes(self, connection: Connection, *_: Any) -> None:
-        if not self._answered and self._is_new():
-            self._end(connection.connection.dbapi_connection)
+        if not self._stored and self._is_new():
+            self._lose(connection.connection.dbapi_connection)
 
     def commits(self, connection: Any) -> None:
         new = self._is_new()
-        if new and not self._answered:
-            self._end(connection.driver_connection)
+        if new and not self._stored:
+            self._lose(connection.driver_connection)
         connection.commit()
         if new:
-            self._end(connection.driver_connection)
+            self._lose(connection.driver_connection)
+            connection.driver_connection.close()
             raise psycopg.OperationalError("the connection is lost")
 
     def connects(self, *_: Any) -> None:
-        if self._refuse.is_set():
-            self._refuse.clear()
+        if self._refuses:
+            self._refuses = False
             raise psycopg.OperationalError("connection refused")
 
     def _is_new(self) -> bool:
-        place = here()
+        place = lines()[: self._depth]
         new = bool(place) and place not in self.places
         self.places.add(place)
         return new
 
-    def _end(self, connection: Any) -> None:
+    def _lose(self, connection: Any) -> None:
         self._postgres.execute(f"SELECT pg_terminate_backend({connection.info.backend_pid}, 5000)")
-        self._refuse.set()
+        self._refuses = True
 
 
-def here() -> tuple[str, ...]:
-    """Return the lines of sweeper that led here."""
-    frame: FrameType | None = sys._getframe()
-    found = []
-    while frame is not None:
-        path = frame.f_code.co_filename
-        if path.startswith(SWEEPER):
-            found.append(f"{path[len(SWEEPER) + 1 :]}:{frame.f_lineno}")
-        frame = frame.f_back
-    return tuple(found[:DEPTH])
+def lines() -> tuple[str, ...]:
+    """The lines of sweeper that led here, the innermost first."""
+
+    def frames() -> Iterator[FrameType]:
+        frame: FrameType | None = sys._getframe()
+        while frame is not None:
+            yield frame
+            frame = frame.f_back
+
+    return tuple(f"{f.f_code.co_filename}:{f.f_lineno}" for f in frames() if f.f_code.co_filename.startswith(SWEEPER))
 
 
-class Telling(Silent):
-    """Keeps what it is told; stops at the first step of a trial."""
+class Stopping(Silent):
+    """Stops the study as soon as a trial has a step."""
 
-    def __init__(self, stop: StopRequest | None = None, at: int = 0) -> None:
-        self.notes: list[str] = []
-        self.stop, self.at = stop, at
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
+    def __init__(self, stop: StopRequest) -> None:
+        self._stop = stop
 
     def trial_reported(self, number: int, step: int, metrics: Any) -> None:
-        if self.stop is not None and number == self.at:
-            self.stop.set()
+        self._stop.set()
 
 
+@contextmanager
+def losing_from(name: str, losing: Losing) -> Iterator[None]:
+    """Lose connections from the call of this function of ``run`` on: who finds no server before is told at once."""
+    hooks = (("before_cursor_execute", losing.executes), ("do_connect", losing.connects))
+    called = getattr(run, name)
+    with pytest.MonkeyPatch.context() as patch:
+
+        def from_here(*args: Any, **kwargs: Any) -> Any:
+            for hook in hooks:
+                event.listen(Engine, *hook)
+            patch.setattr(PGDialect_psycopg, "do_commit", losing.commits)
+            return called(*args, **kwargs)
+
+        patch.setattr(run, name, from_here)
+        patch.setattr(patience, "FIRST_S", 0.01)
+        patch.setattr(patience, "LONGEST_S", 0.01)
+        yield
+    for hook in hooks:
+        event.remove(Engine, *hook)
+
+
+@pytest.mark.parametrize("depth", [1, pytest.param(3, marks=pytest.mark.long)])
+@pytest.mark.parametrize("stored", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("kind", ["packed", "inline"])
-@pytest.mark.parametrize("answered", [False, True], ids=["before", "after"])
-def test_a_study_waits_for_the_server_wherever_it_uses_it(
-    study_file, server: Server, postgres: Postgres, monkeypatch, kind, answered
+def test_a_study_goes_on_wherever_the_connection_is_lost(
+    study_file, server: Server, postgres: Postgres, kind, stored, depth
 ):
-    file = study_file(search={"n_trials": 4, "confirm": 0.2, "confirm_top": 1}, executor={"kind": kind}, storage=server.written)
-    home, stop, losing = Home.current(), StopRequest(), Losing(postgres, answered=answered)
-    first, second = Telling(stop, 1), Telling()
-    monkeypatch.setattr(patience, "FIRST_S", 0.01)
-    begin = run._run
+    search = {"n_trials": 4, "confirm": 0.2, "confirm_top": 1}
+    file = study_file(search=search, executor={"kind": kind}, storage=server.written)
+    stop, begun, resumed = StopRequest(), *(Losing(postgres, stored=stored, depth=depth) for _ in range(2))
+    with losing_from("_run", begun), pytest.raises(StudyInterrupted):
+        run.run_study(file, listener=Stopping(stop), stop=stop)
+    with losing_from("open_stored", resumed):
+        verdict = run.resume_study("tiny", force=True)
+    assert verdict.registered is not None
+    assert list(invariants.at_end(Home.current(), "tiny", 4)) == []
 
-    def begin_losing(*args: Any, **kwargs: Any) -> Any:
-        monkeypatch.setattr(PGDialect_psycopg, "do_commit", losing.commits)
-        event.listen(Engine, "before_cursor_execute", losing.executes)
-        event.listen(Engine, "do_connect", losing.connects)
-        return begin(*args, **kwargs)
-
-    monkeypatch.setattr(run, "_run", begin_losing)
-    try:
-        with pytest.raises(StudyInterrupted):
-            run.run_study(file, listener=first, stop=stop)
-    finally:
-        event.remove(Engine, "before_cursor_execute", losing.executes)
-        event.remove(Engine, "do_connect", losing.connects)
-        print(len(losing.places), first.notes, second.notes, file=sys.__stderr__)
-    verdict = run.resume_study("tiny", listener=second)
+    assert len(begun.places) > 20 and len(resumed.places) > 40
