@@ -131,6 +131,7 @@ def as_json(tally: Tally) -> dict[str, Any]:
         **{kind: tally.kinds[kind] for kind in kinds},
         "steps repeated (%)": round(100 * tally.repeated / tally.steps, 1) if tally.steps else "not counted",
         "taken over (s)": {"median": round(median(noticed), 1), "most": round(max(noticed), 1)} if noticed else None,
+        "found no server": tally.unanswered,
         "seconds": round(tally.seconds, 1),
         "breaches": tally.breaches,
     }
