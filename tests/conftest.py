@@ -10,20 +10,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported; mo
 os.environ["TORCHDYNAMO_DISABLE"] = "1"  # else bitsandbytes loads all of TorchInductor, for fallbacks that none needs
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
-import yaml
 from postgres_server import Postgres
+from tiny_studies import beginning, study_writer
 
 from sweeper.address import Server
-from sweeper.config.loader import StudyFile, load_study
+from sweeper.config.loader import StudyFile
 
 REAL_CACHE = Path(os.environ.get("SWEEPER_CACHE") or Path.home() / ".cache" / "sweeper")
-MERGED = ("technique", "search", "evaluation", "executor", "data")
 
 
 @pytest.fixture(autouse=True)
@@ -85,69 +83,11 @@ def study_file(
     return study_writer(tiny_model, tiny_data, tmp_path)
 
 
-def study_writer(
-    tiny_model: Path, tiny_data: Callable[[str], dict[str, str]], folder: Path
-) -> Callable[..., StudyFile]:
-    """Return what writes study files into a folder; for fixtures of any scope."""
-
-    def write(name: str = "tiny", shape: str = "prompt_completion", **parts: Any) -> StudyFile:
-        study: dict[str, Any] = {
-            "name": name,
-            "model": str(tiny_model),
-            "data": tiny_data(shape),
-            "technique": {"kind": "sft", "max_length": 64},
-            "adapter": {"kind": "lora"},
-            "search": {
-                "space": {
-                    "learning_rate": {"low": 1e-3, "high": 3e-2, "log": True},
-                    "lora_rank": [2, 4],
-                    "batch_size": 8,
-                    "epochs": 2,
-                    "lora_alpha": 8,
-                    "lora_dropout": 0.0,
-                },
-                "n_trials": 4,
-                "known_good": False,
-            },
-            "evaluation": {"points": 3, "metrics": ["exact_match", "perplexity"], "max_new_tokens": 6, "candidates": 2},
-            "executor": {"device": "cpu"},
-            "seed": 3,
-        }
-        for part, value in parts.items():
-            study[part] = {**study[part], **value} if part in MERGED else value
-        path = folder / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(study), encoding="utf-8")
-        return load_study(path)
-
-    return write
-
-
 @pytest.fixture
 def begin(study_file: Callable[..., StudyFile]) -> Iterator[Callable[..., Any]]:
     """Return what begins a study on the tiny model as ``run_study`` does, up to its first trial: a ``StudyContext``."""
     with beginning(study_file) as begin:
         yield begin
-
-
-@contextmanager
-def beginning(study_file: Callable[..., StudyFile]) -> Iterator[Callable[..., Any]]:
-    """Yield the same for studies of a writer, in whatever home is the present one."""
-    with ExitStack() as stack:
-
-        def context(listener: Any = None, stop: Any = None, **parts: Any) -> Any:
-            from sweeper.executors.base import Silent
-            from sweeper.executors.stopping import StopRequest
-            from sweeper.opening import begin
-            from sweeper.paths import Home
-            from sweeper.resolve import resolve_study
-            from sweeper.store import Database
-
-            file, home = study_file(**parts), Home.current()
-            database = stack.enter_context(Database.open(home.database, create=True))
-            resolved = resolve_study(file)
-            return begin(file, resolved, "cpu", home, database, listener or Silent(), stop or StopRequest())
-
-        yield context
 
 
 class TwoNodes:

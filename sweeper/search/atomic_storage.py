@@ -26,7 +26,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from sweeper.patience import patiently
+from sweeper.patience import patiently, tried_before
 from sweeper.search import trial_rows as rows
 
 _UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
@@ -212,6 +212,8 @@ class AtomicStorage(RDBStorage):
             trials = rows.TRIALS
             last = select(trials.c.number).where(trials.c.study_id == study_id)
             last = last.order_by(trials.c.trial_id.desc()).limit(1)
+            if tried_before() and (stored := self._stored(connection, study_id, trial)) is not None:
+                return stored
             trial.number = (-1 if (number := connection.scalar(last)) is None else number) + 1
             created = connection.execute(
                 trials.insert().values(
@@ -226,6 +228,15 @@ class AtomicStorage(RDBStorage):
             trial._trial_id = int(created.inserted_primary_key[0])
             self._fill(connection, study_id, trial)
         return trial
+
+    def _stored(self, connection: Connection, study_id: int, trial: FrozenTrial) -> FrozenTrial | None:
+        """Return the last trial, if it is this one: created before, in a transaction whose answer was lost."""
+        newest = select(func.max(rows.TRIALS.c.trial_id)).where(rows.TRIALS.c.study_id == study_id)
+        found = rows.heads(connection, f"trial_id = {int(connection.scalar(newest) or 0)}")
+        if not trial.user_attrs or not found:
+            return None
+        (last,) = rows.load(connection, found)
+        return last if (last.state, last.user_attrs) == (trial.state, trial.user_attrs) else None
 
     def _fill(self, connection: Connection, study_id: int, trial: FrozenTrial) -> None:
         key = trial._trial_id

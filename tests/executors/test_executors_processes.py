@@ -81,7 +81,7 @@ def left_behind(folder: Path) -> list[int]:
     return [process for process in noted if psutil.pid_exists(process)]
 
 
-LONG = [pytest.param(kind, marks=pytest.mark.long) if "zero-3" in kind else kind for kind in TWO]
+LONG = [kind if kind in ("zero-2 4-bit", "fsdp") else pytest.param(kind, marks=pytest.mark.long) for kind in TWO]
 
 
 @pytest.mark.parametrize("kind", LONG)

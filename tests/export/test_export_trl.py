@@ -70,7 +70,7 @@ def test_completion_only_is_left_out_where_there_is_no_completion(make_source, t
     ("shape", "adapter", "dtype", "evaluations"),
     [
         ("messages", QLoRA(), "bfloat16", [6]),
-        ("text", LoRA(dora=True), "float32", [2, 4, 6]),
+        pytest.param("text", LoRA(dora=True), "float32", [2, 4, 6], marks=pytest.mark.long),
         ("prompt_completion", Full(), "float32", [2, 4, 6]),
     ],
 )

@@ -18,6 +18,9 @@ from sweeper.config.technique import CPO, DPO, GRPO, KTO, ORPO, RLOO, RewardMode
 from sweeper.errors import ExportError
 from sweeper.export import export
 
+SHORT = ("dpo", "rloo")
+"""What is trained in every run of the tests, as well as a reward model; the others are ``long``."""
+
 LORA = LoRA()
 REWARDS = (LengthReward(target=4, weight=0.5), FunctionReward(function="earning:ones"), ExactMatchReward())
 TECHNIQUES = {
@@ -42,7 +45,10 @@ def source(make_source, kind, folder, adapter=LORA, **hyperparameters):
 
 @pytest.mark.parametrize(
     ("kind", "adapter"),
-    [*((kind, LoRA()) for kind in TECHNIQUES), ("reward", QLoRA())],
+    [
+        *(pytest.param(kind, LoRA(), marks=() if kind in SHORT else pytest.mark.long) for kind in TECHNIQUES),
+        ("reward", QLoRA()),
+    ],
     ids=[*TECHNIQUES, "reward-qlora"],
 )
 def test_trl_trains_what_is_exported(make_source, tmp_path, kind, adapter):

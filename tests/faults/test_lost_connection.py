@@ -1,4 +1,4 @@
-"""The connection to the server is lost at every place that uses it, once at each: a study goes on as if nothing were."""
+"""The connection to the server is lost at every place that uses it, once at each: a study goes on all the same."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from select import select
 from types import FrameType
 from typing import Any
 
@@ -70,7 +71,8 @@ class Losing:
         return new
 
     def _lose(self, connection: Any) -> None:
-        self._postgres.execute(f"SELECT pg_terminate_backend({connection.info.backend_pid}, 5000)")
+        self._postgres.execute(f"SELECT pg_terminate_backend({connection.info.backend_pid})")
+        assert select([connection.fileno()], [], [], 30)[0]  # its last words
         self._refuses = True
 
 
@@ -110,21 +112,21 @@ def losing_from(name: str, losing: Losing) -> Iterator[None]:
             return called(*args, **kwargs)
 
         patch.setattr(run, name, from_here)
-        patch.setattr(patience, "FIRST_S", 0.01)
-        patch.setattr(patience, "LONGEST_S", 0.01)
+        for seconds in ("FIRST_S", "LONGEST_S", "_GLANCE_S"):
+            patch.setattr(patience, seconds, 0.01)
         yield
     for hook in hooks:
         event.remove(Engine, *hook)
 
 
-@pytest.mark.parametrize("depth", [1, pytest.param(3, marks=pytest.mark.long)])
-@pytest.mark.parametrize("stored", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("kind", ["packed", "inline"])
+@pytest.mark.parametrize("depth", [2, pytest.param(3, marks=pytest.mark.long)])
+@pytest.mark.parametrize("stored", [pytest.param(False, id="before"), pytest.param(True, id="after")])
+@pytest.mark.parametrize("kind", ["packed", pytest.param("inline", marks=pytest.mark.long)])
 def test_a_study_goes_on_wherever_the_connection_is_lost(
     study_file, server: Server, postgres: Postgres, kind, stored, depth
 ):
     search = {"n_trials": 4, "confirm": 0.2, "confirm_top": 1}
-    file = study_file(search=search, executor={"kind": kind}, storage=server.written)
+    file = study_file(search=search, executor={"kind": kind, "grace_s": 2}, storage=server.written)
     stop, begun, resumed = StopRequest(), *(Losing(postgres, stored=stored, depth=depth) for _ in range(2))
     with losing_from("_run", begun), pytest.raises(StudyInterrupted):
         run.run_study(file, listener=Stopping(stop), stop=stop)
@@ -132,5 +134,4 @@ def test_a_study_goes_on_wherever_the_connection_is_lost(
         verdict = run.resume_study("tiny", force=True)
     assert verdict.registered is not None
     assert list(invariants.at_end(Home.current(), "tiny", 4)) == []
-
-    assert len(begun.places) > 20 and len(resumed.places) > 40
+    assert len(begun.places) > 12 and len(resumed.places) > 25, (begun.places, resumed.places)

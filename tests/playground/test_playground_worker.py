@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
-from conftest import beginning, study_writer
 from registered import register
+from tiny_studies import beginning, study_writer
 
 from sweeper.config.adapter import Full, LoRA, Prompt, QLoRA
 from sweeper.evaluation.generation import generate

@@ -35,7 +35,7 @@ def gained(verdict):
     return comparison.to_base[comparison.winner][comparison.metric].interval.low
 
 
-@pytest.mark.parametrize("name", ["lora", "dpo"])
+@pytest.mark.parametrize("name", ["lora", pytest.param("dpo", marks=pytest.mark.long)])
 def test_a_study_beats_the_model_it_began_from(smollm2, name):
     assert gained(run_study(one_trial(load_study(STUDIES / f"{name}.yaml")))) > 0
 

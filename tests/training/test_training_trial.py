@@ -161,6 +161,7 @@ def test_latency_is_measured_where_it_is_an_objective(lora_base, train):
     assert 0 < result.latency_ms < 1000
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # torch warns of what it does itself while it traces
 def test_a_compiled_trial_trains_what_a_plain_one_does(new_base, train, monkeypatch):
     """With the compiler that changes nothing: what is tried is the way there, and another takes minutes."""
