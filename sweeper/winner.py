@@ -258,11 +258,17 @@ def _register(
             study, "no_winner", "nothing beats the base model; nothing is registered", number=winner
         )
         return None
-    registry = Registry(home, context.database)
+    return _version(context, Registry(home, context.database), winner)
+
+
+@patiently
+def _version(context: StudyContext, registry: Registry, winner: int) -> AdapterVersion:
+    """Register the winner, unless it was: by a process that died then, or as the connection to the server was lost."""
+    study = context.config.name
     for version in registry.all(study):
         if (version.lineage.study, version.lineage.trial) == (study, winner):
-            return version  # a resumed study that was registered before
+            return version
     _require_turn(context)
-    version = patiently(registry.register)(study, context.paths.trial(winner).adapter, study=study, trial=winner)
+    version = registry.register(study, context.paths.trial(winner).adapter, study=study, trial=winner)
     context.database.events.add(study, "registered", f"{version} from trial {winner}", number=winner)
     return version

@@ -68,7 +68,12 @@ class AtomicStorage(RDBStorage):
     """
 
     def __init__(self, url: str, engine_kwargs: dict[str, Any] | None = None) -> None:
-        super().__init__(url, engine_kwargs)
+        try:
+            super().__init__(url, engine_kwargs)
+        except BaseException:
+            if hasattr(self, "engine"):
+                self.engine.dispose()  # nobody else knows of its connections
+            raise
         self._local = threading.local()
         self._reader = self.engine.execution_options(sweeper_begin="DEFERRED")
         self._writer = self.engine.execution_options(sweeper_begin="IMMEDIATE")

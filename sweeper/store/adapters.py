@@ -29,10 +29,7 @@ class Adapters:
         Raises:
             StudyStateError: If its study or trial do not exist.
         """
-        same = AdapterRow.name == record.name, AdapterRow.version == record.version
         with self._sessions.writing() as session:
-            if session.scalar(select(AdapterRow.created_at).where(*same)) == record.created_at:
-                return  # stored when the connection was lost, and told again
             trial_row(session, record.study, record.number)
             values = {name: value for name, value in asdict(record).items() if name != "study"}
             session.add(AdapterRow(study_id=changed_study(session, record.study)[0], **values))
