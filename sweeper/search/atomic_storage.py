@@ -71,8 +71,9 @@ class AtomicStorage(RDBStorage):
         try:
             super().__init__(url, engine_kwargs)
         except BaseException:
-            if hasattr(self, "engine"):
-                self.engine.dispose()  # nobody else knows of its connections
+            if hasattr(self, "scoped_session"):  # nobody else knows of its connections
+                self.remove_session()
+                self.engine.dispose()
             raise
         self._local = threading.local()
         self._reader = self.engine.execution_options(sweeper_begin="DEFERRED")

@@ -78,8 +78,8 @@ def _on_server(server: Server) -> AtomicStorage:
     url = arguments.pop("url").render_as_string(hide_password=False)  # holds none
     with creation_lock(server):
         storage = AtomicStorage(_template(url), engine_kwargs={**arguments, "hide_parameters": True})
+        weakref.finalize(storage, storage.engine.dispose)  # a server counts its connections
     storage.engine_kwargs = {"pool_pre_ping": True, "hide_parameters": True}
-    weakref.finalize(storage, storage.engine.dispose)  # a server counts its connections
     return storage
 
 
