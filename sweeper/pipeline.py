@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -18,12 +19,15 @@ from sweeper.errors import StudyStateError, UserError
 from sweeper.executors.base import Listener, Silent
 from sweeper.executors.stopping import StopRequest
 from sweeper.paths import Home, read_json, write_json
+from sweeper.patience import Patience, waiting
 from sweeper.redact import redact
 from sweeper.registry import AdapterVersion
 from sweeper.run import resume_study, run_study
 from sweeper.start import reference
 from sweeper.store import Database, StudyState, bind, read_config
 from sweeper.winner import Verdict
+
+_log = logging.getLogger(__name__)
 
 Watch = Callable[[StudyConfig, int], AbstractContextManager[Listener]]
 """Gives whoever watches a stage, told how many of its trials were done before."""
@@ -154,7 +158,8 @@ def _go_on(file: PipelineFile, home: Home, watch: Watch, stop: StopRequest, *, f
 
 def _run_stage(study: StudyFile, home: Home, watch: Watch, stop: StopRequest, *, force: bool) -> Verdict:
     name = study.config.name
-    with Database.open(home.database, create=True) as database:
+    patience = Patience(_log.warning, lambda: stop.is_set)  # nobody watches between two stages
+    with waiting(patience), Database.open(home.database, create=True) as database:
         begun = database.studies.find(name) is not None
         done = _done(database, name) if begun else 0
     with watch(study.config, done) as listener:

@@ -40,9 +40,8 @@ class Studies:
     ) -> StudyRecord:
         """Store a new study, running from now on, and return it. The arguments are ``StudyRecord``'s.
 
-        Args:
-            at: When it begins; now if left out. A study that is there and began at that very moment is this one,
-                stored when the connection was lost, and told again.
+        ``at`` is when it begins, now if left out. A study that is there and began at that very moment is this one,
+        stored when the connection was lost, and told again.
 
         Raises:
             StudyStateError: If the name is taken.
