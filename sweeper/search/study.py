@@ -489,7 +489,7 @@ class Search:
         """Tell whether a trial ended so in a transaction of this very call, whose answer was lost."""
         if not tried_before():
             return False
-        return self.study._storage.get_trial(trial_id).user_attrs.get(attribute.OUTCOME) == outcome.value
+        return bool(self.study._storage.get_trial(trial_id).user_attrs.get(attribute.OUTCOME) == outcome.value)
 
     def _running(self, number: int) -> optuna.Trial:
         if number not in self._live:
