@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from sweeper.config.evaluation import MEASURES, EvaluationConfig
-from sweeper.config.parameters import ParameterValue
 from sweeper.config.search import HalvingPruner, SearchConfig
 from sweeper.config.space import Range, definite
 from sweeper.config.trial import Outcome, TrialResult
@@ -26,9 +25,9 @@ from sweeper.search.experimental import accept_experimental
 from sweeper.search.judged import MEMORY
 from sweeper.search.parts import directions, parts_of
 from sweeper.search.pruners import EqualProgressHalving
-from sweeper.search.ranking import Configuration, FrontPoint, configurations, contenders, pareto_front, ranked
-from sweeper.search.schedule import Entry, Schedule, counted, is_ordered
+from sweeper.search.schedule import Entry, Schedule
 from sweeper.search.space import read_back, suggest
+from sweeper.search.standing import Standing
 from sweeper.search.starts import starting_points, within
 from sweeper.search.storage import storage_faults
 from sweeper.search.transactions import gathered, together
@@ -44,7 +43,7 @@ _STATES = {
 }
 
 
-class Search:
+class Search(Standing):
     """One study's search in Optuna's storage.
 
     The storage holds all state, so any process can take the search up again, and several may share it: they ask, tell
@@ -60,12 +59,9 @@ class Search:
         evaluation: EvaluationConfig,
         seed: int,
     ) -> None:
-        self.study = study
+        super().__init__(study, config, space, evaluation)
         self._schedule = Schedule(config, space, evaluation, seed)
-        self._space = space
-        self._evaluation = evaluation
         self._pruner = config.pruner
-        self._confirm_top = config.confirm_top if config.confirm else 0
         self._seed = seed
         self._live: dict[int, optuna.Trial] = {}
 
@@ -143,11 +139,6 @@ class Search:
             raise StudyStateError(f"the database has no search of a study named {name}; run it first") from error
         return cls(study, config, space, evaluation, seed)
 
-    @property
-    def space(self) -> Mapping[str, Range]:
-        """The resolved space."""
-        return self._space
-
     @storage_faults()
     def ask(self, spent: float = 0.0) -> Candidate | None:
         """Return the trial to run next; None where the search has ended, or waits for trials that still run.
@@ -203,33 +194,6 @@ class Search:
         """
         params = within(self._space, values)
         return ordered.queue(self.study, self._seed, order, params, clones=clones, initial=initial)
-
-    @storage_faults()
-    def awaits_ordered(self) -> bool:
-        """Tell whether a trial that a person ordered waits to run."""
-        return bool(ordered.waiting(self._waiting()))
-
-    @storage_faults()
-    def values(self, number: int) -> dict[str, ParameterValue]:
-        """Return what a trial that was begun has of the space, by name.
-
-        Raises:
-            StudyStateError: If there is no such trial, or it was never given its values.
-        """
-        trials = self.study.get_trials(deepcopy=False)
-        try:
-            return read_back(trials[number].params, self._space)
-        except (IndexError, KeyError) as error:
-            raise StudyStateError(f"study {self.study.study_name!r} has begun no trial {number}") from error
-
-    @storage_faults()
-    def begun(self, number: int) -> Candidate:
-        """Return what a trial runs that was begun here or elsewhere.
-
-        Raises:
-            StudyStateError: If there is no such trial, or it was never given its values.
-        """
-        return candidate_of(self._frozen(number), self.values(number))
 
     def change_budget(self, config: SearchConfig) -> None:
         """Go on with another number of trials; the sampler stays as it is until the study is taken up again."""
@@ -343,20 +307,6 @@ class Search:
         return [trial.number for trial in running if trial.number not in self._live]
 
     @storage_faults()
-    def begun_again_as(self, number: int) -> int:
-        """Return the number under which a trial was queued again after its process had ended; its own if it was not."""
-        trials = self.study.get_trials(deepcopy=False)
-        again = {trial.user_attrs.get(attribute.RESTARTS): trial.number for trial in trials}
-        while number in again:
-            number = again[number]
-        return number
-
-    @storage_faults()
-    def is_queued(self, number: int) -> bool:
-        """Tell whether a trial waits to begin."""
-        return any(trial.number == number for trial in self._waiting())
-
-    @storage_faults()
     def take_up(self, number: int) -> Candidate:
         """Take over an interrupted or paused trial, to go on with it or to tell its result, and return what it runs.
 
@@ -391,12 +341,6 @@ class Search:
         trial.set_user_attr(attribute.CHECKPOINT, checkpoint)
         return deaths
 
-    @storage_faults()
-    def planned_epochs(self, numbers: Collection[int]) -> float:
-        """Return the epochs that some trials will have trained when they end."""
-        trials = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return math.fsum(float(t.user_attrs.get(attribute.LENGTH, 0.0)) for t in trials if t.number in numbers)
-
     @patiently  # one transaction
     @storage_faults()
     def requeue(self, number: int) -> None:
@@ -424,66 +368,6 @@ class Search:
     def remaining(self) -> int:
         """Return how many trials are still to start, at most."""
         return self._schedule.remaining(self._counted())
-
-    def complete(self) -> list[int]:
-        """Return the numbers of the complete trials."""
-        return [trial.number for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
-
-    def best(self, k: int | None = 1) -> list[Configuration]:
-        """Return the best ``k`` configurations (None: all) by the deciding metric, best first, each with its trials."""
-        return ranked(configurations(self._counted(), self._space), self._evaluation.direction)[:k]
-
-    @storage_faults()
-    def contenders(self, k: int, *, ended: bool) -> list[int]:
-        """Return the trials that may be scored at the end, best first, where that scores ``k`` configurations.
-
-        Args:
-            k: How many are scored; with several objectives the whole front may be.
-            ended: Whether there is nothing left to confirm, so that the order is final.
-        """
-        if self._evaluation.objectives:
-            return [point.number for point in self.front()]
-        direction, trials = self._evaluation.direction, self._counted()
-        top = self._confirm_top
-        found = self.best(k) if ended else contenders(trials, self._space, direction, k, confirm_top=top)
-        return [configuration.best_number(direction) for configuration in found]
-
-    @storage_faults()
-    def unfinished(self) -> set[int]:
-        """Return the numbers of the trials that wait, run, or are interrupted or paused."""
-        states = (TrialState.WAITING, TrialState.RUNNING)
-        return {trial.number for trial in self.study.get_trials(deepcopy=False, states=states)}
-
-    @storage_faults()
-    def initials(self) -> dict[int, int]:
-        """Return, by its number, the trial whose saved weights a trial starts or started from."""
-        trials = self.study.get_trials(deepcopy=False)
-        return {t.number: t.user_attrs[attribute.INITIAL] for t in trials if attribute.INITIAL in t.user_attrs}
-
-    def ordered_complete(self) -> list[int]:
-        """Return the numbers of the complete trials that people ordered."""
-        complete = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return [trial.number for trial in complete if is_ordered(trial)]
-
-    def front(self) -> list[FrontPoint]:
-        """Return the trials that no other is better than in every objective."""
-        signs = tuple(-1.0 if direction == "maximize" else 1.0 for direction in directions(self._evaluation))
-        return pareto_front(self._counted(), self._space, signs)
-
-    @property
-    def epochs_spent(self) -> float:
-        """Epochs trained so far by all trials, pruned and interrupted ones included."""
-        trials = self.study.get_trials(deepcopy=False)
-        return math.fsum(float(trial.user_attrs.get(attribute.EPOCHS, 0.0)) for trial in trials)
-
-    def _counted(self) -> list[FrozenTrial]:
-        return counted(self.study.get_trials(deepcopy=False))
-
-    def _waiting(self) -> list[FrozenTrial]:
-        return list(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
-
-    def _frozen(self, number: int) -> FrozenTrial:
-        return self.study.get_trials(deepcopy=False)[number]
 
     def _is_stored(self, trial_id: int, outcome: Outcome) -> bool:
         """Tell whether a trial ended so in a transaction of this very call, whose answer was lost."""
