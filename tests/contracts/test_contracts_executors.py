@@ -166,6 +166,7 @@ def curves(context):
     return found
 
 
+@pytest.mark.parametrize("kind", ["packed", pytest.param("inline", marks=pytest.mark.long)], indirect=True)
 def test_every_trial_follows_the_curve_of_trls_own_trainer(six):
     for spec, points in curves(six("lora")):
         plain = trl_curve(spec)
@@ -175,6 +176,7 @@ def test_every_trial_follows_the_curve_of_trls_own_trainer(six):
         assert points["learning_rate"] == pytest.approx(plain["learning_rate"], rel=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["packed", pytest.param("inline", marks=pytest.mark.long)], indirect=True)
 def test_in_four_bits_and_bfloat16_trials_differ_from_trl_as_two_runs_of_trl_do(six, tiny_model):
     """Two runs of TRL that split the batch otherwise differ by rounding; so may a trial from either."""
 

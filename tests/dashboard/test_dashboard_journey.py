@@ -136,6 +136,7 @@ def metric(page: Page, label: str) -> str:
     return str(found.locator('[data-testid="stMetricValue"]').inner_text())
 
 
+@pytest.mark.long
 def test_two_trials_are_picked_and_compared(shown, page):
     page.goto(f"{shown}/")
     chrome.settled(page)

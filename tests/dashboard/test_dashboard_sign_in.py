@@ -221,6 +221,7 @@ def test_guessing_is_slow_also_for_names_that_do_not_exist(served):
     assert post(served, "vic", PASSWORD, X_Forwarded_For="10.0.1.1").status == 303
 
 
+@pytest.mark.long
 def test_links_on_other_pages_work_for_who_is_signed_in(served, page):
     page.goto(served.url)
     sign_in(page, served)

@@ -139,7 +139,11 @@ def test_where_one_rank_runs_out_of_memory_the_trial_begins_again_with_fewer_row
 
 
 @pytest.mark.parametrize(
-    "misfortune, reason", [("crash", "RuntimeError: rank 1 broke"), ("kill", "process 1 of the trial was killed")]
+    "misfortune, reason",
+    [
+        pytest.param("crash", "RuntimeError: rank 1 broke", marks=pytest.mark.long),
+        ("kill", "process 1 of the trial was killed"),
+    ],
 )
 def test_a_rank_that_breaks_ends_the_trial(spec, train, misfortune, reason):
     trial = spec(FSDP(processes=2))

@@ -94,7 +94,15 @@ def test_versions_share_a_base_and_answer_as_evaluation_does(begin, playground):
     assert answers(again)[0] == answers(events)[0]
 
 
-@pytest.mark.parametrize("adapter", [Full(), QLoRA(), Prompt(virtual_tokens=4)], ids=lambda adapter: adapter.kind)
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        pytest.param(Full(), marks=pytest.mark.long),
+        QLoRA(),
+        pytest.param(Prompt(virtual_tokens=4), marks=pytest.mark.long),
+    ],
+    ids=lambda adapter: adapter.kind,
+)
 def test_every_kind_of_adapter_can_be_asked(begin, playground, adapter):
     context = begin()
     version = register(context, adapter=adapter)

@@ -106,6 +106,7 @@ def test_a_paused_study_takes_no_step_and_its_time_stands_still(study_file, star
     assert all(point.seconds < lasted - paused_s for point in runner.database.metrics.get("tiny"))
 
 
+@pytest.mark.long
 def test_ctrl_c_and_a_stop_are_heard_while_a_study_is_paused(study_file, start):
     runner = start(str(study_file(search={**PLAIN, "n_trials": 2}).path))
     runner.until_step(1)

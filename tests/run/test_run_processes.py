@@ -10,6 +10,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 from sweeper.config.trial import Outcome
 from sweeper.errors import DatabaseError
 from sweeper.paths import Home
@@ -22,6 +24,7 @@ def records(home, name="tiny"):
         return database.studies.get(name).state, database.trials.all(name)
 
 
+@pytest.mark.long
 def test_a_process_killed_in_a_trial_loses_only_that_trial(study_file, tmp_path, monkeypatch):
     through, killed = Home(tmp_path / "through"), Home(tmp_path / "killed")
     file = study_file(search={"n_trials": 3, "pruner": "none"})
