@@ -146,7 +146,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def test_a_locked_database_is_waited_for_and_then_refused(home, monkeypatch):
-    monkeypatch.setitem(Database.open.__func__.__kwdefaults__, "busy_timeout_s", 0.1)
+    monkeypatch.setitem(Database.open.__func__.__wrapped__.__kwdefaults__, "busy_timeout_s", 0.1)
     with locked(home.database):
         for command in COMMANDS:
             refused(sweeper(*command), "is locked by another process", str(home.database))
