@@ -264,18 +264,17 @@ class Search(Standing):
             if missing:
                 outcome, reason = Outcome.FAILED, f"the evaluation gave no {' and no '.join(missing)}"
         with together(self.study):
-            stored = self._is_stored(trial._trial_id, outcome)
-            if not stored:
+            if not self._is_stored(trial._trial_id, outcome):
                 trial.set_user_attr(attribute.EPOCHS, result.epochs_trained)
                 trial.set_user_attr(attribute.PAUSED, outcome == Outcome.PAUSED)
-            if not (stored or outcome.is_open):
-                trial.set_user_attr(attribute.OUTCOME, outcome.value)
-                if reason:
-                    trial.set_user_attr(attribute.REASON, reason[:2000])
-                if outcome == Outcome.INFEASIBLE:
-                    trial.set_constraint(MEMORY, 1.0)
-                told = list(values.values()) if values and outcome == Outcome.COMPLETE else None
-                self.study.tell(number, told, state=_STATES[outcome])
+                if not outcome.is_open:
+                    trial.set_user_attr(attribute.OUTCOME, outcome.value)
+                    if reason:
+                        trial.set_user_attr(attribute.REASON, reason[:2000])
+                    if outcome == Outcome.INFEASIBLE:
+                        trial.set_constraint(MEMORY, 1.0)
+                    told = list(values.values()) if values and outcome == Outcome.COMPLETE else None
+                    self.study.tell(number, told, state=_STATES[outcome])
         del self._live[number]
 
     @property
