@@ -28,6 +28,15 @@ CELLS = [
 ]
 WORKS = [cell for cell in CELLS if reason(cell.values[0], ADAPTERS[cell.values[1]], cell.values[2]) is None]
 REFUSED = [cell for cell in CELLS if cell not in WORKS]
+LIKE_ANOTHER = ("orpo", "cpo", "kto", "rloo")
+"""Techniques that treat adapters as DPO or GRPO do: the default adapters every time, the others are long."""
+WITH_TRL = [
+    pytest.param(*cell.values, id=cell.id, marks=pytest.mark.long)
+    if cell.values[0].kind in LIKE_ANOTHER and cell.values[1] not in ("lora", "qlora, nf4")
+    else cell
+    for cell in WORKS
+    if cell.values[2] == TRL()
+]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +55,7 @@ def base_of(tiny_model):
     return of
 
 
-@pytest.mark.parametrize(("technique", "name", "backend"), [cell for cell in WORKS if cell.values[2] == TRL()])
+@pytest.mark.parametrize(("technique", "name", "backend"), WITH_TRL)
 def test_what_works_with_trl(base_of, tiny_model, tmp_path, technique, name, backend):
     """It trains, is evaluated, is kept, and is loaded again to the same evaluation."""
     from sweeper.evaluation.validation import task_metric

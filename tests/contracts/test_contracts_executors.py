@@ -9,6 +9,7 @@ from optuna.trial import TrialState
 from plain_trl import trl_curve
 from safetensors.torch import load_file
 from tiny import Curve, write_rows
+from variants import mostly_long
 
 from sweeper.config.trial import Outcome, TrialSpec
 from sweeper.errors import DataError
@@ -226,9 +227,7 @@ def test_a_trial_that_fails_ends_alone(run):
     assert not (folder / "adapter").exists()
 
 
-@pytest.mark.parametrize(
-    "executor", [*IN_PROCESS, "per_gpu", pytest.param("ray", marks=pytest.mark.long)], indirect=True
-)
+@pytest.mark.parametrize("executor", mostly_long([*IN_PROCESS, *IN_WORKERS], *IN_PROCESS), indirect=True)
 def test_a_fault_of_the_users_ends_the_study_and_can_be_taken_up(begin, executor, tmp_path):
     long = write_rows(tmp_path / "long.jsonl", [{"prompt": f"{n} " * 99, "completion": " 1"} for n in range(9)])
     context = begin(executor=executor, data={"train": str(long)})

@@ -18,6 +18,7 @@ def test_every_page_opens_in_a_browser(serve, page, fill, home):
         assert page.locator("h1, h2").first.inner_text(), path
 
 
+@pytest.mark.long
 def test_pictures_differ_by_theme_and_show_the_whole_page(serve, page, fill, home, tmp_path, monkeypatch):
     monkeypatch.setenv("SWEEPER_SCREENSHOTS", str(tmp_path / "shots"))
     fill.whole()

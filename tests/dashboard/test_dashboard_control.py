@@ -304,6 +304,7 @@ def test_hostile_texts_are_shown_as_they_are(show, steer):
     assert "\x1b" not in str(app.dataframe[0].value.to_dict())
 
 
+@pytest.mark.long
 def test_a_study_goes_on_in_a_process_of_its_own(show, study_file, fill, monkeypatch):
     plain = {"pruner": "none", "confirm": 0, "sampler": "random", "n_trials": 1}
     run_study(study_file(name="itn", search=plain), force=True)

@@ -73,7 +73,11 @@ def test_who_was_added_gets_in_and_streamlit_keeps_nothing_of_them(served, page,
 
 
 @pytest.mark.parametrize(
-    ("email", "said"), [("eve@example.org", "nobody of that address"), ("una@example.org", "verified")]
+    ("email", "said"),
+    [
+        ("eve@example.org", "nobody of that address"),
+        pytest.param("una@example.org", "verified", marks=pytest.mark.long),
+    ],
 )
 def test_others_are_told_why_they_get_nothing(served, page, email, said):
     go_to_provider(page, served)

@@ -118,6 +118,7 @@ def test_an_example_of_the_test_split_fills_the_prompt(show, two):
     assert row["completion"] in texts(app), "what is due stands beside"
 
 
+@pytest.mark.long
 def test_a_conversation_is_asked_and_kept_as_one(show, begin):
     register(begin(shape="messages"))
     app = show("playground", adapters="tiny@1")
@@ -129,6 +130,7 @@ def test_a_conversation_is_asked_and_kept_as_one(show, begin):
     assert [turn["role"] for turn in given.settings["messages"]] == ["system", "user"]
 
 
+@pytest.mark.long
 def test_the_bare_base_has_its_feedback_too(show, two):
     app = ask(show("playground", adapters="base:tiny@1,tiny@1"))
     [each for each in app.button if each.label == "Good"][-1].click().run()
@@ -153,6 +155,7 @@ def test_hostile_prompts_and_answers_stay_text(show, two):
     assert "<script>" in app.dataframe[0].value["prompt"][0]
 
 
+@pytest.mark.long
 def test_a_crash_of_the_worker_is_told_and_it_can_be_asked_again(show, two, monkeypatch):
     app = show("playground", adapters="tiny@1")
     worker = data.worker(Home.current())

@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 import socket
 import urllib.parse
+from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPResponse
 
 import browser as chrome
 import pytest
+from filled_home import Filler
 
 from sweeper.access import Accounts
+from sweeper.paths import Home
+from sweeper.store import Database
 
 PASSWORD = "correct horse battery"
 WRONG = "a staple, or whatever it was"
@@ -26,8 +30,7 @@ UPGRADE = (
 )
 
 
-@pytest.fixture
-def people(home) -> Accounts:
+def ann_and_vic(home: Home) -> Accounts:
     accounts = Accounts(home)
     accounts.add("ann", "editor", PASSWORD)
     accounts.add("vic", "viewer", PASSWORD)
@@ -35,9 +38,28 @@ def people(home) -> Accounts:
 
 
 @pytest.fixture
+def people(home) -> Accounts:
+    return ann_and_vic(home)
+
+
+@pytest.fixture
 def served(serve, fill, home, people) -> chrome.Served:
+    """A dashboard of the test's own, whose users and log are looked at or changed."""
     fill.whole()
     return serve(home)
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[chrome.Served]:
+    """A dashboard for all tests that only knock at it."""
+    folder = tmp_path_factory.mktemp("standing")
+    home = Home(folder / "home")
+    with Database.open(home.database, create=True) as database:
+        Filler(home, database).whole()
+        Filler(home, database).whole("one")
+    ann_and_vic(home)
+    with chrome.serving(home, folder / "dashboard.log") as served:
+        yield served
 
 
 def ask(
@@ -116,9 +138,10 @@ def test_a_person_signs_in_is_led_to_what_they_asked_for_and_signs_out(served, p
     assert (home.folder / "dashboard-key").read_text() not in served.output()
 
 
-def test_a_viewer_is_one_on_every_page(served, page):
-    page.goto(served.url)
-    sign_in(page, served, "vic")
+@pytest.mark.long
+def test_a_viewer_is_one_on_every_page(standing, page):
+    page.goto(standing.url)
+    sign_in(page, standing, "vic")
     chrome.settled(page)
     assert "viewer" in page.get_by_test_id("stSidebar").inner_text()
 
@@ -127,12 +150,11 @@ CHANGING = ("candidate", "Archive", "Keep", "Add", "Pause", "Resume", "Stop", "R
 """What buttons say that change something."""
 
 
-def test_a_viewer_finds_every_button_closed_that_changes_something(served, page, fill):
-    fill.whole("one")
-    page.goto(served.url)
-    sign_in(page, served, "vic")
+def test_a_viewer_finds_every_button_closed_that_changes_something(standing, page):
+    page.goto(standing.url)
+    sign_in(page, standing, "vic")
     for address in ("adapters?adapter=itn&version=1&section=Production", "adapters?adapter=itn&version=1", "control"):
-        page.goto(f"{served.url}/{address}")
+        page.goto(f"{standing.url}/{address}")
         chrome.settled(page)
         buttons = page.get_by_test_id("stMain").locator('[data-testid^="stBaseButton"]').all()
         plain = [each for each in buttons if not re.search("egment|pill", str(each.get_attribute("data-testid")))]
@@ -140,7 +162,7 @@ def test_a_viewer_finds_every_button_closed_that_changes_something(served, page,
         assert changing and all(each.is_disabled() for each in changing), address
 
 
-@pytest.mark.parametrize("change", ["remove", "password"])
+@pytest.mark.parametrize("change", ["remove", pytest.param("password", marks=pytest.mark.long)])
 def test_an_open_page_ends_with_its_user_or_their_password(served, page, people, change):
     page.goto(served.url)
     sign_in(page, served)
@@ -152,53 +174,58 @@ def test_an_open_page_ends_with_its_user_or_their_password(served, page, people,
     assert page.get_by_role("heading", name="Sign in").is_visible()
 
 
-def test_nothing_answers_who_has_not_signed_in(served):
+def test_nothing_answers_who_has_not_signed_in(standing):
     for path in HIDDEN:
         for method in ("GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD"):
-            answer, text = ask(served, path, method)
+            answer, text = ask(standing, path, method)
             assert answer.status == 401, (method, path)
             assert text in ("", "Sign in at /login."), (method, path)
-    answer, text = ask(served, "/study?study=itn", Accept="text/html")
+    answer, text = ask(standing, "/study?study=itn", Accept="text/html")
     assert (answer.status, answer.headers["location"]) == (303, "/login?next=%2Fstudy%3Fstudy%3Ditn")
-    for cookie in ("", "sweeper-session=x", f"sweeper-session-{served.port}=x", f"sweeper-session-{served.port}=a.b.c"):
-        assert stream(served, cookie) == 403
-    assert ask(served, "/_stcore/health")[1] == "ok"
-    mine = session(served)
-    assert stream(served, mine) == 101
-    assert ask(served, "/_stcore/host-config", Cookie=mine)[0].status == 200
-    assert ask(served, "/media/0123.csv", Cookie=mine)[0].status == 404
+    for cookie in (
+        "",
+        "sweeper-session=x",
+        f"sweeper-session-{standing.port}=x",
+        f"sweeper-session-{standing.port}=a.b.c",
+    ):
+        assert stream(standing, cookie) == 403
+    assert ask(standing, "/_stcore/health")[1] == "ok"
+    mine = session(standing)
+    assert stream(standing, mine) == 101
+    assert ask(standing, "/_stcore/host-config", Cookie=mine)[0].status == 200
+    assert ask(standing, "/media/0123.csv", Cookie=mine)[0].status == 404
 
 
-def test_foreign_pages_and_hosts_get_nothing_even_with_a_session(served):
-    mine, here = session(served), f"127.0.0.1:{served.port}"
-    assert stream(served, mine, origin="http://evil.example") == 403
-    assert stream(served, mine, origin=f"http://localhost:{served.port}") == 403
-    assert stream(served, mine, origin="null") == 403
-    assert stream(served, mine, host="evil.example", origin="http://evil.example") == 403
-    for headers in ({"Origin": "http://evil.example"}, {"Origin": "null"}, {"Host": f"evil.example:{served.port}"}):
+def test_foreign_pages_and_hosts_get_nothing_even_with_a_session(standing):
+    mine, here = session(standing), f"127.0.0.1:{standing.port}"
+    assert stream(standing, mine, origin="http://evil.example") == 403
+    assert stream(standing, mine, origin=f"http://localhost:{standing.port}") == 403
+    assert stream(standing, mine, origin="null") == 403
+    assert stream(standing, mine, host="evil.example", origin="http://evil.example") == 403
+    for headers in ({"Origin": "http://evil.example"}, {"Origin": "null"}, {"Host": f"evil.example:{standing.port}"}):
         for path in ("/", "/login", "/_stcore/health", "/media/x"):
-            assert ask(served, path, Cookie=mine, **headers)[0].status == 403, (headers, path)
-    assert ask(served, "/logout", "POST", Cookie=mine, Sec_Fetch_Site="cross-site")[0].status == 403
-    assert ask(served, "/_stcore/host-config", Cookie=mine, Origin=f"http://{here}")[0].status == 200
+            assert ask(standing, path, Cookie=mine, **headers)[0].status == 403, (headers, path)
+    assert ask(standing, "/logout", "POST", Cookie=mine, Sec_Fetch_Site="cross-site")[0].status == 403
+    assert ask(standing, "/_stcore/host-config", Cookie=mine, Origin=f"http://{here}")[0].status == 200
 
 
-def test_agents_are_off_and_answers_cannot_be_framed(served):
-    mine = session(served)
+def test_agents_are_off_and_answers_cannot_be_framed(standing):
+    mine = session(standing)
     for path in ("interact", "openapi.json", "mcp"):
-        assert ask(served, f"/_stcore/agent/{path}", Cookie=mine)[0].status == 404
+        assert ask(standing, f"/_stcore/agent/{path}", Cookie=mine)[0].status == 404
     for path in ("/", "/login"):
-        headers = ask(served, path, Cookie=mine if path == "/" else "")[0].headers
+        headers = ask(standing, path, Cookie=mine if path == "/" else "")[0].headers
         assert headers["x-frame-options"] == "DENY" and "frame-ancestors 'none'" in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
 
 
-def test_the_form_is_ours_and_leads_nowhere_else(served):
+def test_the_form_is_ours_and_leads_nowhere_else(standing):
     forged = urllib.parse.urlencode({"name": "ann", "password": PASSWORD, "token": "x"})
-    for headers in ({}, {"Cookie": f"sweeper-form-{served.port}=y"}, {"Cookie": f"sweeper-form-{served.port}="}):
-        answer, _ = ask(served, "/login", "POST", forged, **headers)
+    for headers in ({}, {"Cookie": f"sweeper-form-{standing.port}=y"}, {"Cookie": f"sweeper-form-{standing.port}="}):
+        answer, _ = ask(standing, "/login", "POST", forged, **headers)
         assert answer.status == 400 and "sweeper-session" not in str(answer.headers)
-    assert post(served, "ann", PASSWORD, Origin="http://evil.example").status == 403
-    assert ask(served, "/login", "POST", "x" * 100_000)[0].status == 400
+    assert post(standing, "ann", PASSWORD, Origin="http://evil.example").status == 403
+    assert ask(standing, "/login", "POST", "x" * 100_000)[0].status == 400
     for onward in (
         "https://evil.example",
         "//evil.example",
@@ -207,9 +234,9 @@ def test_the_form_is_ours_and_leads_nowhere_else(served):
         "/\t/evil",
         "/a\r\nb: c",
     ):
-        assert post(served, "ann", PASSWORD, onward).headers["location"] == "/"
-    assert post(served, "ann", PASSWORD, "/trial?study=itn&trial=2").headers["location"] == "/trial?study=itn&trial=2"
-    hostile = ask(served, "/login?next=" + urllib.parse.quote('/"><script>alert(1)</script>'))[1]
+        assert post(standing, "ann", PASSWORD, onward).headers["location"] == "/"
+    assert post(standing, "ann", PASSWORD, "/trial?study=itn&trial=2").headers["location"] == "/trial?study=itn&trial=2"
+    hostile = ask(standing, "/login?next=" + urllib.parse.quote('/"><script>alert(1)</script>'))[1]
     assert "<script" not in hostile
 
 
@@ -222,17 +249,17 @@ def test_guessing_is_slow_also_for_names_that_do_not_exist(served):
 
 
 @pytest.mark.long
-def test_links_on_other_pages_work_for_who_is_signed_in(served, page):
-    page.goto(served.url)
-    sign_in(page, served)
+def test_links_on_other_pages_work_for_who_is_signed_in(standing, page):
+    page.goto(standing.url)
+    sign_in(page, standing)
     chrome.settled(page)
     elsewhere = page.context.new_page()
-    link = f'<a href="{served.url}/study?study=itn">here</a> <a href="{served.url}/logout">out</a>'
+    link = f'<a href="{standing.url}/study?study=itn">here</a> <a href="{standing.url}/logout">out</a>'
     elsewhere.route("http://elsewhere.example/", lambda route: route.fulfill(body=link, content_type="text/html"))
     elsewhere.goto("http://elsewhere.example/")
     elsewhere.get_by_text("here").click()
     chrome.settled(elsewhere)
-    assert elsewhere.url == f"{served.url}/study?study=itn"
+    assert elsewhere.url == f"{standing.url}/study?study=itn"
     elsewhere.goto("http://elsewhere.example/")
     elsewhere.get_by_text("out").click()
     assert elsewhere.get_by_role("heading", name="Sign out?").is_visible()
@@ -269,8 +296,8 @@ def test_users_added_while_it_serves_close_it(serve, page, fill, home):
     page.wait_for_url("**/login")
 
 
-def test_the_page_to_sign_in_at_can_be_looked_at(served, page):
-    page.goto(served.url)
+def test_the_page_to_sign_in_at_can_be_looked_at(standing, page):
+    page.goto(standing.url)
     for theme in ("light", "dark"):
         page.emulate_media(color_scheme=theme)
         page.screenshot(path=chrome.pictures() / f"login-{theme}.png", full_page=True)

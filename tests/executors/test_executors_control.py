@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from safetensors.torch import load_file
+from variants import mostly_long
 
 from sweeper.config.trial import Outcome, TrialSpec
 from sweeper.errors import StudyInterrupted, StudyStateError, UserError
@@ -17,6 +18,7 @@ from sweeper.store import Database, OrderKind, OrderState, StudyState
 from sweeper.training.trial import BY_HAND
 
 KINDS = [{"kind": "packed", "slots": 2}, {"kind": "inline"}]
+on_both = pytest.mark.parametrize("executor", mostly_long(KINDS, KINDS[0]), ids=lambda each: each["kind"])
 PLAIN = {"pruner": "none", "confirm": 0, "sampler": "random"}
 
 
@@ -58,7 +60,7 @@ def answers(database, study="tiny"):
     return [(order.state, order.answer) for order in reversed(database.orders.all(study))]
 
 
-@pytest.mark.parametrize("executor", KINDS, ids=lambda each: each["kind"])
+@on_both
 def test_a_stopped_trial_is_pruned_at_its_next_step_and_the_others_go_on(study_file, executor, stored):
     asking = Asking((1, 1), OrderKind.STOP_TRIAL, 1)
     run(study_file(search={**PLAIN, "n_trials": 3}, executor=executor), asking)
@@ -73,7 +75,7 @@ def test_a_stopped_trial_is_pruned_at_its_next_step_and_the_others_go_on(study_f
     assert any("ada asked for stop_trial (trial 1)" in note for note in asking.notes)
 
 
-@pytest.mark.parametrize("executor", KINDS, ids=lambda each: each["kind"])
+@on_both
 def test_a_stopped_trial_whose_process_is_killed_is_stopped_under_its_new_number(study_file, executor, stored):
     class Dying(Asking):
         def trial_reported(self, number, step, metrics):
@@ -94,7 +96,7 @@ def test_a_stopped_trial_whose_process_is_killed_is_stopped_under_its_new_number
         ask(OrderKind.STOP_TRIAL, 0)
 
 
-@pytest.mark.parametrize("executor", KINDS, ids=lambda each: each["kind"])
+@on_both
 def test_a_stop_is_as_ctrl_c(study_file, executor, stored):
     asking = Asking((0, 2), OrderKind.STOP)
     with pytest.raises(StudyInterrupted):
@@ -106,7 +108,7 @@ def test_a_stop_is_as_ctrl_c(study_file, executor, stored):
     assert stored.studies.get("tiny").state is StudyState.FINISHED
 
 
-@pytest.mark.parametrize("executor", KINDS, ids=lambda each: each["kind"])
+@on_both
 def test_an_enqueued_configuration_runs_next_on_top_of_the_others(study_file, executor, stored):
     asking = Asking((0, 2), OrderKind.ENQUEUE, parameters={"learning_rate": 2e-3, "lora_rank": 4})
     run(study_file(search={**PLAIN, "n_trials": 3}, executor=executor), asking)
@@ -120,7 +122,7 @@ def test_an_enqueued_configuration_runs_next_on_top_of_the_others(study_file, ex
     assert [n for n in range(4) if trials[n].parameters["learning_rate"] == 2e-3] == [number]
 
 
-@pytest.mark.parametrize("executor", KINDS, ids=lambda each: each["kind"])
+@on_both
 def test_a_clone_from_weights_starts_where_the_other_ended(study_file, executor, stored):
     search = {**PLAIN, "n_trials": 1}
     run(study_file(search=search, executor=executor), Asking((9, 9), None))
@@ -216,7 +218,7 @@ def test_the_runner_refuses_what_was_not_seen_to_be_wrong(study_file, stored):
     assert len(stored.trials.all("tiny")) == 1
 
 
-@pytest.mark.parametrize("executor", KINDS, ids=lambda each: each["kind"])
+@on_both
 def test_a_larger_budget_runs_on_and_is_kept(study_file, executor, stored):
     asking = Asking((0, 2), OrderKind.BUDGET, n_trials=4, timeout=3600)
     run(study_file(search={**PLAIN, "n_trials": 2}, executor=executor), asking)
@@ -227,7 +229,7 @@ def test_a_larger_budget_runs_on_and_is_kept(study_file, executor, stored):
     assert event.message == "n_trials 2 -> 4, timeout None -> 3600.0"
 
 
-@pytest.mark.parametrize("executor", KINDS, ids=lambda each: each["kind"])
+@on_both
 def test_a_smaller_budget_ends_the_search(study_file, executor, stored):
     asking = Asking((0, 2), OrderKind.BUDGET, n_trials=1)
     run(study_file(search={**PLAIN, "n_trials": 6}, executor=executor), asking)

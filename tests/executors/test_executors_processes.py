@@ -13,6 +13,7 @@ import psutil
 import pytest
 import tiny
 from safetensors.torch import load_file
+from variants import mostly_long
 
 from sweeper.config.adapter import LoRA, QLoRA
 from sweeper.config.backend import FSDP, TRL, DeepSpeed
@@ -81,10 +82,7 @@ def left_behind(folder: Path) -> list[int]:
     return [process for process in noted if psutil.pid_exists(process)]
 
 
-LONG = [kind if kind in ("zero-2 4-bit", "fsdp") else pytest.param(kind, marks=pytest.mark.long) for kind in TWO]
-
-
-@pytest.mark.parametrize("kind", LONG)
+@pytest.mark.parametrize("kind", mostly_long(TWO, "zero-2 4-bit"))
 def test_two_processes_train_what_one_does(kind, spec, train, alone):
     backend, adapter = TWO[kind]
     trial = spec(backend, adapter)
@@ -154,6 +152,7 @@ def test_a_rank_that_breaks_ends_the_trial(spec, train, misfortune, reason):
     assert not left_behind(trial.folder)
 
 
+@pytest.mark.long
 def test_a_trial_that_is_killed_goes_on_from_its_checkpoint(spec, train, alone, monkeypatch):
     monkeypatch.setenv("BREAK_RANK", "0")
     monkeypatch.setenv("BREAK_STEP", "5")

@@ -71,7 +71,7 @@ def test_completion_only_is_left_out_where_there_is_no_completion(make_source, t
     [
         ("messages", QLoRA(), "bfloat16", [6]),
         pytest.param("text", LoRA(dora=True), "float32", [2, 4, 6], marks=pytest.mark.long),
-        ("prompt_completion", Full(), "float32", [2, 4, 6]),
+        pytest.param("prompt_completion", Full(), "float32", [2, 4, 6], marks=pytest.mark.long),
     ],
 )
 def test_trl_runs_the_file_to_its_end_offline(make_source, tmp_path, shape, adapter, dtype, evaluations):

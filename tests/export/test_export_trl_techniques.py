@@ -47,7 +47,7 @@ def source(make_source, kind, folder, adapter=LORA, **hyperparameters):
     ("kind", "adapter"),
     [
         *(pytest.param(kind, LoRA(), marks=() if kind in SHORT else pytest.mark.long) for kind in TECHNIQUES),
-        ("reward", QLoRA()),
+        pytest.param("reward", QLoRA(), marks=pytest.mark.long),
     ],
     ids=[*TECHNIQUES, "reward-qlora"],
 )

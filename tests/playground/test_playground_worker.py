@@ -220,6 +220,7 @@ def test_a_crash_is_told_and_the_next_request_starts_a_new_worker(begin, playgro
     assert of_kind(ask(playground, "tiny@1"), "answered")
 
 
+@pytest.mark.long
 def test_it_ends_after_a_while_without_a_request_and_comes_back(begin):
     register(begin())
     playground = Playground(Home.current(), idle_s=0.2)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
+from variants import mostly_long
 
 from sweeper.config.trial import Outcome
 from sweeper.errors import ExportError
@@ -53,7 +54,7 @@ class Listening(Silent):
         self.notes.append(text)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", mostly_long(KINDS, "dora on 4 bits", "eva", "prefix", "ia3", "full"))
 def test_from_a_study_file_to_an_export(study_file, tmp_path, name):
     adapter, options, refused = KINDS[name]
     kind = adapter if isinstance(adapter, str) else adapter["kind"]

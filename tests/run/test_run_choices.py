@@ -98,6 +98,7 @@ def test_the_smallest_model_that_meets_the_goal_wins(study_file, models, tmp_pat
     assert "front: no other trial" in shown.stdout
 
 
+@pytest.mark.long
 def test_where_no_model_meets_the_goal_the_best_wins_and_all_say_so(study_file, models):
     parts = with_parts(search={**enqueue_both(models), "n_trials": 2}, evaluation={"goal": 1.0})
     parts["shape"] = "prompt_completion"  # too much for any of them
@@ -154,6 +155,7 @@ def adapters(study_file, tmp_path):
 BOTH = [{"adapter": "lora"}, {"adapter": "qlora"}]
 
 
+@pytest.mark.long
 def test_adapters_are_compared_each_on_its_own_base(adapters):
     verdict = run_study(adapters(enqueue=BOTH, n_trials=4))
     with Database.open(Home.current().database, create=False) as database:

@@ -11,7 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from sweeper.cli.main import app
 from sweeper.config.trial import Outcome
 from sweeper.orders import await_answer, give, is_run, state_of
 from sweeper.paths import Home
@@ -125,6 +127,7 @@ def test_ctrl_c_and_a_stop_are_heard_while_a_study_is_paused(study_file, start):
     assert [trial.outcome for trial in again.database.trials.all("tiny")] == [Outcome.COMPLETE] * 2
 
 
+@pytest.mark.long
 def test_a_study_killed_while_it_is_paused_is_interrupted_and_goes_on(study_file, start):
     runner = start(str(study_file(search={**PLAIN, "n_trials": 1}).path))
     runner.until_step(1)
@@ -162,8 +165,8 @@ def test_the_command_line_enqueues_clones_and_shows_what_became_of_it(study_file
         (("budget", "tiny", "--timeout", "soon"), "must be a duration"),
         (("budget", "tiny", "--epochs", "-3"), "max_epochs_total: "),
     ):
-        refused = sweeper(*arguments)
-        assert refused.returncode == 2, arguments
+        refused = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "300"})
+        assert refused.exit_code == 2, arguments
         assert said in refused.stderr, refused.stderr
     assert sweeper("budget", "tiny", "--trials", "3", "--timeout", "2h", "--epochs", "none").returncode == 0
     assert sweeper("resume", "tiny").returncode == 0

@@ -134,6 +134,7 @@ def test_a_stage_that_found_nothing_better_ends_it_and_force_goes_on(pipeline_fi
     assert resume_pipeline("human", force=True).registered.name == "human-policy"
 
 
+@pytest.mark.long
 def test_a_policy_that_earns_no_more_ends_like_any_study_without_a_winner(pipeline_file):
     timid = {"learning_rate": 1e-9, "num_generations": 4, "batch_size": 8, "epochs": 1, "lora_rank": 4}
     path = pipeline_file(policy={"search": {"n_trials": 1, "confirm": 0, "space": timid}}).path
@@ -142,6 +143,7 @@ def test_a_policy_that_earns_no_more_ends_like_any_study_without_a_winner(pipeli
     assert set(versions()) == {"human-sft", "human-reward"}
 
 
+@pytest.mark.long
 def test_under_another_name_it_has_its_own_reward_model(pipeline_file):
     path = pipeline_file().path
     result = command("run", path, "--name", "other", "--force", "--json")

@@ -47,6 +47,7 @@ def test_a_process_killed_in_a_trial_loses_only_that_trial(study_file, tmp_path,
     ]
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_the_step_and_leaves_a_study_to_resume(study_file, tmp_path):
     space = {"learning_rate": {"low": 1e-3, "high": 1e-2}, "batch_size": 8, "epochs": 150}
     file = study_file(search={"space": space, "n_trials": 2, "pruner": "none"}, executor={"micro_batch": 8})

@@ -91,6 +91,7 @@ def test_a_reward_model_is_registered_exported_and_rewards_a_policy(study_file, 
     assert spec.reward_sources.models[0].version == 1
 
 
+@pytest.mark.long
 def test_a_reward_model_trained_as_a_whole_rewards_a_policy(study_file):
     home = Home.current()
     search = {**REWARD_MODEL["search"], "space": {"learning_rate": 1e-3, "batch_size": 8, "epochs": 3}}
@@ -152,6 +153,7 @@ class Stopping(Silent):
             self.stop.set()
 
 
+@pytest.mark.long
 def test_stopped_and_resumed_it_is_the_same_study(study_file, monkeypatch, tmp_path):
     (tmp_path / "earning.py").write_text(
         "def short(completions, **_):\n    return [-len(text) for text in completions]\n"

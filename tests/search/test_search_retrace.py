@@ -168,7 +168,13 @@ def ran(make: Make, database: Database, tmp_path: Path) -> Any:
     return run
 
 
-@pytest.mark.parametrize(("direction", "together"), [("minimize", False), ("maximize", True)], ids=["inline", "packed"])
+@pytest.mark.parametrize(
+    ("direction", "together"),
+    [
+        pytest.param("minimize", False, id="inline", marks=pytest.mark.long),
+        pytest.param("maximize", True, id="packed"),
+    ],
+)
 @pytest.mark.parametrize("pruner", PRUNERS, ids=lambda pruner: pruner if isinstance(pruner, str) else pruner["kind"])
 def test_every_decision_is_found_again(ran: Any, pruner: Any, direction: str, together: bool) -> None:
     found = ran(pruner, direction, together=together)

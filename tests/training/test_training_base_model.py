@@ -59,7 +59,7 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["lora", "qlora"])
+@pytest.mark.parametrize("kind", ["qlora", pytest.param("lora", marks=pytest.mark.long)])
 def test_a_trial_is_the_same_first_or_last(new_base, train, kind):
     base = new_base(kind)
     weights, before = state(base.model), traces(base.model)

@@ -11,6 +11,7 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 from test_training_policy import policy_spec
+from variants import mostly_long
 
 from sweeper.config.adapter import Full, LoRA, Prefix
 from sweeper.config.technique import CPO, DPO, KTO, RewardModel
@@ -23,6 +24,8 @@ from sweeper.training.trial import train_trial
 
 BUSY = {"lr_scheduler": "cosine", "lora_dropout": 0.3, "epochs": 3.0, "points": 5}
 """9 steps of 3 an epoch, evaluated after the 2nd, 4th, 6th, 8th and last; dropout draws random numbers all along."""
+
+NOISY = {"trl": {"optim": "adamw_bnb_8bit", "neftune_noise_alpha": 5}, "lora_dropout": 0.1}
 
 SELDOM, ALWAYS = (Keeping(every_s, before=lambda: None) for every_s in (999.0, 0.0))
 
@@ -88,10 +91,9 @@ def adapter(spec):
 @pytest.mark.parametrize(
     ("asked", "stops"),
     [
-        (BUSY, [(3,), (8, "evaluation")]),
-        ({"trl": {"optim": "adamw_bnb_8bit", "neftune_noise_alpha": 5}, "lora_dropout": 0.1}, [(2,)]),
+        pytest.param(BUSY, [(3,), (8, "evaluation")], id="dropout"),
+        pytest.param(NOISY, [(2,)], id="8-bit and noise", marks=pytest.mark.long),
     ],
-    ids=["dropout", "8-bit and noise"],
 )
 def test_sft_goes_on_as_if_it_had_never_stopped(request, spec, kind, asked, stops):
     """Stopped within an epoch, at its end, between a step and its evaluation, and in an evaluation."""
@@ -101,7 +103,7 @@ def test_sft_goes_on_as_if_it_had_never_stopped(request, spec, kind, asked, stop
 PAIRS = {"dpo": DPO, "cpo": CPO, "reward": RewardModel}
 
 
-@pytest.mark.parametrize("kind", [*PAIRS, "kto"])
+@pytest.mark.parametrize("kind", mostly_long([*PAIRS, "kto"], "dpo", "reward"))
 def test_preferences_go_on_as_if_they_had_never_stopped(request, tiny_model, tmp_path, lora_base, kind):
     technique = {**PAIRS, "kto": KTO}[kind](max_length=64)
     shape = "unpaired" if kind == "kto" else "preference"
@@ -118,7 +120,7 @@ def score_base(tiny_model):
     return load_base(tiny_model, ModelConfig(name="tiny"), LoRA(), "cpu", "score")
 
 
-@pytest.mark.parametrize("kind", ["grpo", "rloo"])
+@pytest.mark.parametrize("kind", mostly_long(["grpo", "rloo"], "grpo"))
 def test_policies_go_on_as_if_they_had_never_stopped(tiny_model, tmp_path, lora_base, kind):
     """Answers are drawn, and the order of the prompts in an epoch follows from those before."""
     asked = policy_spec(tiny_model, tmp_path, kind, longest=4, epochs=3.0, lora_dropout=0.1)
