@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -101,7 +102,7 @@ class Store:
                 there.add(file.sha256)
         self._write(f"{place}/manifest.json", _MANIFEST.dump_json(now))
         for old in {file.sha256 for file in before.values()} - {file.sha256 for file in now.values()}:
-            self._files.rm_file(f"{place}/files/{old}")
+            self._remove(f"{place}/files/{old}")
 
     def fetch(self, name: str, folder: Path) -> bool:
         """Download what a folder lacks or has otherwise, and remove what was not kept.
@@ -140,7 +141,7 @@ class Store:
             return
         self._write(f"{self._root}/{name}/manifest.json", _MANIFEST.dump_json(now))
         for old in {file.sha256 for file in before.values()} - {file.sha256 for file in now.values()}:
-            self._files.rm_file(f"{self._root}/{name}/files/{old}")
+            self._remove(f"{self._root}/{name}/files/{old}")
 
     def _manifest(self, name: str) -> dict[str, _File]:
         try:
@@ -171,6 +172,10 @@ class Store:
         temporary = Path(f"{place}.{os.getpid()}.tmp")
         temporary.write_bytes(content)
         temporary.replace(place)
+
+    def _remove(self, place: str) -> None:
+        with suppress(FileNotFoundError):  # another worker removes the same, by the same policy
+            self._files.rm_file(place)
 
     def _get(self, place: str, path: Path, file: _File) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

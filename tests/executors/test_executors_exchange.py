@@ -195,3 +195,17 @@ def test_a_part_that_is_forgotten_is_kept_no_more_and_the_rest_stays(store, tmp_
     assert (other / "spec.json").read_text() == "asked"  # the same content as a forgotten file's
     assert len(list((tmp_path / "store").rglob("files/*"))) == 1
     store.forget("trials/00007", "adapter")  # of which nothing was kept
+
+
+def test_two_workers_that_forget_the_same_at_once_do_not_trip_over_each_other(store, tmp_path, monkeypatch):
+    store.keep("trials/00000", write(tmp_path / "here", spec="asked", adapter__weights="learned"))
+    rival, remove = Store(store.url), store._files.rm_file
+
+    def overtaken(place):
+        rival._files.rm(place)
+        remove(place)
+
+    monkeypatch.setattr(store._files, "rm_file", overtaken)
+    store.forget("trials/00000", "adapter")
+    assert store.fetch("trials/00000", tmp_path / "other")
+    assert contents(tmp_path / "other") == {"spec": "asked"}
