@@ -306,6 +306,7 @@ class RemoteWorker:
         self._asked = actor.pulse.remote()
         self._last = Pulse(waits=True)
         self._reachable = False
+        self._told = False
 
     def pulse(self) -> Pulse:
         """Return the last answer; what was said is in it once."""
@@ -316,8 +317,10 @@ class RemoteWorker:
             self._last = Pulse.model_validate(self._ray.get(self._asked))
             self._reachable = True
             self.node = self.node or self._ray.get(self._where)
-        except exceptions.ActorUnavailableError:
+        except exceptions.ActorUnavailableError:  # what was sent meanwhile is lost
             self._last = self._last.model_copy(update={"notes": (), "ended": 0})
+            if self._told:
+                self.ask_to_stop()
         except exceptions.RayActorError as error:
             return self._gone(error)
         except exceptions.RayTaskError as error:
@@ -326,9 +329,9 @@ class RemoteWorker:
         return self._last
 
     def ask_to_stop(self) -> None:
-        """Ask it to put its trials on disk and leave."""
-        if self._reachable:
-            self._actor.ask_to_stop.remote()
+        """Ask it to put its trials on disk and leave; one that has not answered yet hears it as soon as it can."""
+        self._told = True
+        self._actor.ask_to_stop.remote()
 
     def end(self) -> None:
         """End the worker and its actor, which gives its resources back."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -20,9 +21,9 @@ from sweeper.errors import DatabaseError, HardwareError
 from sweeper.executors import ray as rays
 from sweeper.executors.base import Silent
 from sweeper.executors.coordinator import Coordinator
-from sweeper.executors.ray import Cluster, RayExecutor, room
+from sweeper.executors.ray import Cluster, RayExecutor, RemoteWorker, room
 from sweeper.executors.ray_node import NodeJob, NodeWorker, obstacle, shared_word, wait_for_memory
-from sweeper.executors.workers import WorkerJob
+from sweeper.executors.workers import STOPPED, Pulse, WorkerJob
 from sweeper.hardware import Gpu
 from sweeper.paths import Home
 from sweeper.store import Database
@@ -56,10 +57,11 @@ def script(tmp_path):
 
 
 @pytest.fixture
-def conduct(begin, two_nodes, monkeypatch):
-    """Run a study on the cluster with workers that do what a script says; return what was noted."""
+def on_cluster(begin, two_nodes):
+    """Return what begins a study on the cluster, whose workers do what a script says; yields study and cluster."""
 
-    def run(script, stop=None, **parts):
+    @contextmanager
+    def connect(script, stop=None, **parts):
         listener = Noting()
         executor = {"kind": "ray", "device": "cpu", "address": two_nodes.address, **parts}
         context = begin(listener=listener, stop=stop, executor=executor)
@@ -74,8 +76,19 @@ def conduct(begin, two_nodes, monkeypatch):
                 super().__init__(job)
 
         with rays.connected(context.config.executor) as ray, rays._word(context, context.config.executor) as word:
-            Coordinator(context, Cluster(context, context.config.executor, ray, word, Standin)).run()
-        return listener
+            yield context, Cluster(context, context.config.executor, ray, word, Standin)
+
+    return connect
+
+
+@pytest.fixture
+def conduct(on_cluster):
+    """Run a study on the cluster; return what was noted."""
+
+    def run(script, stop=None, **parts):
+        with on_cluster(script, stop, **parts) as (context, cluster):
+            Coordinator(context, cluster).run()
+        return context.listener
 
     return run
 
@@ -128,6 +141,53 @@ def test_a_lost_node_ends_nothing_and_a_new_one_is_used(conduct, script, two_nod
     assert lost.endswith("its trials are gone on with elsewhere")
     assert all(is_gone(pid) for pid in started(path))
     assert capfd.readouterr().out == ""  # the result is printed there, and Ray tells of its nodes
+
+
+def test_a_worker_that_has_not_answered_yet_hears_of_a_stop(on_cluster, script):
+    with on_cluster(script("trial=0 stop")) as (_, cluster):
+        worker = cluster.start(0)
+        worker.ask_to_stop()
+        until(lambda: worker.pulse().exit_code == STOPPED)
+        worker.end()
+
+
+def test_a_stop_that_was_lost_with_the_connection_is_said_again():
+    """By hand: no connection to a node breaks for just that moment on request."""
+    said = []
+
+    class Unavailable(Exception):
+        pass
+
+    class Call:
+        def __init__(self, name):
+            self.remote = lambda: said.append(name) or name
+
+    class Actor:
+        where, pulse, ask_to_stop = Call("where"), Call("pulse"), Call("stop")
+
+    class Exceptions:
+        ActorUnavailableError = Unavailable
+        RayActorError = RayTaskError = ZeroDivisionError
+
+    class Library:
+        exceptions = Exceptions
+
+        def wait(self, asked, timeout):
+            return asked, []
+
+        def get(self, asked):
+            if said.count("pulse") < 3:
+                raise Unavailable
+            return Pulse().model_dump(mode="json") if asked == "pulse" else "node"
+
+    worker = RemoteWorker(Library(), Actor())
+    worker.pulse()
+    assert "stop" not in said
+    worker.ask_to_stop()
+    worker.pulse()
+    assert said.count("stop") == 2
+    worker.pulse()
+    assert said.count("stop") == 2
 
 
 def rays_stop():
