@@ -23,6 +23,7 @@ import tiny
 import yaml
 from playwright.sync_api import Locator, Page, expect
 from safetensors import safe_open
+from variants import mostly_long
 
 from sweeper.paths import Home
 from sweeper.registry import Registry, Stage
@@ -350,7 +351,7 @@ def test_pictures_of_all_pages_in_both_themes(shown, page, tmp_path, monkeypatch
         assert light.read_bytes() != dark.read_bytes(), name
 
 
-@pytest.mark.parametrize("name", ["studies", "study", "compare", "adapters"])
+@pytest.mark.parametrize("name", mostly_long(["studies", "study", "compare", "adapters"], "study"))
 def test_pages_fit_a_phone(shown, page, name):
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(f"{shown}{PAGES[name]}")

@@ -110,6 +110,7 @@ def test_two_processes_train_what_one_does(kind, spec, train, alone):
         assert sum(one["held"] for one in facts) < 1.1 * 2 * min(one["held"] for one in facts)
 
 
+@pytest.mark.long
 def test_a_pruned_trial_ends_in_the_same_step_on_all_ranks(spec, train):
     trial = spec(FSDP(processes=2), metric="exact_match")
     result, _ = train(trial, curve=tiny.Curve(Decision.PRUNE, at=2))

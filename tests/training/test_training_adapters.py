@@ -143,7 +143,7 @@ def greedily(model, tokenizer, prompt, count):
     return tokenizer.decode(answer, skip_special_tokens=True)
 
 
-@pytest.mark.parametrize("name", ["dora", "prefix", "prompt", "p_tuning", "ia3", "full"])
+@pytest.mark.parametrize("name", mostly_long(["dora", "prefix", "prompt", "p_tuning", "ia3", "full"], "dora", "prefix"))
 def test_the_micro_batch_changes_nothing(base_for, tiny_model, tmp_path, name):
     curves = []
     for rows in (3, 8):

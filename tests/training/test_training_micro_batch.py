@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tiny import Curve
+from variants import mostly_long
 
 from sweeper.config.technique import SFT
 from sweeper.config.trial import Outcome
@@ -36,7 +37,7 @@ def losses(curve):
     return [*curve.of("loss"), *curve.of("eval_loss")]
 
 
-@pytest.mark.parametrize("shape", ["prompt_completion", "text", "messages"])
+@pytest.mark.parametrize("shape", mostly_long(["prompt_completion", "text", "messages"], "messages"))
 def test_any_micro_batch_gives_the_same_losses_and_gradients(lora_base, train, shape):
     (whole, reference), *others = [train(lora_base, shape=shape, micro_batch=rows) for rows in (8, 3, 1)]
     assert whole.outcome is Outcome.COMPLETE

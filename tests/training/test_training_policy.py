@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import tiny
+from variants import mostly_long
 
 from sweeper.config.adapter import LoRA, QLoRA
 from sweeper.config.rewards import ExactMatchReward, LengthReward
@@ -89,7 +90,7 @@ def test_a_policy_on_a_quantised_base_learns_too(qlora_base, tiny_model, tmp_pat
     assert len(curve.steps) == 6
 
 
-@pytest.mark.parametrize("kind", ["grpo", "rloo"])
+@pytest.mark.parametrize("kind", mostly_long(["grpo", "rloo"], "grpo"))
 def test_a_step_is_the_same_in_any_number_of_parts(lora_base, tiny_model, tmp_path, kind):
     """Answers of several tokens and of several lengths; every prompt has a part of its group in another pass."""
     curves = [
