@@ -34,7 +34,13 @@ def redact(text: str) -> str:
     ``*_PASSWORD``, however they are escaped in the text; passwords in URLs, those of environment variables also where
     they stand alone; passwords as PostgreSQL's settings name them; and anything shaped like a Hugging Face token.
     """
-    for spelling, name in _secrets(tuple(os.environ.items())):
+    return _redacted(text, _present())
+
+
+def _redacted(text: str, secrets: list[tuple[str, str]]) -> str:
+    if len(text) < SHORTEST_SECRET:
+        return text
+    for spelling, name in secrets:
         if spelling in text:
             text = text.replace(spelling, f"[{name} removed]")
     for pattern in (_URL_PASSWORD, _DATABASE_PASSWORD, _PASSWORD_SETTING):
@@ -44,13 +50,22 @@ def redact(text: str) -> str:
 
 def redact_value(value: Any) -> Any:
     """Return a JSON-like ``value`` with every string in it, keys included, redacted."""
+    return _redacted_value(value, _present())
+
+
+def _redacted_value(value: Any, secrets: list[tuple[str, str]]) -> Any:
     if isinstance(value, str):
-        return redact(value)
+        return _redacted(value, secrets)
     if isinstance(value, Mapping):
-        return {redact(str(key)): redact_value(item) for key, item in value.items()}
+        return {_redacted(str(key), secrets): _redacted_value(item, secrets) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [redact_value(item) for item in value]
+        return [_redacted_value(item, secrets) for item in value]
     return value
+
+
+def _present() -> list[tuple[str, str]]:
+    """Return the secrets that the environment holds now."""
+    return _secrets(tuple(os.environ.items()))
 
 
 @lru_cache(maxsize=2)

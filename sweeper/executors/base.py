@@ -167,7 +167,9 @@ class StudyContext:
     exchange: Exchange = field(default_factory=Nowhere)
 
     def alone(self) -> AbstractContextManager[None]:
-        """Return a block in which no other worker asks, tells or takes over: what is read there still holds at its end.
+        """Return a block in which no other worker begins, stops or takes over a trial; running ones may end meanwhile.
+
+        Leases are to be read before the search there: a trial's lease goes after the search was told of its end.
 
         Raises:
             DatabaseError: On entering, if another process holds the study's turn for too long.

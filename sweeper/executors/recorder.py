@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime
 
 from pydantic import ValidationError
@@ -163,17 +164,18 @@ def drop(context: StudyContext, number: int) -> None:
 def finish(context: StudyContext, result: TrialResult) -> None:
     """Put a result into the database, tell the search, and let go of the trial; each step only if it is not done yet.
 
-    Its files are where other workers find them before.
+    Its files are where other workers find them before. An end needs no turn: the lease and the trial's state, which
+    change at most once, keep two tellers apart. A trial that stays open is anyone's as soon as the search knows of it,
+    so that its lease has to go in the same turn.
 
     Raises:
-        LeaseLost: If the trial is another worker's by now; nothing is stored then.
+        LeaseLost: If the trial is another worker's by now; nothing that differs from its word is stored then.
     """
     name, number, worker = context.config.name, result.number, context.crew.token
     context.database.leases.require(name, number, worker)
     context.keep_trial(number)
     files = of_result(context.paths.trial(number), result)
-    with context.alone():
-        context.database.leases.require(name, number, worker)
+    with context.alone() if result.outcome.is_open else nullcontext():
         if context.database.trials.get(name, number).outcome is None:
             context.database.trials.finish(name, result, holder=worker, artifacts=files)
         context.search.tell(number, result)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from sweeper.config.trial import Outcome, TrialResult
+from sweeper.errors import LeaseLost, StudyStateError
 from sweeper.executors.base import StudyContext
 from sweeper.executors.claims import take_up
 from sweeper.executors.recorder import finish, read_result
@@ -78,8 +79,7 @@ def _sort(context: StudyContext, held: set[int], died_with: Collection[int]) -> 
         context.fetch_trial(number)
         result = read_result(paths) if number in known else None
         if result is not None and not result.outcome.is_open:
-            take_up(context, number)
-            finish(context, result)
+            _finish_for_another(context, result)
         elif number in known and number in died_with and _is_given_up(context, number):
             continue
         elif number in known and paths.is_frozen:
@@ -87,6 +87,19 @@ def _sort(context: StudyContext, held: set[int], died_with: Collection[int]) -> 
         else:
             left.lost.append(number)
     return left
+
+
+def _finish_for_another(context: StudyContext, result: TrialResult) -> None:
+    """Finish a trial whose worker wrote how it ended; that one may be alive after all, and tell at this moment."""
+    number = result.number
+    try:
+        take_up(context, number)
+        finish(context, result)
+    except (LeaseLost, StudyStateError):
+        context.search.forget(number)
+        context.database.leases.release(context.config.name, number, context.crew.token)
+        if number in context.search.interrupted():
+            raise
 
 
 def _is_given_up(context: StudyContext, number: int) -> bool:

@@ -113,7 +113,7 @@ class AtomicStorage(RDBStorage):
             return
         self._flush()
         with _optunas_faults(), self._writer.begin() as connection:
-            self._local.connection = connection
+            self._local.connection, self._local.updatable = connection, {}
             try:
                 yield connection
             except BaseException:
@@ -313,6 +313,7 @@ class AtomicStorage(RDBStorage):
         if state.is_finished():
             changes["datetime_complete"] = now
         with self.transaction() as connection:
+            self._local.updatable.pop(trial_id, None)
             change = update(trials).where(trials.c.trial_id == trial_id, trials.c.state.in_(before)).values(changes)
             if connection.execute(change).rowcount == 0:
                 self._require_updatable(connection, trial_id)
@@ -366,12 +367,15 @@ class AtomicStorage(RDBStorage):
         return statement.on_conflict_do_update(index_elements=list(unique), set_=changed)
 
     def _require_updatable(self, connection: Connection, trial_id: int) -> int:
-        """Return the study of an unfinished trial, which nobody ends before the transaction does."""
-        found = connection.execute(_HEAD_TO_CHANGE, {"key": trial_id}).one_or_none()
-        if found is None:
-            raise KeyError(models.NOT_FOUND_MSG)
-        self.check_trial_is_updatable(trial_id, found.state)
-        return int(found.study_id)
+        """Return the study of an unfinished trial, which nobody else ends before the transaction does."""
+        known: dict[int, int] = self._local.updatable
+        if trial_id not in known:
+            found = connection.execute(_HEAD_TO_CHANGE, {"key": trial_id}).one_or_none()
+            if found is None:
+                raise KeyError(models.NOT_FOUND_MSG)
+            self.check_trial_is_updatable(trial_id, found.state)
+            known[trial_id] = int(found.study_id)
+        return known[trial_id]
 
     # Reading trials
 

@@ -46,9 +46,9 @@ _STATES = {
 class Search(Standing):
     """One study's search in Optuna's storage.
 
-    The storage holds all state, so any process can take the search up again, and several may share it: they ask, tell
-    and take over one after the other (see ``Database.exclusively``); any number may read. Made by ``create`` or
-    ``open``.
+    The storage holds all state, so any process can take the search up again, and several may share it: they ask and
+    take over one after the other (see ``Database.exclusively``), and tell and read when they like. Made by ``create``
+    or ``open``.
     """
 
     def __init__(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import bindparam, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -16,6 +17,17 @@ from sweeper.store.tables import LeaseRow
 
 SCORING = -1
 """In place of a trial's number: the final scoring, which one worker does."""
+
+# Made once: making a statement takes longer than executing it, and these are executed while others wait for the lock.
+_TABLE: Any = LeaseRow.__table__
+_OF_ONE = _TABLE.c.study_id == bindparam("study"), _TABLE.c.number == bindparam("trial")
+_HOLDER = select(_TABLE.c.worker).where(*_OF_ONE)
+_RELEASE = _TABLE.delete().where(*_OF_ONE)
+_HELD = select(_TABLE.c.number).where(
+    _TABLE.c.study_id == bindparam("study"),
+    _TABLE.c.worker == bindparam("worker"),
+    _TABLE.c.number.in_(bindparam("numbers", expanding=True)),
+)
 
 
 class Leases:
@@ -31,25 +43,24 @@ class Leases:
             LeaseLost: If a worker holds it already.
             StudyStateError: If there is no such study.
         """
-        row = LeaseRow(number=number, worker=worker, retries=0, taken_at=now())
+        row = {"number": number, "worker": worker, "retries": 0, "taken_at": now()}
         try:
             with self._sessions.writing(study) as session:
-                row.study_id = study_id(session, study)
-                held = session.get(LeaseRow, (row.study_id, number))
-                if held is not None and held.worker != worker:
+                row["study_id"] = study_id(session, study)
+                holder = session.scalar(_HOLDER, {"study": row["study_id"], "trial": number})
+                if holder not in (None, worker):
                     raise LeaseLost(f"trial {number} of study {study!r} is held by another worker")
-                if held is None:  # else it was stored when the connection was lost, and is asked for again
-                    session.add(row)
+                if holder is None:  # else it was stored when the connection was lost, and is asked for again
+                    session.connection().execute(_TABLE.insert(), row)
         except IntegrityError as error:  # where the database lets two look at once
             raise LeaseLost(f"trial {number} of study {study!r} is held by another worker") from error
 
     def release(self, study: str, number: int, worker: str | None = None) -> None:
         """Let go of a trial: of one that ``worker`` holds, or whoever holds it; without harm where nobody does."""
         with self._sessions.writing(study) as session:
-            where = [LeaseRow.study_id == study_id(session, study), LeaseRow.number == number]
-            if worker is not None:
-                where.append(LeaseRow.worker == worker)
-            session.execute(delete(LeaseRow).where(*where))
+            of = {"study": study_id(session, study), "trial": number}
+            if worker is None or session.scalar(_HOLDER, of) == worker:
+                session.connection().execute(_RELEASE, of)
 
     def all(self, study: str) -> tuple[Lease, ...]:
         """Return the leases of a study by number.
@@ -77,8 +88,7 @@ def require_held(session: Session, study: str, key: int, numbers: Collection[int
     Raises:
         LeaseLost: If it does not hold one of them, or no more.
     """
-    where = LeaseRow.study_id == key, LeaseRow.worker == worker, LeaseRow.number.in_(set(numbers))
-    held = set(session.scalars(select(LeaseRow.number).where(*where)))
+    held = set(session.scalars(_HELD, {"study": key, "worker": worker, "numbers": list(numbers)}))
     if lost := sorted(set(numbers) - held):
         raise LeaseLost(
             f"trial {lost[0]} of study {study!r} was given to another worker, since this one was silent for too long"

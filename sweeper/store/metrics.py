@@ -22,6 +22,27 @@ LONGEST_NAME = 100
 Reported = tuple[int, int, Mapping[str, float]] | tuple[int, int, Mapping[str, float], float]
 """Trial number, optimizer step, values by name, and the seconds since the trial was begun where they are known."""
 
+# Made once: making a statement takes longer than executing it, and these are executed while others wait for the lock.
+_TRIALS = TrialRow.__table__
+_KEYS = select(_TRIALS.c.number, _TRIALS.c.id).where(
+    _TRIALS.c.study_id == bindparam("study"), _TRIALS.c.number.in_(bindparam("numbers", expanding=True))
+)
+_REACH = (
+    update(_TRIALS)  # type: ignore[arg-type]  # its declared type is wider than what it is
+    .where(_TRIALS.c.id == bindparam("trial"), _TRIALS.c.outcome.is_(None))
+    .values(steps=bindparam("step"), changed=bindparam("change"))
+)
+
+
+def _put(insert: Any) -> Any:
+    """Return what stores points, in place of those that were told before."""
+    statement = insert(MetricRow.__table__)
+    new = {"value": statement.excluded.value, "seconds": statement.excluded.seconds}
+    return statement.on_conflict_do_update(index_elements=["trial_id", "step", "name"], set_=new)
+
+
+_PUT = {"sqlite": _put(sqlite.insert), "postgresql": _put(postgresql.insert)}
+
 
 class Metrics:
     """The metrics of a database, by study, trial and optimizer step."""
@@ -51,20 +72,16 @@ class Metrics:
             return
         with self._sessions.writing(study) as session:
             study_key, change = changed_study(session, study)
-            where = TrialRow.study_id == study_key, TrialRow.number.in_({p.number for p in points})
-            keys = {row.number: row.id for row in session.execute(select(TrialRow.number, TrialRow.id).where(*where))}
+            connection = session.connection()
+            told = {"study": study_key, "numbers": list({p.number for p in points})}
+            keys = {row.number: row.id for row in connection.execute(_KEYS, told)}
             missing = {point.number for point in points} - set(keys)
             if missing:
                 raise StudyStateError(f"study {study!r} has no trial {min(missing)}")
             if holder is not None:
                 require_held(session, study, study_key, set(keys), holder)
-            insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-            statement = insert(MetricRow)
-            session.execute(
-                statement.on_conflict_do_update(
-                    index_elements=[MetricRow.trial_id, MetricRow.step, MetricRow.name],
-                    set_={"value": statement.excluded.value, "seconds": statement.excluded.seconds},
-                ),
+            connection.execute(
+                _PUT[connection.dialect.name],
                 [
                     {
                         "trial_id": keys[p.number],
@@ -77,11 +94,8 @@ class Metrics:
                 ],
             )
             reached = {keys[p.number]: p.step for p in sorted(points, key=lambda p: p.step)}
-            session.connection().execute(
-                update(TrialRow.__table__)  # type: ignore[arg-type]  # its declared type is wider than what it is
-                .where(TrialRow.id == bindparam("trial"), TrialRow.outcome.is_(None))
-                .values(steps=bindparam("step"), changed=change),
-                [{"trial": key, "step": step} for key, step in reached.items()],
+            connection.execute(
+                _REACH, [{"trial": key, "step": step, "change": change} for key, step in reached.items()]
             )
 
     def get(self, study: str, *, number: int | None = None, name: str | None = None) -> tuple[MetricPoint, ...]:

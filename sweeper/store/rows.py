@@ -8,14 +8,26 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from sweeper.errors import StudyStateError
 from sweeper.store.tables import Base, StudyRow, TrialRow
+from sweeper.store.types import Sought
 
 _LOOKED_AT = 200
 """Characters of an unknown name that count: no known one is longer."""
+
+# Made once: making a statement takes longer than executing it, and many are executed while others wait for the lock.
+_STUDY = select(StudyRow.id).where(StudyRow.name == bindparam("name", type_=Sought))
+_STUDIES = StudyRow.__table__
+_COUNT = (
+    update(_STUDIES)  # type: ignore[arg-type]  # its declared type is wider than what it is
+    .where(_STUDIES.c.name == bindparam("study", type_=Sought))
+    .values(changes=_STUDIES.c.changes + 1)
+    .returning(_STUDIES.c.id, _STUDIES.c.changes)
+)
+_TRIAL = select(TrialRow).where(TrialRow.study_id == bindparam("study"), TrialRow.number == bindparam("number"))
 
 
 def now() -> datetime:
@@ -44,7 +56,7 @@ def study_id(session: Session, name: str) -> int:
     Raises:
         StudyStateError: If there is none; names the nearest.
     """
-    found = session.scalar(select(StudyRow.id).where(StudyRow.name == name))
+    found = session.scalar(_STUDY, {"name": name})
     if found is None:
         known = session.scalars(select(StudyRow.name)).all()
         raise StudyStateError(f"no study {name[:_LOOKED_AT]!r} in this database{did_you_mean(name, known)}")
@@ -57,10 +69,7 @@ def changed_study(session: Session, name: str) -> tuple[int, int]:
     Raises:
         StudyStateError: If there is none; names the nearest.
     """
-    counting = update(StudyRow).where(StudyRow.name == name).values(changes=StudyRow.changes + 1)
-    found = session.execute(
-        counting.returning(StudyRow.id, StudyRow.changes), execution_options={"synchronize_session": False}
-    ).one_or_none()
+    found = session.connection().execute(_COUNT, {"study": name}).one_or_none()
     return (study_id(session, name), 0) if found is None else (found[0], found[1])
 
 
@@ -70,8 +79,12 @@ def trial_row(session: Session, study: str, number: int) -> TrialRow:
     Raises:
         StudyStateError: If study or trial do not exist.
     """
-    where = TrialRow.study_id == study_id(session, study), TrialRow.number == number
-    row = session.scalar(select(TrialRow).where(*where))
+    row = session.scalar(_TRIAL, {"study": study_id(session, study), "number": number})
     if row is None:
-        raise StudyStateError(f"study {study!r} has no trial {number}")
+        raise no_trial(study, number)
     return row
+
+
+def no_trial(study: str, number: int) -> StudyStateError:
+    """Return what is to be raised where a study has no such trial."""
+    return StudyStateError(f"study {study!r} has no trial {number}")

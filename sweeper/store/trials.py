@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, func, select, update
 
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.errors import StudyStateError
@@ -13,10 +14,20 @@ from sweeper.store.artifacts import forget_files, put_files
 from sweeper.store.connection import Sessions
 from sweeper.store.leases import require_held
 from sweeper.store.records import Artifact, TrialKind, TrialRecord
-from sweeper.store.rows import changed_study, columns, now, study_id, trial_row
+from sweeper.store.rows import changed_study, columns, no_trial, now, study_id, trial_row
 from sweeper.store.tables import TrialRow
 
-_FROM_RESULT = sorted(set(TrialResult.model_fields) - {"number", "started_at", "finished_at"})
+# Made once, and without objects: they are executed while others wait for the lock.
+_TABLE: Any = TrialRow.__table__
+_BEGIN = _TABLE.insert()
+_CHANGE = _TABLE.update().where(_TABLE.c.id == bindparam("trial"))
+_BEGUN = select(_TABLE.c.id, _TABLE.c.outcome, _TABLE.c.started_at, _TABLE.c.finished_at).where(
+    _TABLE.c.study_id == bindparam("study"), _TABLE.c.number == bindparam("number")
+)
+_FROM_RESULT = {
+    name: getattr(TrialRow, name).property.columns[0].name
+    for name in sorted(set(TrialResult.model_fields) - {"number", "started_at", "finished_at"})
+}
 
 
 class Trials:
@@ -58,30 +69,30 @@ class Trials:
         """
         with self._sessions.writing(spec.study) as session:
             study, change = changed_study(session, spec.study)
-            begun = select(TrialRow).where(TrialRow.study_id == study, TrialRow.number == spec.number)
-            if (row := session.scalar(begun)) is not None:
-                if row.started_at == at:
+            connection = session.connection()
+            begun = connection.execute(_BEGUN, {"study": study, "number": spec.number}).one_or_none()
+            if begun is not None:
+                if begun.started_at == at:
                     return  # stored when the connection was lost, and told again
                 raise StudyStateError(f"trial {spec.number} of study {spec.study!r} was started before")
-            session.add(
-                TrialRow(
-                    study_id=study,
-                    number=spec.number,
-                    kind=kind,
-                    confirms=confirms,
-                    restarts=restarts,
-                    clones=clones,
-                    initial=initial,
-                    total_steps=total_steps,
-                    changed=change,
-                    seed=spec.seed,
-                    parameters={**(chosen or {}), **spec.parameters},
-                    base_model=spec.model.name,
-                    base_model_fingerprint=base_model_fingerprint,
-                    device=spec.device,
-                    started_at=at or now(),
-                )
-            )
+            row = {
+                "study_id": study,
+                "number": spec.number,
+                "kind": kind,
+                "confirms": confirms,
+                "restarts": restarts,
+                "clones": clones,
+                "initial": initial,
+                "total_steps": total_steps,
+                "changed": change,
+                "seed": spec.seed,
+                "parameters_json": {**(chosen or {}), **spec.parameters},
+                "base_model": spec.model.name,
+                "base_model_fingerprint": base_model_fingerprint,
+                "device": spec.device,
+                "started_at": at or now(),
+            }
+            connection.execute(_BEGIN, row)
 
     def finish(
         self, study: str, result: TrialResult, *, holder: str | None = None, artifacts: Sequence[Artifact] = ()
@@ -99,20 +110,22 @@ class Trials:
             LeaseLost: If ``holder`` does not hold it.
         """
         with self._sessions.writing(study) as session:
-            row = trial_row(session, study, result.number)
+            connection, key = session.connection(), study_id(session, study)
+            row = connection.execute(_BEGUN, {"study": key, "number": result.number}).one_or_none()
+            if row is None:
+                raise no_trial(study, result.number)
             if holder is not None:
-                require_held(session, study, row.study_id, [result.number], holder)
+                require_held(session, study, key, [result.number], holder)
             if row.outcome is result.outcome and row.finished_at == datetime.fromisoformat(result.finished_at):
                 return  # stored when the connection was lost, and told again
             if row.outcome is not None:
                 raise StudyStateError(f"trial {result.number} of study {study!r} has already ended: {row.outcome}")
-            for name in _FROM_RESULT:
-                setattr(row, name, getattr(result, name))
-            row.started_at = datetime.fromisoformat(result.started_at)
-            row.finished_at = datetime.fromisoformat(result.finished_at)
-            forget_files(session, row.study_id, result.number)
-            put_files(session, row.study_id, artifacts)
-            row.changed = changed_study(session, study)[1]
+            forget_files(session, key, result.number)
+            put_files(session, key, artifacts)
+            ending = {column: getattr(result, name) for name, column in _FROM_RESULT.items()}
+            ending["started_at"] = datetime.fromisoformat(result.started_at)
+            ending["finished_at"] = datetime.fromisoformat(result.finished_at)
+            connection.execute(_CHANGE, {"trial": row.id, "changed": changed_study(session, study)[1], **ending})
 
     def reopen(self, study: str, number: int, *, holder: str | None = None) -> None:
         """Store that a stopped or paused trial goes on; what it was stopped with may change from now on.

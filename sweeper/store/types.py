@@ -82,14 +82,17 @@ class Word(TypeDecorator[str]):
 
     def coerce_compared_value(self, op: Any, value: Any) -> Any:
         """Return the type of what is looked for: it may be any text, and is not found where it cannot be stored."""
-        return _Sought() if isinstance(value, str) else super().coerce_compared_value(op, value)
+        return Sought() if isinstance(value, str) else super().coerce_compared_value(op, value)
 
 
-class _Sought(TypeDecorator[str]):
+class Sought(TypeDecorator[str]):
+    """Any text that a ``Word`` is compared with."""
+
     impl = Text
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Return the text as a database takes it."""
         return None if value is None else storable(value)
 
 

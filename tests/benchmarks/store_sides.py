@@ -128,7 +128,7 @@ class Plain:
 class Sweeper:
     """sweeper's search and records, as several runners of a study use them.
 
-    A worker asks, and ends a trial, in its turn; it holds a trial by a lease; and each trial stands in both databases.
+    A worker asks in its turn; it holds a trial by a lease; and each trial stands in both databases.
     """
 
     def __init__(self, address: Address, sampler: str, n_trials: int) -> None:
@@ -217,10 +217,9 @@ class Sweeper:
             finished_at=datetime.now(UTC).isoformat(),
         )
         self._database.metrics.add(STUDY, self._curves.pop(number), holder=self._worker)
-        with self._database.exclusively(STUDY):
-            self._database.trials.finish(STUDY, result, holder=self._worker)
-            self._search.tell(number, result)
-            self._database.leases.release(STUDY, number, self._worker)
+        self._database.trials.finish(STUDY, result, holder=self._worker)
+        self._search.tell(number, result)
+        self._database.leases.release(STUDY, number, self._worker)
 
 
 def _fill(study: optuna.Study, trials: int) -> None:
