@@ -27,7 +27,7 @@ _LOCK_TIMEOUT = "55P03"
 PATIENCE_S = 120.0
 """How long to wait for a turn: a turn takes milliseconds, so that whoever has it for longer was stopped midway."""
 
-_LONGEST_NAP_S = 0.01
+_LONGEST_NAP_S = 0.03
 
 
 class Turns:
