@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from sweeper import run
 from sweeper.config.trial import Outcome, TrialResult
 from sweeper.errors import LeaseLost, StudyStateError
-from sweeper.executors import claims
+from sweeper.executors import claims, recovery
 from sweeper.executors.base import Silent
 from sweeper.executors.control import obey
 from sweeper.executors.crew import Crew, Watch
@@ -269,3 +271,68 @@ def test_a_trial_that_nobody_holds_is_not_left_behind(several):
     reclaim(second)
     assert not claims.abandoned(second)
     assert claims.ask(second).restarts == 0
+
+
+@contextmanager
+def in_another_thread(work):
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield thread
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+def test_a_trial_ends_whoever_has_the_turn_and_one_that_stays_open_waits_for_it(several):
+    first, second = several()
+    (_, ended), (_, paused) = start(first), start(second)
+    turn = ExitStack()
+    turn.enter_context(first.alone())
+    with in_another_thread(lambda: finish(first, complete(ended))):
+        pass
+    assert first.database.trials.get("tiny", ended).outcome is Outcome.COMPLETE
+    assert first.crew.elsewhere() == {paused}, "the ended one is held no more"
+    pausing = TrialResult(number=paused, outcome=Outcome.PAUSED, started_at=AT, finished_at=AT)
+    with in_another_thread(lambda: finish(second, pausing)) as thread:
+        thread.join(0.5)
+        assert thread.is_alive() and first.search.paused() == [] and first.crew.elsewhere() == {paused}
+        turn.close()
+    assert first.search.paused() == [paused] and first.crew.elsewhere() == set()
+
+
+@pytest.mark.parametrize("moment", ["take_up", "finish"])
+def test_a_worker_taken_for_dead_may_tell_of_its_end_while_another_does(several, monkeypatch, moment):
+    first, second = several()
+    _, number = start(first)
+    result = complete(number)
+    write_atomically(first.paths.trial(number).result, result.model_dump_json())
+    first.database.trials.finish("tiny", result, holder=first.crew.token)
+    fall_silent(second.crew)
+    then = getattr(recovery, moment)
+
+    def overtaken(*arguments):
+        first.search.tell(number, result)
+        return then(*arguments)
+
+    monkeypatch.setattr(recovery, moment, overtaken)
+    assert reclaim(second) == 0
+    assert second.database.leases.all("tiny") == () and second.search.interrupted() == []
+    assert second.search.complete() == [number]
+    assert second.database.trials.get("tiny", number).outcome is Outcome.COMPLETE
+    assert claims.ask(second).number == number + 1
+
+
+def test_a_fault_of_another_kind_is_not_taken_for_that(several, monkeypatch):
+    first, second = several()
+    _, number = start(first)
+    write_atomically(first.paths.trial(number).result, complete(number).model_dump_json())
+    fall_silent(second.crew)
+
+    def broken(*arguments):
+        raise StudyStateError("somebody removed it")
+
+    monkeypatch.setattr(recovery, "finish", broken)
+    with pytest.raises(StudyStateError, match="somebody removed it"):
+        reclaim(second)
+    monkeypatch.undo()
+    assert second.database.leases.all("tiny") == (), "whoever comes next can take it over"
+    assert reclaim(second) == 0 and second.search.complete() == [number]
