@@ -46,6 +46,13 @@ def child(value: str) -> None:
     Path(os.environ["SCRIPT"]).with_suffix(".child").write_text(str(started.pid))
 
 
+def others(value: str) -> None:
+    """Wait until so many have started, this one among them; for a minute."""
+    until, started = time.monotonic() + 60, Path(os.environ["SCRIPT"]).with_suffix(".started")
+    while len(started.read_text().splitlines()) < int(value) and time.monotonic() < until:
+        time.sleep(0.05)
+
+
 def die(value: str) -> None:
     print("something broke", file=sys.stderr, flush=True)
     os._exit(int(value))
@@ -73,7 +80,7 @@ def main() -> int:
         "trial": lambda value: line.send({"began": int(value)}),
         "ended": lambda value: line.send({"ended": int(value)}),
         "stop": until_stopped,
-        **{step.__name__: step for step in (hang, child, die, kill, fault)},
+        **{step.__name__: step for step in (hang, child, others, die, kill, fault)},
     }
     for step in next_line(Path(os.environ["SCRIPT"])).split():
         what, _, value = step.partition("=")

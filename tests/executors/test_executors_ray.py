@@ -197,7 +197,7 @@ def rays_stop():
 
 
 def test_workers_that_there_is_no_room_for_are_not_waited_for(conduct, script):
-    path = script("trial=0 ended=0", "trial=1 ended=1")
+    path = script("trial=0 others=2 ended=0", "trial=1 others=2 ended=1")
     listener = conduct(path, workers=3)
     assert len(started(path)) in (2, 3)  # the third has room once another has left
     assert not listener.stages
