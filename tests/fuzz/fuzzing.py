@@ -137,15 +137,19 @@ def _with_hypothesis(target: Target, script: Path, seconds: int, seed: int, foun
 
     runs, findings, ends = 0, 0, time.monotonic() + seconds
     drawn = inputs(target)
-    smallest = b""
+    failed: list[tuple[bytes, Exception]] = []
 
     def attempt(data: bytes) -> None:
-        nonlocal runs, smallest
+        nonlocal runs
         if time.monotonic() > ends:
             return
-        runs, smallest = runs + 1, data  # the last one to fail is the smallest
-        with bounded():
-            target.check(data)
+        runs += 1
+        try:
+            with bounded():
+                target.check(data)
+        except Exception as error:
+            failed.append((data, error))
+            raise
 
     while time.monotonic() < ends:
         settled = settings(
@@ -157,8 +161,12 @@ def _with_hypothesis(target: Target, script: Path, seconds: int, seed: int, foun
         )
         try:
             seeded(seed)(settled(given(drawn)(attempt)))()
-        except Exception as error:
+        except Exception:  # where time runs out meanwhile, hypothesis finds it flaky
+            if not failed:
+                raise
             findings += 1
+            smallest, error = failed[-1]
+            failed.clear()
             suffix, content = target.decode(smallest)
             path = found / f"{hashlib.sha256(smallest).hexdigest()[:12]}{suffix}"
             path.write_bytes(content)
