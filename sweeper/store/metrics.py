@@ -23,12 +23,12 @@ Reported = tuple[int, int, Mapping[str, float]] | tuple[int, int, Mapping[str, f
 """Trial number, optimizer step, values by name, and the seconds since the trial was begun where they are known."""
 
 # Made once: making a statement takes longer than executing it, and these are executed while others wait for the lock.
-_TRIALS = TrialRow.__table__
+_TRIALS: Any = TrialRow.__table__
 _KEYS = select(_TRIALS.c.number, _TRIALS.c.id).where(
     _TRIALS.c.study_id == bindparam("study"), _TRIALS.c.number.in_(bindparam("numbers", expanding=True))
 )
 _REACH = (
-    update(_TRIALS)  # type: ignore[arg-type]  # its declared type is wider than what it is
+    update(_TRIALS)
     .where(_TRIALS.c.id == bindparam("trial"), _TRIALS.c.outcome.is_(None))
     .values(steps=bindparam("step"), changed=bindparam("change"))
 )

@@ -20,9 +20,9 @@ _LOOKED_AT = 200
 
 # Made once: making a statement takes longer than executing it, and many are executed while others wait for the lock.
 _STUDY = select(StudyRow.id).where(StudyRow.name == bindparam("name", type_=Sought))
-_STUDIES = StudyRow.__table__
+_STUDIES: Any = StudyRow.__table__
 _COUNT = (
-    update(_STUDIES)  # type: ignore[arg-type]  # its declared type is wider than what it is
+    update(_STUDIES)
     .where(_STUDIES.c.name == bindparam("study", type_=Sought))
     .values(changes=_STUDIES.c.changes + 1)
     .returning(_STUDIES.c.id, _STUDIES.c.changes)
