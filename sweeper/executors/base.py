@@ -205,7 +205,7 @@ class Executor(Protocol):
     An implementation promises:
 
     - Every trial that it starts is in the database before its first step, and its result is on disk, then in the
-      database, then told to the search, in this order: after a crash at any instant ``recover`` finds the rest.
+      database, then told to the search, in this order: after a crash at any instant ``reclaim`` finds the rest.
     - A trial's own result depends on its specification alone, not on what ran before it or beside it.
     - A failed trial ends itself and nothing else; faults of the user's making (``UserError``) end the study.
     - When ``stop`` is set it ends the step under way and returns soon after.
