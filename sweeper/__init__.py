@@ -22,10 +22,10 @@ _HOMES = {
     "SweeperError": "sweeper.errors",
     "check_study": "sweeper.check",
     "load_study": "sweeper.config.loader",
-    "resume_pipeline": "sweeper.pipeline",
-    "resume_study": "sweeper.run",
-    "run_pipeline": "sweeper.pipeline",
-    "run_study": "sweeper.run",
+    "resume_pipeline": "sweeper.study.pipeline",
+    "resume_study": "sweeper.study.run",
+    "run_pipeline": "sweeper.study.pipeline",
+    "run_study": "sweeper.study.run",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeper.address import Address, Server
+from sweeper.database_url import Address, Server
 from sweeper.errors import DatabaseError
-from sweeper.patience import patiently
+from sweeper.retry import patiently
 
 STORAGE = "SWEEPER_STORAGE"
 """The environment variable that names the database of a home that is bound to none."""

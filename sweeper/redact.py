@@ -15,7 +15,7 @@ SHORTEST_SECRET = 6
 """Shorter values of secret variables are left alone: they are words such as ``true`` that any text holds."""
 
 _SECRET_VARIABLE = re.compile(r"(^|_)(KEY|SECRET|TOKEN|PASSWORD)$|PASSWORD$", re.IGNORECASE)
-# A URL that shows no password, as `sweeper.address` writes it, stays as it is.
+# A URL that shows no password, as `sweeper.database_url` writes it, stays as it is.
 _HIDDEN = r"(?!\*\*\*@|\$\{[A-Za-z_][A-Za-z0-9_]{0,100}\}@)"
 # The repeats are bounded, so that megabytes of hostile text cost linear time.
 _URL_PASSWORD = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s:/@]{0,200}:)" + _HIDDEN + r"([^\s/]{1,500})(?=@)")

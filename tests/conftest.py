@@ -18,8 +18,8 @@ import tiny
 from postgres_server import Postgres
 from tiny_studies import beginning, study_writer
 
-from sweeper.address import Server
 from sweeper.config.loader import StudyFile
+from sweeper.database_url import Server
 
 REAL_CACHE = Path(os.environ.get("SWEEPER_CACHE") or Path.home() / ".cache" / "sweeper")
 

@@ -136,7 +136,7 @@ def weak_and_strong(study_file: Callable[..., StudyFile]) -> None:
     Version 1, in production, learned nothing; version 2, in staging, is of another study and knows the only answer to
     its own test examples.
     """
-    from sweeper.run import run_study  # imports torch
+    from sweeper.study.run import run_study  # imports torch
 
     home = Home.current()
     weak = {**LEARNABLE["search"], "space": {**LEARNABLE["search"]["space"], "learning_rate": 1e-9}}

@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import URL, make_url
 
-from sweeper.address import Server
+from sweeper.database_url import Server
 from sweeper.store import Database
 
 

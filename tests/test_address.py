@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sweeper.address import Server
 from sweeper.config.loader import load_study
 from sweeper.config.study import StudyConfig
+from sweeper.database_url import Server
 from sweeper.errors import DatabaseError, StudyFileError
 from sweeper.paths import Home
 from sweeper.store import bind

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from sweeper.leftovers import is_abandoned, remove_leftovers
+from sweeper.files.temporary import is_abandoned, remove_leftovers
 
 
 def dead():

@@ -15,9 +15,9 @@ from urllib.error import URLError
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from sweeper import patience
+from sweeper import retry as patience
 from sweeper.errors import DatabaseError, StudyInterrupted, StudyStateError
-from sweeper.patience import Patience, passing, patiently, waiting
+from sweeper.retry import Patience, passing, patiently, waiting
 from sweeper.store import Database, StudyState
 
 
@@ -150,7 +150,7 @@ def test_a_locked_database_is_waited_for(tmp_path):
 def test_the_search_waits_for_a_locked_database_too(tmp_path, monkeypatch):
     import optuna
 
-    from sweeper.search import storage
+    from sweeper.search.storages import open as storage
 
     monkeypatch.setattr(storage, "BUSY_TIMEOUT_S", 0.05)
     path, notes = tmp_path / "sweeper.db", []

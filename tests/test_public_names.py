@@ -17,7 +17,7 @@ def test_all_public_names_exist():
     for name in sweeper.__all__:
         assert getattr(sweeper, name) is getattr(sweeper, name)
         assert name in dir(sweeper)
-    assert sweeper.run_study.__module__ == "sweeper.run"
+    assert sweeper.run_study.__module__ == "sweeper.study.run"
     assert issubclass(sweeper.SweeperError, Exception)
 
 

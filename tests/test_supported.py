@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 import tiny
+from support_matrix import ADAPTERS, BACKENDS, TECHNIQUES, reason, tables
 
+from sweeper.compatibility import Case, refusals
 from sweeper.config.backend import TRL, DeepSpeed, Unsloth
 from sweeper.config.choice import loaded_as
 from sweeper.config.combinations import refusal
 from sweeper.config.model import ModelConfig
 from sweeper.config.trial import Outcome
 from sweeper.errors import UserError
-from sweeper.support import Case, refusals
-from sweeper.supported import ADAPTERS, BACKENDS, TECHNIQUES, reason, tables
 
 README = Path(__file__).parents[1] / "README.md"
 SHAPES = {"answers": "prompt_completion", "pairs": "preference", "labelled": "unpaired", "prompts": "prompt"}
@@ -91,7 +91,7 @@ def test_what_works_with_trl(base_of, tiny_model, tmp_path, technique, name, bac
 
 @pytest.mark.parametrize(("technique", "name", "backend"), REFUSED)
 def test_what_is_refused_says_so_before_anything_is_loaded(study_file, technique, name, backend):
-    from sweeper.resolve import resolve_study
+    from sweeper.study.resolve import resolve_study
 
     with pytest.raises((UserError, ValueError)) as refused:
         resolve_study(
@@ -114,8 +114,8 @@ def test_what_is_refused_says_so_before_anything_is_loaded(study_file, technique
 )
 def test_what_needs_a_gpu_or_a_part_that_is_not_here(study_file, monkeypatch, technique, name, backend):
     """Unsloth is refused on the CPU, DeepSpeed where it is not installed; runs are tested with their parts."""
-    from sweeper import support
-    from sweeper.resolve import resolve_study
+    from sweeper import compatibility as support
+    from sweeper.study.resolve import resolve_study
 
     monkeypatch.setattr(support, "find_spec", lambda module: None)
     adapter = ADAPTERS[name].model_dump(mode="json", exclude_defaults=True) | {"kind": ADAPTERS[name].kind}
@@ -124,4 +124,4 @@ def test_what_needs_a_gpu_or_a_part_that_is_not_here(study_file, monkeypatch, te
 
 
 def test_the_readme_has_the_tables():
-    assert tables() in README.read_text(encoding="utf-8"), "print them with python -m sweeper.supported"
+    assert tables() in README.read_text(encoding="utf-8"), "print them with python -m tests.support_matrix"

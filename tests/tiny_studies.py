@@ -58,11 +58,11 @@ def beginning(study_file: Callable[..., StudyFile]) -> Iterator[Callable[..., An
 
         def context(listener: Any = None, stop: Any = None, **parts: Any) -> Any:
             from sweeper.executors.base import Silent
-            from sweeper.executors.stopping import StopRequest
-            from sweeper.opening import begin
+            from sweeper.executors.stop_request import StopRequest
             from sweeper.paths import Home
-            from sweeper.resolve import resolve_study
             from sweeper.store import Database
+            from sweeper.study.context import begin
+            from sweeper.study.resolve import resolve_study
 
             file, home = study_file(**parts), Home.current()
             database = stack.enter_context(Database.open(home.database, create=True))

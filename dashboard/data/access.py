@@ -5,9 +5,9 @@ from __future__ import annotations
 from sweeper.access import Account, Accounts, OidcProvider, Role
 from sweeper.access import oidc_provider as _oidc_provider
 from sweeper.access import signing_key as _signing_key
+from sweeper.access.actor import current_actor
 from sweeper.errors import AccessError
 from sweeper.paths import Home
-from sweeper.people import current_actor
 
 __all__ = [
     "AccessError",

@@ -11,14 +11,14 @@ import pandas as pd
 from sweeper_dashboard.data import frames, home
 from sweeper_dashboard.data.snapshots import snapshot
 
-from sweeper.address import Address
 from sweeper.cli.output import clean
 from sweeper.config.evaluation import UNBOUNDED, direction
-from sweeper.evaluation.comparison_report import Curves, comparison_report, differing_examples, read_curves
-from sweeper.evaluation.conclusion import CORRECTION, Conclusion, conclude
-from sweeper.evaluation.rendered_report import html, markdown
-from sweeper.evaluation.side_by_side import Row, SideBySide, side_by_side
-from sweeper.evaluation.subjects import FEWEST, MOST, find_subjects
+from sweeper.database_url import Address
+from sweeper.evaluation.compare.render import html, markdown
+from sweeper.evaluation.compare.report import Curves, comparison_report, differing_examples, read_curves
+from sweeper.evaluation.compare.side_by_side import Row, SideBySide, side_by_side
+from sweeper.evaluation.compare.subjects import FEWEST, MOST, find_subjects
+from sweeper.evaluation.compare.summary import CORRECTION, Conclusion, conclude
 from sweeper.store import Database
 
 __all__ = ["CORRECTION", "FEWEST", "MOST", "Conclusion", "Curves", "SideBySide", "conclude", "differing_examples"]

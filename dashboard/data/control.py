@@ -22,7 +22,9 @@ from sweeper.config.pipeline import STAGES, name_to_resume, pipeline_of, stage_n
 from sweeper.config.search import duration_s
 from sweeper.config.space import Choice, Fixed, FloatRange, IntRange, Range, describe
 from sweeper.errors import StudyStateError, UserError
-from sweeper.orders import (
+from sweeper.paths import Home
+from sweeper.store import Database, Order, OrderKind, OrderState, StudyState, TrialRecord, stored_config
+from sweeper.study.orders import (
     await_answer,
     described,
     extra_trials,
@@ -32,8 +34,6 @@ from sweeper.orders import (
     space_of_study,
     state_of,
 )
-from sweeper.paths import Home
-from sweeper.store import Database, Order, OrderKind, OrderState, StudyState, TrialRecord, stored_config
 
 __all__ = ["OrderKind", "UserError"]
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 from sweeper_dashboard.data import home, jobs
 from sweeper_dashboard.data.changes import record
 
-from sweeper.address import Address
+from sweeper.database_url import Address
 from sweeper.paths import Home
 from sweeper.registry import Judgement, Registry
 from sweeper.registry.rollback import before, was_forced

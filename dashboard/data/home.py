@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sweeper.address import Address
 from sweeper.cli.output import clean
+from sweeper.database_url import Address
 from sweeper.errors import DatabaseError, SweeperError
 from sweeper.paths import Home
 from sweeper.redact import redact

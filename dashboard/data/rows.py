@@ -16,8 +16,8 @@ from sweeper.data.inspection import Lengths, SplitView
 from sweeper.data.splits import SPLITS
 from sweeper.data.tokenizer import ModelTokenizer
 from sweeper.errors import DataError
-from sweeper.inspection import Inspection, StudyData, inspect_study, study_data
 from sweeper.paths import Home
+from sweeper.study.data_inspection import Inspection, StudyData, inspect_study, study_data
 
 __all__ = ["SPLITS", "View", "view"]
 

@@ -17,8 +17,8 @@ from sweeper_dashboard.data.snapshots import Snapshot
 
 from sweeper.cli.output import clean
 from sweeper.config.search import Pruner
-from sweeper.search.picture import Picture
-from sweeper.search.pruners import rungs as pruner_rungs
+from sweeper.search.in_memory_study import Picture
+from sweeper.search.pruners.build import rungs as pruner_rungs
 from sweeper.store import TrialRecord
 
 MOST_POINTS = 4_000

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import pandas as pd
 from sweeper_dashboard.data import frames
 
-from sweeper.address import Address
 from sweeper.config.evaluation import direction
+from sweeper.database_url import Address
 from sweeper.store import Database, StudyRecord, TrialRecord
 
 T = TypeVar("T")

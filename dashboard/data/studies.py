@@ -15,8 +15,8 @@ from sweeper_dashboard.data.snapshots import Snapshot, snapshot
 
 from sweeper.cli.output import clean
 from sweeper.config.evaluation import direction
-from sweeper.orders import extra_trials, state_of
 from sweeper.store import Action, Database, StudyRecord, StudyState, TrialRecord
+from sweeper.study.orders import extra_trials, state_of
 from sweeper.tags import valid_tags
 
 __all__ = ["StudyState"]

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from sweeper.evaluation.text_marks import LEGEND, marked_html, plain_html
+from sweeper.evaluation.compare.text_diff import LEGEND, marked_html, plain_html
 
 __all__ = ["LEGEND", "marked_html", "plain_html"]

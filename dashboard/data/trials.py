@@ -21,14 +21,14 @@ from sweeper.config.orders import differing, values_of
 from sweeper.config.space import Range, describe
 from sweeper.config.study import valid_name
 from sweeper.errors import StudyStateError
-from sweeper.orders import space_of_study
 from sweeper.paths import Home, TrialPaths
 from sweeper.redact import redact
 from sweeper.registry.lineage import initial_trial
-from sweeper.repeat import study_file_of
-from sweeper.search.retrace import Retraced, pruner_of, retrace
-from sweeper.search.rungs import halving_of
+from sweeper.search.pruners.history import Retraced, pruner_of, retrace
+from sweeper.search.pruners.rungs import halving_of
 from sweeper.store import TrialRecord
+from sweeper.study.orders import space_of_study
+from sweeper.study.reproduce import study_file_of
 
 FIELD = 200
 """Other trials whose curves make the band behind a trial's own."""

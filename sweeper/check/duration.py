@@ -25,7 +25,7 @@ from sweeper.config.search import NoPruner
 from sweeper.hardware import Machine
 from sweeper.models.facts import ModelFacts
 from sweeper.presets.rules import corner_values
-from sweeper.resolve import ResolvedStudy
+from sweeper.study.resolve import ResolvedStudy
 
 PRUNING_SAVES = 0.4
 """Part of the training that pruning is assumed to save."""

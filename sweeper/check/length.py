@@ -16,7 +16,7 @@ from sweeper.data.formats import is_chat
 from sweeper.data.tokens import TokenCounter
 from sweeper.errors import DataError
 from sweeper.presets.rules import corner_values
-from sweeper.resolve import ResolvedModel, ResolvedStudy
+from sweeper.study.resolve import ResolvedModel, ResolvedStudy
 
 COUNTED_ROWS = 2000
 """Rows whose tokens are counted; of more, this many are taken evenly."""

@@ -7,6 +7,7 @@ from math import ceil
 
 from sweeper.check.length import Tokens
 from sweeper.check.section import Section
+from sweeper.compatibility import BF16_CAPABILITY
 from sweeper.config.adapter import AnyAdapter
 from sweeper.config.backend import processes, spreads_weights
 from sweeper.config.checkpointing import checkpoints
@@ -21,8 +22,7 @@ from sweeper.models.memory import Workload, estimate, largest_micro_batch
 from sweeper.packing.obstacles import obstacle_in_study
 from sweeper.packing.planning import plan
 from sweeper.presets.rules import corner_values
-from sweeper.resolve import ResolvedStudy
-from sweeper.support import BF16_CAPABILITY
+from sweeper.study.resolve import ResolvedStudy
 
 _GIB = 1 << 30
 _UNKNOWN_MEMORY = 1 << 50

@@ -6,11 +6,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sweeper.check import duration, length, memory, parts
+from sweeper.check import duration, length, memory
+from sweeper.check import inputs as parts
 from sweeper.check.section import Section
 from sweeper.config.loader import StudyFile
 from sweeper.hardware import machine
-from sweeper.resolve import Progress, ResolvedStudy, resolve_study
+from sweeper.study.resolve import Progress, ResolvedStudy, resolve_study
 
 __all__ = ["CheckReport", "Section", "check_study"]
 

@@ -36,7 +36,7 @@ def compare(
         if opponent is not None and opponent.version == found.version:
             opponent = None
         if judge(database, found, opponent).unscored:
-            from sweeper.rescoring import score_missing  # imports torch, which stored scores do not need
+            from sweeper.registry.rescoring import score_missing  # imports torch, which stored scores do not need
 
             with progress() as show:
                 score_missing(home, database, found, opponent, show)

@@ -39,7 +39,9 @@ def promote(
         found = registry.get(name, version)
         check_move(str(found), found.stage, to)
         if not (no_scoring or force) and registry.judge(name, version).unscored:
-            from sweeper.rescoring import score_missing  # imports torch, which a promotion does not need otherwise
+            from sweeper.registry.rescoring import (
+                score_missing,  # imports torch, which a promotion does not need otherwise
+            )
 
             with progress() as show:
                 for each in score_missing(home, database, found, registry.opponent(found), show):

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from sweeper.cli.output import console, emit_json, safe, say, table
-from sweeper.evaluation.comparison_report import comparison_report, interval, read_curves
-from sweeper.evaluation.conclusion import CORRECTION, conclude
-from sweeper.evaluation.rendered_report import write_report
-from sweeper.evaluation.side_by_side import Row, SideBySide, side_by_side
-from sweeper.evaluation.subjects import find_subjects
+from sweeper.evaluation.compare.render import write_report
+from sweeper.evaluation.compare.report import comparison_report, interval, read_curves
+from sweeper.evaluation.compare.side_by_side import Row, SideBySide, side_by_side
+from sweeper.evaluation.compare.subjects import find_subjects
+from sweeper.evaluation.compare.summary import CORRECTION, conclude
 from sweeper.paths import Home
 from sweeper.store import Database
 

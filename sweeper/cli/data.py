@@ -10,9 +10,9 @@ import typer
 from sweeper.cli.output import console, emit_json, safe, say, table
 from sweeper.data.inspection import Lengths, SplitView
 from sweeper.data.splits import SPLITS
-from sweeper.inspection import Inspection, inspect_study, study_data
 from sweeper.paths import Home
 from sweeper.store import Database
+from sweeper.study.data_inspection import Inspection, inspect_study, study_data
 
 
 def data(

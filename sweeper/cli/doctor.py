@@ -12,14 +12,14 @@ from typing import Annotated
 import typer
 from packaging.requirements import Requirement
 
+from sweeper.cli.optional_packages import Finding, optional_parts
 from sweeper.cli.output import emit_json, progress, safe, say
-from sweeper.cli.parts import Finding, optional_parts
 from sweeper.config.pipeline import STAGES, stage_name
 from sweeper.errors import UserError
 from sweeper.hardware import Machine, machine
 from sweeper.models import hub
 from sweeper.paths import Home, cache_folder
-from sweeper.training.quiet import quieten
+from sweeper.training.library_logging import quieten
 
 _GB = 1e9
 _HUB_TIMEOUT_S = 3.0

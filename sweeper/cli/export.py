@@ -45,7 +45,7 @@ def export(
         found = registry.get(name, version)
         registry.verify(found.name, found.version)
         from sweeper.export.writer import export as write  # imports torch for the formats that need it
-        from sweeper.provenance import export_source
+        from sweeper.registry.provenance import export_source
 
         exported = write(export_source(home, database, found), format.value, out, force=force)
     if as_json:

@@ -26,7 +26,7 @@ from sweeper.data.tokens import TokenCounter
 from sweeper.errors import UserError
 from sweeper.models.resolve import resolve
 from sweeper.paths import write_atomically
-from sweeper.resolve import resolve_study
+from sweeper.study.resolve import resolve_study
 
 _MODEL = "smollm2-135m"
 _SHORT_ANSWER = 60  # characters; up to here an answer is right or wrong as a whole

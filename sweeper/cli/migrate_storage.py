@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from sweeper.address import Server
 from sweeper.cli.output import emit_json, progress, safe, say
-from sweeper.migration import migrate
+from sweeper.database_url import Server
 from sweeper.paths import Home
+from sweeper.upkeep.migrate_storage import migrate
 
 
 def migrate_storage(

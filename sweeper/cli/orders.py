@@ -8,15 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
+from sweeper.access.actor import current_actor
 from sweeper.cli.output import console, emit_json, safe, say, table
 from sweeper.config.pipeline import STAGES, name_to_resume, stage_name
 from sweeper.config.search import duration_s
 from sweeper.config.yaml_source import parse
 from sweeper.errors import StudyStateError, UserError
-from sweeper.orders import await_answer, described, give, is_run
 from sweeper.paths import Home
-from sweeper.people import current_actor
 from sweeper.store import Database, Order, OrderKind, OrderState
+from sweeper.study.orders import await_answer, described, give, is_run
 
 _PATIENCE_S = 5.0
 """How long to wait for an answer; a step of a large model takes longer, and the order stands."""

@@ -21,9 +21,9 @@ from sweeper.errors import UserError
 
 if TYPE_CHECKING:
     from sweeper.cli.live import View
-    from sweeper.executors.stopping import StopRequest
-    from sweeper.pipeline import Watch
-    from sweeper.winner import Verdict
+    from sweeper.executors.stop_request import StopRequest
+    from sweeper.study.final_evaluation import Verdict
+    from sweeper.study.pipeline import Watch
 
 _Force = Annotated[bool, typer.Option("--force", help="Register the winner even if it does not beat the base model.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
@@ -55,12 +55,12 @@ def run(
         },
     )
     if isinstance(file_, PipelineFile):
-        from sweeper.pipeline import run_pipeline
+        from sweeper.study.pipeline import run_pipeline
 
         last = list(file_.stages.values())[-1].config
         _in_stages(last, as_json, lambda watch, stop: run_pipeline(file_, watch=watch, stop=stop, force=force))
         return
-    from sweeper.run import run_study  # imports torch: after the file is known to be good
+    from sweeper.study.run import run_study  # imports torch: after the file is known to be good
 
     _watched(file_.config, 0, as_json, lambda view, stop: run_study(file_, listener=view, stop=stop, force=force))
 
@@ -83,7 +83,7 @@ def resume(
 
     home = Home.current()
     if home.study(name).pipeline.is_file():
-        from sweeper.pipeline import remembered, resume_pipeline
+        from sweeper.study.pipeline import remembered, resume_pipeline
 
         last = list(remembered(name, home).stages.values())[-1].config
         _in_stages(last, as_json, lambda watch, stop: resume_pipeline(name, watch=watch, stop=stop, force=force))
@@ -91,7 +91,7 @@ def resume(
     with Database.open(home.database, create=False) as database:
         config = stored_config(database.studies.get(name))
         done = sum(t.outcome is not None and not t.outcome.is_open for t in database.trials.all(name))
-    from sweeper.run import resume_study
+    from sweeper.study.run import resume_study
 
     _watched(config, done, as_json, lambda view, stop: resume_study(name, listener=view, stop=stop, force=force))
 
@@ -138,7 +138,7 @@ def _with_options(study: StudyFile, options: dict[tuple[str, ...], Any]) -> Stud
 
 def _in_stages(config: StudyConfig, as_json: bool, work: Callable[[Watch, StopRequest], Verdict]) -> None:
     """Do the work of several stages, each under a live view of its own, and show the verdict of the last."""
-    from sweeper.executors.stopping import StopRequest
+    from sweeper.executors.stop_request import StopRequest
 
     stop = StopRequest()
 
@@ -154,7 +154,7 @@ def _in_stages(config: StudyConfig, as_json: bool, work: Callable[[Watch, StopRe
 
 def _watched(config: StudyConfig, done: int, as_json: bool, work: Callable[[View, StopRequest], Verdict]) -> None:
     """Do the work under a live view, stoppable, and show its verdict."""
-    from sweeper.executors.stopping import StopRequest
+    from sweeper.executors.stop_request import StopRequest
 
     stop = StopRequest()
     with _view(config, done, as_json) as view, _stoppable(stop, view):

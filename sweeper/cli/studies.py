@@ -9,14 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from sweeper.cli.front import front_table, goal_json, goal_of, pareto_front
 from sweeper.cli.output import console, emit_json, emit_json_list, safe, say, table
+from sweeper.cli.pareto import front_table, goal_json, goal_of, pareto_front
 from sweeper.config.pipeline import STAGES, stage_name
 from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError
-from sweeper.orders import extra_trials, is_run, state_of
 from sweeper.paths import Home
 from sweeper.store import Database, Evaluation, StudyRecord, TrialRecord, stored_config
+from sweeper.study.orders import extra_trials, is_run, state_of
 
 _Study = Annotated[str | None, typer.Argument(help="Name of the study; the latest if left out.", show_default=False)]
 _Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sweeper.cli.front import goal_json
 from sweeper.cli.output import console, safe, table
+from sweeper.cli.pareto import goal_json
 from sweeper.config.study import StudyConfig
-from sweeper.winner import Verdict
+from sweeper.study.final_evaluation import Verdict
 
 
 def show_verdict(config: StudyConfig, verdict: Verdict, say: Callable[[str], None]) -> None:

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, PlainSerializer, SerializationInfo, Tag, WithJsonSchema
 
-from sweeper.address import Server
 from sweeper.config.base import Frozen, kind_of
+from sweeper.database_url import Server
 from sweeper.errors import DatabaseError
 
 

@@ -15,8 +15,8 @@ from transformers import GenerationConfig
 
 from sweeper.errors import DataError
 from sweeper.evaluation.batching import Progress, run_in_batches
+from sweeper.training.library_logging import silent_about_positions
 from sweeper.training.micro_batch import answers_at_once
-from sweeper.training.quiet import silent_about_positions
 
 logger = logging.getLogger(__name__)
 

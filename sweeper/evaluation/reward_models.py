@@ -12,7 +12,7 @@ from sweeper.evaluation.generation import as_found, context_length, default_batc
 from sweeper.evaluation.losses import token_row
 from sweeper.evaluation.metrics.aggregates import FloatArray
 from sweeper.evaluation.rows import Example
-from sweeper.training.score import scores
+from sweeper.training.reward_scores import scores
 
 
 def answer_scores(

@@ -15,9 +15,9 @@ from sweeper.config.rewards import RewardSources
 from sweeper.config.study import StudyConfig
 from sweeper.config.trial import TrialResult, TrialSpec
 from sweeper.data.splits import PreparedData
-from sweeper.executors.crew import Crew
-from sweeper.executors.exchange import Exchange, Nowhere, trial_name
-from sweeper.executors.stopping import StopRequest
+from sweeper.executors.artifact_store import Exchange, Nowhere, trial_name
+from sweeper.executors.membership import Crew
+from sweeper.executors.stop_request import StopRequest
 from sweeper.models.facts import ModelFacts
 from sweeper.paths import StudyPaths
 from sweeper.search.candidate import Candidate

@@ -10,22 +10,22 @@ from sweeper.config.trial import Decision, Outcome, Report, TrialResult, TrialSp
 from sweeper.errors import LeaseLost
 from sweeper.evaluation.validation import task_metric
 from sweeper.executors.base import StudyContext
-from sweeper.executors.bases import Bases
-from sweeper.executors.claims import abandoned, bide, claim, others_train, stopped
-from sweeper.executors.control import obey
+from sweeper.executors.base_models import Bases
+from sweeper.executors.distributed.launcher import Endurance, train_in_processes
+from sweeper.executors.lifecycle.claims import abandoned, bide, claim, others_train, stopped
+from sweeper.executors.lifecycle.integrity import can_go_on, cannot_begin
+from sweeper.executors.lifecycle.orders import obey
+from sweeper.executors.lifecycle.recorder import Recorder, drop
+from sweeper.executors.lifecycle.recovery import begin_unreadable_again, reclaim
+from sweeper.executors.lifecycle.trial_spec import specification
 from sweeper.executors.micro_batches import MicroBatches
-from sweeper.executors.processes import Endurance, train_in_processes
-from sweeper.executors.recorder import Recorder, drop
-from sweeper.executors.recovery import begin_unreadable_again, reclaim
-from sweeper.executors.soundness import can_go_on, cannot_begin
-from sweeper.executors.specification import specification
 from sweeper.paths import TrialPaths
 from sweeper.search.candidate import Candidate
 from sweeper.training.base_model import BaseModel
 from sweeper.training.checkpoint import is_kept, progress_of
-from sweeper.training.results import Ledger, Progress
-from sweeper.training.resumable import Keeping
+from sweeper.training.resumable_trainer import Keeping
 from sweeper.training.trial import train_trial
+from sweeper.training.trial_output import Ledger, Progress
 
 
 class InlineExecutor:

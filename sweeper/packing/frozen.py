@@ -10,18 +10,18 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from sweeper.checksums import owner, seal
 from sweeper.config.trial import TrialSpec
+from sweeper.files.checksums import owner, seal
 from sweeper.packing.adapter import SlotAdapter
 from sweeper.packing.slot import Slot
 from sweeper.paths import TrialPaths, new_folder, write_json
-from sweeper.patience import patiently
+from sweeper.retry import patiently
 from sweeper.training.adapters import peft_config
 from sweeper.training.base_model import BaseModel
 from sweeper.training.checkpoint import is_kept, named_faults
 from sweeper.training.optimizer_state import leaves, restore
-from sweeper.training.results import Progress
 from sweeper.training.techniques.sft import sft_rows
+from sweeper.training.trial_output import Progress
 
 PACKED = "packed"
 """What the JSON names as its writer."""

@@ -18,8 +18,8 @@ from sweeper.training.adapters import cast_adapter, peft_config
 from sweeper.training.base_model import BaseModel
 from sweeper.training.micro_batch import MicroBatch, WholeBatch
 from sweeper.training.reporting import evaluation_steps, require_finite
-from sweeper.training.results import Ledger, Progress
 from sweeper.training.techniques.sft import sft_arguments, sft_rows
+from sweeper.training.trial_output import Ledger, Progress
 from sweeper.training.weights import load_weights
 
 

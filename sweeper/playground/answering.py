@@ -21,7 +21,7 @@ from sweeper.evaluation.generation import (
     prompt_room,
 )
 from sweeper.playground.protocol import Sampling
-from sweeper.training.quiet import silent_about_positions
+from sweeper.training.library_logging import silent_about_positions
 
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 """What a character decodes to while some of its tokens are still to come."""

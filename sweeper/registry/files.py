@@ -12,8 +12,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from sweeper import checksums
 from sweeper.errors import RegistryError
+from sweeper.files import checksums
 
 ADAPTER = ("adapter_model.safetensors", "adapter_config.json")
 """Weights and configuration of an adapter, as PEFT writes them."""

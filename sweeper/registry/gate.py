@@ -3,7 +3,7 @@
 Where production is empty, the last version that was there still has to be beaten: archiving it opens no way round.
 
 What is compared is what the database holds of both, so that judging needs no weights; where the version to be replaced
-was never scored on the candidate's test examples, ``sweeper.rescoring`` does that first.
+was never scored on the candidate's test examples, ``sweeper.registry.rescoring`` does that first.
 """
 
 from __future__ import annotations

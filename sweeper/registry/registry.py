@@ -13,11 +13,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from sweeper.artifacts import require_whole
+from sweeper.access.actor import current_actor
 from sweeper.config.study import valid_name
 from sweeper.errors import RegistryError
 from sweeper.paths import Home
-from sweeper.people import current_actor
 from sweeper.registry import files
 from sweeper.registry.gate import Judgement, judge
 from sweeper.registry.labels import valid_alias, valid_note
@@ -26,6 +25,7 @@ from sweeper.registry.rollback import PROMOTE, ROLL_BACK, before, was_forced, we
 from sweeper.registry.stages import check_move
 from sweeper.registry.version import AdapterVersion
 from sweeper.store import Action, AdapterRecord, Database, Stage, did_you_mean
+from sweeper.store.trial_files import require_whole
 from sweeper.tags import valid_tags
 
 _VERSION_FOLDER = re.compile(r"\.?v(\d+)(\.tmp)?")

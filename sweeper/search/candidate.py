@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from sweeper.config.parameters import ParameterValue
 from sweeper.config.space import Range
 from sweeper.search import attributes as attribute
-from sweeper.search.cmaes import GENERATION
+from sweeper.search.samplers.cmaes import GENERATION
 from sweeper.search.schedule import Entry
 from sweeper.search.space import read_back
 from sweeper.store.records import TrialKind

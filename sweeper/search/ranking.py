@@ -13,7 +13,7 @@ from sweeper.config.parameters import ParameterValue
 from sweeper.config.space import Range
 from sweeper.config.trial import Outcome
 from sweeper.search.attributes import INITIAL, KIND, OUTCOME
-from sweeper.search.front import front
+from sweeper.search.pareto import front
 from sweeper.search.space import canonical, read_back
 from sweeper.store.records import TrialKind
 

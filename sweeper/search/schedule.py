@@ -14,10 +14,10 @@ from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.search import GridSampler, SearchConfig
 from sweeper.config.space import Range
 from sweeper.search import attributes as attribute
-from sweeper.search.plans import grid
+from sweeper.search.initial_points import confirmations
 from sweeper.search.ranking import Configuration, configurations, ranked
+from sweeper.search.samplers.grid_and_sobol import grid
 from sweeper.search.seeds import derive_seed
-from sweeper.search.starts import confirmations
 from sweeper.store.records import TrialKind
 
 

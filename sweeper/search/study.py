@@ -16,21 +16,21 @@ from sweeper.config.search import HalvingPruner, SearchConfig
 from sweeper.config.space import Range, definite
 from sweeper.config.trial import Outcome, TrialResult
 from sweeper.errors import StudyStateError
-from sweeper.patience import patiently, tried_before
+from sweeper.retry import patiently, tried_before
 from sweeper.search import attributes as attribute
-from sweeper.search import ordered
+from sweeper.search import user_trials as ordered
 from sweeper.search.candidate import Candidate, candidate_of, restarted
+from sweeper.search.components import directions, parts_of
 from sweeper.search.curves import percent
 from sweeper.search.experimental import accept_experimental
-from sweeper.search.judged import MEMORY
-from sweeper.search.parts import directions, parts_of
-from sweeper.search.pruners import EqualProgressHalving
+from sweeper.search.initial_points import starting_points, within
+from sweeper.search.pruners.build import EqualProgressHalving
+from sweeper.search.samplers.imputation import MEMORY
 from sweeper.search.schedule import Entry, Schedule
 from sweeper.search.space import read_back, suggest
-from sweeper.search.standing import Standing
-from sweeper.search.starts import starting_points, within
-from sweeper.search.storage import storage_faults
-from sweeper.search.transactions import gathered, together
+from sweeper.search.state import Standing
+from sweeper.search.storages.open import storage_faults
+from sweeper.search.storages.transactions import gathered, together
 from sweeper.store.records import TrialKind
 
 # To a sampler, a failed trial is forgotten and a pruned one is a bad one; so diverged and infeasible ones are pruned.

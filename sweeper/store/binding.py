@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sweeper.address import Server
 from sweeper.config.storage import PostgresStorage, SqliteStorage
+from sweeper.database_url import Server
 from sweeper.errors import DatabaseError
 from sweeper.paths import Home
 from sweeper.store.database import Database

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
 from sqlalchemy.orm import Session
 
-from sweeper.address import Address, Server
+from sweeper.database_url import Address, Server
 from sweeper.errors import DatabaseError
 from sweeper.store.faults import explained
 from sweeper.store.postgres import LOCK_OF_ALL, LOCK_OF_STUDY, postgres_engine

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-from sweeper.address import Address, Server
-from sweeper.patience import make_patient, patiently
+from sweeper.database_url import Address, Server
+from sweeper.retry import make_patient, patiently
 from sweeper.store.actions import Actions
 from sweeper.store.adapters import Adapters
 from sweeper.store.artifacts import Artifacts

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from sweeper.address import Address, Server
+from sweeper.database_url import Address, Server
 from sweeper.errors import DatabaseError
 
 _NOT_OURS = "sweeper was given the wrong file, or something overwrote it; give another path"

@@ -14,9 +14,9 @@ from pathlib import Path
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from sweeper.address import Address, Server
+from sweeper.database_url import Address, Server
 from sweeper.errors import DatabaseError
-from sweeper.patience import is_waiting, passing, patiently
+from sweeper.retry import is_waiting, passing, patiently
 from sweeper.store.faults import explained
 
 _KEY = "hashtextextended('sweeper mutex ' || current_schema() || ' ' || CAST(:name AS text), 0)"

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, text
 
-from sweeper.address import Server
+from sweeper.database_url import Server
 from sweeper.errors import DatabaseError
 
 CONNECT_TIMEOUT_S = 10

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, delete, insert, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
 from sweeper import __version__
-from sweeper.address import Address, Server
+from sweeper.database_url import Address, Server
 from sweeper.errors import DatabaseError
 from sweeper.store.connection import BUSY_TIMEOUT_S, engine_on, sqlite_engine
 from sweeper.store.faults import explained

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, func, select, text
 
-from sweeper.address import Server
+from sweeper.database_url import Server
 from sweeper.errors import DatabaseError
 from sweeper.store.connection import BUSY_TIMEOUT_S, engine_on, sqlite_engine
 from sweeper.store.faults import explained

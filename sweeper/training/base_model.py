@@ -30,8 +30,8 @@ from sweeper.config.model import ModelConfig
 from sweeper.errors import ModelError
 from sweeper.training.backends.base import TrainingBackend
 from sweeper.training.device import resolve_attention, resolve_dtype
+from sweeper.training.library_logging import quieten
 from sweeper.training.micro_batch import is_out_of_memory
-from sweeper.training.quiet import quieten
 from sweeper.training.weights import ADAPTER_WEIGHTS, MODEL_WEIGHTS, Adapted
 
 Head = Literal["language", "score"]

@@ -21,17 +21,17 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from sweeper.checksums import owner, seal
 from sweeper.errors import StudyStateError
+from sweeper.files.checksums import owner, seal
 from sweeper.paths import TrialPaths, new_folder, read_json, write_json
-from sweeper.patience import patiently
+from sweeper.retry import patiently
 from sweeper.training import optimizer_state
 from sweeper.training.micro_batch import is_out_of_memory
-from sweeper.training.results import Ledger, Progress
+from sweeper.training.trial_output import Ledger, Progress
 from sweeper.training.weights import put_back, trained_weights
 
 if TYPE_CHECKING:
-    from sweeper.training.resumable import Resumable
+    from sweeper.training.resumable_trainer import Resumable
 
 TRAINER = "trainer"
 """What the JSON names as its writer."""

@@ -8,9 +8,9 @@ import sys
 import psutil
 import torch
 
+from sweeper.compatibility import attention_refusal, best_attention
 from sweeper.config.model import Attention, Dtype
 from sweeper.errors import HardwareError
-from sweeper.support import attention_refusal, best_attention
 
 
 def resolve_device(wanted: str) -> str:

@@ -7,7 +7,7 @@ import time
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from sweeper.training.quiet import silent_about_positions
+from sweeper.training.library_logging import silent_about_positions
 from sweeper.training.weights import Adapted
 
 _TOKENS = 32

@@ -19,7 +19,7 @@ from sweeper.config.trl_fields import ROW_FIELDS
 from sweeper.data.splits import read_prepared
 from sweeper.errors import DataError
 from sweeper.paths import new_folder
-from sweeper.patience import patiently
+from sweeper.retry import patiently
 from sweeper.training.base_model import BaseModel
 
 _READ = ("input_ids", "labels", "seq_lengths")

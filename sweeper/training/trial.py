@@ -17,10 +17,10 @@ from sweeper.training.device import reset_peak_memory
 from sweeper.training.latency import milliseconds_per_token
 from sweeper.training.micro_batch import MicroBatch
 from sweeper.training.reporting import ReportingCallback
-from sweeper.training.results import Ledger, Progress
-from sweeper.training.resumable import Keeper, Keeping
+from sweeper.training.resumable_trainer import Keeper, Keeping
 from sweeper.training.sharded import begin_from, gathered, restore
 from sweeper.training.techniques import build_trainer
+from sweeper.training.trial_output import Ledger, Progress
 from sweeper.training.weights import Adapted
 
 Evaluate = Callable[[Adapted], dict[str, float]]

@@ -13,15 +13,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sweeper.artifacts import Part, folder_of
-from sweeper.checksums import SEAL, Sum, broken_seal, owner
 from sweeper.config.pipeline import STARTED_FROM
 from sweeper.config.trial import Outcome, TrialResult
 from sweeper.errors import BackupError, StudyStateError
+from sweeper.files.checksums import SEAL, Sum, broken_seal, owner
 from sweeper.paths import Home, TrialPaths, discard, sync
 from sweeper.store import Artifact, Database, StudyRecord, TrialRecord, stored_config
+from sweeper.store.snapshot import snapshot
+from sweeper.store.trial_files import Part, folder_of
 from sweeper.upkeep.copying import Copier
-from sweeper.upkeep.snapshot import snapshot
 
 Progress = Callable[[str, float | None], None]
 

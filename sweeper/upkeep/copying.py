@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sweeper.checksums import Sum
+from sweeper.files.checksums import Sum
 from sweeper.paths import Home, write_json
 
 _CHUNK_BYTES = 1024 * 1024

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from sweeper.errors import DatabaseError, StudyStateError
 from sweeper.paths import Home
-from sweeper.search.atomic_storage import AtomicStorage
-from sweeper.search.storage import open_storage
-from sweeper.search.stored import stored_trials
+from sweeper.search.storages.atomic import AtomicStorage
+from sweeper.search.storages.open import open_storage
+from sweeper.search.storages.stored_trials import stored_trials
 from sweeper.search.study import Search
 from sweeper.store import Database
 from sweeper.upkeep import files, records

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from sweeper.paths import Home, StudyPaths
 from sweeper.registry import Registry
-from sweeper.search.atomic_storage import AtomicStorage
-from sweeper.search.stored import StoredTrial, stored_trials
+from sweeper.search.storages.atomic import AtomicStorage
+from sweeper.search.storages.stored_trials import StoredTrial, stored_trials
 from sweeper.search.study import Search
 from sweeper.store import Artifact, Database, StudyRecord, TrialRecord
 from sweeper.upkeep.opened import runs, search_of

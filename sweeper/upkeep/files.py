@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from sweeper.artifacts import Part, files_of, folder_of, wrong
-from sweeper.checksums import Sum, differences, sha256_of, sums_of
 from sweeper.config.trial import Outcome
 from sweeper.errors import ModelError
+from sweeper.files.checksums import Sum, differences, sha256_of, sums_of
 from sweeper.models.facts import fingerprint
 from sweeper.paths import TrialPaths, discard, new_folder
 from sweeper.registry import AdapterVersion
+from sweeper.store.trial_files import Part, files_of, folder_of, wrong
 from sweeper.upkeep.facts import Facts, Inconsistency
 from sweeper.upkeep.temporary import temporaries
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from sweeper.config.pipeline import STARTED_FROM
 from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError
-from sweeper.keeping import judge
+from sweeper.executors.lifecycle.retention import judge
 from sweeper.paths import Home, TrialPaths, discard, size_of
-from sweeper.search.atomic_storage import AtomicStorage
-from sweeper.search.storage import open_storage
+from sweeper.search.storages.atomic import AtomicStorage
+from sweeper.search.storages.open import open_storage
 from sweeper.store import Database, StudyRecord, StudyState, TrialRecord, stored_config
 from sweeper.upkeep.opened import runs, search_of
 from sweeper.upkeep.temporary import LONG_SETTLED_S, SETTLED_S, is_settled, temporaries

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sweeper.orders import space_of_study
-from sweeper.search.atomic_storage import AtomicStorage
+from sweeper.search.storages.atomic import AtomicStorage
 from sweeper.search.study import Search
 from sweeper.store import Database, StudyRecord, stored_config
+from sweeper.study.orders import space_of_study
 
 
 def search_of(study: StudyRecord, storage: AtomicStorage) -> Search:

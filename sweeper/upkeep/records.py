@@ -8,12 +8,12 @@ from functools import partial
 
 from pydantic import ValidationError
 
-from sweeper.artifacts import of_result
 from sweeper.config.space import ADAPTER, MODEL
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.search import attributes as attribute
-from sweeper.search.stored import StoredTrial
+from sweeper.search.storages.stored_trials import StoredTrial
 from sweeper.store import SCORING, StudyState, TrialKind, TrialRecord
+from sweeper.store.trial_files import of_result
 from sweeper.upkeep.facts import Facts, Inconsistency
 
 _GONE = "the process that ran it ended"

@@ -33,7 +33,7 @@ from sweeper.data.splits import PreparedData, load_splits, read_prepared, write_
 from sweeper.models.resolve import resolve
 from sweeper.training.base_model import load_base
 from sweeper.training.device import resolve_device, resolve_dtype
-from sweeper.training.quiet import quieten
+from sweeper.training.library_logging import quieten
 from sweeper.training.trial import train_trial
 
 ITN = Path(__file__).parents[2] / "studies" / "data" / "itn"

@@ -26,7 +26,7 @@ from sweeper.config.space import Choice, FloatRange, IntRange
 from sweeper.config.technique import SFT
 from sweeper.config.trial import Hyperparameters, Outcome, TrialResult, TrialSpec
 from sweeper.paths import Home
-from sweeper.search.storage import open_storage
+from sweeper.search.storages.open import open_storage
 from sweeper.store import Database, TrialKind
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -66,9 +66,9 @@ def write_large_study(home: Home, name: str, trials: int, points: int) -> None:
 def _begin(home: Home, name: str, trials: int, points: int) -> None:
     """Begin the study as ``sweeper run`` does, on a tiny model and data of its own, up to its first trial."""
     from sweeper.executors.base import Silent
-    from sweeper.executors.stopping import StopRequest
-    from sweeper.opening import begin
-    from sweeper.resolve import resolve_study
+    from sweeper.executors.stop_request import StopRequest
+    from sweeper.study.context import begin
+    from sweeper.study.resolve import resolve_study
 
     source = home.folder / "source"
     splits = {"train": range(100, 100 + ROWS), "validation": range(10, 42), "test": range(50, 82)}

@@ -293,11 +293,11 @@ def _random_llama(sizes: dict[str, int], work: Path) -> Path:
 @contextmanager
 def _begun(study: Any, listener: Any) -> Iterator[Any]:
     """Yield a study's context, up to its first trial."""
-    from sweeper.executors.stopping import StopRequest
-    from sweeper.opening import begin
+    from sweeper.executors.stop_request import StopRequest
     from sweeper.paths import Home
-    from sweeper.resolve import resolve_study
     from sweeper.store import Database
+    from sweeper.study.context import begin
+    from sweeper.study.resolve import resolve_study
     from sweeper.training.device import resolve_device
 
     home, device = Home.current(), resolve_device("auto")
@@ -307,8 +307,8 @@ def _begun(study: Any, listener: Any) -> Iterator[Any]:
 
 def _sweeper(study: Any, way: str) -> Outcome:
     from sweeper.executors.base import Silent
-    from sweeper.run import EXECUTORS
-    from sweeper.training.quiet import quieten
+    from sweeper.study.run import EXECUTORS
+    from sweeper.training.library_logging import quieten
 
     class Clock(Silent):
         ended: dict[int, float] = {}  # noqa: RUF012
@@ -337,8 +337,8 @@ def _loop(study: Any, preset: Preset, way: str, float32: bool) -> Outcome:
     import optuna
 
     from sweeper.executors.base import Silent
-    from sweeper.executors.specification import specification
-    from sweeper.training.quiet import quieten
+    from sweeper.executors.lifecycle.trial_spec import specification
+    from sweeper.training.library_logging import quieten
 
     quieten()
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -35,8 +35,8 @@ from store_sides import REPORTS, STUDY, Plain, Side, Sweeper, live
 sys.path.append(str(Path(__file__).parents[1]))
 from postgres_server import Postgres
 
-from sweeper.address import Server
-from sweeper.search.storage import open_storage
+from sweeper.database_url import Server
+from sweeper.search.storages.open import open_storage
 from sweeper.store import Database
 
 GOAL = 2.0

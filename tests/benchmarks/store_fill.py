@@ -11,8 +11,8 @@ from optuna.distributions import distribution_to_json
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from sweeper.search import trial_rows as rows
 from sweeper.search.space import distributions
+from sweeper.search.storages import trial_rows as rows
 
 _ATTRIBUTES: dict[str, Any] = {
     "kind": "sampled",

@@ -15,7 +15,6 @@ from optuna.storages import RDBStorage
 from sqlalchemy import event
 from store_fill import fill
 
-from sweeper.address import Address
 from sweeper.config.adapter import LoRA
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.model import ModelConfig
@@ -23,8 +22,9 @@ from sweeper.config.search import SearchConfig
 from sweeper.config.space import Choice, FloatRange, IntRange, Range
 from sweeper.config.technique import SFT
 from sweeper.config.trial import Hyperparameters, Outcome, TrialResult, TrialSpec
+from sweeper.database_url import Address
 from sweeper.search.candidate import Candidate
-from sweeper.search.storage import open_storage
+from sweeper.search.storages.open import open_storage
 from sweeper.search.study import Search
 from sweeper.store import Database, TrialKind
 

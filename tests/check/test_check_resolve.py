@@ -13,7 +13,7 @@ from sweeper.check.section import Section
 from sweeper.config.loader import load_study
 from sweeper.config.space import Choice, Fixed
 from sweeper.errors import DataError, ModelNotFoundError
-from sweeper.resolve import resolve_study
+from sweeper.study.resolve import resolve_study
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from sweeper import support
+from sweeper import compatibility as support
 from sweeper.config.backend import DeepSpeed, processes
 from sweeper.config.loader import load_study
 from sweeper.config.space import Fixed

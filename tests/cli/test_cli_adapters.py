@@ -12,7 +12,7 @@ from sweeper.cli.main import app
 from sweeper.paths import Home
 from sweeper.registry import Registry
 from sweeper.registry.gate import split_of
-from sweeper.start import pinned
+from sweeper.registry.merged_base import pinned
 from sweeper.store import Database
 
 

@@ -14,12 +14,12 @@ from variants import mostly_long
 from sweeper.config.trial import Outcome, TrialSpec
 from sweeper.errors import DataError
 from sweeper.executors.base import Silent
-from sweeper.executors.claims import ask
-from sweeper.executors.recorder import read_result
-from sweeper.executors.specification import hyperparameters
-from sweeper.executors.stopping import StopRequest
+from sweeper.executors.lifecycle.claims import ask
+from sweeper.executors.lifecycle.recorder import read_result
+from sweeper.executors.lifecycle.trial_spec import hyperparameters
+from sweeper.executors.stop_request import StopRequest
 from sweeper.paths import Home
-from sweeper.run import EXECUTORS
+from sweeper.study.run import EXECUTORS
 from sweeper.training.base_model import load_base
 from sweeper.training.trial import train_trial
 

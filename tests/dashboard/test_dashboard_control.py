@@ -16,8 +16,8 @@ from sweeper.cli.main import app as cli
 from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError
 from sweeper.paths import write_json
-from sweeper.run import run_study
 from sweeper.store import OrderKind, OrderState, StudyState
+from sweeper.study.run import run_study
 
 SPACE = {
     "learning_rate": {"kind": "float", "low": 1e-5, "high": 1e-1, "log": True},

@@ -13,8 +13,8 @@ from sweeper_dashboard.data import studies as data
 
 from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError, UserError
-from sweeper.orders import is_run
 from sweeper.store import OrderKind, OrderState
+from sweeper.study.orders import is_run
 
 
 def test_no_database_is_said_and_none_is_made(home):

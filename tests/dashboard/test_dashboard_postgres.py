@@ -7,7 +7,7 @@ from filled_home import Filler
 from sweeper_dashboard.data import studies as data
 from test_dashboard_pages import PAGES, _rendered, _text
 
-from sweeper.address import Server
+from sweeper.database_url import Server
 from sweeper.store import Database
 
 

@@ -225,7 +225,7 @@ def test_every_command_that_is_shown_is_one(fill):
 
 
 def test_the_study_file_of_a_real_trial_is_one(begin, show, tmp_path):
-    from sweeper.executors.specification import specification
+    from sweeper.executors.lifecycle.trial_spec import specification
 
     context = begin()
     candidate = context.search.ask()
@@ -244,7 +244,7 @@ def test_the_study_file_of_a_real_trial_is_one(begin, show, tmp_path):
 
 def test_a_trial_that_began_from_weights_is_run_again_from_them(begin, show):
     from sweeper.cli.orders import _parsed
-    from sweeper.executors.specification import specification
+    from sweeper.executors.lifecycle.trial_spec import specification
 
     context = begin(search={"space": SEARCHED, "n_trials": 1, "known_good": False})
     values = {"learning_rate": 1e-3, "lora_alpha": "2r", "target_modules": "all-linear", "lr_scheduler": "linear"}

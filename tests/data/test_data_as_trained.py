@@ -112,7 +112,7 @@ def ranked_rows(spec, base, parts):
     from sweeper.training.adapters import peft_config
     from sweeper.training.micro_batch import MicroBatch
     from sweeper.training.reporting import Best, ReportingCallback
-    from sweeper.training.techniques.ranked import build_ranked
+    from sweeper.training.techniques.paired import build_ranked
 
     with base.adapted(peft_config(spec.adapter, spec.hyperparameters, head=spec.technique.head), 0) as model:
         callback = ReportingCallback(tiny.Curve(), Best("eval_loss", maximize=False), 1, None)

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sweeper.config.trial import Outcome
+from sweeper.evaluation.compare.subjects import Subject
 from sweeper.evaluation.intervals import score_interval
 from sweeper.evaluation.metrics.aggregates import aggregate_of
-from sweeper.evaluation.subjects import Subject
 from sweeper.store import Example, Score, StudyRecord, StudyState, TrialKind, TrialRecord
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)

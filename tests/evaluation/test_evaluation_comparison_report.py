@@ -10,17 +10,17 @@ import pytest
 from compared import GOOD, POOR, study, subject
 
 from sweeper.errors import UserError
-from sweeper.evaluation.comparison_report import (
+from sweeper.evaluation.compare.render import html, markdown, write_report
+from sweeper.evaluation.compare.report import (
     SHOWN_EXAMPLES,
     Curves,
     Report,
     comparison_report,
     differing_examples,
 )
-from sweeper.evaluation.rendered_report import html, markdown, write_report
-from sweeper.evaluation.side_by_side import side_by_side
-from sweeper.evaluation.text_marks import marked_html, marks
-from sweeper.evaluation.vector_charts import Bar, interval_chart, line_chart
+from sweeper.evaluation.compare.side_by_side import side_by_side
+from sweeper.evaluation.compare.svg_charts import Bar, interval_chart, line_chart
+from sweeper.evaluation.compare.text_diff import marked_html, marks
 
 HOSTILE = (
     "<script>alert(1)</script> [x](javascript:alert(1)) **b** | $x$ \x1b[31m \u202eabc ~~~ ![i](http://e.vil/i)\n# h"

@@ -9,11 +9,11 @@ import pytest
 from compared import GOOD, LIKE_GOOD, POOR, study, subject, trial
 
 from sweeper.errors import UserError
+from sweeper.evaluation.compare.side_by_side import holm, side_by_side
+from sweeper.evaluation.compare.summary import conclude
 from sweeper.evaluation.comparison import FEWEST_EXAMPLES
-from sweeper.evaluation.conclusion import conclude
 from sweeper.evaluation.intervals import paired_interval, paired_p_value
 from sweeper.evaluation.metrics.aggregates import mean, perplexity
-from sweeper.evaluation.side_by_side import holm, side_by_side
 from sweeper.evaluation.stored import stored_difference
 
 

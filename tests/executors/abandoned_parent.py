@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from sweeper.config.trial import Decision, TrialSpec
-from sweeper.executors import processes
+from sweeper.executors.distributed import launcher as processes
 
 if __name__ == "__main__":
     processes.WORKER = (sys.executable, str(Path(__file__).with_name("watched_worker.py")))

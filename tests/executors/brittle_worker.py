@@ -14,7 +14,7 @@ import time
 from datetime import UTC, datetime
 
 from sweeper.config.trial import Outcome, TrialResult
-from sweeper.executors import worker
+from sweeper.executors.distributed import rank as worker
 
 
 def misfortune(first: bool) -> None:

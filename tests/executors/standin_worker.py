@@ -14,9 +14,9 @@ import threading
 import time
 from pathlib import Path
 
-from sweeper.executors.line import Line
-from sweeper.executors.workers import STOPPED
-from sweeper.worker import Said, listen
+from sweeper.executors.channel import Line
+from sweeper.executors.workers.process import STOPPED
+from sweeper.study.worker import Said, listen
 
 
 class Stop(threading.Event):

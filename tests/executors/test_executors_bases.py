@@ -8,9 +8,9 @@ import weakref
 import pytest
 import tiny
 
-from sweeper.executors import bases
-from sweeper.executors.bases import Bases
-from sweeper.executors.specification import hyperparameters, specification
+from sweeper.executors import base_models as bases
+from sweeper.executors.base_models import Bases
+from sweeper.executors.lifecycle.trial_spec import hyperparameters, specification
 from sweeper.search.candidate import Candidate
 from sweeper.store.records import TrialKind
 

@@ -6,11 +6,11 @@ import pytest
 
 from sweeper.config.trial import Outcome
 from sweeper.executors.base import Silent
-from sweeper.executors.packed import PackedExecutor
-from sweeper.executors.recovery import reclaim
-from sweeper.executors.stopping import StopRequest
-from sweeper.opening import open_stored
+from sweeper.executors.lifecycle.recovery import reclaim
+from sweeper.executors.packed.executor import PackedExecutor
+from sweeper.executors.stop_request import StopRequest
 from sweeper.paths import Home
+from sweeper.study.context import open_stored
 
 STUDY = {"search": {"n_trials": 2, "pruner": "none", "confirm": 0}}
 

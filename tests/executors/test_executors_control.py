@@ -8,13 +8,13 @@ from variants import mostly_long
 
 from sweeper.config.trial import Outcome, TrialSpec
 from sweeper.errors import StudyInterrupted, StudyStateError, UserError
-from sweeper.executors import control
 from sweeper.executors.base import Silent
-from sweeper.executors.stopping import StopRequest
-from sweeper.orders import give
+from sweeper.executors.lifecycle import orders as control
+from sweeper.executors.stop_request import StopRequest
 from sweeper.paths import Home
-from sweeper.run import resume_study, run_study
 from sweeper.store import Database, OrderKind, OrderState, StudyState
+from sweeper.study.orders import give
+from sweeper.study.run import resume_study, run_study
 from sweeper.training.trial import BY_HAND
 
 KINDS = [{"kind": "packed", "slots": 2}, {"kind": "inline"}]
@@ -239,7 +239,7 @@ def test_a_smaller_budget_ends_the_search(study_file, executor, stored):
 
 
 def test_slots_are_added_and_taken_within_a_step(study_file, stored, monkeypatch):
-    from sweeper.executors import pack
+    from sweeper.executors.packed.executor import pack
 
     seen = []
     passing = pack.Pack._pass_rows

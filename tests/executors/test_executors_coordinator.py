@@ -14,9 +14,10 @@ import psutil
 import pytest
 
 from sweeper.errors import DataError, HardwareError, SweeperError
-from sweeper.executors import coordinator, workers
 from sweeper.executors.base import Silent
-from sweeper.executors.per_gpu import Devices, PerGpuExecutor
+from sweeper.executors.workers.per_gpu import Devices, PerGpuExecutor
+from sweeper.executors.workers.process import coordinator
+from sweeper.executors.workers.process import process as workers
 from sweeper.hardware import Gpu, pick_devices, visible_as
 from sweeper.store import StudyState
 
@@ -76,7 +77,7 @@ def until(true, timeout_s=20):
 
 def test_every_place_has_a_worker_and_the_study_ends_with_the_last(study, script, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr("sweeper.executors.per_gpu.machine", lambda: type("Machine", (), {"cpus": 6}))
+    monkeypatch.setattr("sweeper.executors.workers.per_gpu.machine", lambda: type("Machine", (), {"cpus": 6}))
     path = script("note=here trial=0 ended=0", "note=here")
     context, listener = study()
     PerGpuExecutor().run(context)
@@ -244,7 +245,7 @@ def test_a_worker_sees_its_device_alone(monkeypatch):
 def test_no_worker_starts_on_a_gpu_before_the_memory_of_the_dead_one_is_free(study, script, monkeypatch):
     path = script(*["die=1"] * 4)
     free = iter([70.0, 10.0, 40.0, 69.9])
-    monkeypatch.setattr("sweeper.executors.per_gpu._LOOK_S", 0.0)
+    monkeypatch.setattr("sweeper.executors.workers.per_gpu._LOOK_S", 0.0)
     context, _ = study(devices=1)
     devices = Devices(context, ("cuda:0",), lambda: (Gpu("one", 80 * GIB, int(next(free) * GIB)),))
     first = devices.start(0)

@@ -8,23 +8,23 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from sweeper import run
 from sweeper.config.trial import Outcome, TrialResult
 from sweeper.errors import LeaseLost, StudyStateError
-from sweeper.executors import claims, recovery
 from sweeper.executors.base import Silent
-from sweeper.executors.control import obey
-from sweeper.executors.crew import Crew, Watch
-from sweeper.executors.recorder import Recorder, finish
-from sweeper.executors.recovery import reclaim
-from sweeper.executors.specification import specification
-from sweeper.executors.stopping import StopRequest
-from sweeper.opening import open_stored
+from sweeper.executors.lifecycle import claims, recovery
+from sweeper.executors.lifecycle.orders import obey
+from sweeper.executors.lifecycle.recorder import Recorder, finish
+from sweeper.executors.lifecycle.recovery import reclaim
+from sweeper.executors.lifecycle.trial_spec import specification
+from sweeper.executors.membership import Crew, Watch
+from sweeper.executors.stop_request import StopRequest
 from sweeper.paths import Home, write_atomically
-from sweeper.run import run_study
 from sweeper.store import SCORING, OrderKind, OrderState
 from sweeper.store.records import Worker
 from sweeper.store.rows import now
+from sweeper.study import run
+from sweeper.study.context import open_stored
+from sweeper.study.run import run_study
 
 AT = "2026-01-01T00:00:00+00:00"
 GRACE_S = 1.0
@@ -67,7 +67,7 @@ def complete(number, value=1.0):
 
 def test_whoever_is_silent_for_the_grace_period_is_dead_and_whoever_is_not_is_alive(monkeypatch):
     clock = [100.0]
-    monkeypatch.setattr("sweeper.executors.crew.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("sweeper.executors.membership.time.monotonic", lambda: clock[0])
     watch, dead = Watch(30.0), set()
     for second in range(0, 60, 2):
         clock[0] = 100.0 + second
@@ -78,7 +78,7 @@ def test_whoever_is_silent_for_the_grace_period_is_dead_and_whoever_is_not_is_al
 
 def test_one_look_after_a_long_sleep_declares_nobody_dead(monkeypatch):
     clock = [100.0]
-    monkeypatch.setattr("sweeper.executors.crew.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("sweeper.executors.membership.time.monotonic", lambda: clock[0])
     watch = Watch(30.0)
     watch.look([worker("one", 7)])
     clock[0] += 3_600
@@ -240,7 +240,7 @@ def test_the_same_file_joins_and_another_is_refused_with_the_difference(study_fi
 
 def test_an_outage_of_the_database_makes_nobody_dead(monkeypatch):
     clock = [100.0]
-    monkeypatch.setattr("sweeper.executors.crew.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("sweeper.executors.membership.time.monotonic", lambda: clock[0])
     watch = Watch(30.0)
     for _ in range(10):
         clock[0] += 1

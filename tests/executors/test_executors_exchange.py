@@ -16,7 +16,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from sweeper.errors import HardwareError, StudyStateError
-from sweeper.executors.exchange import Nowhere, Store, keep_study
+from sweeper.executors.artifact_store import Nowhere, Store, keep_study
 
 
 @pytest.fixture

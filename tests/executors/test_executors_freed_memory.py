@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sweeper.executors import freed_memory
-from sweeper.executors.freed_memory import FreedMemory
+from sweeper.executors import gpu_memory as freed_memory
+from sweeper.executors.gpu_memory import FreedMemory
 from sweeper.hardware import Gpu
 
 GIB = 1 << 30

@@ -8,12 +8,13 @@ import pytest
 
 from sweeper.config.trial import Outcome, TrialSpec
 from sweeper.evaluation import scorer
-from sweeper.executors import bases, inline, micro_batches
+from sweeper.executors import base_models as bases
+from sweeper.executors import inline, micro_batches
 from sweeper.executors.base import Asked, Silent
 from sweeper.executors.inline import InlineExecutor
-from sweeper.executors.packed import PackedExecutor
-from sweeper.executors.recorder import read_result
-from sweeper.executors.stopping import StopRequest
+from sweeper.executors.lifecycle.recorder import read_result
+from sweeper.executors.packed.executor import PackedExecutor
+from sweeper.executors.stop_request import StopRequest
 
 
 def outcomes(context):

@@ -10,9 +10,9 @@ import torch
 
 from sweeper.config.trial import Outcome, TrialResult
 from sweeper.executors import micro_batches
-from sweeper.executors.claims import ask
+from sweeper.executors.lifecycle.claims import ask
+from sweeper.executors.lifecycle.trial_spec import specification
 from sweeper.executors.micro_batches import MicroBatches
-from sweeper.executors.specification import specification
 from sweeper.models.memory import Workload, estimate
 from sweeper.paths import cache_folder
 

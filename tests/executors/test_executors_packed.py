@@ -13,16 +13,18 @@ from optuna.trial import TrialState
 
 from sweeper.config.trial import Outcome
 from sweeper.errors import DatabaseError, StudyInterrupted
-from sweeper.executors import evaluating, pack, packed, room
 from sweeper.executors.base import Silent
-from sweeper.executors.packed import PackedExecutor
-from sweeper.executors.stopping import StopRequest
+from sweeper.executors.packed.executor import PackedExecutor, pack
+from sweeper.executors.packed.executor import capacity as room
+from sweeper.executors.packed.executor import evaluation as evaluating
+from sweeper.executors.packed.executor import executor as packed
+from sweeper.executors.stop_request import StopRequest
 from sweeper.packing.engine import Engine
 from sweeper.packing.slot import Slot
 from sweeper.paths import Home
-from sweeper.run import resume_study, run_study
-from sweeper.search.storage import open_storage
+from sweeper.search.storages.open import open_storage
 from sweeper.store import Database
+from sweeper.study.run import resume_study, run_study
 
 
 def slots(number, **more):

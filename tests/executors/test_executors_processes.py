@@ -19,12 +19,12 @@ from sweeper.config.adapter import LoRA, QLoRA
 from sweeper.config.backend import FSDP, TRL, DeepSpeed
 from sweeper.config.trial import Decision, Outcome, TrialResult
 from sweeper.errors import DataError
-from sweeper.executors import processes
-from sweeper.executors.processes import Endurance
-from sweeper.executors.recorder import read_result
+from sweeper.executors.distributed import launcher as processes
+from sweeper.executors.distributed.launcher import Endurance
+from sweeper.executors.lifecycle.recorder import read_result
 from sweeper.paths import TrialPaths
 from sweeper.training.base_model import load_base
-from sweeper.training.resumable import Keeping
+from sweeper.training.resumable_trainer import Keeping
 from sweeper.training.trial import train_trial
 
 HERE = Path(__file__).parent

@@ -18,12 +18,12 @@ import pytest
 from sweeper.config.executor import RayExecutor as Config
 from sweeper.config.trial import Outcome
 from sweeper.errors import DatabaseError, HardwareError
-from sweeper.executors import ray as rays
 from sweeper.executors.base import Silent
-from sweeper.executors.coordinator import Coordinator
-from sweeper.executors.ray import Cluster, RayExecutor, RemoteWorker, room
-from sweeper.executors.ray_node import NodeJob, NodeWorker, obstacle, shared_word, wait_for_memory
-from sweeper.executors.workers import STOPPED, Pulse, WorkerJob
+from sweeper.executors.workers.coordinator import Coordinator
+from sweeper.executors.workers.process import STOPPED, Pulse, WorkerJob
+from sweeper.executors.workers.process import ray as rays
+from sweeper.executors.workers.ray import Cluster, RayExecutor, RemoteWorker, room
+from sweeper.executors.workers.ray_actor import NodeJob, NodeWorker, obstacle, shared_word, wait_for_memory
 from sweeper.hardware import Gpu
 from sweeper.paths import Home
 from sweeper.store import Database
@@ -70,7 +70,7 @@ def on_cluster(begin, two_nodes):
         class Standin(NodeWorker):  # a class of a function, so that it travels to the nodes as a value
             def __init__(self, job, command=(sys.executable, str(STANDIN)), script=str(script)):
                 os.environ["SCRIPT"] = script
-                from sweeper.executors import workers
+                from sweeper.executors.workers.process import process as workers
 
                 workers.COMMAND = command
                 super().__init__(job)
@@ -191,7 +191,7 @@ def test_a_stop_that_was_lost_with_the_connection_is_said_again():
 
 
 def rays_stop():
-    from sweeper.executors.stopping import StopRequest
+    from sweeper.executors.stop_request import StopRequest
 
     return StopRequest()
 
@@ -325,7 +325,7 @@ def test_a_node_refuses_a_database_that_is_a_file_of_another_machine(job):
 
 
 def test_a_worker_waits_until_the_memory_of_the_dead_one_is_free(monkeypatch):
-    monkeypatch.setattr("sweeper.executors.ray_node._LOOK_S", 0.0)
+    monkeypatch.setattr("sweeper.executors.workers.ray_actor._LOOK_S", 0.0)
     free = [10, 20, 70, 70, 70]
     wait_for_memory(lambda: (Gpu("one", 80, free.pop(0)),))
     assert free == [70]

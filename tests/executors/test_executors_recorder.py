@@ -10,15 +10,15 @@ from optuna.trial import TrialState
 
 from sweeper.config.trial import Decision, Outcome, TrialResult
 from sweeper.executors.base import Silent
-from sweeper.executors.claims import ask
-from sweeper.executors.recorder import Recorder, finish, read_result
-from sweeper.executors.recovery import reclaim
-from sweeper.executors.specification import specification
-from sweeper.executors.stopping import StopRequest
+from sweeper.executors.lifecycle.claims import ask
+from sweeper.executors.lifecycle.recorder import Recorder, finish, read_result
+from sweeper.executors.lifecycle.recovery import reclaim
+from sweeper.executors.lifecycle.trial_spec import specification
+from sweeper.executors.stop_request import StopRequest
 from sweeper.paths import Home, write_atomically
-from sweeper.run import resume_study
-from sweeper.search.storage import open_storage
+from sweeper.search.storages.open import open_storage
 from sweeper.store import TrialKind
+from sweeper.study.run import resume_study
 
 AT = "2026-01-01T00:00:00+00:00"
 THRESHOLD = {"pruner": {"kind": "threshold", "upper": 5.0}}
@@ -79,7 +79,7 @@ def test_every_metric_is_kept_with_its_step(begin):
 def test_metrics_are_written_while_the_trial_runs(begin, monkeypatch):
     context = begin()
     recorder, _ = start(context)
-    monkeypatch.setattr("sweeper.executors.recorder._FLUSH_S", 0.0)
+    monkeypatch.setattr("sweeper.executors.lifecycle.recorder._FLUSH_S", 0.0)
     recorder(1, {"loss": 6.0, "progress": 0.25})
     assert [point.value for point in context.database.metrics.get("tiny")] == [6.0]
 
@@ -135,7 +135,7 @@ def dead(begin):
         if left is not None:
             write_atomically(context.paths.trial(0).result, left.model_dump_json())
         context.database.workers.leave(context.crew.token)
-        from sweeper.opening import open_stored
+        from sweeper.study.context import open_stored
 
         return open_stored("tiny", Home.current(), context.database, listener or Silent(), StopRequest())
 

@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from sweeper.config.parameters import LORA_PARAMETERS, PARAMETERS
 from sweeper.config.trial import Hyperparameters
-from sweeper.executors.claims import ask
-from sweeper.executors.specification import hyperparameters, planned_steps, specification
+from sweeper.executors.lifecycle.claims import ask
+from sweeper.executors.lifecycle.trial_spec import hyperparameters, planned_steps, specification
 
 
 def test_what_is_not_chosen_has_its_default():

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from sweeper.executors import worker
+from sweeper.executors.distributed import rank as worker
 
 BREAK, _, ONCE = os.environ.get("BREAK", "").partition(" ")
 RANK, STEP = int(os.environ.get("BREAK_RANK", "1")), int(os.environ.get("BREAK_STEP", "1"))

@@ -68,7 +68,7 @@ def become(request: Mapping[str, Any]) -> NoReturn:
 
 
 def _count_steps(home: Path) -> None:
-    from sweeper.executors.recorder import Recorder
+    from sweeper.executors.lifecycle.recorder import Recorder
 
     steps = os.open(home.parent / STEPS, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     called = Recorder.__call__

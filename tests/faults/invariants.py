@@ -16,7 +16,7 @@ import psutil
 from sweeper.config.trial import Outcome, TrialResult
 from sweeper.paths import Home
 from sweeper.registry import Registry
-from sweeper.search.storage import open_storage
+from sweeper.search.storages.open import open_storage
 from sweeper.store import Database, StudyState, TrialRecord
 
 Finished = Mapping[int, tuple[str, float | None]]

@@ -17,12 +17,13 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 import sweeper
-from sweeper import patience, run
-from sweeper.address import Server
+from sweeper import retry as patience
+from sweeper.database_url import Server
 from sweeper.errors import StudyInterrupted
 from sweeper.executors.base import Silent
-from sweeper.executors.stopping import StopRequest
+from sweeper.executors.stop_request import StopRequest
 from sweeper.paths import Home
+from sweeper.study import run
 
 from . import invariants
 

@@ -58,7 +58,7 @@ def _consider(study) -> None:  # type: ignore[no-untyped-def]
     from sweeper.check.length import corners
     from sweeper.config.study import StudyConfig
     from sweeper.presets import ModelSize, resolve_choices
-    from sweeper.study_faults import combination_faults, condition_faults, function_faults, preset_faults, refuse
+    from sweeper.study.validation import combination_faults, condition_faults, function_faults, preset_faults, refuse
 
     config = study.config
     assert StudyConfig.model_validate_json(config.model_dump_json()) == config, "it is not read back as it was stored"
@@ -120,7 +120,7 @@ TARGET = Target(
     decode=lambda data: (".yaml", data),
     words=words,
     reshape=reshape,
-    modules=("sweeper.config", "sweeper.presets", "sweeper.study_faults", "sweeper.check.length"),
+    modules=("sweeper.config", "sweeper.presets", "sweeper.study.validation", "sweeper.check.length"),
 )
 
 if __name__ == "__main__":

@@ -39,8 +39,8 @@ from sweeper.executors.base import Silent
 from sweeper.models.catalogue import WheelSource
 from sweeper.models.wheel import extract
 from sweeper.paths import Home
-from sweeper.run import resume_study, run_study
 from sweeper.store import Database, Feedback
+from sweeper.study.run import resume_study, run_study
 
 filled_home = pytest.importorskip("filled_home")
 

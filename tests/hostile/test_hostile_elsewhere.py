@@ -30,10 +30,10 @@ from hostile_parts import content, refused, sweeper
 import sweeper as package
 from sweeper.access import Accounts
 from sweeper.errors import AccessError, RegistryError, UserError
-from sweeper.orders import give
 from sweeper.paths import Home
 from sweeper.registry import Registry
 from sweeper.store import Database, OrderKind
+from sweeper.study.orders import give
 from sweeper.tags import valid_tags
 
 filled_home = pytest.importorskip("filled_home")

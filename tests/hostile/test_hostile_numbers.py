@@ -29,8 +29,8 @@ from sweeper.config.trial import Outcome
 from sweeper.errors import SweeperError
 from sweeper.executors.base import Silent
 from sweeper.paths import Home
-from sweeper.run import run_study
 from sweeper.store import Database, StudyState
+from sweeper.study.run import run_study
 
 filled_home = pytest.importorskip("filled_home")
 
@@ -128,7 +128,7 @@ class ClockGoesBack(datetime):
 
 def test_a_clock_that_goes_back_an_hour_changes_no_budget_and_no_duration(study_file, monkeypatch):
     monkeypatch.setattr(ClockGoesBack, "put_back", timedelta())
-    for module in ("sweeper.store.rows", "sweeper.training.results", "sweeper.executors.base"):
+    for module in ("sweeper.store.rows", "sweeper.training.trial_output", "sweeper.executors.base"):
         __import__(module)
         monkeypatch.setattr(f"{module}.datetime", ClockGoesBack)
 

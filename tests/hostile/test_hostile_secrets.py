@@ -28,8 +28,8 @@ from streamlit.testing.v1 import AppTest
 from sweeper.errors import DatabaseError, SweeperError
 from sweeper.paths import Home
 from sweeper.redact import redact
-from sweeper.run import run_study
 from sweeper.store import Database
+from sweeper.study.run import run_study
 from sweeper.training import trial
 
 chrome = pytest.importorskip("browser")

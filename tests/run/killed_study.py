@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sweeper.config.loader import load_study
 from sweeper.executors.base import Silent
-from sweeper.run import run_study
+from sweeper.study.run import run_study
 
 
 class Deadly(Silent):

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from sweeper.cli.run import _stoppable
 from sweeper.config.loader import load_study
-from sweeper.executors import processes
 from sweeper.executors.base import Silent
-from sweeper.executors.stopping import StopRequest
-from sweeper.run import resume_study, run_study
+from sweeper.executors.distributed import launcher as processes
+from sweeper.executors.stop_request import StopRequest
+from sweeper.study.run import resume_study, run_study
 
 
 class Slow(Silent):

@@ -15,10 +15,10 @@ from sweeper.errors import ExportError
 from sweeper.executors.base import Silent
 from sweeper.export import export
 from sweeper.paths import Home
-from sweeper.provenance import export_source
 from sweeper.registry import Registry
-from sweeper.run import run_study
+from sweeper.registry.provenance import export_source
 from sweeper.store import Database
+from sweeper.study.run import run_study
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 

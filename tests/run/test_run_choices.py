@@ -18,10 +18,10 @@ from sweeper.errors import StudyStateError
 from sweeper.export import export
 from sweeper.models.facts import fingerprint, read_facts
 from sweeper.paths import Home
-from sweeper.provenance import export_source
 from sweeper.registry import Registry
-from sweeper.run import resume_study, run_study
+from sweeper.registry.provenance import export_source
 from sweeper.store import Database
+from sweeper.study.run import resume_study, run_study
 
 SPACE = {"batch_size": 8, "epochs": 4, "lora_rank": 4, "lora_alpha": 8, "lora_dropout": 0.0, "weight_decay": 0.0}
 LEARNABLE = {

@@ -9,10 +9,10 @@ from sweeper.cli.main import app
 from sweeper.config.trial import Outcome
 from sweeper.errors import ArtifactError
 from sweeper.executors.base import Silent
-from sweeper.executors.stopping import StopRequest
+from sweeper.executors.stop_request import StopRequest
 from sweeper.paths import Home
-from sweeper.run import resume_study, run_study
 from sweeper.store import Database
+from sweeper.study.run import resume_study, run_study
 
 
 def flip(file):

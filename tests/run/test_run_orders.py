@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 
 from sweeper.cli.main import app
 from sweeper.config.trial import Outcome
-from sweeper.orders import await_answer, give, is_run, state_of
 from sweeper.paths import Home
-from sweeper.run import resume_study
 from sweeper.store import Database, OrderKind, OrderState, StudyState
+from sweeper.study.orders import await_answer, give, is_run, state_of
+from sweeper.study.run import resume_study
 
 PLAIN = {"pruner": "none", "confirm": 0, "sampler": "random"}
 PATIENCE_S = 120

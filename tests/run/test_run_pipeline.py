@@ -14,10 +14,10 @@ from sweeper.config.loader import load_study
 from sweeper.config.trial import Outcome
 from sweeper.errors import DataError, StudyInterrupted, StudyStateError
 from sweeper.paths import Home
-from sweeper.pipeline import resume_pipeline, run_pipeline
 from sweeper.registry import Registry
-from sweeper.run import run_study
 from sweeper.store import Database
+from sweeper.study.pipeline import resume_pipeline, run_pipeline
+from sweeper.study.run import run_study
 
 SPACE = {"batch_size": 8, "epochs": 2, "lora_rank": 4}
 EVALUATION = {"points": 2, "candidates": 1}

@@ -7,13 +7,13 @@ from postgres_server import Postgres
 from sqlalchemy import MetaData, select
 from test_run_study import Stopping, finished, state
 
-from sweeper.address import Server
+from sweeper.database_url import Server
 from sweeper.errors import DatabaseError, StudyInterrupted
-from sweeper.migration import migrate
 from sweeper.paths import Home
-from sweeper.run import resume_study, run_study
 from sweeper.store import Database, StudyState
 from sweeper.store.connection import engine_on
+from sweeper.study.run import resume_study, run_study
+from sweeper.upkeep.migrate_storage import migrate
 
 
 def test_a_study_begun_on_sqlite_and_moved_midway_ends_as_one_that_never_moved(study_file, server: Server, tmp_path):

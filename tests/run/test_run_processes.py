@@ -15,8 +15,8 @@ import pytest
 from sweeper.config.trial import Outcome
 from sweeper.errors import DatabaseError
 from sweeper.paths import Home
-from sweeper.run import resume_study, run_study
 from sweeper.store import Database, StudyState
+from sweeper.study.run import resume_study, run_study
 
 
 def records(home, name="tiny"):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from sweeper.config.trial import Outcome
 from sweeper.executors.base import Silent
 from sweeper.paths import Home
-from sweeper.run import run_study
 from sweeper.store import Database
+from sweeper.study.run import run_study
 
 
 class Notes(Silent):

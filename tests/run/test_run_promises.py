@@ -14,12 +14,12 @@ from sweeper.config.trial import Outcome
 from sweeper.config.trl_fields import OWNED, RENAMED
 from sweeper.errors import DataError, StudyFileError, StudyStateError, SweeperError
 from sweeper.executors import inline
-from sweeper.executors.claims import ask
 from sweeper.executors.inline import InlineExecutor
-from sweeper.executors.recovery import reclaim
+from sweeper.executors.lifecycle.claims import ask
+from sweeper.executors.lifecycle.recovery import reclaim
 from sweeper.paths import Home
-from sweeper.run import resume_study, run_study
 from sweeper.store import Database, StudyState, TrialKind
+from sweeper.study.run import resume_study, run_study
 from sweeper.training import arguments, techniques
 
 

@@ -12,14 +12,14 @@ from sweeper.cli.main import main
 from sweeper.config.loader import load_study
 from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError
-from sweeper.orders import give
 from sweeper.paths import Home
-from sweeper.provenance import export_source
 from sweeper.registry import Registry
-from sweeper.repeat import study_file_of
-from sweeper.run import resume_study, run_study
-from sweeper.search.retrace import retrace
+from sweeper.registry.provenance import export_source
+from sweeper.search.pruners.history import retrace
 from sweeper.store import Database, OrderKind
+from sweeper.study.orders import give
+from sweeper.study.reproduce import study_file_of
+from sweeper.study.run import resume_study, run_study
 
 
 def command(monkeypatch, *arguments):

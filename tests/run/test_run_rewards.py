@@ -13,13 +13,13 @@ from sweeper.check import check_study
 from sweeper.config.trial import Outcome, TrialSpec
 from sweeper.errors import DataError, RegistryError, RewardError, StudyFileError, StudyInterrupted
 from sweeper.executors.base import Silent
-from sweeper.executors.stopping import StopRequest
+from sweeper.executors.stop_request import StopRequest
 from sweeper.export import export
 from sweeper.paths import Home
-from sweeper.provenance import export_source
 from sweeper.registry import Registry
-from sweeper.run import resume_study, run_study
+from sweeper.registry.provenance import export_source
 from sweeper.store import Database
+from sweeper.study.run import resume_study, run_study
 
 REWARD_MODEL = {
     "name": "ranker",

@@ -11,9 +11,9 @@ from sweeper.config.trial import Outcome
 from sweeper.errors import ModelError, RegistryError
 from sweeper.paths import Home
 from sweeper.registry import Registry
-from sweeper.resolve import resolve_study
-from sweeper.run import run_study
 from sweeper.store import Database
+from sweeper.study.resolve import resolve_study
+from sweeper.study.run import run_study
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_merged_start_that_changed_is_another_base(first, study_file):
         then(study_file, evaluation={"metric": "preference_margin", "metrics": ["preference_margin"]}), force=True
     )
     from sweeper.errors import StudyStateError
-    from sweeper.run import resume_study
+    from sweeper.study.run import resume_study
 
     config = Home.current().start("first", 1) / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "rms_norm_eps": 0.1}))

@@ -14,12 +14,12 @@ from sweeper.errors import DataError, ModelNotFoundError, StudyInterrupted, Stud
 from sweeper.evaluation.comparison import FEWEST_EXAMPLES
 from sweeper.executors import micro_batches
 from sweeper.executors.base import Silent
-from sweeper.executors.stopping import StopRequest
+from sweeper.executors.stop_request import StopRequest
 from sweeper.paths import Home
 from sweeper.registry import Registry
-from sweeper.run import resume_study, run_study
 from sweeper.search.study import Search
 from sweeper.store import Database, StudyState
+from sweeper.study.run import resume_study, run_study
 
 LEARNABLE = {
     "shape": "same_answer",

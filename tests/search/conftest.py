@@ -10,7 +10,7 @@ from search_helpers import MIXED, Make
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.search import SearchConfig
 from sweeper.config.space import Space
-from sweeper.search.storage import open_storage
+from sweeper.search.storages.open import open_storage
 from sweeper.search.study import Search
 
 

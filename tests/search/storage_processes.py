@@ -9,8 +9,8 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState, create_trial
 
-from sweeper.address import Address
-from sweeper.search.storage import open_storage
+from sweeper.database_url import Address
+from sweeper.search.storages.open import open_storage
 
 
 def change_all(address: Address, state: TrialState, barrier: Barrier, told: Any) -> None:

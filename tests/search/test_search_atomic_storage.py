@@ -19,10 +19,10 @@ from search_helpers import Make
 from sqlalchemy import event, text
 from storage_processes import change_all, open_new
 
-from sweeper.address import Address, Server
 from sweeper.config.trial import Outcome, TrialResult
-from sweeper.search.atomic_storage import AtomicStorage
-from sweeper.search.storage import open_storage
+from sweeper.database_url import Address, Server
+from sweeper.search.storages.atomic import AtomicStorage
+from sweeper.search.storages.open import open_storage
 
 PROCESSES = 8
 QUEUED = 125
@@ -186,7 +186,7 @@ def test_every_change_by_another_process_is_seen(address: Address, storage: Atom
 
 
 def test_a_read_loads_only_what_changed(storage: AtomicStorage, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sweeper.search import trial_rows
+    from sweeper.search.storages import trial_rows
 
     study = optuna.create_study(study_name="s", storage=storage)
     trials = [study.ask() for _ in range(5)]

@@ -12,10 +12,10 @@ import pytest
 from optuna.trial import TrialState
 from search_helpers import result
 
-from sweeper import patience
+from sweeper import retry as patience
 from sweeper.errors import LeaseLost
-from sweeper.patience import Patience, waiting
-from sweeper.search.transactions import together
+from sweeper.retry import Patience, waiting
+from sweeper.search.storages.transactions import together
 
 
 @contextmanager

@@ -6,8 +6,8 @@ import optuna
 import pytest
 
 from sweeper.config.search import HalvingPruner, HyperbandPruner, MedianPruner, ThresholdPruner
-from sweeper.search.pruners import EqualProgressHalving, EqualProgressHyperband, FairPruner, build_pruner
-from sweeper.search.rungs import Halving
+from sweeper.search.pruners.build import EqualProgressHalving, EqualProgressHyperband, FairPruner, build_pruner
+from sweeper.search.pruners.rungs import Halving
 
 
 def study_with(pruner: optuna.pruners.BasePruner, direction: str = "minimize") -> optuna.Study:

@@ -17,7 +17,7 @@ from sweeper.config.model import ModelConfig
 from sweeper.config.search import SearchConfig
 from sweeper.config.technique import SFT
 from sweeper.config.trial import Hyperparameters, Outcome, TrialResult, TrialSpec
-from sweeper.search.retrace import Retraced, pruner_of, retrace
+from sweeper.search.pruners.history import Retraced, pruner_of, retrace
 from sweeper.search.study import Candidate, Search
 from sweeper.store import Database
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from search_helpers import MIXED, make_space
 
 from sweeper.config.space import Choice, IntRange, describe, enqueue_faults, in_order, space_faults
-from sweeper.search.plans import grid, sobol
+from sweeper.search.samplers.grid_and_sobol import grid, sobol
 from sweeper.search.space import decode, distributions, encode, search_size
 
 NESTED = make_space(

@@ -12,7 +12,7 @@ import optuna
 import pytest
 
 from sweeper.errors import DatabaseError
-from sweeper.search.storage import open_storage
+from sweeper.search.storages.open import open_storage
 
 N_QUEUED = 30
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from sweeper.address import Address, Server
 from sweeper.config.adapter import LoRA
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.model import ModelConfig
 from sweeper.config.technique import SFT
 from sweeper.config.trial import Hyperparameters, TrialSpec
+from sweeper.database_url import Address, Server
 from sweeper.store import Database
 
 

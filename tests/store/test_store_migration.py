@@ -11,13 +11,13 @@ import pytest
 from postgres_server import Postgres
 from test_store_records import result
 
-from sweeper.address import Server
 from sweeper.cli.main import app
+from sweeper.database_url import Server
 from sweeper.errors import DatabaseError, StudyStateError
-from sweeper.migration import migrate
 from sweeper.paths import Home
-from sweeper.search.storage import open_storage
+from sweeper.search.storages.open import open_storage
 from sweeper.store import Database, Evaluation, Example, Score, TrialKind
+from sweeper.upkeep.migrate_storage import migrate
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

@@ -16,14 +16,14 @@ from sqlalchemy import inspect
 from test_store_database import create_study
 from test_store_records import result
 
-from sweeper.address import Address, Server
+from sweeper.database_url import Address, Server
 from sweeper.errors import DatabaseError, StudyStateError
-from sweeper.search.storage import open_storage
+from sweeper.search.storages.open import open_storage
 from sweeper.store import Database, TrialKind
 from sweeper.store.connection import engine_on
 from sweeper.store.migrations import VERSION_TABLE
 from sweeper.store.tables import Base
-from sweeper.training.results import TrialResult
+from sweeper.training.trial_output import TrialResult
 
 FORK = multiprocessing.get_context("fork")
 optuna.logging.set_verbosity(optuna.logging.WARNING)

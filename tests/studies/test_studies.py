@@ -11,10 +11,10 @@ from sweeper.config.loader import PipelineFile, load_study
 from sweeper.config.technique import TECHNIQUES
 from sweeper.export.writer import export
 from sweeper.paths import Home
-from sweeper.pipeline import run_pipeline
-from sweeper.provenance import export_source
-from sweeper.run import run_study
+from sweeper.registry.provenance import export_source
 from sweeper.store import Database
+from sweeper.study.pipeline import run_pipeline
+from sweeper.study.run import run_study
 
 pytestmark = pytest.mark.studies
 

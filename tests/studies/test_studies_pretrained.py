@@ -10,10 +10,10 @@ from shrunk import STUDIES
 from sweeper.config.loader import PipelineFile, load_study
 from sweeper.config.study import StudyConfig
 from sweeper.paths import Home
-from sweeper.pipeline import run_pipeline
 from sweeper.registry import Registry
-from sweeper.run import run_study
 from sweeper.store import Database
+from sweeper.study.pipeline import run_pipeline
+from sweeper.study.run import run_study
 
 pytestmark = [pytest.mark.studies, pytest.mark.pretrained]
 

@@ -19,7 +19,7 @@ from sweeper.config.trial import Decision, Outcome
 from sweeper.errors import StudyStateError
 from sweeper.paths import TrialPaths
 from sweeper.training.checkpoint import is_kept
-from sweeper.training.resumable import Keeping
+from sweeper.training.resumable_trainer import Keeping
 from sweeper.training.trial import train_trial
 
 BUSY = {"lr_scheduler": "cosine", "lora_dropout": 0.3, "epochs": 3.0, "points": 5}

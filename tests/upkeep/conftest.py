@@ -15,7 +15,7 @@ import pytest
 from kept_study import KeptStudy
 
 from sweeper.paths import Home
-from sweeper.search.storage import open_storage
+from sweeper.search.storages.open import open_storage
 from sweeper.store import Database
 
 

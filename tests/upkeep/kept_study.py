@@ -10,17 +10,17 @@ import numpy as np
 import tiny
 from safetensors.numpy import save_file
 
-from sweeper.artifacts import of_result
-from sweeper.checksums import owner, seal, sha256_of
 from sweeper.config.study import StudyConfig
 from sweeper.config.trial import Hyperparameters, Outcome, TrialResult, TrialSpec
+from sweeper.files.checksums import owner, seal, sha256_of
 from sweeper.models.facts import fingerprint
 from sweeper.paths import Home, write_atomically, write_json
 from sweeper.registry import Registry
 from sweeper.search.candidate import Candidate
-from sweeper.search.storage import open_storage
+from sweeper.search.storages.open import open_storage
 from sweeper.search.study import Search
 from sweeper.store import Database, StudyState
+from sweeper.store.trial_files import of_result
 
 AT = "2026-01-01T00:00:00+00:00"
 SPLITS = ("train", "validation", "test")

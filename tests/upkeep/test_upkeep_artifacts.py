@@ -7,12 +7,12 @@ import shutil
 import pytest
 from damaging import HOW, flip
 
-from sweeper.artifacts import damage, of_result, require_whole
-from sweeper.checksums import broken_seal, owner, sha256_of
 from sweeper.config.trial import Outcome
 from sweeper.errors import ArtifactError, LeaseLost, StudyStateError
-from sweeper.orders import require_weights
+from sweeper.files.checksums import broken_seal, owner, sha256_of
 from sweeper.paths import discard, new_folder
+from sweeper.store.trial_files import damage, of_result, require_whole
+from sweeper.study.orders import require_weights
 
 WEIGHTS = "adapter_model.safetensors"
 

@@ -11,16 +11,16 @@ import pytest
 from damaging import flip
 from typer.testing import CliRunner
 
-from sweeper.checksums import sums_of
 from sweeper.cli.main import app
 from sweeper.config.trial import Outcome
 from sweeper.errors import BackupError
+from sweeper.files.checksums import sums_of
 from sweeper.paths import Home, discard
 from sweeper.store import Database, StudyState
+from sweeper.store.snapshot import snapshot
 from sweeper.upkeep import backup as module
 from sweeper.upkeep.backup import back_up
 from sweeper.upkeep.doctor import diagnose
-from sweeper.upkeep.snapshot import snapshot
 
 
 def quiet(text, fraction):
@@ -204,7 +204,7 @@ def test_a_home_that_is_written_to_meanwhile(begun, tmp_path):
     stop, failed = threading.Event(), []
 
     def run():
-        from sweeper.keeping import collect
+        from sweeper.executors.lifecycle.retention import collect
 
         try:
             value = 1.0

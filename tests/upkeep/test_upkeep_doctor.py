@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from sweeper.cli.main import app
 from sweeper.config.trial import Outcome
-from sweeper.search.storage import open_storage
-from sweeper.search.stored import stored_trials
+from sweeper.search.storages.open import open_storage
+from sweeper.search.storages.stored_trials import stored_trials
 from sweeper.store import SCORING, Database, StudyState
 from sweeper.upkeep.doctor import CHECKS, diagnose
 

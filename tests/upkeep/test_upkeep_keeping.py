@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from sweeper.config.keep import KeepConfig, size_bytes, size_text
 from sweeper.config.trial import Outcome
-from sweeper.keeping import collect
-from sweeper.orders import give
+from sweeper.executors.lifecycle.retention import collect
 from sweeper.store import OrderKind
+from sweeper.study.orders import give
 
 
 def keep(study, *, ended=False):

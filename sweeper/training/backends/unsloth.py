@@ -16,7 +16,7 @@ from sweeper.errors import ModelError
 from sweeper.training.backends.base import TrainingBackend
 from sweeper.training.base_model import BaseModel
 from sweeper.training.device import resolve_dtype
-from sweeper.training.quiet import quieten
+from sweeper.training.library_logging import quieten
 
 
 class UnslothBackend(TrainingBackend):

@@ -13,8 +13,8 @@ from sweeper.config.rewards import AdapterReward, RewardModelSource, RewardSourc
 from sweeper.errors import RewardError
 from sweeper.training.base_model import load_base
 from sweeper.training.micro_batch import MicroBatch, until_it_fits
+from sweeper.training.reward_scores import scores
 from sweeper.training.rewards import Call
-from sweeper.training.score import scores
 from sweeper.training.weights import MODEL_WEIGHTS, Adapted
 
 TEXTS_AT_ONCE = 64

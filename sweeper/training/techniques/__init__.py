@@ -9,7 +9,7 @@ from transformers import PrinterCallback, ProgressCallback
 
 from sweeper.config.trial import TrialSpec
 from sweeper.training.adapters import cast_adapter
-from sweeper.training.initialisation import initialise
+from sweeper.training.lora_init import initialise
 from sweeper.training.optimizer import give_lora_plus
 from sweeper.training.weights import Adapted
 

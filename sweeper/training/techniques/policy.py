@@ -19,7 +19,7 @@ from sweeper.training.arguments import one_device, training_arguments
 from sweeper.training.base_model import BaseModel
 from sweeper.training.micro_batch import MicroBatch, answers_at_once, until_it_fits
 from sweeper.training.reporting import ReportingCallback
-from sweeper.training.resumable import Resumable
+from sweeper.training.resumable_trainer import Resumable
 from sweeper.training.rewards import build_rewards
 from sweeper.training.techniques.reference import forget_reference
 from sweeper.training.weights import Adapted

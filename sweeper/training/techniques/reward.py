@@ -8,10 +8,10 @@ from trl import RewardConfig, RewardTrainer
 
 from sweeper.config.trial import TrialSpec
 from sweeper.training.base_model import BaseModel
-from sweeper.training.fitting import Fitting
 from sweeper.training.micro_batch import MicroBatch
+from sweeper.training.micro_batched_trainer import Fitting
 from sweeper.training.reporting import ReportingCallback
-from sweeper.training.techniques.ranked import Parts, build_ranked
+from sweeper.training.techniques.paired import Parts, build_ranked
 from sweeper.training.weights import Adapted
 
 

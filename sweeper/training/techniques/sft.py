@@ -12,8 +12,8 @@ from sweeper.config.technique import SFT
 from sweeper.config.trial import TrialSpec
 from sweeper.training.arguments import one_device, training_arguments
 from sweeper.training.base_model import BaseModel
-from sweeper.training.fitting import Fitting
 from sweeper.training.micro_batch import MicroBatch, WholeBatch, loss_tokens
+from sweeper.training.micro_batched_trainer import Fitting
 from sweeper.training.ranks import Ranks
 from sweeper.training.reporting import ReportingCallback, perplexity
 from sweeper.training.tokenised import has_completions, tokenised

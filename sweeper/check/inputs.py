@@ -1,0 +1,124 @@
+"""What a study is made of: the model, the data and the space."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sweeper.check.section import Section
+from sweeper.config.backend import processes
+from sweeper.config.evaluation import EvaluationConfig
+from sweeper.config.space import Fixed, describe
+from sweeper.hardware import gpus
+from sweeper.study.resolve import ResolvedModel, ResolvedStudy
+
+_WARNING = "warning: "
+
+
+def model(study: ResolvedStudy) -> Section:
+    """Say where the base models are and what they are, and what trains on them."""
+    lines: list[str] = []
+    figures: dict[str, dict[str, Any]] = {}
+    for name, resolved in study.models.items():
+        told, figures[name] = _one_model(resolved)
+        lines += told
+    lines.append(f"trains on {_where(study)}")
+    several = len(figures) > 1
+    found = {"device": study.device} | ({"models": figures} if several else figures.popitem()[1])
+    return Section("model", tuple(lines), figures=found)
+
+
+def _one_model(resolved: ResolvedModel) -> tuple[tuple[str, ...], dict[str, Any]]:
+    found, facts = resolved.found, resolved.facts
+    figures: dict[str, Any] = {
+        "name": found.name,
+        "source": found.source,
+        "path": str(found.path),
+        "license": found.license,
+        "planned": found.planned,
+    }
+    if facts is None:
+        later = "its sizes and token counts are checked once it is here (--fetch)"
+        return (f"{found.name}: {found.planned}", later), figures
+    figures |= {"architecture": facts.architecture, "parameters": facts.parameters}
+    lines = (
+        f"{found.name}: {facts.architecture}, {_count(facts.parameters)} parameters, licence {found.license or '?'}",
+        f"from {_SOURCES[found.source]}: {found.path}",
+    )
+    return lines, figures
+
+
+def _where(study: ResolvedStudy) -> str:
+    backend = study.config.backend
+    count = processes(backend, 0 if study.device == "cpu" else len(gpus()))
+    several = f"{count} processes, " if count > 1 else ""
+    return f"{several}{study.device if count == 1 or study.device == 'cpu' else 'a GPU each'}, with {backend.kind}"
+
+
+_SOURCES = {
+    "folder": "a local folder",
+    "cache": "sweeper's cache",
+    "hub-cache": "the Hub's local cache",
+    "hub": "the Hub",
+    "wheel": "a package index",
+    "start": "a registered adapter, merged into its base",
+}
+
+
+def data(study: ResolvedStudy) -> Section:
+    """Say how many rows there are and what they hold."""
+    splits = study.splits
+    rows = {name: len(getattr(splits, name)) for name in ("train", "validation", "test")}
+    counts = ", ".join(f"{name} {count:,}" for name, count in rows.items())
+    kind = {"prompt_completion_messages": "chats split into prompt and completion", "messages": "chats"}
+    lines = (f"{counts} rows: {kind.get(splits.kind, splits.kind.replace('_', ' and '))}",)
+    return Section("data", lines, splits.notes, {"rows": rows, "kind": splits.kind, "notes": splits.notes})
+
+
+def space(study: ResolvedStudy) -> Section:
+    """Say what is searched and why."""
+    resolved, search = study.space, study.config.search
+    ranges = {name: describe(range_) for name, range_ in resolved.space.items()}
+    searched = [name for name, range_ in resolved.space.items() if not isinstance(range_, Fixed)]
+    reasons = [reason for reason in resolved.reasons if not reason.startswith(_WARNING)]
+    warnings = tuple(reason.removeprefix(_WARNING) for reason in resolved.reasons if reason.startswith(_WARNING))
+    if not searched:
+        warnings += ("nothing is searched: every parameter is fixed, so all trials differ by their seed only",)
+    lines = [f"{name}: {text}{_when(resolved.space[name].when)}" for name, text in ranges.items()]
+    lines += [f"because: {reason}" for reason in reasons]
+    lines += [f"known good: {_listed(values)}" for values in resolved.known_good]
+    lines += [f"enqueued: {_listed(values)}" for values in search.enqueue]
+    lines.append(
+        f"{search.n_trials} trials, sampler {search.sampler.kind}, pruner {search.pruner.kind}, "
+        f"decided by {study.config.evaluation.metric}{_aims(study.config.evaluation)}"
+    )
+    figures = {
+        "preset": resolved.preset,
+        "ranges": {name: range_.model_dump() for name, range_ in resolved.space.items()},
+        "reasons": resolved.reasons,
+        "known_good": resolved.known_good,
+        "n_trials": search.n_trials,
+    }
+    return Section("space", tuple(lines), warnings, figures)
+
+
+def _aims(evaluation: EvaluationConfig) -> str:
+    """Say what else than the metric decides."""
+    further = f" beside {', '.join(evaluation.objectives)}" if evaluation.objectives else ""
+    if evaluation.goal is None:
+        return further
+    asked = f"{'at most' if evaluation.direction == 'minimize' else 'at least'} {evaluation.goal:g}"
+    return f"{further}; {f'the smallest with {asked} wins' if further else f'its goal is {asked}'}"
+
+
+def _when(when: dict[str, Any]) -> str:
+    conditions = [f"{name} is {' or '.join(map(str, values))}" for name, values in when.items()]
+    return f" (only where {' and '.join(conditions)})" if conditions else ""
+
+
+def _listed(values: dict[str, Any]) -> str:
+    shown = (f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items())
+    return ", ".join(shown)
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e9:.2f}B" if number >= 1e9 else f"{number / 1e6:.1f}M"

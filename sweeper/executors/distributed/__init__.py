@@ -1,0 +1,1 @@
+"""Distributed trials: one trial trained by several processes (DeepSpeed, FSDP, Unsloth)."""

@@ -1,0 +1,1 @@
+"""The life of a trial, whatever the executor: specification, claim, record, orders, recovery, retention."""

@@ -1,0 +1,226 @@
+"""The pruning seam bound: a trial's reports go to the database, to the search and to whoever watches."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from datetime import UTC, datetime
+
+from pydantic import ValidationError
+
+from sweeper.config.space import ADAPTER, MODEL
+from sweeper.config.trial import Decision, Outcome, TrialResult, TrialSpec
+from sweeper.executors.base import StudyContext
+from sweeper.executors.lifecycle.claims import take_up
+from sweeper.executors.lifecycle.retention import collect
+from sweeper.executors.lifecycle.trial_spec import planned_steps
+from sweeper.paths import TrialPaths, discard, write_atomically
+from sweeper.search.candidate import Candidate
+from sweeper.store import OrderState
+from sweeper.store.trial_files import of_result
+from sweeper.training.trial import BY_HAND
+
+log = logging.getLogger(__name__)
+
+QUOTA = "quota"
+"""The kind of the event that says that a study needs more than its quota."""
+
+_FLUSH_S = 1.0
+"""Metrics are written in one transaction a second: a crash loses a second of a curve, never a trial."""
+
+
+class Recorder:
+    """Records one trial from its start to its end, and is its ``report``."""
+
+    def __init__(self, context: StudyContext, candidate: Candidate, spec: TrialSpec) -> None:
+        self._context = context
+        self._candidate = candidate
+        self._spec = spec
+        self._waiting: list[tuple[int, int, dict[str, float], float]] = []
+        self._begun = context.asked.clock()
+        self._flushed = time.monotonic()
+
+    def start(self) -> None:
+        """Record that the trial begins, and tell the search how long it will train."""
+        context, candidate, spec = self._context, self._candidate, self._spec
+        self.require_held()
+        total, warmup_steps = planned_steps(context, spec)
+        context.search.plan(
+            spec.number, length=spec.hyperparameters.epochs, warmup_end_percent=100 * warmup_steps / total
+        )
+        context.database.trials.start(
+            spec,
+            candidate.kind,
+            at=datetime.now(UTC),
+            chosen={name: str(candidate.parameters[name]) for name in (ADAPTER, MODEL) if name in candidate.parameters},
+            base_model_fingerprint=context.model_of(spec).fingerprint,
+            total_steps=total,
+            confirms=candidate.confirms,
+            restarts=candidate.restarts,
+            clones=candidate.clones,
+            initial=candidate.initial,
+        )
+        context.asked.running.add(spec.number)
+        context.listener.trial_started(candidate, spec, total)
+
+    def take_up(self, total_steps: int, seconds: float) -> None:
+        """Record that a stopped or paused trial goes on.
+
+        Args:
+            total_steps: Optimizer steps planned in all.
+            seconds: What it has trained before.
+        """
+        self._begun -= seconds
+        self._context.database.trials.reopen(self._spec.study, self._spec.number, holder=self._context.crew.token)
+        self._context.asked.running.add(self._spec.number)
+        self._context.listener.trial_started(self._candidate, self._spec, total_steps)
+
+    def announce(self, metrics: Mapping[str, float]) -> None:
+        """Let the search know an evaluation before this trial, or one evaluated with it, is judged."""
+        deciding = metrics.get(self._context.config.evaluation.metric)
+        if deciding is not None:
+            self._context.search.announce(self._spec.number, metrics["progress"], deciding)
+
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> Decision:
+        """Take a trial's report; see ``Report``.
+
+        Raises:
+            LeaseLost: If the trial is another worker's by now.
+        """
+        context, number = self._context, self._spec.number
+        values = {name: value for name, value in metrics.items() if name != "progress"}
+        self._waiting.append((number, step, values, context.asked.clock() - self._begun))
+        if metrics["progress"] >= 1 or time.monotonic() - self._flushed >= _FLUSH_S:
+            self._write_waiting()  # the whole curve before the result, which is what counts after a crash
+        context.listener.trial_reported(number, step, metrics)
+        if number in context.asked.ending and metrics["progress"] < 1:
+            return Decision.END
+        if context.stop.is_set and metrics["progress"] < 1:
+            return Decision.INTERRUPT
+        deciding = metrics.get(context.config.evaluation.metric)
+        if deciding is not None and context.search.report(number, metrics["progress"], deciding):
+            return Decision.PAUSE if context.search.pauses else Decision.PRUNE
+        return Decision.CONTINUE
+
+    def flush(self) -> None:
+        """Put everything reported so far into the database, before a checkpoint says that it was.
+
+        Raises:
+            LeaseLost: If the trial is another worker's by now.
+        """
+        self.require_held()
+        self._write_waiting()
+
+    def require_held(self) -> None:
+        """Make sure that the trial is still this worker's, before files of it are written that another may be writing.
+
+        Raises:
+            LeaseLost: If it is another worker's.
+        """
+        self._context.database.leases.require(self._spec.study, self._spec.number, self._context.crew.token)
+
+    def end(self, result: TrialResult) -> None:
+        """Record the result; it is on disk already, so that a crash here loses nothing.
+
+        Raises:
+            LeaseLost: If the trial is another worker's by now; nothing is stored then.
+        """
+        self._write_waiting()
+        finish(self._context, result)
+        self._context.asked.running.discard(result.number)
+        self._context.listener.trial_ended(result)
+        if result.outcome is Outcome.COMPLETE:  # no other leaves an adapter
+            keep_policy(self._context, ended=False)
+        self._answer(result)
+
+    def _answer(self, result: TrialResult) -> None:
+        """Answer whoever asked for the trial's end, unless it is only put off."""
+        order = self._context.asked.ending.pop(result.number, None)
+        if order is None or result.outcome.is_open:
+            return
+        if (result.outcome, result.reason) == (Outcome.PRUNED, BY_HAND):
+            self._context.answer(order, OrderState.DONE, BY_HAND)
+        else:
+            self._context.answer(order, OrderState.REFUSED, f"it had ended by itself: {result.outcome}")
+
+    def _write_waiting(self) -> None:
+        self._context.database.metrics.add(self._spec.study, self._waiting, holder=self._context.crew.token)
+        self._waiting.clear()
+        self._flushed = time.monotonic()
+
+
+def drop(context: StudyContext, number: int) -> None:
+    """Run a trial no more, without a word of it: it is another worker's."""
+    context.search.forget(number)
+    context.asked.running.discard(number)
+    context.asked.ending.pop(number, None)
+    context.database.leases.release(context.config.name, number, context.crew.token)  # whose end was stored unheard
+    context.listener.trial_left(number)
+    context.listener.note(f"trial {number} is another worker's by now: this one was silent for too long")
+
+
+def finish(context: StudyContext, result: TrialResult) -> None:
+    """Put a result into the database, tell the search, and let go of the trial; each step only if it is not done yet.
+
+    Its files are where other workers find them before. An end needs no turn: the lease and the trial's state, which
+    change at most once, keep two tellers apart. A trial that stays open is anyone's as soon as the search knows of it,
+    so that its lease has to go in the same turn.
+
+    Raises:
+        LeaseLost: If the trial is another worker's by now; nothing that differs from its word is stored then.
+    """
+    name, number, worker = context.config.name, result.number, context.crew.token
+    context.database.leases.require(name, number, worker)
+    context.keep_trial(number)
+    files = of_result(context.paths.trial(number), result)
+    with context.alone() if result.outcome.is_open else nullcontext():
+        if context.database.trials.get(name, number).outcome is None:
+            context.database.trials.finish(name, result, holder=worker, artifacts=files)
+        context.search.tell(number, result)
+        context.database.leases.release(name, number, worker)
+
+
+def keep_policy(context: StudyContext, *, ended: bool) -> None:
+    """Remove the adapters that the study is not to keep, and say so where its quota cannot be held."""
+    config = context.config
+    collected = collect(context.database, context.paths, context.search, config, ended=ended)
+    for each in collected.removed:
+        context.forget_adapter(each.number)
+    if collected.removed and ended:
+        context.listener.note(str(collected))
+    if collected.over_quota and not any(each.kind == QUOTA for each in context.database.events.all(config.name)):
+        context.database.events.add(config.name, QUOTA, collected.over_quota)
+        context.listener.note(collected.over_quota)
+
+
+def prune_paused(context: StudyContext, number: int, reason: str) -> None:
+    """End a paused trial, which is not to go on."""
+    paths = context.paths.trial(number)
+    context.fetch_trial(number)
+    paused = read_result(paths)
+    assert paused is not None and paused.outcome.is_open
+    result = paused.model_copy(update={"outcome": Outcome.PRUNED, "reason": reason})
+    take_up(context, number)
+    context.database.trials.reopen(context.config.name, number)
+    write_atomically(paths.result, result.model_dump_json(indent=2) + "\n")
+    finish(context, result)
+    discard(paths.frozen)
+    context.listener.trial_ended(result)
+
+
+def read_result(paths: TrialPaths) -> TrialResult | None:
+    """Return the result a trial left on disk, or None where it has not ended, or its file is damaged.
+
+    A damaged one is put aside: whoever asks goes on with the trial, or begins it again.
+    """
+    if not paths.result.is_file():
+        return None
+    try:
+        return TrialResult.model_validate_json(paths.result.read_bytes())
+    except ValidationError as error:
+        aside = paths.result.with_suffix(".damaged")
+        paths.result.replace(aside)
+        log.warning("%s is no result, put aside as %s: %s", paths.result, aside.name, error.errors()[0]["msg"])
+        return None

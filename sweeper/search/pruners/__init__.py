@@ -1,0 +1,1 @@
+"""Pruners, their rungs, and the explanation of their decisions."""

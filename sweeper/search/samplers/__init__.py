@@ -1,0 +1,1 @@
+"""Samplers: Optuna's own, built from the study, and those it lacks."""

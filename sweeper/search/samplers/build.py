@@ -1,0 +1,177 @@
+"""From a study file's sampler to one that a stopped search takes up again where it was.
+
+Optuna's samplers carry a random state from trial to trial, in memory. ``RepeatableSampler`` builds a fresh one for
+every trial instead, seeded by the study's seed and the trial's place among its kind. So the same seed and the same
+results so far give the same next configuration, whether the process is the first or the fifth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna import Study
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from sweeper.config.search import (
+    AutoSampler,
+    CmaEsSampler,
+    GPSampler,
+    GridSampler,
+    QMCSampler,
+    Sampler,
+    TPESampler,
+)
+from sweeper.config.space import Range
+from sweeper.search.attributes import KIND, ORDINAL
+from sweeper.search.experimental import accept_experimental
+from sweeper.search.samplers.cmaes import ReplayedCmaEs
+from sweeper.search.samplers.grid_and_sobol import PlannedSampler, grid, sobol
+from sweeper.search.samplers.imputation import with_pruned_judged
+from sweeper.search.seeds import derive_seed
+from sweeper.search.space import is_conditional
+from sweeper.search.study_view import StudyView
+
+GP_TRIALS = 100
+"""Above this many trials a Gaussian process costs more time per trial than it saves."""
+
+Build = Callable[[int, int], BaseSampler]
+"""Makes Optuna's sampler for one trial from a seed and the trial's ordinal."""
+
+
+class RepeatableSampler(BaseSampler):
+    """Samples every trial with a sampler of its own, seeded by the trial's kind and ordinal.
+
+    Args:
+        build: Makes the sampler of one trial.
+        seed: The study's seed.
+        judged: Whether the sampler is shown pruned and infeasible trials as judged ones (see ``judged``), because
+            it would otherwise see only complete trials.
+    """
+
+    def __init__(self, build: Build, seed: int, *, judged: bool = False) -> None:
+        self._build = build
+        self._seed = seed
+        self._judged = judged
+        self._current: tuple[int, BaseSampler] | None = None
+
+    def _of(self, trial: FrozenTrial) -> BaseSampler:
+        if self._current is None or self._current[0] != trial.number:
+            kind, ordinal = str(trial.user_attrs.get(KIND, "")), int(trial.user_attrs.get(ORDINAL, trial.number))
+            with accept_experimental():
+                sampler = self._build(derive_seed(self._seed, "sampler", kind, ordinal), ordinal)
+            self._current = (trial.number, sampler)
+        return self._current[1]
+
+    def _seen(self, study: Study) -> Any:
+        if not self._judged:
+            return study
+        return StudyView(study, with_pruned_judged(study.get_trials(deepcopy=False), study.directions))
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return the parameters that are sampled together."""
+        space: dict[str, BaseDistribution] = self._of(trial).infer_relative_search_space(self._seen(study), trial)
+        return space
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return the values of the parameters that are sampled together."""
+        values: dict[str, Any] = self._of(trial).sample_relative(self._seen(study), trial, search_space)
+        return values
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Return the value of one parameter."""
+        return self._of(trial).sample_independent(self._seen(study), trial, param_name, param_distribution)
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        """Do nothing: what a sampler must know of finished trials is in the storage."""
+
+
+def build_sampler(
+    config: Sampler, space: Mapping[str, Range], *, n_trials: int, objectives: int, seed: int
+) -> RepeatableSampler:
+    """Return the sampler of a study.
+
+    Args:
+        config: The sampler as the study file names it.
+        space: The resolved space.
+        n_trials: Trials in all; ``auto`` goes by it.
+        objectives: How many values a trial has.
+        seed: The study's seed.
+
+    Raises:
+        ValueError: If the sampler cannot handle several objectives.
+    """
+    config = resolve(config, space, n_trials=n_trials, objectives=objectives)
+    if isinstance(config, CmaEsSampler) and objectives > 1:
+        raise ValueError("the cmaes sampler handles one objective only; use tpe, gp, random, qmc or grid")
+    build: Build
+    match config:
+        case GPSampler():
+            build = _gp(config.startup_trials)
+        case TPESampler():
+            build = _tpe(config.startup_trials, group=is_conditional(space))
+        case CmaEsSampler():
+            build = _cmaes
+        case GridSampler():
+            points = grid(space, config.points, seed)
+
+            def build(_: int, ordinal: int) -> BaseSampler:
+                return PlannedSampler(points[ordinal % len(points)])
+        case QMCSampler():
+
+            def build(_: int, ordinal: int) -> BaseSampler:
+                return PlannedSampler(sobol(space, ordinal, seed))
+        case _:
+
+            def build(trial_seed: int, _: int) -> BaseSampler:
+                return optuna.samplers.RandomSampler(seed=trial_seed)
+
+    return RepeatableSampler(build, seed, judged=isinstance(config, GPSampler | CmaEsSampler))
+
+
+def resolve(config: Sampler, space: Mapping[str, Range], *, n_trials: int, objectives: int) -> Sampler:
+    """Return the sampler that ``auto`` stands for here; any other as it is.
+
+    The rule follows ``tests/benchmarks/search.py``: with halving, GP and TPE are level for some 20 trials' worth of
+    epochs and GP is ahead from 40 on, on spaces of numbers and on spaces with choices alike. GP cannot model
+    parameters that only some trials have.
+    """
+    if not isinstance(config, AutoSampler):
+        return config
+    if objectives == 1 and n_trials <= GP_TRIALS and not is_conditional(space):
+        return GPSampler()
+    return TPESampler()
+
+
+def _gp(startup_trials: int) -> Build:
+    def build(seed: int, _: int) -> BaseSampler:
+        return optuna.samplers.GPSampler(
+            seed=seed,
+            n_startup_trials=startup_trials,
+            independent_sampler=optuna.samplers.TPESampler(
+                seed=seed, n_startup_trials=startup_trials, multivariate=False
+            ),
+            warn_independent_sampling=False,
+        )
+
+    return build
+
+
+def _tpe(startup_trials: int, *, group: bool) -> Build:
+    def build(seed: int, _: int) -> BaseSampler:
+        return optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=startup_trials, multivariate=True, group=group, constant_liar=True
+        )
+
+    return build
+
+
+def _cmaes(seed: int, _: int) -> BaseSampler:
+    return ReplayedCmaEs(seed)

@@ -1,0 +1,84 @@
+"""The files of trials held against what the database says of them: recorded when a trial ends, checked when loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from sweeper.config.trial import Outcome, TrialResult
+from sweeper.errors import ArtifactError
+from sweeper.files.checksums import Sum, broken_seal, differences, owner, sums_of
+from sweeper.paths import TrialPaths
+from sweeper.store import Artifact, Database
+
+Part = Literal["adapter", "frozen"]
+"""What a trial leaves: the adapter of a complete one, the whole state of one that was stopped or paused."""
+
+_WEIGHTS = ("adapter_model.safetensors", "model.safetensors")
+
+
+def of_result(paths: TrialPaths, result: TrialResult) -> tuple[Artifact, ...]:
+    """Return the files of a trial that ended so, as they are to be stored.
+
+    Of the weights it is what they were when the trial saved them, whatever became of them before this call.
+    """
+    if result.outcome.is_open:
+        return files_of(paths, "frozen")
+    if result.outcome is not Outcome.COMPLETE:
+        return ()
+    return tuple(
+        Artifact(each.number, each.path, each.bytes, result.adapter_sha256)
+        if result.adapter_sha256 and Path(each.path).name in _WEIGHTS
+        else each
+        for each in files_of(paths, "adapter")
+    )
+
+
+def files_of(paths: TrialPaths, part: Part) -> tuple[Artifact, ...]:
+    """Return the files of a part of a trial as they are on disk now; none where it has no such part."""
+    sums = sums_of(folder_of(paths, part))
+    return tuple(Artifact(paths.number, f"{part}/{name}", of.bytes or 0, of.sha256) for name, of in sums.items())
+
+
+def folder_of(paths: TrialPaths, part: Part) -> Path:
+    """Return where a part of a trial is."""
+    return paths.adapter if part == "adapter" else paths.frozen
+
+
+def damage(database: Database, study: str, paths: TrialPaths, part: Part) -> list[str]:
+    """Return what is wrong with the files of a trial, one line a file; an empty list where all is well.
+
+    Files of which the database knows nothing are taken as they are: they are of an earlier version of sweeper. A state
+    that was frozen while the trial ran carries its own sums.
+    """
+    return wrong(database.artifacts.all(study, paths.number), study, paths, part)
+
+
+def wrong(recorded: Iterable[Artifact], study: str, paths: TrialPaths, part: Part) -> list[str]:
+    """Return what ``damage`` does, by what was ``recorded`` of the trial."""
+    folder = folder_of(paths, part)
+    prefix = f"{part}/"
+    expected = {
+        each.path.removeprefix(prefix): Sum(each.sha256, each.bytes)
+        for each in recorded
+        if each.path.startswith(prefix)
+    }
+    if expected:
+        return differences(folder, expected)
+    return broken_seal(folder, owner(study, paths.number)) if part == "frozen" else []
+
+
+def require_whole(database: Database, study: str, paths: TrialPaths, part: Part) -> None:
+    """Make sure that the files of a trial are those that were written.
+
+    Raises:
+        ArtifactError: If one is not, naming each.
+    """
+    found = damage(database, study, paths, part)
+    if found:
+        raise ArtifactError(
+            f"the {part} of trial {paths.number} of study {study!r} in {folder_of(paths, part)} is not as it was "
+            f"written: {'; '.join(found)}; restore it from a backup, or let `sweeper doctor {study} --repair` set it "
+            "aside"
+        )
