@@ -29,7 +29,7 @@ _SHORTEST_HIDDEN = 4
 """Shorter passwords are words or digits that any text holds; they are hidden inside the URL only."""
 
 
-class Server:
+class PostgresUrl:
     """A database of a PostgreSQL server, as an immutable value. Neither ``str`` nor ``repr`` ever shows its password.
 
     Attributes:
@@ -40,13 +40,13 @@ class Server:
         self.written = written
 
     def __eq__(self, other: object) -> bool:
-        return self.written == other.written if isinstance(other, Server) else NotImplemented
+        return self.written == other.written if isinstance(other, PostgresUrl) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(self.written)
 
     @classmethod
-    def parse(cls, text: str) -> Server:
+    def parse(cls, text: str) -> PostgresUrl:
         """Return the database that a URL names.
 
         Raises:
@@ -65,7 +65,7 @@ class Server:
             DatabaseError: If a variable is not set.
         """
         if _REFERENCE.fullmatch(self.written):
-            return Server.parse(_expanded(self.written))._parts()
+            return PostgresUrl.parse(_expanded(self.written))._parts()
         parts = self._parts()
         query = {key: _each(value, _expanded) for key, value in parts.query.items()}
         return parts.set(
@@ -144,7 +144,7 @@ class Server:
         return f"Server({str(self)!r})"
 
 
-Address = Path | Server
+Address = Path | PostgresUrl
 """A database: an SQLite file, or one of a PostgreSQL server."""
 
 

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sweeper.database_url import Address, Server
+from sweeper.database_url import Address, PostgresUrl
 from sweeper.errors import DatabaseError
-from sweeper.retry import patiently
+from sweeper.files.atomic import write_atomically
 
 STORAGE = "SWEEPER_STORAGE"
 """The environment variable that names the database of a home that is bound to none."""
@@ -146,7 +140,7 @@ class Home:
         bound = self.bound
         if not asked:
             return bound or self.database_file
-        server = Server.parse(asked)
+        server = PostgresUrl.parse(asked)
         if bound is None and self.database_file.exists():
             raise DatabaseError(
                 f"the studies of {self.folder} are in {self.database_file.name}, and {STORAGE} names {server}: bring "
@@ -160,16 +154,16 @@ class Home:
         return server  # the same database, perhaps with other credentials
 
     @property
-    def bound(self) -> Server | None:
+    def bound(self) -> PostgresUrl | None:
         """The database this home is bound to; None where it is bound to none."""
         try:
-            return Server.parse(self.binding.read_text(encoding="utf-8"))
+            return PostgresUrl.parse(self.binding.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (DatabaseError, OSError, UnicodeDecodeError) as error:
             raise DatabaseError(f"{self.binding}, which names the database of this home: {error}") from error
 
-    def bind(self, server: Server) -> None:
+    def bind(self, server: PostgresUrl) -> None:
         """Let this home have its database on a server from now on; only the owner may read where."""
         write_atomically(self.binding, f"{server.written}\n", private=True)
 
@@ -207,95 +201,3 @@ def cache_folder() -> Path:
     if explicit:
         return Path(explicit).absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sweeper"
-
-
-@patiently
-def write_atomically(path: Path, text: str, *, private: bool = False) -> None:
-    """Write ``text`` to ``path`` so that a crash leaves the old content or the new, never a part.
-
-    When this returns, the new content outlasts a power cut.
-
-    A ``private`` file can be read by its owner alone, from its first byte on.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    mode = 0o600 if private else 0o666
-    if private:
-        temporary.unlink(missing_ok=True)  # an old one would keep its own mode
-    with open(temporary, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, mode)) as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _sync_one(path.parent)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically."""
-    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Return what ``write_json`` wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-@contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield a folder to fill, which takes the place of ``folder`` once it is full and on the disk.
-
-    No crash leaves a part of one, nor does a power cut.
-    """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        sync(temporary)
-        discard(folder)
-        temporary.rename(folder)
-        _sync_one(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def below(folder: Path) -> Iterator[Path]:
-    """Yield everything below a folder, parents first, passing over what others remove meanwhile.
-
-    (``Path.rglob`` of Python 3.11 raises where a folder goes between its listing and its own.) Links are not followed.
-    """
-    for place, folders, files in os.walk(folder):
-        yield from (Path(place, name) for name in (*folders, *files))
-
-
-def size_of(path: Path) -> int:
-    """Return the bytes of a file, or of all files below a folder; what goes meanwhile counts nothing."""
-    total = 0
-    for each in (path, *(() if path.is_symlink() else below(path))):
-        with suppress(FileNotFoundError):
-            status = each.lstat()
-            total += 0 if stat.S_ISDIR(status.st_mode) else status.st_size
-    return total
-
-
-def sync(folder: Path) -> None:
-    """Return when every file below ``folder`` is on the disk, whatever happens to the power then."""
-    for path in (*folder.rglob("*"), folder):
-        _sync_one(path)
-
-
-def _sync_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def discard(folder: Path) -> None:
-    """Remove a folder so that a crash leaves all of it or none under its name; without harm where there is none."""
-    temporary = folder.with_name(f".{folder.name}-gone.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    with suppress(FileNotFoundError):
-        folder.rename(temporary)
-    shutil.rmtree(temporary, ignore_errors=True)

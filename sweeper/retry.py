@@ -1,11 +1,11 @@
 """Waiting where the disk is full or the database cannot be reached, until it can go on.
 
-Whoever runs a study says so with ``waiting``. From then on in that thread, what is marked as ``patiently`` is tried
+Whoever runs a study says so with ``waiting``. From then on in that thread, what is marked as ``retried`` is tried
 again every few seconds while the disk is full or read-only, a quota is used up, the database is locked for long, or its
 server is gone. Elsewhere such a fault is raised at once, as it is for those who only look.
 
 Only what may be done twice is marked: a transaction, which is stored in full or not at all, and a file that is written
-beside its place and then put there. A transaction that must not be stored twice asks ``tried_before``.
+beside its place and then put there. A transaction that must not be stored twice asks ``is_retry``.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 """How libraries written in Rust, safetensors among them, tell an error number."""
 
 
-class Patience:
+class RetryPolicy:
     """What the runner of a study does about a fault that may pass.
 
     Args:
@@ -125,7 +125,7 @@ class Patience:
 
 
 class _Current(threading.local):
-    patience: Patience | None = None
+    patience: RetryPolicy | None = None
     again: bool = False
 
 
@@ -133,8 +133,8 @@ _current = _Current()
 
 
 @contextmanager
-def waiting(patience: Patience) -> Iterator[None]:
-    """Let what is marked as ``patiently`` wait in this thread for the block."""
+def waiting(patience: RetryPolicy) -> Iterator[None]:
+    """Let what is marked as ``retried`` wait in this thread for the block."""
     before, _current.patience = _current.patience, patience
     try:
         yield
@@ -147,7 +147,7 @@ def is_waiting() -> bool:
     return _current.patience is not None
 
 
-def patiently(function: Callable[P, T]) -> Callable[P, T]:
+def retried(function: Callable[P, T]) -> Callable[P, T]:
     """Mark a function that may be called again where it failed: it waits where somebody is ``waiting``."""
 
     @functools.wraps(function)
@@ -161,7 +161,7 @@ def patiently(function: Callable[P, T]) -> Callable[P, T]:
     return patient
 
 
-def tried_before() -> bool:
+def is_retry() -> bool:
     """Tell whether the call under way was tried before, and failed.
 
     What it was to store may be stored: a server may be lost after it stored a transaction, and before it said so.
@@ -187,7 +187,7 @@ def _impatient() -> Iterator[None]:
 
 
 def make_patient(thing: Any, *also: str, unless: Callable[[], bool] = lambda: False) -> None:
-    """Mark every public method of an object, each of which is one transaction, as ``patiently``.
+    """Mark every public method of an object, each of which is one transaction, as ``retried``.
 
     Args:
         thing: The object.
@@ -202,7 +202,7 @@ def make_patient(thing: Any, *also: str, unless: Callable[[], bool] = lambda: Fa
 
 def _call(thing: Any, name: str, unless: Callable[[], bool], /, *args: Any, **kwargs: Any) -> Any:
     method = getattr(type(thing), name)
-    return method(thing, *args, **kwargs) if unless() else patiently(method)(thing, *args, **kwargs)
+    return method(thing, *args, **kwargs) if unless() else retried(method)(thing, *args, **kwargs)
 
 
 def passing(error: BaseException) -> tuple[str, str] | None:

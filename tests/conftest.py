@@ -19,7 +19,7 @@ from postgres_server import Postgres
 from tiny_studies import beginning, study_writer
 
 from sweeper.config.loader import StudyFile
-from sweeper.database_url import Server
+from sweeper.database_url import PostgresUrl
 
 REAL_CACHE = Path(os.environ.get("SWEEPER_CACHE") or Path.home() / ".cache" / "sweeper")
 
@@ -69,7 +69,7 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def server(postgres: Postgres) -> Iterator[Server]:
+def server(postgres: Postgres) -> Iterator[PostgresUrl]:
     """A new, empty database of the server."""
     with postgres.database() as address:
         yield address

@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import URL, make_url
 
-from sweeper.database_url import Server
+from sweeper.database_url import PostgresUrl
 from sweeper.store import Database
 
 
@@ -48,12 +48,12 @@ class Postgres:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @contextmanager
-    def database(self, *, empty: bool = True) -> Iterator[Server]:
+    def database(self, *, empty: bool = True) -> Iterator[PostgresUrl]:
         """A new database, without any table or with those of ours; dropped in the end whoever still uses it."""
         name = f"test_{os.getpid()}_{next(self._numbers)}"
         self.execute(f"CREATE DATABASE {name}" if empty else f"CREATE DATABASE {name} TEMPLATE {self._with_tables}")
         try:
-            yield Server(self.url.set(database=name).render_as_string(hide_password=False))
+            yield PostgresUrl(self.url.set(database=name).render_as_string(hide_password=False))
         finally:
             self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -61,7 +61,7 @@ class Postgres:
     def _with_tables(self) -> str:
         """A database to copy, which is quicker than to migrate."""
         self.execute("CREATE DATABASE with_tables")
-        Database.open(Server(self.url.set(database="with_tables").render_as_string()), create=True).close()
+        Database.open(PostgresUrl(self.url.set(database="with_tables").render_as_string()), create=True).close()
         return "with_tables"
 
     def execute(self, statement: str, database: str = "postgres") -> list[Any]:

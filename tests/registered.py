@@ -7,7 +7,8 @@ from typing import Any
 from sweeper.config.adapter import LoRA
 from sweeper.config.trial import Hyperparameters, TrialSpec
 from sweeper.executors.base import StudyContext
-from sweeper.paths import Home, write_atomically
+from sweeper.files.atomic import write_atomically
+from sweeper.paths import Home
 from sweeper.registry import AdapterVersion, Registry
 from sweeper.store import TrialKind
 from sweeper.training.adapters import peft_config

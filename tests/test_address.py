@@ -10,7 +10,7 @@ import yaml
 
 from sweeper.config.loader import load_study
 from sweeper.config.study import StudyConfig
-from sweeper.database_url import Server
+from sweeper.database_url import PostgresUrl
 from sweeper.errors import DatabaseError, StudyFileError
 from sweeper.paths import Home
 from sweeper.store import bind
@@ -22,7 +22,7 @@ URL = f"postgresql+psycopg://ada:{ENCODED}@db.example:5433/sweeps"
 
 @pytest.mark.parametrize("text", [URL, f"postgres://ada@db.example:5433/sweeps?password={ENCODED}"])
 def test_a_password_is_connected_with_and_never_shown(text):
-    server = Server.parse(text)
+    server = PostgresUrl.parse(text)
     url = server.url
     assert PASSWORD in (url.password, url.query.get("password"))
     for shown in (str(server), repr(server), f"{server}", server.hide(f"at {text} with {PASSWORD} or {ENCODED}")):
@@ -31,7 +31,7 @@ def test_a_password_is_connected_with_and_never_shown(text):
 
 
 def test_a_variable_stays_a_reference_until_it_is_connected(monkeypatch):
-    server = Server.parse("postgresql://ada:${PGPASSWORD}@db.example/${DB}")
+    server = PostgresUrl.parse("postgresql://ada:${PGPASSWORD}@db.example/${DB}")
     with pytest.raises(DatabaseError, match="the environment variable PGPASSWORD, which is not set"):
         _ = server.url
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
@@ -40,8 +40,8 @@ def test_a_variable_stays_a_reference_until_it_is_connected(monkeypatch):
     assert str(server) == "postgresql+psycopg://ada:${PGPASSWORD}@db.example/${DB}"
     assert "s3cr" not in server.hide(f"{PASSWORD} {ENCODED}")
     monkeypatch.setenv("WHOLE", URL)
-    assert Server.parse("${WHOLE}").url.password == PASSWORD
-    assert Server.parse("${WHOLE}").identity == Server.parse(URL).identity
+    assert PostgresUrl.parse("${WHOLE}").url.password == PASSWORD
+    assert PostgresUrl.parse("${WHOLE}").identity == PostgresUrl.parse(URL).identity
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_variable_stays_a_reference_until_it_is_connected(monkeypatch):
 )
 def test_what_is_no_url_of_postgresql_is_refused_without_repeating_it(text):
     with pytest.raises(DatabaseError, match=r"URL|not supported") as caught:
-        Server.parse(text)
+        PostgresUrl.parse(text)
     assert "cret" not in str(caught.value)
 
 
@@ -95,28 +95,28 @@ def test_a_home_has_one_database(tmp_path, monkeypatch):
     home = Home(tmp_path / "home")
     assert home.database == home.database_file == tmp_path / "home" / "sweeper.db"
     monkeypatch.setenv("SWEEPER_STORAGE", URL)
-    assert home.database == Server(URL)
+    assert home.database == PostgresUrl(URL)
     home.folder.mkdir()
     home.database_file.touch()
     with pytest.raises(DatabaseError, match="sweeper migrate-storage") as caught:
         _ = home.database
     assert "s3cr" not in str(caught.value)
-    home.bind(Server(URL))
+    home.bind(PostgresUrl(URL))
     assert home.binding.stat().st_mode & 0o777 == 0o600
     monkeypatch.setenv("SWEEPER_STORAGE", URL.replace(ENCODED, "another"))  # the same one, with another password
-    assert home.database == Server(URL.replace(ENCODED, "another"))
+    assert home.database == PostgresUrl(URL.replace(ENCODED, "another"))
     monkeypatch.setenv("SWEEPER_STORAGE", URL.replace("5433", "5434"))
     with pytest.raises(DatabaseError, match=r"is bound to .* and SWEEPER_STORAGE names") as caught:
         _ = home.database
     assert "s3cr" not in str(caught.value)
     monkeypatch.delenv("SWEEPER_STORAGE")
-    assert home.database == Server(URL)
+    assert home.database == PostgresUrl(URL)
     home.binding.write_text("nonsense")
     with pytest.raises(DatabaseError, match="which names the database of this home: the database URL cannot be read"):
         _ = home.database
 
 
-def test_a_study_that_asks_for_another_database_is_refused(study_file, server: Server, monkeypatch):
+def test_a_study_that_asks_for_another_database_is_refused(study_file, server: PostgresUrl, monkeypatch):
     home = Home.current()
     wanted = study_file(storage=server.written).config.storage
     bind(home, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 
-from sweeper.paths import below, size_of
+from sweeper.files.atomic import below, size_of
 from sweeper.upkeep.temporary import temporaries
 
 

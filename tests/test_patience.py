@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from sweeper import retry as patience
 from sweeper.errors import DatabaseError, StudyInterrupted, StudyStateError
-from sweeper.retry import Patience, passing, patiently, waiting
+from sweeper.retry import RetryPolicy, passing, retried, waiting
 from sweeper.store import Database, StudyState
 
 
@@ -47,8 +47,8 @@ def full():
 
 def test_a_fault_that_passes_is_waited_for_and_told_once():
     notes, waited, failing = [], [], Failing(3, full())
-    with waiting(Patience(notes.append, lambda: False, waited.append)):
-        assert patiently(failing)() == "done"
+    with waiting(RetryPolicy(notes.append, lambda: False, waited.append)):
+        assert retried(failing)() == "done"
     assert failing.calls == 4
     assert len(notes) == 2
     assert notes[0].startswith("paused: the disk is full ([Errno 28]") and "result.json" in notes[0]
@@ -59,26 +59,29 @@ def test_a_fault_that_passes_is_waited_for_and_told_once():
 def test_every_other_fault_is_raised_at_once():
     for error in (ValueError("x"), OSError(errno.ENOENT, "gone"), StudyStateError("no such trial"), KeyError("a")):
         failing = Failing(1, error)
-        with waiting(Patience(pytest.fail, lambda: False)), pytest.raises(type(error)):
-            patiently(failing)()
+        with waiting(RetryPolicy(pytest.fail, lambda: False)), pytest.raises(type(error)):
+            retried(failing)()
         assert failing.calls == 1
 
 
 def test_nobody_who_has_not_said_so_waits():
     with pytest.raises(OSError, match="No space"):
-        patiently(Failing(1, full()))()
+        retried(Failing(1, full()))()
     own = ThreadPoolExecutor(1)  # as the thread that keeps a worker's leases
-    with waiting(Patience(pytest.fail, lambda: False)), own as threads, pytest.raises(OSError, match="No space"):
-        threads.submit(patiently(Failing(1, full()))).result()
+    with waiting(RetryPolicy(pytest.fail, lambda: False)), own as threads, pytest.raises(OSError, match="No space"):
+        threads.submit(retried(Failing(1, full()))).result()
     with pytest.raises(OSError, match="No space"):
-        patiently(Failing(1, full()))()
+        retried(Failing(1, full()))()
 
 
 def test_a_stop_ends_the_wait():
     stop = threading.Event()
     threading.Timer(0.1, stop.set).start()
-    with waiting(Patience(lambda note: None, stop.is_set)), pytest.raises(StudyInterrupted, match="the disk is full"):
-        patiently(Failing(10**9, full()))()
+    with (
+        waiting(RetryPolicy(lambda note: None, stop.is_set)),
+        pytest.raises(StudyInterrupted, match="the disk is full"),
+    ):
+        retried(Failing(10**9, full()))()
 
 
 def test_the_whole_is_tried_again_and_not_its_last_part():
@@ -86,10 +89,10 @@ def test_the_whole_is_tried_again_and_not_its_last_part():
 
     def both():
         outer.append(1)
-        return patiently(inner)()
+        return retried(inner)()
 
-    with waiting(Patience(lambda note: None, lambda: False)):
-        assert patiently(both)() == "done"
+    with waiting(RetryPolicy(lambda note: None, lambda: False)):
+        assert retried(both)() == "done"
     assert len(outer) == 2
 
 
@@ -137,7 +140,7 @@ def test_a_locked_database_is_waited_for(tmp_path):
             database.studies.set_state("one", StudyState.RUNNING)
         threading.Timer(0.5, holder.stdin.close).start()
         begun = time.monotonic()
-        with waiting(Patience(notes.append, lambda: False)):
+        with waiting(RetryPolicy(notes.append, lambda: False)):
             database.studies.set_state("one", StudyState.RUNNING)
         assert time.monotonic() - begun > 0.4
         assert database.studies.get("one").state is StudyState.RUNNING
@@ -159,7 +162,7 @@ def test_the_search_waits_for_a_locked_database_too(tmp_path, monkeypatch):
     for asked in (study.ask, lambda: study.ask().suggest_float("x", 0, 1)):
         holder.execute("BEGIN IMMEDIATE")
         threading.Timer(0.3, lambda: holder.execute("ROLLBACK")).start()
-        with waiting(Patience(notes.append, lambda: False)):
+        with waiting(RetryPolicy(notes.append, lambda: False)):
             asked()
     holder.close()
     assert [note.split(" (")[0] for note in notes[::2]] == ["paused: another process keeps the database locked"] * 2

@@ -24,13 +24,13 @@ from sweeper.config.space import Choice, Fixed, FloatRange, IntRange, Range, des
 from sweeper.errors import StudyStateError, UserError
 from sweeper.paths import Home
 from sweeper.store import Database, Order, OrderKind, OrderState, StudyState, TrialRecord, stored_config
+from sweeper.store.trial_files import require_weights
 from sweeper.study.orders import (
     await_answer,
     described,
     extra_trials,
     give,
     is_run,
-    require_weights,
     space_of_study,
     state_of,
 )

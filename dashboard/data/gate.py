@@ -9,11 +9,11 @@ from sweeper_dashboard.data.changes import record
 
 from sweeper.database_url import Address
 from sweeper.paths import Home
-from sweeper.registry import Judgement, Registry
+from sweeper.registry import GateResult, Registry
 from sweeper.registry.rollback import before, was_forced
 
 
-def judgement(name: str, version: int) -> Judgement:
+def judgement(name: str, version: int) -> GateResult:
     """Return what the gate says of a version now; computed again only where a study or a stage changed since."""
     with home.database() as database:
         registry = Registry(Home.current(), database)
@@ -28,7 +28,7 @@ def judgement(name: str, version: int) -> Judgement:
 @lru_cache(maxsize=256)
 def _judged(
     address: Address, name: str, version: int, against: tuple[int, str] | None, changes: tuple[int, ...]
-) -> Judgement:
+) -> GateResult:
     with home.database() as database:
         return Registry(Home.current(), database).judge(name, version)
 

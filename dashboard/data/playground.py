@@ -17,12 +17,12 @@ from sweeper_dashboard.data import frames, home
 from sweeper.cli.output import clean
 from sweeper.data.inspection import answers_of
 from sweeper.paths import Home
-from sweeper.playground.client import Asked, Playground
+from sweeper.playground.client import PendingRequest, Playground
 from sweeper.playground.protocol import MOST_VERSIONS, Event, Sampling, Subject, Turn
 from sweeper.registry.feedback import MESSAGES
 from sweeper.store import Feedback
 
-__all__ = ["MOST_VERSIONS", "Asked", "Event", "Sampling", "Subject", "Turn"]
+__all__ = ["MOST_VERSIONS", "Event", "PendingRequest", "Sampling", "Subject", "Turn"]
 
 EXAMPLES = 40
 """Prompts of the test split that can be picked."""
@@ -89,7 +89,7 @@ def examples(study: str) -> list[ExamplePrompt]:
     return [found for row in _first_rows(path) if (found := _example(row)) is not None]
 
 
-def ask(references: Iterable[str], turns: Iterable[Turn], sampling: Sampling) -> Asked:
+def ask(references: Iterable[str], turns: Iterable[Turn], sampling: Sampling) -> PendingRequest:
     """Ask versions the same; the one worker of this home answers all who look at the dashboard."""
     return worker(Home.current()).ask([Subject.parse(each) for each in references], list(turns), sampling)
 

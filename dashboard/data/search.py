@@ -17,7 +17,7 @@ from sweeper_dashboard.data.snapshots import Snapshot
 
 from sweeper.cli.output import clean
 from sweeper.config.search import Pruner
-from sweeper.search.in_memory_study import Picture
+from sweeper.search.in_memory_study import InMemoryStudy
 from sweeper.search.pruners.build import rungs as pruner_rungs
 from sweeper.store import TrialRecord
 
@@ -61,11 +61,13 @@ def best_so_far(of: Snapshot, most: int = MOST_POINTS) -> pd.Series[Any]:
     return best
 
 
-def picture(of: Snapshot, names: Sequence[str], selected: Collection[int] = (), most: int = MOST_IN_PICTURE) -> Picture:
+def picture(
+    of: Snapshot, names: Sequence[str], selected: Collection[int] = (), most: int = MOST_IN_PICTURE
+) -> InMemoryStudy:
     """Return complete trials as Optuna's charts take them."""
     chosen = some(of, most, selected)["trial"]
     evaluation = of.record.config.get("evaluation", {})
-    return Picture(
+    return InMemoryStudy(
         [of.trials[int(number)] for number in chosen],
         names,
         metric=clean(of.metric),

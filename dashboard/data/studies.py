@@ -49,7 +49,7 @@ class Proof:
 
 
 @dataclass(frozen=True)
-class Standing:
+class StudyProgress:
     """Where a study stands and what it has spent.
 
     Attributes:
@@ -115,7 +115,7 @@ class Study:
         events: The latest of what happened.
     """
 
-    standing: Standing
+    standing: StudyProgress
     snapshot: Snapshot
     scores: pd.DataFrame
     registered: tuple[tuple[str, int], ...]
@@ -170,7 +170,7 @@ def study_names() -> list[str]:
         return [record.name for record in sorted(database.studies.all(), key=lambda r: r.started_at, reverse=True)]
 
 
-def studies() -> list[Standing]:
+def studies() -> list[StudyProgress]:
     """Return where every study stands, the one started last first."""
     with home.database() as database:
         found = [_standing(database, snapshot(database, record)) for record in database.studies.all()]
@@ -238,14 +238,14 @@ def _action(actor: str, kind: str, study: str, message: str) -> Action:
     return Action(at=datetime.now(UTC), actor=actor, kind=kind, message=message, study=study)
 
 
-def _standing(database: Database, of: Snapshot) -> Standing:
+def _standing(database: Database, of: Snapshot) -> StudyProgress:
     # The stored configuration may be of another version of sweeper: only what is shown is read.
     record, found = of.record, of.trials.values()
     spent = of.once("spent", lambda: _spent(of))
     evaluation, search = record.config.get("evaluation") or {}, record.config.get("search") or {}
     state = state_of(database, record)
     n_trials = search.get("n_trials", len(found)) + extra_trials(database, record.name)
-    return Standing(
+    return StudyProgress(
         name=record.name,
         state=state,
         metric=clean(of.metric),
@@ -273,7 +273,7 @@ def _standing(database: Database, of: Snapshot) -> Standing:
 
 @dataclass(frozen=True)
 class _Spent:
-    """What the trials of a study add up to; the fields are ``Standing``'s."""
+    """What the trials of a study add up to; the fields are ``StudyProgress``'s."""
 
     outcomes: dict[str, int]
     best: float | None

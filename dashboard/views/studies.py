@@ -62,7 +62,7 @@ def _list() -> None:
             _actions(chosen)
 
 
-def _totals(found: list[data.Standing]) -> None:
+def _totals(found: list[data.StudyProgress]) -> None:
     shown = {
         "Studies": f"{len(found):,}",
         "Running": f"{sum(study.running for study in found):,}",
@@ -82,7 +82,7 @@ def _large(count: int) -> str:
     return f"{count:,}"
 
 
-def _filtered(found: list[data.Standing]) -> list[data.Standing]:
+def _filtered(found: list[data.StudyProgress]) -> list[data.StudyProgress]:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         words = st.text_input("Search", key="search", bind="query-params", placeholder="name or tag", width=220)
         states = st.pills(
@@ -111,7 +111,7 @@ def _filtered(found: list[data.Standing]) -> list[data.Standing]:
     ]
 
 
-def _row(study: data.Standing) -> dict[str, object]:
+def _row(study: data.StudyProgress) -> dict[str, object]:
     proof = study.proof
     return {
         "study": home.clean(study.name),
@@ -132,7 +132,7 @@ def _row(study: data.Standing) -> dict[str, object]:
     }
 
 
-def _actions(chosen: list[data.Standing]) -> None:
+def _actions(chosen: list[data.StudyProgress]) -> None:
     """Show what can be done with the ticked studies."""
     user = session.user()
     names = [study.name for study in chosen]

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sweeper.access.files import locked, read_private
 from sweeper.access.passwords import hashed, matches
 from sweeper.errors import AccessError
-from sweeper.paths import Home, write_atomically
+from sweeper.files.atomic import write_atomically
+from sweeper.paths import Home
 
 Role = Literal["viewer", "editor"]
 """Viewers see everything and change nothing."""

@@ -10,7 +10,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from sweeper.errors import AccessError
-from sweeper.paths import Home, write_atomically
+from sweeper.files.atomic import write_atomically
+from sweeper.paths import Home
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _KEY_BYTES = 32

@@ -24,8 +24,8 @@ from sweeper.data.formats import convert, kind_of
 from sweeper.data.read import read_rows
 from sweeper.data.tokens import TokenCounter
 from sweeper.errors import UserError
+from sweeper.files.atomic import write_atomically
 from sweeper.models.resolve import resolve
-from sweeper.paths import write_atomically
 from sweeper.study.resolve import resolve_study
 
 _MODEL = "smollm2-135m"

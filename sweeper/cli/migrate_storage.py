@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sweeper.cli.output import emit_json, progress, safe, say
-from sweeper.database_url import Server
+from sweeper.database_url import PostgresUrl
 from sweeper.paths import Home
 from sweeper.upkeep.migrate_storage import migrate
 
@@ -29,7 +29,7 @@ def migrate_storage(
     """
     home = Home.current()
     with progress() as on_progress:
-        moved = migrate(home, Server.parse(url), on_progress)
+        moved = migrate(home, PostgresUrl.parse(url), on_progress)
     if as_json:
         emit_json(
             {"database": str(moved.server), "studies": moved.studies, "rows": moved.rows, "kept": str(moved.kept)}

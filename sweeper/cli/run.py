@@ -22,7 +22,7 @@ from sweeper.errors import UserError
 if TYPE_CHECKING:
     from sweeper.cli.live import View
     from sweeper.executors.stop_request import StopRequest
-    from sweeper.study.final_evaluation import Verdict
+    from sweeper.study.final_evaluation import StudyResult
     from sweeper.study.pipeline import Watch
 
 _Force = Annotated[bool, typer.Option("--force", help="Register the winner even if it does not beat the base model.")]
@@ -136,7 +136,7 @@ def _with_options(study: StudyFile, options: dict[tuple[str, ...], Any]) -> Stud
         raise UserError(faults) from error
 
 
-def _in_stages(config: StudyConfig, as_json: bool, work: Callable[[Watch, StopRequest], Verdict]) -> None:
+def _in_stages(config: StudyConfig, as_json: bool, work: Callable[[Watch, StopRequest], StudyResult]) -> None:
     """Do the work of several stages, each under a live view of its own, and show the verdict of the last."""
     from sweeper.executors.stop_request import StopRequest
 
@@ -152,7 +152,7 @@ def _in_stages(config: StudyConfig, as_json: bool, work: Callable[[Watch, StopRe
     _show(config, work(watch, stop), as_json)
 
 
-def _watched(config: StudyConfig, done: int, as_json: bool, work: Callable[[View, StopRequest], Verdict]) -> None:
+def _watched(config: StudyConfig, done: int, as_json: bool, work: Callable[[View, StopRequest], StudyResult]) -> None:
     """Do the work under a live view, stoppable, and show its verdict."""
     from sweeper.executors.stop_request import StopRequest
 
@@ -169,7 +169,7 @@ def _view(config: StudyConfig, done: int, as_json: bool) -> View:
     return (LiveView if screen.is_terminal else PlainLines)(screen, config, done)
 
 
-def _show(config: StudyConfig, verdict: Verdict, as_json: bool) -> None:
+def _show(config: StudyConfig, verdict: StudyResult, as_json: bool) -> None:
     from sweeper.cli.verdict import show_verdict, verdict_json
 
     if as_json:

@@ -8,10 +8,10 @@ from typing import Any
 from sweeper.cli.output import console, safe, table
 from sweeper.cli.pareto import goal_json
 from sweeper.config.study import StudyConfig
-from sweeper.study.final_evaluation import Verdict
+from sweeper.study.final_evaluation import StudyResult
 
 
-def show_verdict(config: StudyConfig, verdict: Verdict, say: Callable[[str], None]) -> None:
+def show_verdict(config: StudyConfig, verdict: StudyResult, say: Callable[[str], None]) -> None:
     """Print scores with intervals, the winner, and what to do next."""
     console().print(
         table(("model", "metric", "score>", "95 % interval", "difference to base", "95 % interval"), _rows(verdict))
@@ -30,7 +30,7 @@ def show_verdict(config: StudyConfig, verdict: Verdict, say: Callable[[str], Non
     say(f"  report          {safe(verdict.report)}")
 
 
-def verdict_json(config: StudyConfig, verdict: Verdict) -> dict[str, Any]:
+def verdict_json(config: StudyConfig, verdict: StudyResult) -> dict[str, Any]:
     """Return the verdict as plain data."""
     registered = verdict.registered
     return {
@@ -48,7 +48,7 @@ def verdict_json(config: StudyConfig, verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _scores(verdict: Verdict) -> list[tuple[str, str, float, float, float, dict[str, float]]]:
+def _scores(verdict: StudyResult) -> list[tuple[str, str, float, float, float, dict[str, float]]]:
     subjects = dict(verdict.bases) | {f"trial {number}": scores for number, scores in verdict.candidates.items()}
     found = []
     for subject, scores in subjects.items():
@@ -67,7 +67,7 @@ def _scores(verdict: Verdict) -> list[tuple[str, str, float, float, float, dict[
     return found
 
 
-def _rows(verdict: Verdict) -> list[tuple[str, ...]]:
+def _rows(verdict: StudyResult) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for subject, name, value, low, high, difference in _scores(verdict):
         own = verdict.comparison.base_of.get(subject) if len(verdict.bases) > 1 else None

@@ -7,29 +7,29 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Discriminator, PlainSerializer, SerializationInfo, Tag, WithJsonSchema
 
 from sweeper.config.base import Frozen, kind_of
-from sweeper.database_url import Server
+from sweeper.database_url import PostgresUrl
 from sweeper.errors import DatabaseError
 
 
 def _server(value: Any) -> Any:
     """Return the server that a URL names; what is wrong with it is said without repeating it."""
-    if isinstance(value, Server):
+    if isinstance(value, PostgresUrl):
         return value
     if not isinstance(value, str):
         raise ValueError("must be a URL: postgresql+psycopg://USER@HOST:PORT/DATABASE")
     try:
-        return Server.parse(value)
+        return PostgresUrl.parse(value)
     except DatabaseError as error:
         raise ValueError(str(error)) from None
 
 
-def _written(server: Server, info: SerializationInfo) -> Server | str:
+def _written(server: PostgresUrl, info: SerializationInfo) -> PostgresUrl | str:
     """Return a URL without its password for whatever is written to a file or a database."""
     return str(server) if info.mode == "json" else server
 
 
 Url = Annotated[
-    Server,
+    PostgresUrl,
     BeforeValidator(_server),
     PlainSerializer(_written),
     WithJsonSchema({"type": "string"}),

@@ -15,7 +15,7 @@ from sweeper.data.files import Row, read_file
 from sweeper.data.formats import RowKind, convert, kind_of
 from sweeper.data.read import read_rows
 from sweeper.errors import DataError
-from sweeper.paths import write_atomically
+from sweeper.files.atomic import write_atomically
 
 SPLITS = ("train", "validation", "test")
 

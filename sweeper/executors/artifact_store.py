@@ -35,7 +35,7 @@ class _File(Frozen):
 _MANIFEST = TypeAdapter(dict[str, _File])
 
 
-class Exchange(Protocol):
+class ArtifactStore(Protocol):
     """Where the files of trials are besides the home of whoever trains them."""
 
     def keep(self, name: str, folder: Path) -> None:
@@ -48,7 +48,7 @@ class Exchange(Protocol):
         """Keep a part of a folder no more."""
 
 
-class Nowhere:
+class NoArtifactStore:
     """The home is one folder for all workers: there is nothing to exchange."""
 
     def keep(self, name: str, folder: Path) -> None:
@@ -62,7 +62,7 @@ class Nowhere:
         """Nothing to do."""
 
 
-class Store:
+class ObjectStore:
     """A prefix of an object store, or a folder.
 
     Args:
@@ -197,7 +197,7 @@ def trial_name(number: int) -> str:
     return f"trials/{number:05d}"
 
 
-def keep_study(exchange: Exchange, folder: Path) -> None:
+def keep_study(exchange: ArtifactStore, folder: Path) -> None:
     """Let other machines have what a study began with: its splits, and what it was resolved to."""
     staged = folder / f".upload.{os.getpid()}.tmp"
     shutil.rmtree(staged, ignore_errors=True)

@@ -15,8 +15,8 @@ from sweeper.config.rewards import RewardSources
 from sweeper.config.study import StudyConfig
 from sweeper.config.trial import TrialResult, TrialSpec
 from sweeper.data.splits import PreparedData
-from sweeper.executors.artifact_store import Exchange, Nowhere, trial_name
-from sweeper.executors.membership import Crew
+from sweeper.executors.artifact_store import ArtifactStore, NoArtifactStore, trial_name
+from sweeper.executors.membership import WorkerMembership
 from sweeper.executors.stop_request import StopRequest
 from sweeper.models.facts import ModelFacts
 from sweeper.paths import StudyPaths
@@ -51,7 +51,7 @@ class Listener(Protocol):
         """The study goes on with another budget."""
 
 
-class Silent:
+class SilentListener:
     """Nobody watches."""
 
     def stage(self, text: str, fraction: float | None = None) -> None:
@@ -96,7 +96,7 @@ class StudyModel:
 
 
 @dataclass
-class Asked:
+class PendingOrders:
     """What people have asked of the runner of a study that is not done yet; see ``executors/control.py``.
 
     Attributes:
@@ -159,12 +159,12 @@ class StudyContext:
     device: str
     listener: Listener
     stop: StopRequest
-    crew: Crew
+    crew: WorkerMembership
     reward_sources: RewardSources | None = None
-    asked: Asked = field(default_factory=Asked)
+    asked: PendingOrders = field(default_factory=PendingOrders)
     alive: Callable[[], None] = lambda: None
     among: int = 1
-    exchange: Exchange = field(default_factory=Nowhere)
+    exchange: ArtifactStore = field(default_factory=NoArtifactStore)
 
     def alone(self) -> AbstractContextManager[None]:
         """Return a block in which no other worker begins, stops or takes over a trial; running ones may end meanwhile.

@@ -19,7 +19,7 @@ _Key = tuple[Path, ModelConfig, str, str]
 """All that the weights in memory depend on: folder, types, quantisation, device."""
 
 
-class Bases:
+class BaseModelCache:
     """Keeps the base model of the trial at hand; another one takes its place, so that memory holds one only."""
 
     def __init__(self) -> None:

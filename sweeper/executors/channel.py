@@ -10,7 +10,7 @@ from typing import Any
 _CHUNK = 1 << 16
 
 
-class Line:
+class JsonChannel:
     """One end. Whoever holds the other end may die at any instant; that reads as the end of the values."""
 
     def __init__(self, end: socket.socket) -> None:

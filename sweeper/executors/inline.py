@@ -10,11 +10,11 @@ from sweeper.config.trial import Decision, Outcome, Report, TrialResult, TrialSp
 from sweeper.errors import LeaseLost
 from sweeper.evaluation.validation import task_metric
 from sweeper.executors.base import StudyContext
-from sweeper.executors.base_models import Bases
-from sweeper.executors.distributed.launcher import Endurance, train_in_processes
-from sweeper.executors.lifecycle.claims import abandoned, bide, claim, others_train, stopped
+from sweeper.executors.base_models import BaseModelCache
+from sweeper.executors.distributed.launcher import LaunchPolicy, train_in_processes
+from sweeper.executors.lifecycle.claims import abandoned, claim, others_train, stopped, wait
 from sweeper.executors.lifecycle.integrity import can_go_on, cannot_begin
-from sweeper.executors.lifecycle.orders import obey
+from sweeper.executors.lifecycle.orders import process_orders
 from sweeper.executors.lifecycle.recorder import Recorder, drop
 from sweeper.executors.lifecycle.recovery import begin_unreadable_again, reclaim
 from sweeper.executors.lifecycle.trial_spec import specification
@@ -23,16 +23,16 @@ from sweeper.paths import TrialPaths
 from sweeper.search.candidate import Candidate
 from sweeper.training.base_model import BaseModel
 from sweeper.training.checkpoint import is_kept, progress_of
-from sweeper.training.resumable_trainer import Keeping
+from sweeper.training.resumable_trainer import CheckpointPolicy
 from sweeper.training.trial import train_trial
-from sweeper.training.trial_output import Ledger, Progress
+from sweeper.training.trial_output import Progress, TrialOutput
 
 
 class InlineExecutor:
     """Runs trials one by one; a base model stays loaded until a trial needs another, or the final scoring ends."""
 
-    def __init__(self, bases: Bases | None = None) -> None:
-        self._bases = Bases() if bases is None else bases
+    def __init__(self, bases: BaseModelCache | None = None) -> None:
+        self._bases = BaseModelCache() if bases is None else bases
 
     def base(self, context: StudyContext, spec: TrialSpec) -> BaseModel:
         """Return the base model of a trial, loading it unless it is the one before's."""
@@ -46,7 +46,7 @@ class InlineExecutor:
         if waiting := stopped(context):
             context.listener.note(f"{len(waiting)} stopped trial(s) go on where they were")
         while True:
-            obey(context)
+            process_orders(context)
             if context.stop.is_set:
                 return
             begin_unreadable_again(context, is_kept)
@@ -55,7 +55,7 @@ class InlineExecutor:
             if candidate is not None:
                 self._run_held(context, candidate)
             elif others:
-                bide()
+                wait()
             elif abandoned(context):
                 reclaim(context)
             else:
@@ -97,7 +97,9 @@ class InlineExecutor:
             spec.reward_sources,
             on_progress=lambda done, total: context.alive(),
         )
-        keeping = Keeping(context.config.executor.checkpoint_s, partial(_before_checkpoint, context, recorder, spec))
+        keeping = CheckpointPolicy(
+            context.config.executor.checkpoint_s, partial(_before_checkpoint, context, recorder, spec)
+        )
         report, goes_on = obedient(context, recorder), kept is not None
         result = train_trial(spec, base, report, rows, evaluate, keeping=keeping, goes_on=goes_on)
         planner.learn(spec, rows, result)
@@ -142,10 +144,10 @@ def run_in_processes(context: StudyContext, candidate: Candidate, spec: TrialSpe
     recorder = Recorder(context, candidate, spec)
     begun(recorder, spec)
     executor = context.config.executor
-    endurance = Endurance(
+    endurance = LaunchPolicy(
         max_retries=executor.max_retries,
         stall_timeout_s=executor.stall_timeout_s,
-        keeping=Keeping(executor.checkpoint_s, recorder.flush),
+        keeping=CheckpointPolicy(executor.checkpoint_s, recorder.flush),
         note=context.listener.note,
     )
     recorder.end(cannot_begin(context, spec) or train_in_processes(spec, obedient(context, recorder), endurance))
@@ -155,7 +157,7 @@ def obedient(context: StudyContext, report: Report) -> Report:
     """Return a ``report`` that first does what people have asked of the study."""
 
     def obeying(step: int, metrics: Mapping[str, float]) -> Decision:
-        obey(context)
+        process_orders(context)
         return report(step, metrics)
 
     return obeying
@@ -181,4 +183,4 @@ def budget_spent(context: StudyContext, seconds: float, running_epochs: float = 
 def infeasible(spec: TrialSpec, base: BaseModel) -> TrialResult:
     """Return the result of a trial that is not begun, because by the estimate not even one row at a time fits."""
     reason = "by the estimate a single row does not fit in the free memory"
-    return Ledger(spec, base).result(Progress(), Outcome.INFEASIBLE, reason)
+    return TrialOutput(spec, base).result(Progress(), Outcome.INFEASIBLE, reason)

@@ -34,7 +34,7 @@ class _Seen:
     looks: int = 0
 
 
-class Watch:
+class HeartbeatMonitor:
     """What one worker has seen of the others' beats.
 
     Args:
@@ -65,7 +65,7 @@ class Watch:
         return dead
 
 
-class Crew:
+class WorkerMembership:
     """This process among the workers of a study: a context manager, in which a thread of its own says that it lives.
 
     To ``join`` before it is entered.
@@ -83,7 +83,7 @@ class Crew:
         self._database = database
         self._study = study
         self._device = device
-        self._watch = Watch(grace_s)
+        self._watch = HeartbeatMonitor(grace_s)
         self._others: set[str] = set()
         self._dead: set[str] = set()
         self._ended = threading.Event()

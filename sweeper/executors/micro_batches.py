@@ -9,8 +9,9 @@ from sweeper.config.adapter import AnyAdapter
 from sweeper.config.checkpointing import checkpoints
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.executors.base import StudyContext, StudyModel
+from sweeper.files.atomic import write_json
 from sweeper.models.memory import Workload, largest_micro_batch
-from sweeper.paths import cache_folder, write_json
+from sweeper.paths import cache_folder
 from sweeper.training.base_model import BaseModel
 from sweeper.training.device import free_memory_bytes
 

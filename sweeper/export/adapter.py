@@ -13,7 +13,7 @@ from sweeper.export import whole
 from sweeper.export.card import check_private, model_card, write_card
 from sweeper.export.heads import class_name, head_arguments, model_class, scores
 from sweeper.export.source import ExportSource
-from sweeper.paths import write_json
+from sweeper.files.atomic import write_json
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

@@ -25,7 +25,7 @@ from sweeper.export.recipe import (
 from sweeper.export.rendered import Renderer
 from sweeper.export.rows import Row, check_row_counts, copy_splits, has_completions
 from sweeper.export.source import ExportSource
-from sweeper.paths import write_json
+from sweeper.files.atomic import write_json
 
 FILE = "llama_factory.yaml"
 DATA = "data"

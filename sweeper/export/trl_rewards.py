@@ -7,7 +7,7 @@ from typing import Any
 
 from sweeper.config.technique import GRPO, RLOO
 from sweeper.export.source import ExportSource
-from sweeper.paths import write_json
+from sweeper.files.atomic import write_json
 from sweeper.training.rewards import unique_names
 
 MODULE = "study_rewards"  # not `rewards`, which a module of the user's own may be called

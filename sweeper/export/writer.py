@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from sweeper.errors import ExportError
 from sweeper.export import adapter, axolotl, llama_factory, merged, trl
 from sweeper.export.source import Exported, ExportSource, Format
-from sweeper.paths import write_json
+from sweeper.files.atomic import write_json
 
 FORMATS: dict[str, Format] = {
     "trl": Format(trl.write, trl.verify),

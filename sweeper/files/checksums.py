@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeper.paths import read_json, write_json
+from sweeper.files.atomic import read_json, write_json
 
 SEAL = "seal.json"
 """Of a folder that is written again and again: the sums of its other files, written and renamed together with them."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")
-"""What ``paths.write_atomically`` and ``paths.new_folder`` call what they write, until it is whole."""
+"""What ``files.atomic.write_atomically`` and ``files.atomic.new_folder`` call what they write, until it is whole."""
 
 
 def remove_leftovers(folder: Path) -> int:

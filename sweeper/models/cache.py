@@ -13,8 +13,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from sweeper.errors import ModelNotFoundError
+from sweeper.files.atomic import write_json
 from sweeper.models.catalogue import lookup
-from sweeper.paths import cache_folder, write_json
+from sweeper.paths import cache_folder
 
 Progress = Callable[[str, float | None], None]
 """Told what is being done and how far it is (0 to 1; None where that is not known)."""

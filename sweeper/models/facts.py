@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.errors import ModelError
+from sweeper.files.atomic import write_json
 from sweeper.models.catalogue import lookup
 from sweeper.models.consistency import check_weights
 from sweeper.models.folder import read_object, read_tensors, weight_files
 from sweeper.models.headers import TensorHeader
-from sweeper.paths import cache_folder, write_json
+from sweeper.paths import cache_folder
 
 _NOT_LINEAR = re.compile(r"(^|[._])(embed\w*|embeddings?|wte|wpe|lm_head|embed_out|output_layer|norm|ln_\w+)$")
 _HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output_layer)\.weight$")

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import IO
 
 from sweeper.errors import ModelError, ModelNotFoundError
+from sweeper.files.atomic import size_of
 from sweeper.models.cache import Progress, cached_path, installation, models_folder
 from sweeper.models.catalogue import CatalogueEntry, WheelSource
 from sweeper.models.conversion import convert_gguf
-from sweeper.paths import size_of
 
 _CHUNK = 1 << 20
 _POLL_S = 0.2

@@ -11,11 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sweeper.config.trial import TrialSpec
+from sweeper.files.atomic import new_folder, write_json
 from sweeper.files.checksums import owner, seal
 from sweeper.packing.adapter import SlotAdapter
 from sweeper.packing.slot import Slot
-from sweeper.paths import TrialPaths, new_folder, write_json
-from sweeper.retry import patiently
+from sweeper.paths import TrialPaths
+from sweeper.retry import retried
 from sweeper.training.adapters import peft_config
 from sweeper.training.base_model import BaseModel
 from sweeper.training.checkpoint import is_kept, named_faults
@@ -34,7 +35,7 @@ def is_slot(paths: TrialPaths) -> bool:
     return (paths.frozen / _REST).is_file() or not is_kept(paths)  # damaged: ``thaw`` says so
 
 
-@patiently
+@retried
 def freeze(slot: Slot) -> None:
     """Write a slot to its trial's folder so that a crash leaves all of it or what was there before.
 

@@ -19,7 +19,7 @@ from sweeper.training.base_model import BaseModel
 from sweeper.training.micro_batch import MicroBatch, WholeBatch
 from sweeper.training.reporting import evaluation_steps, require_finite
 from sweeper.training.techniques.sft import sft_arguments, sft_rows
-from sweeper.training.trial_output import Ledger, Progress
+from sweeper.training.trial_output import Progress, TrialOutput
 from sweeper.training.weights import load_weights
 
 
@@ -51,7 +51,7 @@ class Slot:
         arguments = sft_arguments(spec, base)
         self.spec = spec
         self.adapter = adapter
-        self.ledger = Ledger(spec, base)
+        self.ledger = TrialOutput(spec, base)
         self._rows, self.validation = rows
         self._batch_size = spec.hyperparameters.batch_size
         self._flat = arguments.packing

@@ -23,7 +23,7 @@ _LOOK_S = 0.3
 _ENDS = ("done", "failed")
 
 
-class Asked:
+class PendingRequest:
     """A request that was sent."""
 
     def __init__(self, playground: Playground, ask: Ask) -> None:
@@ -62,21 +62,21 @@ class Playground:
         self._idle_s = idle_s
         self._lock = threading.RLock()
         self._process: subprocess.Popen[str] | None = None
-        self._open: dict[str, Asked] = {}
+        self._open: dict[str, PendingRequest] = {}
 
     @property
     def running(self) -> bool:
         """Whether the worker is there, and holds memory."""
         return self._process is not None and self._process.poll() is None
 
-    def ask(self, subjects: Sequence[Subject], turns: Sequence[Turn], sampling: Sampling) -> Asked:
+    def ask(self, subjects: Sequence[Subject], turns: Sequence[Turn], sampling: Sampling) -> PendingRequest:
         """Ask the same of several subjects, one after the other; events tell the rest.
 
         Raises:
             ValidationError: If there are none, or too many.
         """
         request = Ask(id=uuid.uuid4().hex, subjects=tuple(subjects), turns=tuple(turns), sampling=sampling)
-        asked = Asked(self, request)
+        asked = PendingRequest(self, request)
         with self._lock:
             self._open[request.id] = asked
             self._send(request)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sweeper.errors import DataError
-from sweeper.paths import write_atomically
+from sweeper.files.atomic import write_atomically
 from sweeper.store import Feedback
 
 Kind = Literal["completions", "pairs", "labelled"]

@@ -28,7 +28,7 @@ _LONGEST_SPLIT = 100
 
 
 @dataclass(frozen=True)
-class Judgement:
+class GateResult:
     """What the gate says of a candidate.
 
     Attributes:
@@ -82,7 +82,7 @@ class Judgement:
 
 def judge(
     database: Database, candidate: AdapterVersion, opponent: AdapterVersion | None, *, was_last: bool = False
-) -> Judgement:
+) -> GateResult:
     """Compare a candidate with another version, or with its own base model.
 
     Args:
@@ -107,9 +107,9 @@ def judge(
         except DataError as error:
             obstacles.append(str(error))
             continue
-        return _judged(Judgement(str(candidate), against, number, metric, margin, len(own)), difference)
+        return _judged(GateResult(str(candidate), against, number, metric, margin, len(own)), difference)
     missing = f"{against} was not scored on the test examples of study {candidate.lineage.study}"
-    return Judgement(str(candidate), against, number, metric, margin, obstacle="; ".join(obstacles) or missing)
+    return GateResult(str(candidate), against, number, metric, margin, obstacle="; ".join(obstacles) or missing)
 
 
 def differences(database: Database, one: AdapterVersion, other: AdapterVersion | None) -> dict[str, Difference]:
@@ -201,7 +201,7 @@ def _tokens(examples: Sequence[Example], metric: str) -> list[float]:
     return [(example.statistics or {})[metric][1] for example in examples]
 
 
-def _judged(pending: Judgement, difference: Difference) -> Judgement:
+def _judged(pending: GateResult, difference: Difference) -> GateResult:
     """Return the judgement that follows from a difference: candidate minus other."""
     interval = difference.interval
     low, high, gain = interval.low, interval.high, difference.value
@@ -210,7 +210,7 @@ def _judged(pending: Judgement, difference: Difference) -> Judgement:
     state: State = "passed" if low > pending.margin else "not better"
     if pending.examples < FEWEST_EXAMPLES:
         state = "too few"
-    return Judgement(
+    return GateResult(
         pending.candidate,
         pending.against,
         pending.opponent,

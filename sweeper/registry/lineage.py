@@ -11,7 +11,8 @@ from typing import Any
 
 from sweeper.config.pipeline import STARTED_FROM
 from sweeper.errors import RegistryError
-from sweeper.paths import Home, TrialPaths, read_json
+from sweeper.files.atomic import read_json
+from sweeper.paths import Home, TrialPaths
 from sweeper.store import Database
 
 

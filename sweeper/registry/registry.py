@@ -18,7 +18,7 @@ from sweeper.config.study import valid_name
 from sweeper.errors import RegistryError
 from sweeper.paths import Home
 from sweeper.registry import files
-from sweeper.registry.gate import Judgement, judge
+from sweeper.registry.gate import GateResult, judge
 from sweeper.registry.labels import valid_alias, valid_note
 from sweeper.registry.lineage import Lineage, scores, trace
 from sweeper.registry.rollback import PROMOTE, ROLL_BACK, before, was_forced, were_in_production
@@ -148,7 +148,7 @@ class Registry:
                 waiting += self.get(name, int(number)).lineage.built_on
         return tuple(found)
 
-    def judge(self, name: str, version: int) -> Judgement:
+    def judge(self, name: str, version: int) -> GateResult:
         """Return what the gate says of a version: whether it may go to production now.
 
         Raises:
@@ -170,7 +170,7 @@ class Registry:
         were = were_in_production(self.history(version.name))
         return next((there[number] for number in were if number in there), None)
 
-    def _judged(self, found: AdapterVersion) -> Judgement:
+    def _judged(self, found: AdapterVersion) -> GateResult:
         opponent = self.opponent(found)
         was_last = opponent is not None and opponent.stage is not Stage.PRODUCTION
         return judge(self._database, found, opponent, was_last=was_last)
@@ -429,7 +429,7 @@ def _action(
     )
 
 
-def _remedy(found: AdapterVersion, judgement: Judgement) -> str:
+def _remedy(found: AdapterVersion, judgement: GateResult) -> str:
     """Say what can be done about a refusal."""
     overrule = "overrule the gate with --force, which is marked in the record"
     if judgement.state == "not scored":

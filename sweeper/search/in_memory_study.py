@@ -20,7 +20,7 @@ _DECADE = 10
 _DIRECTIONS = {"minimize": StudyDirection.MINIMIZE, "maximize": StudyDirection.MAXIMIZE}
 
 
-class Picture(optuna.Study):
+class InMemoryStudy(optuna.Study):
     """A study that is only looked at: its trials are given, with the numbers they have in the database.
 
     Reading the same from Optuna's own tables takes milliseconds a trial; its charts need no more than this.

@@ -23,7 +23,7 @@ from sweeper.search.space import read_back
 from sweeper.search.storages.open import storage_faults
 
 
-class Standing:
+class SearchState:
     """What a study's storage says of its trials.
 
     Attributes:

@@ -16,7 +16,7 @@ from sweeper.config.search import HalvingPruner, SearchConfig
 from sweeper.config.space import Range, definite
 from sweeper.config.trial import Outcome, TrialResult
 from sweeper.errors import StudyStateError
-from sweeper.retry import patiently, tried_before
+from sweeper.retry import is_retry, retried
 from sweeper.search import attributes as attribute
 from sweeper.search import user_trials as ordered
 from sweeper.search.candidate import Candidate, candidate_of, restarted
@@ -28,7 +28,7 @@ from sweeper.search.pruners.build import EqualProgressHalving
 from sweeper.search.samplers.imputation import MEMORY
 from sweeper.search.schedule import Entry, Schedule
 from sweeper.search.space import read_back, suggest
-from sweeper.search.state import Standing
+from sweeper.search.state import SearchState
 from sweeper.search.storages.open import storage_faults
 from sweeper.search.storages.transactions import gathered, together
 from sweeper.store.records import TrialKind
@@ -43,7 +43,7 @@ _STATES = {
 }
 
 
-class Search(Standing):
+class Search(SearchState):
     """One study's search in Optuna's storage.
 
     The storage holds all state, so any process can take the search up again, and several may share it: they ask and
@@ -245,7 +245,7 @@ class Search(Standing):
             return False  # at its end a trial has cost all it can
         return bool(trial.should_prune())
 
-    @patiently  # one transaction
+    @retried  # one transaction
     @storage_faults()
     def tell(self, number: int, result: TrialResult) -> None:
         """Take how a trial ended. An interrupted or paused one stays open until it is requeued or taken up.
@@ -340,7 +340,7 @@ class Search(Standing):
         trial.set_user_attr(attribute.CHECKPOINT, checkpoint)
         return deaths
 
-    @patiently  # one transaction
+    @retried  # one transaction
     @storage_faults()
     def requeue(self, number: int) -> None:
         """Close an interrupted trial and queue it again: same parameters, seed and kind under a new number.
@@ -370,7 +370,7 @@ class Search(Standing):
 
     def _is_stored(self, trial_id: int, outcome: Outcome) -> bool:
         """Tell whether a trial ended so in a transaction of this very call, whose answer was lost."""
-        if not tried_before():
+        if not is_retry():
             return False
         return bool(self.study._storage.get_trial(trial_id).user_attrs.get(attribute.OUTCOME) == outcome.value)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sweeper.config.storage import PostgresStorage, SqliteStorage
-from sweeper.database_url import Server
+from sweeper.database_url import PostgresUrl
 from sweeper.errors import DatabaseError
 from sweeper.paths import Home
 from sweeper.store.database import Database
@@ -20,11 +20,11 @@ def bind(home: Home, storage: SqliteStorage | PostgresStorage | None) -> None:
         return
     present = home.database
     if isinstance(storage, SqliteStorage):
-        if isinstance(present, Server):
+        if isinstance(present, PostgresUrl):
             raise _refusal(home, f"{present}", "its own SQLite file")
         return
     asked = storage.url
-    if isinstance(present, Server):
+    if isinstance(present, PostgresUrl):
         if present.identity != asked.identity:
             raise _refusal(home, f"{present}", f"{asked}")
         return

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
 from sqlalchemy.orm import Session
 
-from sweeper.database_url import Address, Server
+from sweeper.database_url import Address, PostgresUrl
 from sweeper.errors import DatabaseError
 from sweeper.store.faults import explained
 from sweeper.store.postgres import LOCK_OF_ALL, LOCK_OF_STUDY, postgres_engine
@@ -64,7 +64,7 @@ def engine_on(address: Address, *, busy_timeout_s: float, read_only: bool = Fals
     Raises:
         DatabaseError: If what its kind needs is not installed.
     """
-    if isinstance(address, Server):
+    if isinstance(address, PostgresUrl):
         return postgres_engine(address, busy_timeout_s=busy_timeout_s, read_only=read_only)
     return sqlite_engine(address, busy_timeout_s=busy_timeout_s, read_only=read_only)
 
@@ -76,7 +76,7 @@ class Sessions:
         self.address = address
         self.engine = engine
         self._identity = _identity(address)
-        if isinstance(address, Server):
+        if isinstance(address, PostgresUrl):
             self._reading: Engine = engine.execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             )
@@ -111,7 +111,7 @@ class Sessions:
         """
         self._check_still_there()
         with explained(self.address), Session(self._writing) as session, session.begin():
-            if not isinstance(self.address, Server):
+            if not isinstance(self.address, PostgresUrl):
                 session.connection()  # takes the lock
                 self._check_still_there()  # it may have been moved while another process held it
             elif not single:
@@ -130,7 +130,7 @@ class Sessions:
 
 def _identity(address: Address) -> tuple[int, int] | None:
     try:
-        status = None if isinstance(address, Server) else os.stat(address)
+        status = None if isinstance(address, PostgresUrl) else os.stat(address)
     except FileNotFoundError:
         return None
     return None if status is None else (status.st_dev, status.st_ino)

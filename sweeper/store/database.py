@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-from sweeper.database_url import Address, Server
-from sweeper.retry import make_patient, patiently
+from sweeper.database_url import Address, PostgresUrl
+from sweeper.retry import make_patient, retried
 from sweeper.store.actions import Actions
 from sweeper.store.adapters import Adapters
 from sweeper.store.artifacts import Artifacts
@@ -17,7 +17,7 @@ from sweeper.store.feedback import FeedbackStore
 from sweeper.store.integrity import Integrity
 from sweeper.store.leases import Leases
 from sweeper.store.metrics import Metrics
-from sweeper.store.mutex import Turns
+from sweeper.store.mutex import StudyLocks
 from sweeper.store.orders import Orders
 from sweeper.store.schema import is_there, prepare, require_current
 from sweeper.store.studies import Studies
@@ -64,13 +64,13 @@ class Database:
         self.leases = Leases(sessions)
         self.artifacts = Artifacts(sessions)
         self.integrity = Integrity(sessions)
-        self._turns = Turns(sessions.address, sessions.engine)
+        self._turns = StudyLocks(sessions.address, sessions.engine)
         for name, part in vars(self).items():
             if not name.startswith("_") and name != "address":
                 make_patient(part)
 
     @classmethod
-    @patiently
+    @retried
     def open(
         cls, address: Address, *, create: bool, read_only: bool = False, busy_timeout_s: float = BUSY_TIMEOUT_S
     ) -> Database:
@@ -86,7 +86,7 @@ class Database:
             DatabaseError: If it is no database of ours, is from a newer sweeper (read only: from an older one too), or
                 cannot be used; nothing changed.
         """
-        address = address if isinstance(address, Server) else address.absolute()
+        address = address if isinstance(address, PostgresUrl) else address.absolute()
         if read_only:
             require_current(address, busy_timeout_s=busy_timeout_s)
         else:
@@ -94,7 +94,7 @@ class Database:
         return cls(Sessions(address, engine_on(address, busy_timeout_s=busy_timeout_s, read_only=read_only)))
 
     @staticmethod
-    @patiently
+    @retried
     def exists(address: Address) -> bool:
         """Tell whether there is a database at ``address``: the file, or our tables on the server.
 

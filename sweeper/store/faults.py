@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from sweeper.database_url import Address, Server
+from sweeper.database_url import Address, PostgresUrl
 from sweeper.errors import DatabaseError
 
 _NOT_OURS = "sweeper was given the wrong file, or something overwrote it; give another path"
@@ -63,7 +63,7 @@ _CONNECTING = (
 
 def explain(error: BaseException, address: Address) -> DatabaseError:
     """Return a database driver's error as one that names the database, the fault and the way out."""
-    if isinstance(address, Server):
+    if isinstance(address, PostgresUrl):
         return _explain_server(error, address)
     name = getattr(error, "sqlite_errorname", "")
     for beginning, meaning, remedy in _MEANINGS:
@@ -72,7 +72,7 @@ def explain(error: BaseException, address: Address) -> DatabaseError:
     return DatabaseError(f"database {address}: {error}; if it was changed by hand, restore a copy")
 
 
-def _explain_server(error: BaseException, server: Server) -> DatabaseError:
+def _explain_server(error: BaseException, server: PostgresUrl) -> DatabaseError:
     said = server.hide(" ".join(str(error).split()))
     code = getattr(error, "sqlstate", None) or next((code for form, code in _CONNECTING if form.search(said)), "")
     if not code and type(error).__name__ == "OperationalError":  # there was no server to give one

@@ -14,9 +14,9 @@ from pathlib import Path
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from sweeper.database_url import Address, Server
+from sweeper.database_url import Address, PostgresUrl
 from sweeper.errors import DatabaseError
-from sweeper.retry import is_waiting, passing, patiently
+from sweeper.retry import is_waiting, passing, retried
 from sweeper.store.faults import explained
 
 _KEY = "hashtextextended('sweeper mutex ' || current_schema() || ' ' || CAST(:name AS text), 0)"
@@ -31,7 +31,7 @@ _LONGEST_NAP_S = 0.03
 """Many who wait look often enough between them; with 32 of them 0.01 cost more than it won."""
 
 
-class Turns:
+class StudyLocks:
     """Who may decide about a study of one database: one thread of one process at a time.
 
     A turn ends with its process, however that ends.
@@ -65,13 +65,13 @@ class Turns:
                 held.discard(study)
 
     def _lock(self, study: str) -> AbstractContextManager[None]:
-        if isinstance(self._address, Server):
+        if isinstance(self._address, PostgresUrl):
             return _server_lock(self._engine, self._address, study)
         return _file_lock(self._address.with_name(f"{self._address.name}.{study}.lock"), study)
 
 
 @contextmanager
-def _server_lock(engine: Engine, server: Server, study: str) -> Iterator[None]:
+def _server_lock(engine: Engine, server: PostgresUrl, study: str) -> Iterator[None]:
     """Hold the lock of a server; a runner that waits for a lost server goes on in its turn when that is back.
 
     Another one may have had a turn meanwhile: leases, and states that change at most once, are what keeps them apart.
@@ -88,8 +88,8 @@ def _server_lock(engine: Engine, server: Server, study: str) -> Iterator[None]:
                     raise
 
 
-@patiently
-def _on_server(engine: Engine, server: Server, study: str) -> ExitStack:
+@retried
+def _on_server(engine: Engine, server: PostgresUrl, study: str) -> ExitStack:
     held = ExitStack()
     try:
         held.enter_context(advisory_lock(engine, study, timeout_s=PATIENCE_S))
@@ -110,7 +110,7 @@ def _file_lock(path: Path, study: str) -> Iterator[None]:
         os.close(descriptor)  # which lets go of the lock
 
 
-@patiently
+@retried
 def _opened(path: Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -118,7 +118,7 @@ def _opened(path: Path) -> int:
         raise DatabaseError(f"{path} cannot be written ({error.strerror}): a study cannot run without it") from error
 
 
-@patiently
+@retried
 def _await(descriptor: int, path: Path, study: str) -> None:
     """Wait for the lock in naps of random lengths, so that no waiter is always the last."""
     until = time.monotonic() + PATIENCE_S

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, text
 
-from sweeper.database_url import Server
+from sweeper.database_url import PostgresUrl
 from sweeper.errors import DatabaseError
 
 CONNECT_TIMEOUT_S = 10
@@ -23,7 +23,7 @@ LOCK_OF_STUDY = text(f"SELECT pg_advisory_xact_lock_shared({_ALL}), pg_advisory_
 """The same for the writers of one study; those of others go on."""
 
 
-def connection_arguments(server: Server, *, busy_timeout_s: float) -> dict[str, Any]:
+def connection_arguments(server: PostgresUrl, *, busy_timeout_s: float) -> dict[str, Any]:
     """Return what ``create_engine`` takes for a server: ``url`` without a password, and ``connect_args`` with it.
 
     Locks are waited for as long as SQLite's; the server finds out within a minute that a machine is gone, and
@@ -63,7 +63,7 @@ def _escaped(value: object) -> str:
     return str(value).replace("\\", "\\\\").replace(" ", "\\ ")
 
 
-def postgres_engine(server: Server, *, busy_timeout_s: float, read_only: bool = False) -> Engine:
+def postgres_engine(server: PostgresUrl, *, busy_timeout_s: float, read_only: bool = False) -> Engine:
     """Return an engine; nothing is connected to yet. A connection that was lost is replaced when the next is needed.
 
     Raises:

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, delete, insert, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
 from sweeper import __version__
-from sweeper.database_url import Address, Server
+from sweeper.database_url import Address, PostgresUrl
 from sweeper.errors import DatabaseError
 from sweeper.store.connection import BUSY_TIMEOUT_S, engine_on, sqlite_engine
 from sweeper.store.faults import explained
@@ -36,7 +36,7 @@ def creation_lock(address: Address, *, timeout_s: float = 120.0) -> Iterator[Non
     Raises:
         DatabaseError: If another process holds it for too long, or folder or server cannot be used.
     """
-    if isinstance(address, Server):
+    if isinstance(address, PostgresUrl):
         engine = engine_on(address, busy_timeout_s=timeout_s)
         try:
             with explained(address), advisory_lock(engine, "creation", timeout_s=timeout_s):
@@ -68,14 +68,14 @@ def prepare(address: Address, *, create: bool, busy_timeout_s: float) -> None:
     Raises:
         DatabaseError: If it cannot be, saying why; the database is then as it was.
     """
-    exists = isinstance(address, Server) or _check_file(address, create=create)
+    exists = isinstance(address, PostgresUrl) or _check_file(address, create=create)
     with explained(address):
         if exists and _revision(address, create=create, busy_timeout_s=busy_timeout_s) == HEAD:
             return
-        if not isinstance(address, Server):
+        if not isinstance(address, PostgresUrl):
             _make_folder(address)
         with creation_lock(address):
-            if not isinstance(address, Server):
+            if not isinstance(address, PostgresUrl):
                 _make_file(address)
             revision = _revision(address, create=create, busy_timeout_s=busy_timeout_s)
             if revision != HEAD:
@@ -88,7 +88,7 @@ def require_current(address: Address, *, busy_timeout_s: float) -> None:
     Raises:
         DatabaseError: If it is not, or is none, saying why.
     """
-    if not isinstance(address, Server):
+    if not isinstance(address, PostgresUrl):
         _check_file(address, create=False)
     with explained(address):
         revision = _revision(address, create=False, busy_timeout_s=busy_timeout_s, read_only=True)
@@ -115,7 +115,7 @@ def is_there(address: Address) -> bool:
     Raises:
         DatabaseError: If the server cannot be asked.
     """
-    if not isinstance(address, Server):
+    if not isinstance(address, PostgresUrl):
         return address.exists()
     engine = engine_on(address, busy_timeout_s=BUSY_TIMEOUT_S, read_only=True)
     try:
@@ -182,7 +182,7 @@ def _revision(address: Address, *, create: bool, busy_timeout_s: float, read_onl
         engine.dispose()
     if tables and not tables >= OPTUNA_TABLES:
         found = ", ".join(sorted(tables)[:5])
-        where = "database or schema" if isinstance(address, Server) else "path"
+        where = "database or schema" if isinstance(address, PostgresUrl) else "path"
         raise DatabaseError(f"database {address} belongs to another program (tables {found}): give another {where}")
     if not tables and not create:
         raise DatabaseError(f"database {address} is empty: run a study first, or give the path of another one")
@@ -196,14 +196,14 @@ def _migrate(address: Address, revision: str | None, busy_timeout_s: float) -> N
     """
     from sweeper.store.migrations.runner import known_revisions, upgrade  # Alembic: slow to import, rarely needed
 
-    if isinstance(address, Server):
+    if isinstance(address, PostgresUrl):
         engine = engine_on(address, busy_timeout_s=busy_timeout_s)
     else:
         engine = sqlite_engine(address, busy_timeout_s=busy_timeout_s, foreign_keys=False)
     try:
         if revision is not None and revision not in known_revisions():
             raise _from_newer(address, engine, revision)
-        if not isinstance(address, Server):
+        if not isinstance(address, PostgresUrl):
             _switch_to_wal(engine)
         with engine.execution_options(sweeper_begin="IMMEDIATE").begin() as connection:
             upgrade(connection)

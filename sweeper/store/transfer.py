@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, func, select, text
 
-from sweeper.database_url import Server
+from sweeper.database_url import PostgresUrl
 from sweeper.errors import DatabaseError
 from sweeper.store.connection import BUSY_TIMEOUT_S, engine_on, sqlite_engine
 from sweeper.store.faults import explained
@@ -51,7 +51,7 @@ def held_still(path: Path) -> Iterator[Connection]:
         engine.dispose()
 
 
-def transfer(source: Connection, server: Server, progress: Progress) -> int:
+def transfer(source: Connection, server: PostgresUrl, progress: Progress) -> int:
     """Copy every row to a server and compare what arrived, in one transaction; return the number of rows.
 
     The server's tables are there already. Where it holds these very rows, from a time that ended after they were

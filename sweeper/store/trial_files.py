@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from sweeper.config.trial import Outcome, TrialResult
-from sweeper.errors import ArtifactError
+from sweeper.config.orders import obstacle_to_weights
+from sweeper.config.trial import Outcome, TrialResult, TrialSpec
+from sweeper.errors import ArtifactError, StudyStateError
 from sweeper.files.checksums import Sum, broken_seal, differences, owner, sums_of
 from sweeper.paths import TrialPaths
-from sweeper.store import Artifact, Database
+from sweeper.store import Artifact, Database, stored_config
 
 Part = Literal["adapter", "frozen"]
 """What a trial leaves: the adapter of a complete one, the whole state of one that was stopped or paused."""
@@ -82,3 +83,40 @@ def require_whole(database: Database, study: str, paths: TrialPaths, part: Part)
             f"written: {'; '.join(found)}; restore it from a backup, or let `sweeper doctor {study} --repair` set it "
             "aside"
         )
+
+
+def require_weights(database: Database, study: str, trial: TrialPaths, changes: Mapping[str, Any]) -> None:
+    """Refuse to start a trial from the saved weights of another where that cannot be exact.
+
+    Args:
+        database: What knows how the weights were written.
+        study: The study of both trials.
+        trial: The other trial's folder.
+        changes: The parameters that differ, each with its new value; see ``config.orders.differing``.
+
+    Raises:
+        StudyStateError: If it cannot.
+        ArtifactError: If the weights are not as the trial wrote them.
+    """
+    number = trial.number
+    if not trial.spec.is_file():
+        raise StudyStateError(f"trial {number} has no specification in {trial.folder}, so its weights are unknown")
+    spec = TrialSpec.model_validate_json(trial.spec.read_text(encoding="utf-8"))
+    obstacle = obstacle_to_weights(spec.adapter, changes)
+    if obstacle is not None:
+        raise StudyStateError(f"trial {number} cannot be gone on from: {obstacle}; clone it without its weights")
+    recorded = database.artifacts.all(study, number)
+    if not recorded and not (trial.adapter / "adapter_model.safetensors").is_file():
+        raise StudyStateError(_no_weights(database, study, number))
+    require_whole(database, study, trial, "adapter")
+
+
+def _no_weights(database: Database, study: str, number: int) -> str:
+    """Say why a trial has no saved weights, and what to do."""
+    if database.trials.get(study, number).adapter_bytes is None:
+        return f"trial {number} saved no adapter; only complete trials do: clone it without its weights"
+    keep = stored_config(database.studies.get(study)).keep
+    return (
+        f"the adapter of trial {number} was removed by the study's keep policy ({keep}); clone the trial without its "
+        "weights, or name a trial that still has them"
+    )

@@ -18,20 +18,20 @@ from sweeper.config.space import Space
 from sweeper.config.study import StudyConfig
 from sweeper.data.splits import PreparedData, write_splits
 from sweeper.errors import StudyStateError
-from sweeper.executors.base import Asked, Listener, StudyContext
-from sweeper.executors.membership import Crew
+from sweeper.executors.base import Listener, PendingOrders, StudyContext
+from sweeper.executors.membership import WorkerMembership
 from sweeper.executors.stop_request import StopRequest
 from sweeper.executors.workers.ray import exchange_of
 from sweeper.files.temporary import remove_leftovers
 from sweeper.hardware import gpus
 from sweeper.paths import Home, StudyPaths
 from sweeper.registry.reward_models import require_unchanged
-from sweeper.retry import patiently
+from sweeper.retry import retried
 from sweeper.search.storages.open import open_storage
 from sweeper.search.study import Search
 from sweeper.store import Database, StudyRecord, stored_config
 from sweeper.study.resolve import ResolvedStudy
-from sweeper.study.resolved_inputs import Resolved
+from sweeper.study.resolved_inputs import ResolvedInputs
 from sweeper.training.device import resolve_device
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "evaluate", "optuna")
@@ -56,7 +56,7 @@ def begin(
     for note in (*resolved.splits.notes, *resolved.space.reasons):
         listener.note(note)
     folders = {name: model.found.path for name, model in resolved.models.items()}
-    on_disk = Resolved.of(folders, resolved.splits.train, config.technique, resolved.reward_sources)
+    on_disk = ResolvedInputs.of(folders, resolved.splits.train, config.technique, resolved.reward_sources)
     shutil.rmtree(paths.folder / "trials", ignore_errors=True)  # of a study of this name whose database is gone
     data = write_splits(resolved.splits, paths.data)
     on_disk.write(paths.resolved)
@@ -77,7 +77,7 @@ def begin(
     return _context(config, paths, database, search, data, on_disk, device, listener, stop)
 
 
-@patiently
+@retried
 def _new_search(config: StudyConfig, resolved: ResolvedStudy, storage: BaseStorage) -> Search:
     """Create the search anew: the study's row, written last, is what makes it one."""
     Search.forget_unbegun(config.name, storage)
@@ -113,7 +113,7 @@ def open_stored(
         paths.data / "train.jsonl", paths.data / "validation.jsonl", paths.data / "test.jsonl", record.data_sha256
     )
     _require(name, paths.resolved, data.train, data.validation, data.test)
-    on_disk = Resolved.read(name, paths.resolved)
+    on_disk = ResolvedInputs.read(name, paths.resolved)
     _require(name, *(Path(model.folder) for model in on_disk.models.values()))
     _require_unchanged(record, data)
     on_disk.require_unchanged(name)
@@ -151,12 +151,12 @@ def _context(
     database: Database,
     search: Search,
     data: PreparedData,
-    resolved: Resolved,
+    resolved: ResolvedInputs,
     device: str,
     listener: Listener,
     stop: StopRequest,
 ) -> StudyContext:
-    crew = Crew(database, config.name, device, config.executor.grace_s)
+    crew = WorkerMembership(database, config.name, device, config.executor.grace_s)
     crew.join()
     if crew.is_local():
         remove_leftovers(paths.folder)
@@ -174,7 +174,7 @@ def _context(
         crew=crew,
         reward_sources=resolved.reward_sources,
         exchange=exchange_of(config, database.address, database.studies.get(config.name).created_at),
-        asked=Asked(seen=database.orders.latest(config.name)),
+        asked=PendingOrders(seen=database.orders.latest(config.name)),
     )
 
 

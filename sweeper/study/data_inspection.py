@@ -13,7 +13,8 @@ from sweeper.data.inspection import SplitView, inspect_split
 from sweeper.data.splits import SPLITS, read_prepared
 from sweeper.data.tokenizer import ModelTokenizer
 from sweeper.errors import DataError, StudyStateError
-from sweeper.paths import Home, read_json
+from sweeper.files.atomic import read_json
+from sweeper.paths import Home
 from sweeper.store import Database, stored_config
 
 

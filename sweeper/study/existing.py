@@ -46,7 +46,7 @@ def _difference(file: StudyFile, record: StudyRecord, database: Database) -> str
     return "\n  ".join([", begun with another file:", *lines, ""]) if lines else ""
 
 
-def go_by_the_new(config: StudyConfig, database: Database, listener: Listener) -> None:
+def apply_changed_settings(config: StudyConfig, database: Database, listener: Listener) -> None:
     """Let a study go on as its new file says in what may change, and say what that is."""
     stored = stored_config(database.studies.get(config.name))
     changed = stored.model_copy(update={part: getattr(config, part) for part in _MAY_CHANGE})

@@ -17,10 +17,11 @@ from sweeper.evaluation.scorer import Scorer
 from sweeper.evaluation.scores import Scores
 from sweeper.evaluation.stored import example_rows, score_rows, stored_scores
 from sweeper.executors.base import StudyContext
-from sweeper.executors.lifecycle.orders import MoreToTrain, obey
-from sweeper.paths import Home, write_atomically
+from sweeper.executors.lifecycle.orders import MoreToTrain, process_orders
+from sweeper.files.atomic import write_atomically
+from sweeper.paths import Home
 from sweeper.registry import AdapterVersion, Registry
-from sweeper.retry import patiently
+from sweeper.retry import retried
 from sweeper.store import SCORING, Evaluation
 from sweeper.store.trial_files import require_whole
 from sweeper.training.base_model import BaseModel
@@ -30,7 +31,7 @@ LoadBase = Callable[[TrialSpec], BaseModel]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class StudyResult:
     """What the test split says about a study.
 
     Attributes:
@@ -57,7 +58,7 @@ class Verdict:
         return self.bases[self.comparison.base_of[self.comparison.winner]]
 
 
-def find_winner(context: StudyContext, load: LoadBase, home: Home, *, force: bool) -> Verdict:
+def find_winner(context: StudyContext, load: LoadBase, home: Home, *, force: bool) -> StudyResult:
     """Score the best trials and their bases on the test split, decide, report and register.
 
     Args:
@@ -94,7 +95,7 @@ def find_winner(context: StudyContext, load: LoadBase, home: Home, *, force: boo
     if goal is not None:
         context.database.events.add(context.config.name, "goal", str(goal), number=winner)
     registered = _register(context, home, winner, comparison, force=force)
-    return Verdict(winner, scores, bases, comparison, goal, registered, context.paths.report)
+    return StudyResult(winner, scores, bases, comparison, goal, registered, context.paths.report)
 
 
 def _require_turn(context: StudyContext) -> None:
@@ -205,7 +206,7 @@ def _scored_before(context: StudyContext, specs: Mapping[int, TrialSpec]) -> dic
 
 def _progress(context: StudyContext, name: str, place: int, subjects: int) -> Callable[[int, int], None]:
     def on_progress(done: int, total: int) -> None:
-        obey(context)
+        process_orders(context)
         if context.asked.changed:
             raise MoreToTrain
         if context.stop.is_set:
@@ -261,7 +262,7 @@ def _register(
     return _version(context, Registry(home, context.database), winner)
 
 
-@patiently
+@retried
 def _version(context: StudyContext, registry: Registry, winner: int) -> AdapterVersion:
     """Register the winner, unless it was: by a process that died then, or as the connection to the server was lost."""
     study = context.config.name

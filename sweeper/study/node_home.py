@@ -10,9 +10,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from sweeper.config.model import ModelConfig
-from sweeper.database_url import Server
+from sweeper.database_url import PostgresUrl
 from sweeper.errors import ModelError, StudyStateError
-from sweeper.executors.artifact_store import DATA, Exchange
+from sweeper.executors.artifact_store import DATA, ArtifactStore
 from sweeper.executors.base import Listener
 from sweeper.executors.workers.process import WorkerJob
 from sweeper.models.facts import fingerprint
@@ -20,10 +20,10 @@ from sweeper.models.resolve import resolve
 from sweeper.paths import STORAGE, Home
 from sweeper.registry.merged_base import is_start
 from sweeper.store import Database, stored_config
-from sweeper.study.resolved_inputs import Found, Resolved
+from sweeper.study.resolved_inputs import FoundModel, ResolvedInputs
 
 
-def settle(job: WorkerJob, home: Home, exchange: Exchange, listener: Listener) -> None:
+def settle(job: WorkerJob, home: Home, exchange: ArtifactStore, listener: Listener) -> None:
     """Make a home into one in which a study can be worked on: its database, its splits, its base models.
 
     Raises:
@@ -31,7 +31,7 @@ def settle(job: WorkerJob, home: Home, exchange: Exchange, listener: Listener) -
     """
     home.folder.mkdir(parents=True, exist_ok=True)
     if job.storage is not None and not os.environ.get(STORAGE):
-        home.bind(Server.parse(job.storage))
+        home.bind(PostgresUrl.parse(job.storage))
     with Database.open(home.database, create=False) as database:
         models = stored_config(database.studies.get(job.study)).models
     paths = home.study(job.study)
@@ -40,12 +40,12 @@ def settle(job: WorkerJob, home: Home, exchange: Exchange, listener: Listener) -
         if not exchange.fetch(DATA, given):
             raise StudyStateError(f"study {job.study!r}: its data are not where executor.artifacts says")
         shutil.copytree(given / "data", paths.data, dirs_exist_ok=True)
-        resolved = Resolved.read(job.study, given / "resolved.json")
+        resolved = ResolvedInputs.read(job.study, given / "resolved.json")
         here = {name: _found(models[name], found, given, listener) for name, found in resolved.models.items()}
         replace(resolved, models=here).write(paths.resolved)
 
 
-def _found(model: ModelConfig, found: Found, folder: Path, listener: Listener) -> Found:
+def _found(model: ModelConfig, found: FoundModel, folder: Path, listener: Listener) -> FoundModel:
     """Return where a base model is on this machine: where it was on the first, or where its name leads."""
     there = Path(found.folder)
     if there.is_dir() and fingerprint(there) == found.fingerprint:
@@ -58,4 +58,4 @@ def _found(model: ModelConfig, found: Found, folder: Path, listener: Listener) -
     here = resolve(model, folder, on_progress=listener.stage).path
     if fingerprint(here) != found.fingerprint:
         raise ModelError(f"the base model in {here} is another one than {model.name} where the study was begun")
-    return Found(str(here), found.fingerprint, found.tokens_per_row)
+    return FoundModel(str(here), found.fingerprint, found.tokens_per_row)

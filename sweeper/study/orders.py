@@ -12,18 +12,17 @@ from pydantic import TypeAdapter
 from sweeper.config.orders import (
     cloned,
     differing,
-    obstacle_to_weights,
     require_in_space,
     values_of,
     with_budget,
 )
 from sweeper.config.pipeline import name_to_resume
 from sweeper.config.space import Space
-from sweeper.config.trial import Outcome, TrialSpec
+from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError
-from sweeper.paths import Home, TrialPaths
+from sweeper.paths import Home
 from sweeper.store import Database, Order, OrderKind, OrderState, StudyRecord, StudyState, stored_config
-from sweeper.store.trial_files import require_whole
+from sweeper.store.trial_files import require_weights
 
 _GLANCE_S = 0.1
 
@@ -133,43 +132,6 @@ def await_answer(database: Database, name: str, order: int, timeout_s: float) ->
     while (found := database.orders.get(name, order)).state is OrderState.WAITING and time.monotonic() < until:
         time.sleep(_GLANCE_S)
     return found
-
-
-def require_weights(database: Database, study: str, trial: TrialPaths, changes: Mapping[str, Any]) -> None:
-    """Refuse to start a trial from the saved weights of another where that cannot be exact.
-
-    Args:
-        database: What knows how the weights were written.
-        study: The study of both trials.
-        trial: The other trial's folder.
-        changes: The parameters that differ, each with its new value; see ``config.orders.differing``.
-
-    Raises:
-        StudyStateError: If it cannot.
-        ArtifactError: If the weights are not as the trial wrote them.
-    """
-    number = trial.number
-    if not trial.spec.is_file():
-        raise StudyStateError(f"trial {number} has no specification in {trial.folder}, so its weights are unknown")
-    spec = TrialSpec.model_validate_json(trial.spec.read_text(encoding="utf-8"))
-    obstacle = obstacle_to_weights(spec.adapter, changes)
-    if obstacle is not None:
-        raise StudyStateError(f"trial {number} cannot be gone on from: {obstacle}; clone it without its weights")
-    recorded = database.artifacts.all(study, number)
-    if not recorded and not (trial.adapter / "adapter_model.safetensors").is_file():
-        raise StudyStateError(_no_weights(database, study, number))
-    require_whole(database, study, trial, "adapter")
-
-
-def _no_weights(database: Database, study: str, number: int) -> str:
-    """Say why a trial has no saved weights, and what to do."""
-    if database.trials.get(study, number).adapter_bytes is None:
-        return f"trial {number} saved no adapter; only complete trials do: clone it without its weights"
-    keep = stored_config(database.studies.get(study)).keep
-    return (
-        f"the adapter of trial {number} was removed by the study's keep policy ({keep}); clone the trial without its "
-        "weights, or name a trial that still has them"
-    )
 
 
 def _when(kind: OrderKind, state: StudyState, runs: bool) -> str:

@@ -16,15 +16,16 @@ from sweeper.config.study import StudyConfig
 from sweeper.data.splits import load_splits
 from sweeper.differences import differences
 from sweeper.errors import StudyStateError, UserError
-from sweeper.executors.base import Listener, Silent
+from sweeper.executors.base import Listener, SilentListener
 from sweeper.executors.stop_request import StopRequest
-from sweeper.paths import Home, read_json, write_json
+from sweeper.files.atomic import read_json, write_json
+from sweeper.paths import Home
 from sweeper.redact import redact
 from sweeper.registry import AdapterVersion
 from sweeper.registry.merged_base import reference
-from sweeper.retry import Patience, waiting
+from sweeper.retry import RetryPolicy, waiting
 from sweeper.store import Database, StudyState, bind, read_config
-from sweeper.study.final_evaluation import Verdict
+from sweeper.study.final_evaluation import StudyResult
 from sweeper.study.run import resume_study, run_study
 
 _log = logging.getLogger(__name__)
@@ -37,10 +38,10 @@ def run_pipeline(
     file: PipelineFile,
     *,
     home: Home | None = None,
-    watch: Watch = lambda config, done: nullcontext(Silent()),
+    watch: Watch = lambda config, done: nullcontext(SilentListener()),
     stop: StopRequest | None = None,
     force: bool = False,
-) -> Verdict:
+) -> StudyResult:
     """Run every stage of a study in order; the verdict is that of the last.
 
     Args:
@@ -124,10 +125,10 @@ def resume_pipeline(
     name: str,
     *,
     home: Home | None = None,
-    watch: Watch = lambda config, done: nullcontext(Silent()),
+    watch: Watch = lambda config, done: nullcontext(SilentListener()),
     stop: StopRequest | None = None,
     force: bool = False,
-) -> Verdict:
+) -> StudyResult:
     """Go on with a study of several stages at the stage where it was stopped; see `run_pipeline`."""
     home = home or Home.current()
     return _go_on(remembered(name, home), home, watch, StopRequest() if stop is None else stop, force=force)
@@ -142,7 +143,7 @@ def remembered(name: str, home: Home) -> PipelineFile:
     return PipelineFile(name, stages, path, kept["text"])
 
 
-def _go_on(file: PipelineFile, home: Home, watch: Watch, stop: StopRequest, *, force: bool) -> Verdict:
+def _go_on(file: PipelineFile, home: Home, watch: Watch, stop: StopRequest, *, force: bool) -> StudyResult:
     winners: dict[str, AdapterVersion] = {}
     *before, last = file.stages
     for stage in before:
@@ -156,9 +157,9 @@ def _go_on(file: PipelineFile, home: Home, watch: Watch, stop: StopRequest, *, f
     return _run_stage(_begun_from(file.stages[last], winners), home, watch, stop, force=force)
 
 
-def _run_stage(study: StudyFile, home: Home, watch: Watch, stop: StopRequest, *, force: bool) -> Verdict:
+def _run_stage(study: StudyFile, home: Home, watch: Watch, stop: StopRequest, *, force: bool) -> StudyResult:
     name = study.config.name
-    patience = Patience(_log.warning, lambda: stop.is_set)  # nobody watches between two stages
+    patience = RetryPolicy(_log.warning, lambda: stop.is_set)  # nobody watches between two stages
     with waiting(patience), Database.open(home.database, create=True) as database:
         begun = database.studies.find(name) is not None
         done = _done(database, name) if begun else 0

@@ -16,12 +16,12 @@ from sweeper.data.files import Row
 from sweeper.data.tokens import TokenCounter
 from sweeper.errors import StudyStateError
 from sweeper.executors.base import StudyModel
+from sweeper.files.atomic import write_json
 from sweeper.models.facts import fingerprint, read_facts
-from sweeper.paths import write_json
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundModel:
     """A base model as it was found; ``tokens_per_row`` is what the longest training row takes through it."""
 
     folder: str
@@ -30,27 +30,27 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Resolved:
+class ResolvedInputs:
     """The rows of a study, its base models by name, and where its rewards were found, if it has any."""
 
     train_rows: int
-    models: dict[str, Found]
+    models: dict[str, FoundModel]
     reward_sources: RewardSources | None = None
 
     @classmethod
     def of(
         cls, folders: Mapping[str, Path], train: Sequence[Row], technique: Technique, sources: RewardSources | None
-    ) -> Resolved:
+    ) -> ResolvedInputs:
         """Measure the base models in ``folders`` and the training rows in their tokens."""
 
-        def found(folder: Path) -> Found:
+        def found(folder: Path) -> FoundModel:
             longest = max(TokenCounter(folder).lengths(train))
-            return Found(str(folder), fingerprint(folder), technique.tokens_per_row(longest))
+            return FoundModel(str(folder), fingerprint(folder), technique.tokens_per_row(longest))
 
         return cls(len(train), {name: found(folder) for name, folder in folders.items()}, sources)
 
     @classmethod
-    def read(cls, study: str, file: Path) -> Resolved:
+    def read(cls, study: str, file: Path) -> ResolvedInputs:
         """Read what ``write`` wrote.
 
         Raises:
@@ -66,7 +66,7 @@ class Resolved:
 
     def write(self, file: Path) -> None:
         """Keep it for `resume`."""
-        write_json(file, TypeAdapter(Resolved).dump_python(self, mode="json"))
+        write_json(file, TypeAdapter(ResolvedInputs).dump_python(self, mode="json"))
 
     @property
     def fingerprint(self) -> str:

@@ -12,11 +12,11 @@ from sweeper.config.executor import SharedExecutor
 from sweeper.config.loader import StudyFile
 from sweeper.config.pipeline import name_to_resume
 from sweeper.errors import LeaseLost, StudyInterrupted
-from sweeper.executors.artifact_store import Exchange
-from sweeper.executors.base import Executor, Listener, Silent, StudyContext
+from sweeper.executors.artifact_store import ArtifactStore
+from sweeper.executors.base import Executor, Listener, SilentListener, StudyContext
 from sweeper.executors.inline import InlineExecutor
-from sweeper.executors.lifecycle.claims import bide
-from sweeper.executors.lifecycle.orders import MoreToTrain, has_work, more_to_train, obey, refuse_outdated
+from sweeper.executors.lifecycle.claims import wait
+from sweeper.executors.lifecycle.orders import MoreToTrain, has_work, more_to_train, process_orders, refuse_outdated
 from sweeper.executors.lifecycle.recorder import keep_policy
 from sweeper.executors.lifecycle.recovery import reclaim
 from sweeper.executors.packed.executor import PackedExecutor
@@ -26,11 +26,11 @@ from sweeper.executors.workers.per_gpu import PerGpuExecutor
 from sweeper.executors.workers.ray import RayExecutor
 from sweeper.paths import Home
 from sweeper.registry.merged_base import pinned
-from sweeper.retry import Patience, waiting
+from sweeper.retry import RetryPolicy, waiting
 from sweeper.store import SCORING, Database, StudyState, bind
 from sweeper.study.context import begin, open_stored
-from sweeper.study.existing import go_by_the_new, is_begun
-from sweeper.study.final_evaluation import Verdict, find_winner
+from sweeper.study.existing import apply_changed_settings, is_begun
+from sweeper.study.final_evaluation import StudyResult, find_winner
 from sweeper.study.resolve import resolve_study
 from sweeper.training.device import resolve_device
 
@@ -49,7 +49,7 @@ def run_study(
     listener: Listener | None = None,
     stop: StopRequest | None = None,
     force: bool = False,
-) -> Verdict:
+) -> StudyResult:
     """Search, train, score and register: everything a study file asks for.
 
     Args:
@@ -64,14 +64,16 @@ def run_study(
         StudyInterrupted: If it was stopped; `resume_study` goes on.
         SweeperError: If no trial was completed.
     """
-    home, listener, stop = home or Home.current(), listener or Silent(), StopRequest() if stop is None else stop
+    home, listener, stop = home or Home.current(), listener or SilentListener(), StopRequest() if stop is None else stop
     bind(home, file.config.storage)
     there = Database.exists(home.database)  # one that cannot be reached now is told at once, and waited for later
-    with waiting(Patience(listener.note, lambda: stop.is_set)):
+    with waiting(RetryPolicy(listener.note, lambda: stop.is_set)):
         return _run(replace(file, config=pinned(file.config, home)), there, home, listener, stop, force=force)
 
 
-def _run(file: StudyFile, there: bool, home: Home, listener: Listener, stop: StopRequest, *, force: bool) -> Verdict:
+def _run(
+    file: StudyFile, there: bool, home: Home, listener: Listener, stop: StopRequest, *, force: bool
+) -> StudyResult:
     """Begin a study, or join it where it was begun; ``there`` is whether there is a database."""
     config = file.config
     if there:  # looked at before anything is downloaded, and made only once the study can run
@@ -90,13 +92,13 @@ def _run(file: StudyFile, there: bool, home: Home, listener: Listener, stop: Sto
     return _join(file, home, listener, stop, force=force)
 
 
-def _join(file: StudyFile, home: Home, listener: Listener, stop: StopRequest, *, force: bool) -> Verdict:
+def _join(file: StudyFile, home: Home, listener: Listener, stop: StopRequest, *, force: bool) -> StudyResult:
     """Run a study together with the processes that run it already, or go on with it where none does any more.
 
     Where and how its trials run may have changed: whoever goes on with it from now on goes by the new file.
     """
     with Database.open(home.database, create=False) as database, database.exclusively(file.config.name):
-        go_by_the_new(file.config, database, listener)
+        apply_changed_settings(file.config, database, listener)
     listener.note(f"study {file.config.name} was begun with this very file: this process joins it")
     return resume_study(file.config.name, home=home, listener=listener, stop=stop, force=force)
 
@@ -108,7 +110,7 @@ def resume_study(
     listener: Listener | None = None,
     stop: StopRequest | None = None,
     force: bool = False,
-) -> Verdict:
+) -> StudyResult:
     """Go on with a study that was stopped, killed or finished: what is done stays, what is missing is done.
 
     Where other processes run it, this one shares the trials with them.
@@ -118,8 +120,8 @@ def resume_study(
         StudyInterrupted: If it was stopped again.
         SweeperError: If no trial was completed.
     """
-    home, listener, stop = home or Home.current(), listener or Silent(), StopRequest() if stop is None else stop
-    patience = Patience(listener.note, lambda: stop.is_set)
+    home, listener, stop = home or Home.current(), listener or SilentListener(), StopRequest() if stop is None else stop
+    patience = RetryPolicy(listener.note, lambda: stop.is_set)
     with Database.open(home.database, create=False) as database, waiting(patience):
         ended = database.studies.get(name).state is StudyState.FINISHED
         context = open_stored(name, home, database, listener, stop)
@@ -134,7 +136,7 @@ def work(
     home: Home | None = None,
     device: str | None = None,
     among: int = 1,
-    exchange: Exchange | None = None,
+    exchange: ArtifactStore | None = None,
     listener: Listener | None = None,
     stop: StopRequest | None = None,
 ) -> None:
@@ -153,8 +155,8 @@ def work(
         StudyStateError: If there is no such study, or what it began with is gone or was changed.
         StudyInterrupted: If it was stopped.
     """
-    home, listener, stop = home or Home.current(), listener or Silent(), StopRequest() if stop is None else stop
-    patience = Patience(listener.note, lambda: stop.is_set)
+    home, listener, stop = home or Home.current(), listener or SilentListener(), StopRequest() if stop is None else stop
+    patience = RetryPolicy(listener.note, lambda: stop.is_set)
     with Database.open(home.database, create=False) as database, waiting(patience):
         context = open_stored(name, home, database, listener, stop, device=device)
         context.exchange, context.among = exchange or context.exchange, among
@@ -166,7 +168,7 @@ def work(
             raise StudyInterrupted(f"stopped; `sweeper resume {name_to_resume(context.paths)}` goes on")
 
 
-def _conduct(context: StudyContext, home: Home, *, force: bool, searched: bool = False) -> Verdict:
+def _conduct(context: StudyContext, home: Home, *, force: bool, searched: bool = False) -> StudyResult:
     """Run the trials, unless they were, then find the winner; the database always says how the study stands."""
     state = StudyState.INTERRUPTED
     studies, name = context.database.studies, context.config.name
@@ -185,7 +187,7 @@ def _conduct(context: StudyContext, home: Home, *, force: bool, searched: bool =
                     raise StudyInterrupted(f"stopped; `sweeper resume {name_to_resume(context.paths)}` goes on")
                 context.asked.changed = False
                 with _scoring(context):
-                    obey(context)  # what was asked for while another process scored, or of workers before
+                    process_orders(context)  # what was asked for while another process scored, or of workers before
                     if context.asked.changed and more_to_train(context):
                         searched = False
                         continue
@@ -204,7 +206,7 @@ def _conduct(context: StudyContext, home: Home, *, force: bool, searched: bool =
             refuse_outdated(context)
 
 
-def _patience(context: StudyContext) -> Patience:
+def _patience(context: StudyContext) -> RetryPolicy:
     def stopped() -> bool:
         context.alive()
         return context.stop.is_set
@@ -213,7 +215,7 @@ def _patience(context: StudyContext) -> Patience:
         context.asked.stood_still(seconds)
         context.crew.news.set()  # what was stored as the connection was lost, and nobody heard of, is put in order
 
-    return Patience(context.listener.note, stopped, waited)
+    return RetryPolicy(context.listener.note, stopped, waited)
 
 
 @contextmanager
@@ -238,11 +240,11 @@ def _scoring(context: StudyContext) -> Iterator[None]:
         with suppress(LeaseLost):
             context.database.leases.take(name, SCORING, worker)
             break
-        obey(context)
+        process_orders(context)
         if context.stop.is_set:
             raise StudyInterrupted("stopped while another process scores")
         context.listener.stage("another process scores on the test split")
-        bide()
+        wait()
     try:
         yield
     finally:

@@ -1,6 +1,6 @@
 """``python -m sweeper.study.worker``: one worker of a study, started by an executor that has several.
 
-It is given an end of a ``Line``, on which its job and the wish to stop come in. What it says there is little: that it
+It is given an end of a ``JsonChannel``, on which its job and a request to stop arrive. It reports only that it
 lives, what it notes, and what the user has to mend. Its trials are in the database.
 """
 
@@ -18,7 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import StudyInterrupted, UserError
-from sweeper.executors.channel import Line
+from sweeper.executors.channel import JsonChannel
 from sweeper.executors.stop_request import StopRequest
 from sweeper.executors.workers.process import STOPPED, WorkerJob
 from sweeper.paths import Home
@@ -34,10 +34,10 @@ _BEAT_S = 1.0
 _TERMINATED = 128 + signal.SIGTERM
 
 
-class Said:
+class WorkerListener:
     """A listener that passes on what the process that started this one has to know."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: JsonChannel) -> None:
         self._line = line
         self._beaten = 0.0
 
@@ -71,7 +71,7 @@ class Said:
         """Nothing to say: the database has it."""
 
 
-def listen(line: Line, stop: StopRequest) -> WorkerJob:
+def listen(line: JsonChannel, stop: StopRequest) -> WorkerJob:
     """Return the job, and hear from then on what whoever sent it says; without them this process ends at once."""
     jobs: queue.Queue[Any] = queue.Queue()
 
@@ -89,11 +89,11 @@ def listen(line: Line, stop: StopRequest) -> WorkerJob:
 
 def main() -> None:
     """Run trials of one study until there are none left, or whoever started this process asks to stop."""
-    line = Line(socket.socket(fileno=int(sys.argv[1])))
+    line = JsonChannel(socket.socket(fileno=int(sys.argv[1])))
     sys.exit(serve(line))
 
 
-def serve(line: Line) -> int:
+def serve(line: JsonChannel) -> int:
     """Do the job that comes in on a line, and return the exit code."""
     stop, terminated = StopRequest(), threading.Event()
 
@@ -104,7 +104,7 @@ def serve(line: Line) -> int:
     signal.signal(signal.SIGTERM, leave)
     job = listen(line, stop)
     try:
-        work(job, Said(line), stop)
+        work(job, WorkerListener(line), stop)
     except StudyInterrupted:
         return _TERMINATED if terminated.is_set() else STOPPED
     except UserError as error:
@@ -113,14 +113,14 @@ def serve(line: Line) -> int:
     return 0
 
 
-def work(job: WorkerJob, said: Said, stop: StopRequest) -> None:
+def work(job: WorkerJob, said: WorkerListener, stop: StopRequest) -> None:
     """Join the study and run its trials."""
-    from sweeper.executors.artifact_store import Nowhere, Store
+    from sweeper.executors.artifact_store import NoArtifactStore, ObjectStore
     from sweeper.study import run
     from sweeper.study.node_home import settle
 
-    home, exchange = Home(job.home), Nowhere() if job.artifacts is None else Store(job.artifacts)
-    if isinstance(exchange, Store):
+    home, exchange = Home(job.home), NoArtifactStore() if job.artifacts is None else ObjectStore(job.artifacts)
+    if isinstance(exchange, ObjectStore):
         settle(job, home, exchange, said)
     run.work(job.study, home=home, device=job.device, among=job.among, exchange=exchange, listener=said, stop=stop)
 

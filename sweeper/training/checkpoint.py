@@ -22,16 +22,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from sweeper.errors import StudyStateError
+from sweeper.files.atomic import new_folder, read_json, write_json
 from sweeper.files.checksums import owner, seal
-from sweeper.paths import TrialPaths, new_folder, read_json, write_json
-from sweeper.retry import patiently
+from sweeper.paths import TrialPaths
+from sweeper.retry import retried
 from sweeper.training import optimizer_state
 from sweeper.training.micro_batch import is_out_of_memory
-from sweeper.training.trial_output import Ledger, Progress
+from sweeper.training.trial_output import Progress, TrialOutput
 from sweeper.training.weights import put_back, trained_weights
 
 if TYPE_CHECKING:
-    from sweeper.training.resumable_trainer import Resumable
+    from sweeper.training.resumable_trainer import ResumableTrainer
 
 TRAINER = "trainer"
 """What the JSON names as its writer."""
@@ -60,8 +61,8 @@ def progress_of(paths: TrialPaths) -> Progress:
         return Progress(**read_json(paths.frozen / _REST)["progress"])
 
 
-@patiently
-def write(trainer: Resumable, ledger: Ledger, progress: Progress, evaluated: int) -> None:
+@retried
+def write(trainer: ResumableTrainer, ledger: TrialOutput, progress: Progress, evaluated: int) -> None:
     """Write a trial between two steps, so that a crash leaves all of it or what was there before.
 
     Args:
@@ -150,7 +151,7 @@ class Checkpoint:
         """How far the trial had come."""
         return Progress(**self.rest["progress"])
 
-    def put_into(self, ledger: Ledger) -> None:
+    def put_into(self, ledger: TrialOutput) -> None:
         """Give a ledger the best evaluation so far, and the time the trial began."""
         with named_faults(self.folder):
             best, kept = ledger.best, self.rest["best"]
@@ -163,7 +164,7 @@ class Checkpoint:
         with named_faults(self.folder):
             put_back(model, self.tensors["weights"])
 
-    def put_optimizer_into(self, trainer: Resumable) -> None:
+    def put_optimizer_into(self, trainer: ResumableTrainer) -> None:
         """Give a trainer's optimizer, schedule, and whatever is its own, their states back."""
         with named_faults(self.folder):
             kept = {**self.tensors["optimizer"], **self.rest["optimizer"]}
@@ -171,7 +172,7 @@ class Checkpoint:
             trainer.lr_scheduler.load_state_dict(self.rest["scheduler"])
             trainer.restore_own_state(self.rest["own"])
 
-    def put_scaler_into(self, trainer: Resumable) -> None:
+    def put_scaler_into(self, trainer: ResumableTrainer) -> None:
         """Give the scaler of float16's gradients its state back, where there is one."""
         if trainer.accelerator.scaler is not None:
             with named_faults(self.folder):

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from sweeper.training.micro_batch import MicroBatch, WholeBatch, until_it_fits
-from sweeper.training.resumable_trainer import Resumable
+from sweeper.training.resumable_trainer import ResumableTrainer
 
 
-class Fitting(Resumable):
+class MicroBatchedTrainer(ResumableTrainer):
     """Stands before a TRL trainer among a class's bases.
 
     The trainer gets the effective batch whole and splits it into parts that fit. The loss of a batch is the mean over

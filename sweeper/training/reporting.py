@@ -29,7 +29,7 @@ def evaluation_steps(total_steps: int, points: int) -> tuple[int, ...]:
     return tuple(sorted({math.ceil(total_steps * point / points) for point in range(1, points + 1)}))
 
 
-class Keeper(Protocol):
+class CheckpointWriter(Protocol):
     """Whoever writes a trial to disk."""
 
     @property
@@ -83,7 +83,7 @@ class ReportingCallback(TrainerCallback):
         best: Best,
         points: int,
         evaluate: Callable[[Adapted], dict[str, float]] | None,
-        keeper: Keeper | None = None,
+        keeper: CheckpointWriter | None = None,
     ) -> None:
         """Make a callback of one trial.
 

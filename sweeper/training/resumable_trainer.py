@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from sweeper.training.checkpoint import Checkpoint, RandomNumbers, digest, write
-from sweeper.training.trial_output import Ledger, Progress
+from sweeper.training.trial_output import Progress, TrialOutput
 from sweeper.training.weights import trained_weights
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Keeping:
+class CheckpointPolicy:
     """How a trial is to be kept on disk.
 
     Attributes:
@@ -44,7 +44,7 @@ class Keeping:
     before: Callable[[], None]
 
 
-class Keeper:
+class Checkpointer:
     """Writes a trial to disk every so often, and when it is stopped.
 
     Args:
@@ -53,7 +53,7 @@ class Keeper:
         progress: Tells how far it has come.
     """
 
-    def __init__(self, keeping: Keeping, ledger: Ledger, progress: Callable[[], Progress]) -> None:
+    def __init__(self, keeping: CheckpointPolicy, ledger: TrialOutput, progress: Callable[[], Progress]) -> None:
         self._keeping = keeping
         self._ledger = ledger
         self._progress = progress
@@ -64,7 +64,7 @@ class Keeper:
         """Whether the last checkpoint is old enough."""
         return time.monotonic() - self._kept >= self._keeping.every_s
 
-    def keep(self, trainer: Resumable, evaluated: int) -> None:
+    def keep(self, trainer: ResumableTrainer, evaluated: int) -> None:
         """Write a checkpoint; where that fails, the one before stays, and the trial goes on without."""
         self._keeping.before()
         try:
@@ -74,7 +74,7 @@ class Keeper:
         self._kept = time.monotonic()
 
 
-class Resumable(Trainer):
+class ResumableTrainer(Trainer):
     """Stands before a TRL trainer among a class's bases.
 
     Attributes:
@@ -83,7 +83,7 @@ class Resumable(Trainer):
         begun_with: A digest of the weights it began with, where the base's own were changed by them.
     """
 
-    keeper: Keeper | None = None
+    keeper: Checkpointer | None = None
     checkpoint: Checkpoint | None = None
     begun_with: str | None = None
     reporting: ReportingCallback
@@ -98,7 +98,7 @@ class Resumable(Trainer):
     def restore_own_state(self, state: dict[str, Any]) -> None:
         """Take back what ``own_state`` returned."""
 
-    def be_kept(self, reporting: ReportingCallback, keeper: Keeper | None, changes_base: bool) -> None:
+    def be_kept(self, reporting: ReportingCallback, keeper: Checkpointer | None, changes_base: bool) -> None:
         """Say who writes the trainer to disk; to be called before training, once the adapter has its first weights.
 
         Args:

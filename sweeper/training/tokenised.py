@@ -18,8 +18,8 @@ from sweeper.config.trial import TrialSpec
 from sweeper.config.trl_fields import ROW_FIELDS
 from sweeper.data.splits import read_prepared
 from sweeper.errors import DataError
-from sweeper.paths import new_folder
-from sweeper.retry import patiently
+from sweeper.files.atomic import new_folder
+from sweeper.retry import retried
 from sweeper.training.base_model import BaseModel
 
 _READ = ("input_ids", "labels", "seq_lengths")
@@ -60,7 +60,7 @@ def has_completions(path: Path) -> bool:
         return "text" not in json.loads(file.readline())
 
 
-@patiently
+@retried
 def _keep(folder: Path, splits: Mapping[str, Dataset]) -> None:
     with new_folder(folder) as filled:
         for split, dataset in splits.items():

@@ -17,10 +17,10 @@ from sweeper.training.device import reset_peak_memory
 from sweeper.training.latency import milliseconds_per_token
 from sweeper.training.micro_batch import MicroBatch
 from sweeper.training.reporting import ReportingCallback
-from sweeper.training.resumable_trainer import Keeper, Keeping
+from sweeper.training.resumable_trainer import Checkpointer, CheckpointPolicy
 from sweeper.training.sharded import begin_from, gathered, restore
 from sweeper.training.techniques import build_trainer
-from sweeper.training.trial_output import Ledger, Progress
+from sweeper.training.trial_output import Progress, TrialOutput
 from sweeper.training.weights import Adapted
 
 Evaluate = Callable[[Adapted], dict[str, float]]
@@ -38,7 +38,7 @@ def train_trial(
     micro_batch: int,
     evaluate: Evaluate | None = None,
     *,
-    keeping: Keeping | None = None,
+    keeping: CheckpointPolicy | None = None,
     goes_on: bool = False,
 ) -> TrialResult:
     """Train one trial and write its adapter and result into its folder.
@@ -76,11 +76,11 @@ class _Run:
         base: BaseModel,
         micro_batch: int,
         checkpoint: Checkpoint | None,
-        keeping: Keeping | None,
+        keeping: CheckpointPolicy | None,
     ) -> None:
         self.spec = spec
         self.base = base
-        self.ledger = Ledger(spec, base)
+        self.ledger = TrialOutput(spec, base)
         self.checkpoint = checkpoint
         several = base.backend.ranks.size > 1
         rows = min(micro_batch, spec.rows_per_step)
@@ -88,9 +88,9 @@ class _Run:
             rows = min(rows, checkpoint.progress.micro_batch or rows)
         self.micro_batch = MicroBatch(rows, fixed=several)
         self.keeping = keeping
-        self.keeper: Keeper | None = None
+        self.keeper: Checkpointer | None = None
         if keeping is not None and base.backend.keeps:
-            self.keeper = Keeper(keeping, self.ledger, lambda: self.progress)
+            self.keeper = Checkpointer(keeping, self.ledger, lambda: self.progress)
         self.trainer: Any = None
         self.clock = time.monotonic()
 

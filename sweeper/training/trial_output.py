@@ -14,9 +14,10 @@ import torch
 
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.errors import DivergedError, LeaseLost, OutOfMemoryError, StudyInterrupted, UserError
-from sweeper.paths import TrialPaths, new_folder, write_atomically
+from sweeper.files.atomic import new_folder, write_atomically
+from sweeper.paths import TrialPaths
 from sweeper.redact import redact
-from sweeper.retry import patiently
+from sweeper.retry import retried
 from sweeper.training.base_model import BaseModel
 from sweeper.training.device import peak_memory_bytes
 from sweeper.training.micro_batch import is_out_of_memory
@@ -46,7 +47,7 @@ class Progress:
 
 
 @dataclass
-class Ledger:
+class TrialOutput:
     """A trial's folder and what will be its result. Of several processes only the leading one writes."""
 
     spec: TrialSpec
@@ -124,7 +125,7 @@ class Ledger:
         return self.result(progress, outcome, redact(f"{type(error).__name__}: {error}")[:2000])
 
 
-@patiently
+@retried
 def save_adapter(base: BaseModel, model: Adapted, folder: Path) -> tuple[int, str]:
     """Write what was trained so that a crash leaves all of it or nothing; return its size in bytes and its SHA-256."""
     with new_folder(folder) as filled:

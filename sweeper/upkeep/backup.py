@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from sweeper.config.pipeline import STARTED_FROM
 from sweeper.config.trial import Outcome, TrialResult
 from sweeper.errors import BackupError, StudyStateError
+from sweeper.files.atomic import discard, sync
 from sweeper.files.checksums import SEAL, Sum, broken_seal, owner
-from sweeper.paths import Home, TrialPaths, discard, sync
+from sweeper.paths import Home, TrialPaths
 from sweeper.store import Artifact, Database, StudyRecord, TrialRecord, stored_config
 from sweeper.store.snapshot import snapshot
 from sweeper.store.trial_files import Part, folder_of

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sweeper.files.atomic import write_json
 from sweeper.files.checksums import Sum
-from sweeper.paths import Home, write_json
+from sweeper.paths import Home
 
 _CHUNK_BYTES = 1024 * 1024
 

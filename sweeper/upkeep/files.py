@@ -11,9 +11,10 @@ from pathlib import Path
 
 from sweeper.config.trial import Outcome
 from sweeper.errors import ModelError
+from sweeper.files.atomic import discard, new_folder
 from sweeper.files.checksums import Sum, differences, sha256_of, sums_of
 from sweeper.models.facts import fingerprint
-from sweeper.paths import TrialPaths, discard, new_folder
+from sweeper.paths import TrialPaths
 from sweeper.registry import AdapterVersion
 from sweeper.store.trial_files import Part, files_of, folder_of, wrong
 from sweeper.upkeep.facts import Facts, Inconsistency

@@ -11,7 +11,8 @@ from sweeper.config.pipeline import STARTED_FROM
 from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError
 from sweeper.executors.lifecycle.retention import judge
-from sweeper.paths import Home, TrialPaths, discard, size_of
+from sweeper.files.atomic import discard, size_of
+from sweeper.paths import Home, TrialPaths
 from sweeper.search.storages.atomic import AtomicStorage
 from sweeper.search.storages.open import open_storage
 from sweeper.store import Database, StudyRecord, StudyState, TrialRecord, stored_config

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeper.database_url import Server
+from sweeper.database_url import PostgresUrl
 from sweeper.errors import DatabaseError, StudyStateError
 from sweeper.paths import Home
 from sweeper.search.storages.open import open_storage
@@ -28,13 +28,15 @@ class Moved:
         kept: The SQLite file as it was, under its new name.
     """
 
-    server: Server
+    server: PostgresUrl
     studies: int
     rows: int
     kept: Path
 
 
-def migrate(home: Home, server: Server, on_progress: Callable[[str, float], None] = lambda stage, part: None) -> Moved:
+def migrate(
+    home: Home, server: PostgresUrl, on_progress: Callable[[str, float], None] = lambda stage, part: None
+) -> Moved:
     """Move everything that the home's SQLite file holds to a server, and let the home use that.
 
     Nobody can write to the file meanwhile. What ends this in between leaves the home as it was, and calling it again

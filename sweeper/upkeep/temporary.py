@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from sweeper.paths import below
+from sweeper.files.atomic import below
 
 _OF_A_PROCESS = re.compile(r"\..+\.(\d+)\.tmp")
 _OF_NOBODY = re.compile(r"\..+\.(tmp|old)")

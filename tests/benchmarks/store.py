@@ -35,7 +35,7 @@ from store_sides import REPORTS, STUDY, Plain, Side, Sweeper, live
 sys.path.append(str(Path(__file__).parents[1]))
 from postgres_server import Postgres
 
-from sweeper.database_url import Server
+from sweeper.database_url import PostgresUrl
 from sweeper.search.storages.open import open_storage
 from sweeper.store import Database
 
@@ -111,7 +111,7 @@ def measure(options: argparse.Namespace) -> int:
         def path() -> Path:
             return Path(folder) / f"{next(names)}.db"
 
-        def database() -> Server:
+        def database() -> PostgresUrl:
             return stack.enter_context(server.database())
 
         endless = sys.maxsize

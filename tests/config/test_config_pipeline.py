@@ -7,7 +7,8 @@ import pytest
 from sweeper.config.loader import PipelineFile, load_study
 from sweeper.config.pipeline import name_to_resume, pipeline_of
 from sweeper.errors import StudyFileError
-from sweeper.paths import Home, write_json
+from sweeper.files.atomic import write_json
+from sweeper.paths import Home
 
 GOOD = """\
 name: helpful

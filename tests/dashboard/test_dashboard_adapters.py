@@ -17,7 +17,8 @@ from test_dashboard_pages import _files, _rendered, _text
 
 from sweeper.errors import RegistryError, SweeperError
 from sweeper.export.writer import FORMATS
-from sweeper.paths import Home, write_json
+from sweeper.files.atomic import write_json
+from sweeper.paths import Home
 from sweeper.registry import Registry, Stage
 from sweeper.store import Database
 

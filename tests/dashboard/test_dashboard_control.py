@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from sweeper.cli.main import app as cli
 from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError
-from sweeper.paths import write_json
+from sweeper.files.atomic import write_json
 from sweeper.store import OrderKind, OrderState, StudyState
 from sweeper.study.run import run_study
 

@@ -7,14 +7,14 @@ from filled_home import Filler
 from sweeper_dashboard.data import studies as data
 from test_dashboard_pages import PAGES, _rendered, _text
 
-from sweeper.database_url import Server
+from sweeper.database_url import PostgresUrl
 from sweeper.store import Database
 
 
 @pytest.fixture
-def there(home, server: Server):
+def there(home, server: PostgresUrl):
     url = server.written.replace(f"{server.url.username}@", f"{server.url.username}:s3cretpassw0rd@")
-    home.bind(Server(url))
+    home.bind(PostgresUrl(url))
     with Database.open(home.database, create=True) as database:
         fill = Filler(home, database)
         fill.whole()
@@ -34,10 +34,10 @@ def test_every_page_reads_from_the_server(show, there):
     assert [study.tags for study in data.studies()] == [("nightly",)]
 
 
-def test_a_server_without_tables_is_an_empty_home_and_one_that_is_gone_is_named(show, home, server: Server):
+def test_a_server_without_tables_is_an_empty_home_and_one_that_is_gone_is_named(show, home, server: PostgresUrl):
     home.bind(server)
     assert "no study has been run" in show().info[0].value
-    home.bind(Server("postgresql+psycopg://ada:s3cretpassw0rd@127.0.0.1:1/sweeps"))
+    home.bind(PostgresUrl("postgresql+psycopg://ada:s3cretpassw0rd@127.0.0.1:1/sweeps"))
     app = show()
     (fault,) = app.error
     assert "cannot be reached" in fault.value + _text(app)

@@ -14,9 +14,9 @@ import threading
 import time
 from pathlib import Path
 
-from sweeper.executors.channel import Line
+from sweeper.executors.channel import JsonChannel
 from sweeper.executors.workers.process import STOPPED
-from sweeper.study.worker import Said, listen
+from sweeper.study.worker import WorkerListener, listen
 
 
 class Stop(threading.Event):
@@ -63,8 +63,8 @@ def kill(value: str) -> None:
 
 
 def main() -> int:
-    line, stop = Line(socket.socket(fileno=int(sys.argv[1]))), Stop()
-    job, said = listen(line, stop), Said(line)
+    line, stop = JsonChannel(socket.socket(fileno=int(sys.argv[1]))), Stop()
+    job, said = listen(line, stop), WorkerListener(line)
 
     def until_stopped(value: str) -> None:
         while not stop.is_set:

@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from sweeper.executors import base_models as bases
-from sweeper.executors.base_models import Bases
+from sweeper.executors.base_models import BaseModelCache
 from sweeper.executors.lifecycle.trial_spec import hyperparameters, specification
 from sweeper.search.candidate import Candidate
 from sweeper.store.records import TrialKind
@@ -46,7 +46,7 @@ def test_one_base_is_in_memory_and_is_kept_while_it_is_needed(context, monkeypat
     loads = []
     load_base = bases.load_base
     monkeypatch.setattr(bases, "load_base", lambda *args: loads.append(args[2].kind) or load_base(*args))
-    kept, stages = Bases(), []
+    kept, stages = BaseModelCache(), []
     monkeypatch.setattr(context.listener, "stage", lambda text, fraction=None: stages.append(text), raising=False)
     specs = [specification(context, candidate(context, *of)) for of in ((0, "lora"), (0, "lora rslora=True"))]
     first = kept.of(context, specs[0])

@@ -8,7 +8,7 @@ from variants import mostly_long
 
 from sweeper.config.trial import Outcome, TrialSpec
 from sweeper.errors import StudyInterrupted, StudyStateError, UserError
-from sweeper.executors.base import Silent
+from sweeper.executors.base import SilentListener
 from sweeper.executors.lifecycle import orders as control
 from sweeper.executors.stop_request import StopRequest
 from sweeper.paths import Home
@@ -28,7 +28,7 @@ def ask(kind, number=None, study="tiny", **data):
         return give(home, database, study, kind, actor="ada", number=number, data=data).id
 
 
-class Asking(Silent):
+class Asking(SilentListener):
     """Gives an order when a trial has come to a step; keeps what is reported and noted."""
 
     def __init__(self, at, *order, **data):

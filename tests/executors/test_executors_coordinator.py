@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from sweeper.errors import DataError, HardwareError, SweeperError
-from sweeper.executors.base import Silent
+from sweeper.executors.base import SilentListener
 from sweeper.executors.workers.per_gpu import Devices, PerGpuExecutor
 from sweeper.executors.workers.process import coordinator
 from sweeper.executors.workers.process import process as workers
@@ -24,7 +24,7 @@ from sweeper.store import StudyState
 STANDIN = Path(__file__).with_name("standin_worker.py")
 
 
-class Noting(Silent):
+class Noting(SilentListener):
     def __init__(self):
         self.notes = []
 

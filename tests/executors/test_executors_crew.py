@@ -10,15 +10,16 @@ import pytest
 
 from sweeper.config.trial import Outcome, TrialResult
 from sweeper.errors import LeaseLost, StudyStateError
-from sweeper.executors.base import Silent
+from sweeper.executors.base import SilentListener
 from sweeper.executors.lifecycle import claims, recovery
-from sweeper.executors.lifecycle.orders import obey
+from sweeper.executors.lifecycle.orders import process_orders
 from sweeper.executors.lifecycle.recorder import Recorder, finish
 from sweeper.executors.lifecycle.recovery import reclaim
 from sweeper.executors.lifecycle.trial_spec import specification
-from sweeper.executors.membership import Crew, Watch
+from sweeper.executors.membership import HeartbeatMonitor, WorkerMembership
 from sweeper.executors.stop_request import StopRequest
-from sweeper.paths import Home, write_atomically
+from sweeper.files.atomic import write_atomically
+from sweeper.paths import Home
 from sweeper.store import SCORING, OrderKind, OrderState
 from sweeper.store.records import Worker
 from sweeper.store.rows import now
@@ -40,7 +41,7 @@ def several(begin):
 
     def make(**executor):
         first = begin(executor={"kind": "inline", "device": "cpu", "grace_s": GRACE_S, **executor})
-        second = open_stored("tiny", Home.current(), first.database, Silent(), StopRequest())
+        second = open_stored("tiny", Home.current(), first.database, SilentListener(), StopRequest())
         return first, second
 
     return make
@@ -53,7 +54,7 @@ def start(context):
     return recorder, candidate.number
 
 
-def fall_silent(watching: Crew) -> None:
+def fall_silent(watching: WorkerMembership) -> None:
     """Look on until the others, none of whom says a word, are dead."""
     until = time.monotonic() + 5 * GRACE_S
     while watching.alone() is False:
@@ -68,7 +69,7 @@ def complete(number, value=1.0):
 def test_whoever_is_silent_for_the_grace_period_is_dead_and_whoever_is_not_is_alive(monkeypatch):
     clock = [100.0]
     monkeypatch.setattr("sweeper.executors.membership.time.monotonic", lambda: clock[0])
-    watch, dead = Watch(30.0), set()
+    watch, dead = HeartbeatMonitor(30.0), set()
     for second in range(0, 60, 2):
         clock[0] = 100.0 + second
         dead = watch.look([worker("silent", 7), worker("lively", second // 10)])
@@ -79,7 +80,7 @@ def test_whoever_is_silent_for_the_grace_period_is_dead_and_whoever_is_not_is_al
 def test_one_look_after_a_long_sleep_declares_nobody_dead(monkeypatch):
     clock = [100.0]
     monkeypatch.setattr("sweeper.executors.membership.time.monotonic", lambda: clock[0])
-    watch = Watch(30.0)
+    watch = HeartbeatMonitor(30.0)
     watch.look([worker("one", 7)])
     clock[0] += 3_600
     assert watch.look([worker("one", 7)]) == set()
@@ -182,7 +183,7 @@ def test_a_worker_that_leaves_is_news_to_the_others(several):
         second.crew.news.clear()
         first.database.workers.leave(first.crew.token)
         assert second.crew.news.wait(5 * GRACE_S)
-        obey(second)
+        process_orders(second)
         assert second.asked.changed
         assert claims.ask(second).restarts == 0
 
@@ -191,18 +192,18 @@ def test_every_worker_pauses_stops_and_keeps_to_a_budget_that_one_of_them_was_to
     first, second = several()
     orders = first.database.orders
     budget = orders.add("tiny", OrderKind.BUDGET, actor="ada", message="more", data={"n_trials": 9})
-    obey(first)
-    obey(second)
+    process_orders(first)
+    process_orders(second)
     assert orders.get("tiny", budget).state is OrderState.DONE
     assert first.config.search.n_trials == second.config.search.n_trials == 9
     assert second.search.remaining() == 9
-    late = open_stored("tiny", Home.current(), first.database, Silent(), StopRequest())
+    late = open_stored("tiny", Home.current(), first.database, SilentListener(), StopRequest())
     orders.add("tiny", OrderKind.STOP, actor="ada", message="stop")
     for context in (first, second):
-        obey(context)
+        process_orders(context)
         assert context.stop.is_set
     late.asked.seen = orders.latest("tiny")
-    obey(late)
+    process_orders(late)
     assert not late.stop.is_set  # it came after that
 
 
@@ -224,7 +225,7 @@ def test_the_same_file_joins_and_another_is_refused_with_the_difference(study_fi
     begin(search={"n_trials": 2})
     notes = []
 
-    class Listener(Silent):
+    class Listener(SilentListener):
         def note(self, text):
             notes.append(text)
 
@@ -241,7 +242,7 @@ def test_the_same_file_joins_and_another_is_refused_with_the_difference(study_fi
 def test_an_outage_of_the_database_makes_nobody_dead(monkeypatch):
     clock = [100.0]
     monkeypatch.setattr("sweeper.executors.membership.time.monotonic", lambda: clock[0])
-    watch = Watch(30.0)
+    watch = HeartbeatMonitor(30.0)
     for _ in range(10):
         clock[0] += 1
         assert watch.look([worker("one", 7)]) == set()

@@ -16,12 +16,12 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from sweeper.errors import HardwareError, StudyStateError
-from sweeper.executors.artifact_store import Nowhere, Store, keep_study
+from sweeper.executors.artifact_store import NoArtifactStore, ObjectStore, keep_study
 
 
 @pytest.fixture
 def store(tmp_path):
-    return Store(f"file://{tmp_path / 'store' / 'tiny'}")
+    return ObjectStore(f"file://{tmp_path / 'store' / 'tiny'}")
 
 
 def write(folder, **files):
@@ -49,8 +49,8 @@ def test_what_was_not_kept_is_not_there(store, tmp_path):
     there = write(tmp_path / "there", result="0")
     assert not store.fetch("trials/00001", there)
     assert contents(there) == {"result": "0"}
-    assert Nowhere().fetch("trials/00001", there)
-    assert not Nowhere().fetch("trials/00001", tmp_path / "nowhere")
+    assert NoArtifactStore().fetch("trials/00001", there)
+    assert not NoArtifactStore().fetch("trials/00001", tmp_path / "nowhere")
 
 
 def test_what_a_folder_has_no_more_is_removed_from_the_store_and_wherever_it_is_fetched(store, tmp_path):
@@ -71,8 +71,8 @@ def test_what_is_there_already_is_neither_sent_nor_fetched_again(store, tmp_path
     store.keep("data", here)
     store.fetch("data", there)
     sent = []
-    monkeypatch.setattr(Store, "_put", lambda self, file, place: sent.append(file))
-    monkeypatch.setattr(Store, "_get", lambda self, place, path, file: sent.append(path))
+    monkeypatch.setattr(ObjectStore, "_put", lambda self, file, place: sent.append(file))
+    monkeypatch.setattr(ObjectStore, "_get", lambda self, place, path, file: sent.append(path))
     store.keep("data", here)
     store.fetch("data", there)
     assert sent == []
@@ -113,7 +113,7 @@ def test_a_folder_that_is_kept_half_is_as_it_was_before(store, tmp_path, monkeyp
     here, there = write(tmp_path / "here", state="old"), tmp_path / "there"
     store.keep("trials/00000", here)
     write(here, state="new", more="m")
-    monkeypatch.setattr(Store, "_write", lambda *given: (_ for _ in ()).throw(OSError("no space left")))
+    monkeypatch.setattr(ObjectStore, "_write", lambda *given: (_ for _ in ()).throw(OSError("no space left")))
     with pytest.raises(OSError, match="no space left"):
         store.keep("trials/00000", here)
     store.fetch("trials/00000", there)
@@ -159,13 +159,13 @@ def s3() -> Iterator[str]:
 
 def test_an_object_store_does_the_same(s3, tmp_path):
     here, there = write(tmp_path / "here", result="1", frozen__state="abc", spec="s"), tmp_path / "there"
-    Store(s3).keep("trials/00000", here)
-    assert not Store(s3).fetch("trials/00001", there)
-    assert Store(s3).fetch("trials/00000", there)
+    ObjectStore(s3).keep("trials/00000", here)
+    assert not ObjectStore(s3).fetch("trials/00001", there)
+    assert ObjectStore(s3).fetch("trials/00000", there)
     assert contents(there) == {"result": "1", "frozen/state": "abc", "spec": "s"}
     shutil.rmtree(here / "frozen")
-    Store(s3).keep("trials/00000", here)
-    assert Store(s3).fetch("trials/00000", there)
+    ObjectStore(s3).keep("trials/00000", here)
+    assert ObjectStore(s3).fetch("trials/00000", there)
     assert contents(there) == {"result": "1", "spec": "s"}
     files = fsspec.filesystem("s3")
     files.invalidate_cache()
@@ -174,12 +174,12 @@ def test_an_object_store_does_the_same(s3, tmp_path):
     for file in kept:
         files.pipe_file(file, b"X")
     with pytest.raises(StudyStateError, match=r"trials/00000.* is damaged: it is not what was kept of"):
-        Store(s3).fetch("trials/00000", tmp_path / "elsewhere")
+        ObjectStore(s3).fetch("trials/00000", tmp_path / "elsewhere")
 
 
 def test_an_unknown_store_is_said_to_be_one():
     with pytest.raises(HardwareError, match=r"executor.artifacts is nowhere://here"):
-        Store("nowhere://here")
+        ObjectStore("nowhere://here")
 
 
 def test_a_part_that_is_forgotten_is_kept_no_more_and_the_rest_stays(store, tmp_path):
@@ -199,7 +199,7 @@ def test_a_part_that_is_forgotten_is_kept_no_more_and_the_rest_stays(store, tmp_
 
 def test_two_workers_that_forget_the_same_at_once_do_not_trip_over_each_other(store, tmp_path, monkeypatch):
     store.keep("trials/00000", write(tmp_path / "here", spec="asked", adapter__weights="learned"))
-    rival, remove = Store(store.url), store._files.rm_file
+    rival, remove = ObjectStore(store.url), store._files.rm_file
 
     def overtaken(place):
         rival._files.rm(place)

@@ -10,7 +10,7 @@ from sweeper.config.trial import Outcome, TrialSpec
 from sweeper.evaluation import scorer
 from sweeper.executors import base_models as bases
 from sweeper.executors import inline, micro_batches
-from sweeper.executors.base import Asked, Silent
+from sweeper.executors.base import PendingOrders, SilentListener
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.lifecycle.recorder import read_result
 from sweeper.executors.packed.executor import PackedExecutor
@@ -53,7 +53,7 @@ def test_no_trial_starts_after_the_timeout(begin, monkeypatch):
 
     train_trial = inline.train_trial
     monkeypatch.setattr(inline, "train_trial", an_hour_later)
-    monkeypatch.setattr(Asked, "clock", lambda asked: clock[0])
+    monkeypatch.setattr(PendingOrders, "clock", lambda asked: clock[0])
     InlineExecutor().run(context)
     assert outcomes(context) == [Outcome.COMPLETE] * 2
 
@@ -94,7 +94,7 @@ def test_a_task_metric_is_measured_on_the_validation_split(begin, monkeypatch):
     assert {point.name for point in context.database.metrics.get("tiny")} >= {"exact_match", "eval_loss", "loss"}
 
 
-class Stopping(Silent):
+class Stopping(SilentListener):
     """Asks to stop after a step, and keeps what the study has to say."""
 
     def __init__(self, at=None):

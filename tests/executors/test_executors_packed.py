@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from sweeper.config.trial import Outcome
 from sweeper.errors import DatabaseError, StudyInterrupted
-from sweeper.executors.base import Silent
+from sweeper.executors.base import SilentListener
 from sweeper.executors.packed.executor import PackedExecutor, pack
 from sweeper.executors.packed.executor import capacity as room
 from sweeper.executors.packed.executor import evaluation as evaluating
@@ -35,7 +35,7 @@ def records(context):
     return context.database.trials.all(context.config.name)
 
 
-class Watching(Silent):
+class Watching(SilentListener):
     """Keeps what it is told; may ask to stop at a trial's step."""
 
     def __init__(self, stop_at=None):
@@ -360,7 +360,7 @@ def test_a_killed_process_leaves_its_frozen_trials_to_go_on(study_file):
         run_study(file, listener=first, stop=first.stop)
     home = Home.current()
 
-    class Dies(Silent):
+    class Dies(SilentListener):
         def trial_reported(self, number, step, metrics):
             if step == 4:
                 raise KeyboardInterrupt
@@ -475,7 +475,7 @@ def test_the_adapter_on_disk_is_the_best_evaluations(conduct):
 def test_memory_does_not_grow_over_many_trials(begin):
     counted = []
 
-    class Counting(Silent):
+    class Counting(SilentListener):
         def trial_ended(self, result):
             if result.number in (60, 199):
                 gc.collect()

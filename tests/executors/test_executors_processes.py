@@ -20,11 +20,11 @@ from sweeper.config.backend import FSDP, TRL, DeepSpeed
 from sweeper.config.trial import Decision, Outcome, TrialResult
 from sweeper.errors import DataError
 from sweeper.executors.distributed import launcher as processes
-from sweeper.executors.distributed.launcher import Endurance
+from sweeper.executors.distributed.launcher import LaunchPolicy
 from sweeper.executors.lifecycle.recorder import read_result
 from sweeper.paths import TrialPaths
 from sweeper.training.base_model import load_base
-from sweeper.training.resumable_trainer import Keeping
+from sweeper.training.resumable_trainer import CheckpointPolicy
 from sweeper.training.trial import train_trial
 
 HERE = Path(__file__).parent
@@ -159,8 +159,8 @@ def test_a_trial_that_is_killed_goes_on_from_its_checkpoint(spec, train, alone, 
     monkeypatch.setenv("BREAK_STEP", "5")
     asked, notes, recorded = spec(TRL(), lora_dropout=0.2), [], []
     told = tiny.Curve()
-    keeping = Keeping(0.0, before=lambda: recorded.append(max(told.steps)))
-    result, curve = train(asked, "kill once", told, Endurance(max_retries=1, keeping=keeping, note=notes.append))
+    keeping = CheckpointPolicy(0.0, before=lambda: recorded.append(max(told.steps)))
+    result, curve = train(asked, "kill once", told, LaunchPolicy(max_retries=1, keeping=keeping, note=notes.append))
     assert result.outcome is Outcome.COMPLETE, result.reason
     (note,) = notes
     assert note.startswith("trial 0 goes on from its checkpoint (retry 1 of 1): process 0 of the trial was killed by")
@@ -180,7 +180,7 @@ def brittle(monkeypatch, tiny_model, tmp_path):
         monkeypatch.setattr(processes, "WORKER", (sys.executable, str(HERE / "brittle_worker.py")))
         monkeypatch.setenv("BREAK", misfortune)
         notes, curve = [], tiny.Curve()
-        result = processes.train_in_processes(asked, curve, Endurance(note=notes.append, **endurance))
+        result = processes.train_in_processes(asked, curve, LaunchPolicy(note=notes.append, **endurance))
         attempts = [json.loads(line) for line in (asked.folder / "attempts.jsonl").read_text().splitlines()]
         assert not [one["process"] for one in attempts if psutil.pid_exists(one["process"])]
         assert not [one["child"] for one in attempts if running(one["child"])]

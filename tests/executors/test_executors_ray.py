@@ -18,9 +18,9 @@ import pytest
 from sweeper.config.executor import RayExecutor as Config
 from sweeper.config.trial import Outcome
 from sweeper.errors import DatabaseError, HardwareError
-from sweeper.executors.base import Silent
+from sweeper.executors.base import SilentListener
 from sweeper.executors.workers.coordinator import Coordinator
-from sweeper.executors.workers.process import STOPPED, Pulse, WorkerJob
+from sweeper.executors.workers.process import STOPPED, WorkerJob, WorkerStatus
 from sweeper.executors.workers.process import ray as rays
 from sweeper.executors.workers.ray import Cluster, RayExecutor, RemoteWorker, room
 from sweeper.executors.workers.ray_actor import NodeJob, NodeWorker, obstacle, shared_word, wait_for_memory
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.xdist_group("ray")
 STANDIN = Path(__file__).with_name("standin_worker.py")
 
 
-class Noting(Silent):
+class Noting(SilentListener):
     def __init__(self):
         self.notes, self.stages = [], []
 
@@ -178,7 +178,7 @@ def test_a_stop_that_was_lost_with_the_connection_is_said_again():
         def get(self, asked):
             if said.count("pulse") < 3:
                 raise Unavailable
-            return Pulse().model_dump(mode="json") if asked == "pulse" else "node"
+            return WorkerStatus().model_dump(mode="json") if asked == "pulse" else "node"
 
     worker = RemoteWorker(Library(), Actor())
     worker.pulse()

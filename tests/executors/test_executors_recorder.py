@@ -9,13 +9,14 @@ import pytest
 from optuna.trial import TrialState
 
 from sweeper.config.trial import Decision, Outcome, TrialResult
-from sweeper.executors.base import Silent
+from sweeper.executors.base import SilentListener
 from sweeper.executors.lifecycle.claims import ask
 from sweeper.executors.lifecycle.recorder import Recorder, finish, read_result
 from sweeper.executors.lifecycle.recovery import reclaim
 from sweeper.executors.lifecycle.trial_spec import specification
 from sweeper.executors.stop_request import StopRequest
-from sweeper.paths import Home, write_atomically
+from sweeper.files.atomic import write_atomically
+from sweeper.paths import Home
 from sweeper.search.storages.open import open_storage
 from sweeper.store import TrialKind
 from sweeper.study.run import resume_study
@@ -137,7 +138,7 @@ def dead(begin):
         context.database.workers.leave(context.crew.token)
         from sweeper.study.context import open_stored
 
-        return open_stored("tiny", Home.current(), context.database, listener or Silent(), StopRequest())
+        return open_stored("tiny", Home.current(), context.database, listener or SilentListener(), StopRequest())
 
     return make
 
@@ -197,7 +198,7 @@ def test_a_damaged_result_is_put_aside_and_named(begin, caplog):
 def test_a_resumed_study_says_how_many_trials_begin_again(dead):
     notes = []
 
-    class Listener(Silent):
+    class Listener(SilentListener):
         def note(self, text):
             notes.append(text)
 

@@ -18,9 +18,9 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 import sweeper
 from sweeper import retry as patience
-from sweeper.database_url import Server
+from sweeper.database_url import PostgresUrl
 from sweeper.errors import StudyInterrupted
-from sweeper.executors.base import Silent
+from sweeper.executors.base import SilentListener
 from sweeper.executors.stop_request import StopRequest
 from sweeper.paths import Home
 from sweeper.study import run
@@ -89,7 +89,7 @@ def lines() -> tuple[str, ...]:
     return tuple(f"{f.f_code.co_filename}:{f.f_lineno}" for f in frames() if f.f_code.co_filename.startswith(SWEEPER))
 
 
-class Stopping(Silent):
+class Stopping(SilentListener):
     """Stops the study as soon as a trial has a step."""
 
     def __init__(self, stop: StopRequest) -> None:
@@ -124,7 +124,7 @@ def losing_from(name: str, losing: Losing) -> Iterator[None]:
 @pytest.mark.parametrize("stored", [pytest.param(False, id="before"), pytest.param(True, id="after")])
 @pytest.mark.parametrize("kind", ["packed", pytest.param("inline", marks=pytest.mark.long)])
 def test_a_study_goes_on_wherever_the_connection_is_lost(
-    study_file, server: Server, postgres: Postgres, kind, stored, depth
+    study_file, server: PostgresUrl, postgres: Postgres, kind, stored, depth
 ):
     search = {"n_trials": 4, "confirm": 0.2, "confirm_top": 1}
     file = study_file(search=search, executor={"kind": kind, "grace_s": 2}, storage=server.written)

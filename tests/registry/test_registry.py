@@ -20,7 +20,8 @@ from sweeper.config.model import ModelConfig
 from sweeper.config.technique import SFT
 from sweeper.config.trial import Hyperparameters, TrialSpec
 from sweeper.errors import RegistryError, StudyStateError
-from sweeper.paths import Home, write_json
+from sweeper.files.atomic import write_json
+from sweeper.paths import Home
 from sweeper.registry import MOVES, Lineage, Registry, Stage
 from sweeper.store import Database, Evaluation, Score, TrialKind
 

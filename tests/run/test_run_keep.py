@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from sweeper.cli.main import app
 from sweeper.config.trial import Outcome
 from sweeper.errors import ArtifactError
-from sweeper.executors.base import Silent
+from sweeper.executors.base import SilentListener
 from sweeper.executors.stop_request import StopRequest
 from sweeper.paths import Home
 from sweeper.store import Database
@@ -63,7 +63,7 @@ def test_a_study_keeps_its_best_and_refuses_what_was_damaged(study_file):
 
 
 def test_a_frozen_trial_goes_on_in_a_backup_and_begins_again_where_it_is_damaged(study_file, tmp_path, monkeypatch):
-    class Stopping(Silent):
+    class Stopping(SilentListener):
         def __init__(self):
             self.stop, self.notes = StopRequest(), []
 
@@ -102,7 +102,7 @@ def test_a_frozen_trial_goes_on_in_a_backup_and_begins_again_where_it_is_damaged
 @pytest.mark.parametrize("how", ["damaged", "gone"])
 def test_a_trial_that_cannot_begin_from_anothers_weights_costs_only_itself(begin, how):
     from sweeper.executors.inline import InlineExecutor
-    from sweeper.paths import discard
+    from sweeper.files.atomic import discard
 
     context = begin(search={"n_trials": 1, "confirm": 0}, executor={"kind": "inline"})
     InlineExecutor().run(context)

@@ -7,7 +7,7 @@ from postgres_server import Postgres
 from sqlalchemy import MetaData, select
 from test_run_study import Stopping, finished, state
 
-from sweeper.database_url import Server
+from sweeper.database_url import PostgresUrl
 from sweeper.errors import DatabaseError, StudyInterrupted
 from sweeper.paths import Home
 from sweeper.store import Database, StudyState
@@ -16,7 +16,9 @@ from sweeper.study.run import resume_study, run_study
 from sweeper.upkeep.migrate_storage import migrate
 
 
-def test_a_study_begun_on_sqlite_and_moved_midway_ends_as_one_that_never_moved(study_file, server: Server, tmp_path):
+def test_a_study_begun_on_sqlite_and_moved_midway_ends_as_one_that_never_moved(
+    study_file, server: PostgresUrl, tmp_path
+):
     search = {"n_trials": 3, "pruner": {"kind": "asha"}}
     file = study_file(search=search, executor={"kind": "inline"})
     through, moved = Home(tmp_path / "through"), Home(tmp_path / "moved")
@@ -38,7 +40,7 @@ def test_a_study_begun_on_sqlite_and_moved_midway_ends_as_one_that_never_moved(s
 
 
 def test_a_study_begun_on_a_server_keeps_its_password_nowhere_but_in_the_private_file(
-    study_file, server: Server, postgres: Postgres
+    study_file, server: PostgresUrl, postgres: Postgres
 ):
     home = Home.current()
     secret = "s3cretpassw0rd"
@@ -57,10 +59,10 @@ def test_a_study_begun_on_a_server_keeps_its_password_nowhere_but_in_the_private
     stored = everything(server)
     assert "tiny" in stored and secret not in stored
     with Database.open(home.database, create=False) as database:
-        assert database.studies.get("tiny").config["storage"]["url"] == str(Server(url))
+        assert database.studies.get("tiny").config["storage"]["url"] == str(PostgresUrl(url))
 
 
-def everything(server: Server) -> str:
+def everything(server: PostgresUrl) -> str:
     """Every value of every table, ours and Optuna's."""
     engine, tables = engine_on(server, busy_timeout_s=5), MetaData()
     tables.reflect(engine)

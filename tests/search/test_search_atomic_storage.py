@@ -20,7 +20,7 @@ from sqlalchemy import event, text
 from storage_processes import change_all, open_new
 
 from sweeper.config.trial import Outcome, TrialResult
-from sweeper.database_url import Address, Server
+from sweeper.database_url import Address, PostgresUrl
 from sweeper.search.storages.atomic import AtomicStorage
 from sweeper.search.storages.open import open_storage
 
@@ -43,7 +43,7 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Address]
         shutil.copy(request.getfixturevalue("empty"), path)
         yield path
         return
-    server: Server = request.getfixturevalue("cleared")
+    server: PostgresUrl = request.getfixturevalue("cleared")
     storage = open_storage(server)
     with storage.engine.begin() as connection:
         connection.execute(text("TRUNCATE studies, trials RESTART IDENTITY CASCADE"))
@@ -52,7 +52,7 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Address]
 
 
 @pytest.fixture(scope="session")
-def cleared(postgres: Postgres) -> Iterator[Server]:
+def cleared(postgres: Postgres) -> Iterator[PostgresUrl]:
     """One database for all tests, emptied before each: making Optuna's tables takes seconds."""
     with postgres.database() as server:
         yield server

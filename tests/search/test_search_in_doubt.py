@@ -14,7 +14,7 @@ from search_helpers import result
 
 from sweeper import retry as patience
 from sweeper.errors import LeaseLost
-from sweeper.retry import Patience, waiting
+from sweeper.retry import RetryPolicy, waiting
 from sweeper.search.storages.transactions import together
 
 
@@ -35,7 +35,7 @@ def losing(search, *, stored: bool) -> Iterator[SimpleNamespace]:
             error.sqlite_errorname = "SQLITE_IOERR"
             raise error
 
-    with pytest.MonkeyPatch.context() as patch, waiting(Patience(lambda note: None, lambda: False)):
+    with pytest.MonkeyPatch.context() as patch, waiting(RetryPolicy(lambda note: None, lambda: False)):
         patch.setattr(engine.dialect, "do_commit", failing)
         for seconds in ("FIRST_S", "LONGEST_S", "_GLANCE_S"):
             patch.setattr(patience, seconds, 0.001)
@@ -69,7 +69,7 @@ def test_what_another_has_ended_is_not_ended_again_by_who_tries_again(make):
     other = make(opened=True)
     other.take_up(number)
     other.tell(number, result(number, value=1.0))
-    with waiting(Patience(lambda note: None, lambda: False)), pytest.raises(LeaseLost):
+    with waiting(RetryPolicy(lambda note: None, lambda: False)), pytest.raises(LeaseLost):
         mine.tell(number, result(number, value=1.0))
 
 

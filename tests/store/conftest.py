@@ -12,7 +12,7 @@ from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.model import ModelConfig
 from sweeper.config.technique import SFT
 from sweeper.config.trial import Hyperparameters, TrialSpec
-from sweeper.database_url import Address, Server
+from sweeper.database_url import Address, PostgresUrl
 from sweeper.store import Database
 
 
@@ -21,7 +21,7 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> Address:
     """A database of each kind, where there is nothing yet."""
     if request.param == "sqlite":
         return tmp_path / "home" / "sweeper.db"
-    server: Server = request.getfixturevalue("server")
+    server: PostgresUrl = request.getfixturevalue("server")
     return server
 
 

@@ -12,7 +12,7 @@ from postgres_server import Postgres
 from test_store_records import result
 
 from sweeper.cli.main import app
-from sweeper.database_url import Server
+from sweeper.database_url import PostgresUrl
 from sweeper.errors import DatabaseError, StudyStateError
 from sweeper.paths import Home
 from sweeper.search.storages.open import open_storage
@@ -100,14 +100,14 @@ def optunas(home: Home) -> list[object]:
     ]
 
 
-def test_every_row_arrives_and_the_home_uses_the_server(home: Home, server: Server, spec, capsys, monkeypatch):
+def test_every_row_arrives_and_the_home_uses_the_server(home: Home, server: PostgresUrl, spec, capsys, monkeypatch):
     with Database.open(home.database, create=False) as database:
         before, before_optuna = everything(database), optunas(home)
     monkeypatch.setenv("DATABASE", server.written)
     assert app(["migrate-storage", "${DATABASE}"], standalone_mode=False) in (None, 0)
     said = " ".join(capsys.readouterr().out.split())
     assert "1 studies" in said and "each compared" in said
-    assert home.database == Server("${DATABASE}") and home.binding.read_text() == "${DATABASE}\n"
+    assert home.database == PostgresUrl("${DATABASE}") and home.binding.read_text() == "${DATABASE}\n"
     assert home.binding.stat().st_mode & 0o777 == 0o600
     assert not home.database_file.exists() and (home.folder / "sweeper-before-migration.db").exists()
     with Database.open(home.database, create=False) as database:
@@ -121,15 +121,17 @@ def test_every_row_arrives_and_the_home_uses_the_server(home: Home, server: Serv
         migrate(home, server)
 
 
-def test_a_file_that_was_moved_takes_no_writes_any_more(home: Home, server: Server):
+def test_a_file_that_was_moved_takes_no_writes_any_more(home: Home, server: PostgresUrl):
     with Database.open(home.database, create=False) as former:
         migrate(home, server)
         with pytest.raises(DatabaseError, match="moved or replaced while in use"):
             former.events.add("itn", "note", "too late")
 
 
-def test_what_ends_it_before_the_home_knows_leaves_the_home_and_it_goes_on(home: Home, server: Server, monkeypatch):
-    def ended(self: Home, server: Server) -> None:
+def test_what_ends_it_before_the_home_knows_leaves_the_home_and_it_goes_on(
+    home: Home, server: PostgresUrl, monkeypatch
+):
+    def ended(self: Home, server: PostgresUrl) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -144,7 +146,9 @@ def test_what_ends_it_before_the_home_knows_leaves_the_home_and_it_goes_on(home:
         assert len(database.metrics.get("itn")) == rows and moved.studies == 1
 
 
-def test_a_row_that_changes_on_its_way_is_noticed_and_nothing_is_stored(home: Home, server: Server, postgres: Postgres):
+def test_a_row_that_changes_on_its_way_is_noticed_and_nothing_is_stored(
+    home: Home, server: PostgresUrl, postgres: Postgres
+):
     Database.open(server, create=True).close()
     name = str(server.url.database)
     body = "BEGIN IF NEW.step = 2000 AND NEW.name = 'loss' THEN NEW.value = 7; END IF; RETURN NEW; END"
@@ -157,7 +161,9 @@ def test_a_row_that_changes_on_its_way_is_noticed_and_nothing_is_stored(home: Ho
     assert postgres.execute("SELECT count(*) FROM trials", name) == [(0,)]
 
 
-def test_a_database_with_other_studies_is_refused_and_left_alone(home: Home, server: Server, postgres: Postgres, spec):
+def test_a_database_with_other_studies_is_refused_and_left_alone(
+    home: Home, server: PostgresUrl, postgres: Postgres, spec
+):
     with Database.open(server, create=True) as database:
         _fill(database, spec)
         before = everything(database)
@@ -167,7 +173,7 @@ def test_a_database_with_other_studies_is_refused_and_left_alone(home: Home, ser
     assert home.database == home.database_file
 
 
-def test_a_study_that_is_being_run_is_named(home: Home, server: Server):
+def test_a_study_that_is_being_run_is_named(home: Home, server: PostgresUrl):
     with Database.open(home.database, create=False) as database:
         database.workers.join("itn", "a", "cpu", expires_in_s=60)
         assert database.workers.alive("itn")[0].pid == os.getpid()

@@ -16,7 +16,7 @@ from sqlalchemy import inspect
 from test_store_database import create_study
 from test_store_records import result
 
-from sweeper.database_url import Address, Server
+from sweeper.database_url import Address, PostgresUrl
 from sweeper.errors import DatabaseError, StudyStateError
 from sweeper.search.storages.open import open_storage
 from sweeper.store import Database, TrialKind
@@ -52,7 +52,7 @@ def test_many_processes_open_a_new_database_at_once(address: Address):
         assert len(database.studies.all()) == 8
 
 
-def test_the_migrations_make_what_the_tables_say(server: Server):
+def test_the_migrations_make_what_the_tables_say(server: PostgresUrl):
     Database.open(server, create=True).close()
     engine = engine_on(server, busy_timeout_s=1)
     with engine.connect() as connection:
@@ -61,7 +61,7 @@ def test_the_migrations_make_what_the_tables_say(server: Server):
     engine.dispose()
 
 
-def test_an_empty_database_and_another_programs_are_told_apart(server: Server, postgres: Postgres):
+def test_an_empty_database_and_another_programs_are_told_apart(server: PostgresUrl, postgres: Postgres):
     assert not Database.exists(server)
     with pytest.raises(DatabaseError, match="is empty: run a study first"):
         Database.open(server, create=False)
@@ -69,14 +69,14 @@ def test_an_empty_database_and_another_programs_are_told_apart(server: Server, p
     for create in (True, False):
         with pytest.raises(DatabaseError, match=r"belongs to another program \(tables photos\): give another database"):
             Database.open(server, create=create)
-    gone = Server(server.written.replace(str(server.url.database), "nowhere"))
+    gone = PostgresUrl(server.written.replace(str(server.url.database), "nowhere"))
     with pytest.raises(DatabaseError, match=r"does not exist .*createdb"):
         Database.open(gone, create=True)
     with pytest.raises(DatabaseError, match=r"does not exist .*createdb"):
         open_storage(gone)
 
 
-def test_a_newer_schema_is_refused(server: Server, postgres: Postgres):
+def test_a_newer_schema_is_refused(server: PostgresUrl, postgres: Postgres):
     Database.open(server, create=True).close()
     postgres.execute(f"UPDATE {VERSION_TABLE} SET version_num = '9999'", str(server.url.database))
     for read_only in (True, False):
@@ -85,8 +85,8 @@ def test_a_newer_schema_is_refused(server: Server, postgres: Postgres):
 
 
 @pytest.mark.parametrize("parameter", ["options=-csearch_path%3D", "search_path="])
-def test_schemas_of_one_database_are_databases_of_their_own(server: Server, postgres: Postgres, parameter: str):
-    one, two = (Server(f"{server.written}&{parameter}{schema}") for schema in ("one", "two"))
+def test_schemas_of_one_database_are_databases_of_their_own(server: PostgresUrl, postgres: Postgres, parameter: str):
+    one, two = (PostgresUrl(f"{server.written}&{parameter}{schema}") for schema in ("one", "two"))
     assert one.identity != two.identity
     with pytest.raises(DatabaseError, match=r"has no such schema .*CREATE SCHEMA"):
         Database.open(one, create=True)
@@ -105,7 +105,7 @@ def test_schemas_of_one_database_are_databases_of_their_own(server: Server, post
     engine.dispose()
 
 
-def test_looking_changes_nothing(server: Server):
+def test_looking_changes_nothing(server: PostgresUrl):
     with Database.open(server, create=True) as database:
         create_study(database, "itn")
     with Database.open(server, create=False, read_only=True) as database:
@@ -134,7 +134,7 @@ def test_lost_connections_are_replaced_and_a_server_that_is_gone_is_named(postgr
         assert next(event.message for event in database.events.all("itn")) == "after the connections were lost"
 
 
-def test_a_password_of_any_characters_works_and_a_wrong_one_is_not_shown(postgres: Postgres, server: Server):
+def test_a_password_of_any_characters_works_and_a_wrong_one_is_not_shown(postgres: Postgres, server: PostgresUrl):
     password = "p{0}t%d@:/?é \\"
     encoded = "p%7B0%7Dt%25d%40%3A%2F%3F%C3%A9%20%5C"
     rules = postgres.folder / "data" / "pg_hba.conf"
@@ -144,7 +144,7 @@ def test_a_password_of_any_characters_works_and_a_wrong_one_is_not_shown(postgre
     rules.write_text("local all ada scram-sha-256\n" + before)
     try:
         postgres.execute("SELECT pg_reload_conf()")
-        right = Server(server.written.replace("postgres@", f"ada:{encoded}@"))
+        right = PostgresUrl(server.written.replace("postgres@", f"ada:{encoded}@"))
         assert right != server
         storage = open_storage(right)
         optuna.create_study(study_name="itn", storage=storage)
@@ -152,7 +152,7 @@ def test_a_password_of_any_characters_works_and_a_wrong_one_is_not_shown(postgre
         with Database.open(right, create=True) as database:
             create_study(database, "itn")
             assert database.studies.find("itn") is not None
-        wrong = Server(right.written.replace(encoded, "wr0ngpassword"))
+        wrong = PostgresUrl(right.written.replace(encoded, "wr0ngpassword"))
         for attempt in (lambda: Database.open(wrong, create=True), lambda: open_storage(wrong)):
             with pytest.raises(DatabaseError, match=r"ada:\*\*\*@.*(refuses|cannot be reached)") as caught:
                 attempt()
@@ -166,7 +166,7 @@ def test_a_password_of_any_characters_works_and_a_wrong_one_is_not_shown(postgre
 
 def test_without_psycopg_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    server = Server("postgresql+psycopg://ada@127.0.0.1/sweeps")
+    server = PostgresUrl("postgresql+psycopg://ada@127.0.0.1/sweeps")
     for attempt in (lambda: Database.open(server, create=True), lambda: open_storage(server)):
         with pytest.raises(DatabaseError, match=r"pip install 'sweeper\[postgres\]'"):
             attempt()
@@ -195,7 +195,7 @@ def test_a_trial_ends_once_however_many_end_it(database: Database, spec):
         assert sorted(outcomes) == ["refused"] * 3 + ["stored"]
 
 
-def test_writers_of_two_studies_do_not_wait_for_each_other_and_of_one_they_do(server: Server):
+def test_writers_of_two_studies_do_not_wait_for_each_other_and_of_one_they_do(server: PostgresUrl):
     with Database.open(server, create=True, busy_timeout_s=0.3) as database:
         for name in ("one", "two"):
             create_study(database, name)

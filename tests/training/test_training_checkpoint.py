@@ -19,7 +19,7 @@ from sweeper.config.trial import Decision, Outcome
 from sweeper.errors import StudyStateError
 from sweeper.paths import TrialPaths
 from sweeper.training.checkpoint import is_kept
-from sweeper.training.resumable_trainer import Keeping
+from sweeper.training.resumable_trainer import CheckpointPolicy
 from sweeper.training.trial import train_trial
 
 BUSY = {"lr_scheduler": "cosine", "lora_dropout": 0.3, "epochs": 3.0, "points": 5}
@@ -27,7 +27,7 @@ BUSY = {"lr_scheduler": "cosine", "lora_dropout": 0.3, "epochs": 3.0, "points": 
 
 NOISY = {"trl": {"optim": "adamw_bnb_8bit", "neftune_noise_alpha": 5}, "lora_dropout": 0.1}
 
-SELDOM, ALWAYS = (Keeping(every_s, before=lambda: None) for every_s in (999.0, 0.0))
+SELDOM, ALWAYS = (CheckpointPolicy(every_s, before=lambda: None) for every_s in (999.0, 0.0))
 
 
 def kept(spec):

@@ -12,9 +12,10 @@ from safetensors.numpy import save_file
 
 from sweeper.config.study import StudyConfig
 from sweeper.config.trial import Hyperparameters, Outcome, TrialResult, TrialSpec
+from sweeper.files.atomic import write_atomically, write_json
 from sweeper.files.checksums import owner, seal, sha256_of
 from sweeper.models.facts import fingerprint
-from sweeper.paths import Home, write_atomically, write_json
+from sweeper.paths import Home
 from sweeper.registry import Registry
 from sweeper.search.candidate import Candidate
 from sweeper.search.storages.open import open_storage

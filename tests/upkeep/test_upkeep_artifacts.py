@@ -9,10 +9,9 @@ from damaging import HOW, flip
 
 from sweeper.config.trial import Outcome
 from sweeper.errors import ArtifactError, LeaseLost, StudyStateError
+from sweeper.files.atomic import discard, new_folder
 from sweeper.files.checksums import broken_seal, owner, sha256_of
-from sweeper.paths import discard, new_folder
-from sweeper.store.trial_files import damage, of_result, require_whole
-from sweeper.study.orders import require_weights
+from sweeper.store.trial_files import damage, of_result, require_weights, require_whole
 
 WEIGHTS = "adapter_model.safetensors"
 

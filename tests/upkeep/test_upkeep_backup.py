@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 from sweeper.cli.main import app
 from sweeper.config.trial import Outcome
 from sweeper.errors import BackupError
+from sweeper.files.atomic import discard
 from sweeper.files.checksums import sums_of
-from sweeper.paths import Home, discard
+from sweeper.paths import Home
 from sweeper.store import Database, StudyState
 from sweeper.store.snapshot import snapshot
 from sweeper.upkeep import backup as module

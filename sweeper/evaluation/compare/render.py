@@ -11,7 +11,7 @@ from sweeper.evaluation.compare.report import Answers, Bars, Lines, Part, Report
 from sweeper.evaluation.compare.svg_charts import Bar, interval_chart, line_chart
 from sweeper.evaluation.compare.text_diff import LEGEND, marked_html, marks, plain_html
 from sweeper.evaluation.report import escape
-from sweeper.paths import write_atomically
+from sweeper.files.atomic import write_atomically
 
 _LONGEST = 4_000
 _TEXT_WIDTH = 41

@@ -23,13 +23,14 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch's 
 from sweeper import errors
 from sweeper.config.backend import processes
 from sweeper.config.trial import Decision, Outcome, Report, TrialResult, TrialSpec
-from sweeper.executors.channel import Line
+from sweeper.executors.channel import JsonChannel
 from sweeper.executors.distributed.rank import Job
 from sweeper.executors.gpu_memory import FreedMemory
+from sweeper.files.atomic import write_atomically
 from sweeper.hardware import machine
-from sweeper.paths import TrialPaths, write_atomically
+from sweeper.paths import TrialPaths
 from sweeper.training.checkpoint import is_kept
-from sweeper.training.resumable_trainer import Keeping
+from sweeper.training.resumable_trainer import CheckpointPolicy
 
 WORKER = (sys.executable, "-m", "sweeper.executors.distributed.rank")
 PATIENCE_S = 20.0
@@ -47,7 +48,7 @@ def _silent(text: str) -> None:
 
 
 @dataclass(frozen=True)
-class Endurance:
+class LaunchPolicy:
     """What is done about processes that die or hang.
 
     Attributes:
@@ -60,11 +61,11 @@ class Endurance:
 
     max_retries: int = 0
     stall_timeout_s: float | None = None
-    keeping: Keeping | None = None
+    keeping: CheckpointPolicy | None = None
     note: Callable[[str], None] = _silent
 
 
-def train_in_processes(spec: TrialSpec, report: Report, endurance: Endurance | None = None) -> TrialResult:
+def train_in_processes(spec: TrialSpec, report: Report, endurance: LaunchPolicy | None = None) -> TrialResult:
     """Train one trial in as many processes as its backend has, and return its result, which is on disk then.
 
     The processes end together: by themselves, when one fails, is killed or hangs, and with this process. Where memory
@@ -75,7 +76,7 @@ def train_in_processes(spec: TrialSpec, report: Report, endurance: Endurance | N
         UserError: If the data or the configuration is at fault.
         LeaseLost: If the trial is another worker's by now.
     """
-    endurance, told, size = endurance or Endurance(), _Told(report), processes(spec.backend, 0)
+    endurance, told, size = endurance or LaunchPolicy(), _Told(report), processes(spec.backend, 0)
     share = math.ceil(spec.hyperparameters.batch_size / size)
     rows = min(spec.micro_batch or share, share)
     losses, paths = _Losses(spec, size, endurance), TrialPaths(spec.folder)
@@ -101,7 +102,7 @@ def train_in_processes(spec: TrialSpec, report: Report, endurance: Endurance | N
 class _Losses:
     """How often a trial lost a process in a row, without a checkpoint in between."""
 
-    def __init__(self, spec: TrialSpec, size: int, endurance: Endurance) -> None:
+    def __init__(self, spec: TrialSpec, size: int, endurance: LaunchPolicy) -> None:
         self._number = spec.number
         self._paths = TrialPaths(spec.folder)
         self._endurance = endurance
@@ -156,7 +157,7 @@ class _Worker:
 
     def __init__(self, job: Job, environment: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair()
-        self.line = Line(ours)
+        self.line = JsonChannel(ours)
         log = TrialPaths(job.spec.folder).log(job.rank)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file, theirs:
@@ -189,7 +190,7 @@ class _Worker:
 class _Group:
     """The processes of one attempt at a trial."""
 
-    def __init__(self, spec: TrialSpec, endurance: Endurance) -> None:
+    def __init__(self, spec: TrialSpec, endurance: LaunchPolicy) -> None:
         self.spec = spec
         self.workers: list[_Worker] = []
         self.began = datetime.now(UTC)
@@ -286,7 +287,7 @@ class _Group:
 
 
 @contextmanager
-def _patient(line: Line) -> Iterator[None]:
+def _patient(line: JsonChannel) -> Iterator[None]:
     """Tell the leading process now and then that its answer is still to come, as long as the block takes."""
     answered = threading.Event()
 
@@ -310,7 +311,7 @@ def _user_error(name: str, text: str) -> errors.UserError:
 
 
 @contextmanager
-def _started(spec: TrialSpec, size: int, rows: int, endurance: Endurance) -> Iterator[_Group]:
+def _started(spec: TrialSpec, size: int, rows: int, endurance: LaunchPolicy) -> Iterator[_Group]:
     """Start the processes of a trial, and end them with the ``with`` block, however it is left."""
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     threads = max(1, machine().cpus // size)  # more than there are processors wait for each other

@@ -1,6 +1,6 @@
 """``python -m sweeper.executors.distributed.rank``: one process of a trial that has processes of its own.
 
-It is given an end of a ``Line``, on which its job comes in, and reports and its result go out. Nothing heavy is
+It is given an end of a ``JsonChannel``, on which its job comes in, and reports and its result go out. Nothing heavy is
 imported at the top: Unsloth patches transformers, and has to be imported before it.
 """
 
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from sweeper.config.base import Frozen
 from sweeper.config.trial import Decision, TrialResult, TrialSpec
 from sweeper.errors import UserError
-from sweeper.executors.channel import Line
+from sweeper.executors.channel import JsonChannel
 from sweeper.paths import cache_folder
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Job(Frozen):
 class Parent:
     """The process that runs the study, as its worker sees it. Without it the worker ends at once."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: JsonChannel) -> None:
         self._line = line
         self._values: queue.Queue[Any] = queue.Queue()
         self._told = -math.inf
@@ -104,7 +104,7 @@ class Parent:
 def main() -> None:
     """Train one trial together with its other processes; asked by a signal, say in the log what each thread does."""
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    parent = Parent(Line(socket.socket(fileno=int(sys.argv[1]))))
+    parent = Parent(JsonChannel(socket.socket(fileno=int(sys.argv[1]))))
     try:
         parent.end(train(parent.job(), parent))
     except UserError as error:
@@ -121,7 +121,7 @@ def train(job: Job, parent: Parent) -> TrialResult:
     from sweeper.evaluation.validation import task_metric
     from sweeper.training.backends.table import load
     from sweeper.training.ranks import Ranks
-    from sweeper.training.resumable_trainer import Keeping
+    from sweeper.training.resumable_trainer import CheckpointPolicy
     from sweeper.training.trial import train_trial
 
     parent.alive()
@@ -130,7 +130,7 @@ def train(job: Job, parent: Parent) -> TrialResult:
     evaluate = task_metric(
         base, spec.validation, spec.evaluation, spec.technique, spec.reward_sources, on_progress=parent.alive
     )
-    keeping = None if job.checkpoint_s is None else Keeping(job.checkpoint_s, parent.before_keeping)
+    keeping = None if job.checkpoint_s is None else CheckpointPolicy(job.checkpoint_s, parent.before_keeping)
     report = _Together(ranks, parent)
     return train_trial(spec, base, report, job.rows, evaluate, keeping=keeping, goes_on=job.goes_on)
 

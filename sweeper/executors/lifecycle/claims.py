@@ -72,6 +72,6 @@ def others_train(context: StudyContext) -> bool:
     return bool(context.crew.elsewhere())
 
 
-def bide() -> None:
+def wait() -> None:
     """Let the others work for a moment."""
     time.sleep(_GLANCE_S)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.executors.base import StudyContext
 from sweeper.executors.lifecycle.recovery import begin_again
-from sweeper.paths import write_atomically
+from sweeper.files.atomic import write_atomically
 from sweeper.store.trial_files import damage, folder_of
 
 

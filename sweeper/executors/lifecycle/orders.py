@@ -1,6 +1,6 @@
 """The orders of people, obeyed by the processes that run the study: between two steps, in the order they were given.
 
-Whoever trains or scores calls ``obey`` once a step. An order is answered when it is done, and not before: one that a
+Training and scoring call ``process_orders`` once a step. An order is answered when it is done: one that a
 killed process leaves without an answer is done by the process that goes on, and each of them may be done twice
 without harm. What is queued carries its order's number, so that it is queued once.
 """
@@ -21,7 +21,7 @@ from sweeper.executors.lifecycle.claims import abandoned, stopped
 from sweeper.executors.lifecycle.recorder import prune_paused, read_result
 from sweeper.executors.lifecycle.recovery import reclaim
 from sweeper.store import Order, OrderKind, OrderState, StudyState, stored_config
-from sweeper.study.orders import require_weights
+from sweeper.store.trial_files import require_weights
 from sweeper.training.trial import BY_HAND
 
 _GLANCE_S = 0.2
@@ -38,7 +38,7 @@ class MoreToTrain(Exception):
     """The final scoring was given up for work that somebody ordered; it is done anew afterwards."""
 
 
-def obey(context: StudyContext) -> None:
+def process_orders(context: StudyContext) -> None:
     """Do what people have asked since the last call; where they pause the study, return when it is to go on.
 
     What workers left that have ended since then is put in order first.

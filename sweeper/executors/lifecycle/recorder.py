@@ -16,7 +16,8 @@ from sweeper.executors.base import StudyContext
 from sweeper.executors.lifecycle.claims import take_up
 from sweeper.executors.lifecycle.retention import collect
 from sweeper.executors.lifecycle.trial_spec import planned_steps
-from sweeper.paths import TrialPaths, discard, write_atomically
+from sweeper.files.atomic import discard, write_atomically
+from sweeper.paths import TrialPaths
 from sweeper.search.candidate import Candidate
 from sweeper.store import OrderState
 from sweeper.store.trial_files import of_result

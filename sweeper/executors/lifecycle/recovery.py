@@ -11,8 +11,9 @@ from sweeper.errors import LeaseLost, StudyStateError
 from sweeper.executors.base import StudyContext
 from sweeper.executors.lifecycle.claims import take_up
 from sweeper.executors.lifecycle.recorder import finish, read_result
+from sweeper.files.atomic import discard, write_atomically
 from sweeper.files.temporary import remove_leftovers
-from sweeper.paths import TrialPaths, discard, write_atomically
+from sweeper.paths import TrialPaths
 
 
 @dataclass

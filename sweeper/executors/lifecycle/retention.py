@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from sweeper.config.keep import size_text
 from sweeper.config.study import StudyConfig
-from sweeper.paths import StudyPaths, discard
+from sweeper.files.atomic import discard
+from sweeper.paths import StudyPaths
 from sweeper.search.study import Search
 from sweeper.store import Artifact, Database, OrderKind
 

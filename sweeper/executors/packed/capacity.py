@@ -19,7 +19,7 @@ from sweeper.training.device import free_memory_bytes
 from sweeper.training.micro_batch import is_out_of_memory
 
 
-class Room:
+class PackCapacity:
     """The plan of a study's passes, lowered where memory runs out after all.
 
     Attributes:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from sweeper.evaluation.validation import task_metric
 from sweeper.executors.base import StudyContext
-from sweeper.executors.packed.capacity import Room
+from sweeper.executors.packed.capacity import PackCapacity
 from sweeper.executors.packed.running import Running, share
 from sweeper.packing.adapter import SlotAdapter
 from sweeper.packing.batch import Row
@@ -27,7 +27,7 @@ class Evaluating:
     """
 
     def __init__(
-        self, context: StudyContext, engine: Engine, room: Room, fail: Callable[[Running, Exception], None]
+        self, context: StudyContext, engine: Engine, room: PackCapacity, fail: Callable[[Running, Exception], None]
     ) -> None:
         self._context = context
         self._engine = engine

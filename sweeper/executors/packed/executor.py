@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from sweeper.config.checkpointing import checkpoints
 from sweeper.config.trial import TrialSpec
 from sweeper.executors.base import StudyContext
-from sweeper.executors.base_models import Bases
+from sweeper.executors.base_models import BaseModelCache
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.packed.pack import Pack
 from sweeper.packing.engine import Engine
@@ -21,7 +21,7 @@ class PackedExecutor:
     """Packs the trials that can share passes; a study whose trials cannot runs them one by one, and says why."""
 
     def __init__(self) -> None:
-        self._bases = Bases()
+        self._bases = BaseModelCache()
 
     def base(self, context: StudyContext, spec: TrialSpec) -> BaseModel:
         """Return the base model of a trial, loading it unless it is the one before's."""

@@ -12,27 +12,27 @@ from sweeper.config.trial import Decision, Outcome, TrialResult
 from sweeper.errors import LeaseLost, OutOfMemoryError
 from sweeper.executors.base import StudyContext
 from sweeper.executors.inline import budget_spent, infeasible
-from sweeper.executors.lifecycle.claims import abandoned, bide, claim, others_train, stopped
+from sweeper.executors.lifecycle.claims import abandoned, claim, others_train, stopped, wait
 from sweeper.executors.lifecycle.integrity import can_go_on, cannot_begin
-from sweeper.executors.lifecycle.orders import obey
+from sweeper.executors.lifecycle.orders import process_orders
 from sweeper.executors.lifecycle.recorder import Recorder, drop, prune_paused
 from sweeper.executors.lifecycle.recovery import begin_unreadable_again, reclaim
 from sweeper.executors.lifecycle.trial_spec import specification
 from sweeper.executors.micro_batches import MicroBatches
-from sweeper.executors.packed.capacity import Room
+from sweeper.executors.packed.capacity import PackCapacity
 from sweeper.executors.packed.evaluation import Evaluating
 from sweeper.executors.packed.running import Running, share
+from sweeper.files.atomic import discard
 from sweeper.packing.engine import Engine
 from sweeper.packing.frozen import freeze, is_slot, thaw
 from sweeper.packing.slot import Slot
-from sweeper.paths import discard
 from sweeper.search.candidate import Candidate
 from sweeper.training.adapters import cast_adapter, peft_config
 from sweeper.training.device import reset_peak_memory
 from sweeper.training.latency import milliseconds_per_token
 from sweeper.training.micro_batch import is_out_of_memory
 from sweeper.training.trial import BY_HAND, PRUNED, STOPPED
-from sweeper.training.trial_output import Ledger, Progress
+from sweeper.training.trial_output import Progress, TrialOutput
 
 
 class Pack:
@@ -43,7 +43,7 @@ class Pack:
         self._engine = engine
         self._base = engine.base
         self._planner = MicroBatches(context, engine.base)
-        self._room = Room(context, engine)
+        self._room = PackCapacity(context, engine)
         self._evaluating = Evaluating(context, engine, self._room, self._fail)
         self._running: dict[int, Running] = {}
         self._may_begin = True
@@ -71,7 +71,7 @@ class Pack:
                     self._checkpoint()
                 elif others:
                     self._may_begin = True
-                    bide()
+                    wait()
                 elif abandoned(self._context):
                     reclaim(self._context)
                     self._may_begin = True
@@ -85,7 +85,7 @@ class Pack:
 
     def _obey_orders(self) -> None:
         """Do what people have asked; with fewer slots the youngest trials wait on disk until one is free."""
-        obey(self._context)
+        process_orders(self._context)
         if not self._context.asked.changed:
             return
         self._context.asked.changed, self._may_begin = False, True
@@ -146,7 +146,7 @@ class Pack:
         if failed := cannot_begin(self._context, spec):
             recorder.end(failed)
             return
-        rows, ledger = self._planner.plan(spec), Ledger(spec, base)
+        rows, ledger = self._planner.plan(spec), TrialOutput(spec, base)
         if rows == 0:
             recorder.end(infeasible(spec, base))
             return

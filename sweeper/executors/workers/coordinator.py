@@ -13,7 +13,7 @@ from sweeper.errors import DatabaseError, SweeperError, UserError
 from sweeper.executors.base import StudyContext
 from sweeper.executors.lifecycle.recovery import reclaim
 from sweeper.executors.workers.follower import Follower
-from sweeper.executors.workers.process import STOPPED, Pulse, user_error
+from sweeper.executors.workers.process import STOPPED, WorkerStatus, user_error
 from sweeper.store import StudyState
 
 _GLANCE_S = 0.25
@@ -25,7 +25,7 @@ _LEAVE_S = 120.0
 class Worker(Protocol):
     """A worker that was started, here or on another machine."""
 
-    def pulse(self) -> Pulse:
+    def pulse(self) -> WorkerStatus:
         """Return what is known of it, without waiting; its words since the call before are in it once."""
 
     def ask_to_stop(self) -> None:
@@ -198,7 +198,7 @@ class Coordinator:
         else:
             self._replace(place, f"{name} {pulse.how}", lost=pulse.lost)
 
-    def _is_stalled(self, place: _Place, pulse: Pulse) -> bool:
+    def _is_stalled(self, place: _Place, pulse: WorkerStatus) -> bool:
         """Tell whether a worker that has something to do has been silent for too long; pauses do not count."""
         if pulse.words != place.words or not pulse.busy or self._follower.state is StudyState.PAUSED:
             place.words, place.since = pulse.words, time.monotonic()

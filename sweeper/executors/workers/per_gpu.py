@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from sweeper.config.executor import PerGpuExecutor as Config
 from sweeper.config.trial import TrialSpec
 from sweeper.executors.base import StudyContext
-from sweeper.executors.base_models import Bases
+from sweeper.executors.base_models import BaseModelCache
 from sweeper.executors.gpu_memory import FreedMemory
 from sweeper.executors.workers.coordinator import Coordinator
 from sweeper.executors.workers.process import WorkerJob, WorkerProcess
@@ -26,7 +26,7 @@ class PerGpuExecutor:
     """Runs a study's trials in worker processes, one a device; each packs those that it takes."""
 
     def __init__(self) -> None:
-        self._bases = Bases()
+        self._bases = BaseModelCache()
 
     def base(self, context: StudyContext, spec: TrialSpec) -> BaseModel:
         """Return the base model of a trial, loading it unless it is the one before's."""

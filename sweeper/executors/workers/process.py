@@ -1,6 +1,6 @@
 """One worker of a study: a process that runs trials of it on one device, as whoever started it sees it.
 
-What the two say to each other goes over a ``Line``; the trials themselves are in the database.
+What the two say to each other goes over a ``JsonChannel``; the trials themselves are in the database.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from sweeper.config.base import Frozen
 from sweeper.errors import StudyInterrupted, UserError
-from sweeper.executors.channel import Line
+from sweeper.executors.channel import JsonChannel
 
 COMMAND = (sys.executable, "-m", "sweeper.study.worker")
 STOPPED = StudyInterrupted.exit_code
@@ -49,7 +49,7 @@ class WorkerJob(Frozen):
     storage: str | None = None
 
 
-class Pulse(Frozen):
+class WorkerStatus(Frozen):
     """What is known of a worker at a moment, and what it said since the moment before.
 
     Attributes:
@@ -100,7 +100,7 @@ class WorkerProcess:
 
     def __init__(self, job: WorkerJob, log: Path, environment: Mapping[str, str]) -> None:
         ours, theirs = socketpair()
-        self._line = Line(ours)
+        self._line = JsonChannel(ours)
         self._log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file, theirs:
@@ -128,7 +128,7 @@ class WorkerProcess:
         """Its process, which leads the process group."""
         return self._process.pid
 
-    def pulse(self) -> Pulse:
+    def pulse(self) -> WorkerStatus:
         """Take what it said since the last call, without waiting."""
         exit_code = self._process.poll()  # before listening: what it said until then is heard below
         notes, ended = list[str](), 0
@@ -155,7 +155,7 @@ class WorkerProcess:
                         self._open.discard(number)
                     case {"fault": [name, text]}:
                         self._fault = (name, text)
-        return Pulse(
+        return WorkerStatus(
             notes=tuple(notes),
             ended=ended,
             words=self._words,

@@ -24,15 +24,15 @@ import psutil
 from sweeper.config.executor import RayExecutor as Config
 from sweeper.config.study import StudyConfig
 from sweeper.config.trial import TrialSpec
-from sweeper.database_url import Address, Server
+from sweeper.database_url import Address, PostgresUrl
 from sweeper.errors import DatabaseError, HardwareError
-from sweeper.executors.artifact_store import SHARED, Exchange, Nowhere, Store, keep_study
+from sweeper.executors.artifact_store import SHARED, ArtifactStore, NoArtifactStore, ObjectStore, keep_study
 from sweeper.executors.base import StudyContext
-from sweeper.executors.base_models import Bases
+from sweeper.executors.base_models import BaseModelCache
 from sweeper.executors.workers.coordinator import Coordinator
-from sweeper.executors.workers.process import Pulse, WorkerJob
+from sweeper.executors.workers.process import WorkerJob, WorkerStatus
 from sweeper.executors.workers.ray_actor import NodeJob, NodeWorker, shared_word
-from sweeper.paths import write_atomically
+from sweeper.files.atomic import write_atomically
 from sweeper.store.workers import this_host
 from sweeper.training.base_model import BaseModel
 
@@ -50,7 +50,7 @@ class RayExecutor:
     """Runs a study's trials in workers that a Ray cluster has room for; each packs those that it takes."""
 
     def __init__(self) -> None:
-        self._bases = Bases()
+        self._bases = BaseModelCache()
 
     def base(self, context: StudyContext, spec: TrialSpec) -> BaseModel:
         """Return the base model of a trial, loading it unless it is the one before's."""
@@ -72,7 +72,7 @@ class RayExecutor:
             Coordinator(context, Cluster(context, executor, ray, word)).run()
 
 
-def exchange_of(config: StudyConfig, address: Address, created_at: datetime) -> Exchange:
+def exchange_of(config: StudyConfig, address: Address, created_at: datetime) -> ArtifactStore:
     """Return where the workers of a study exchange files, if they have homes of their own.
 
     Args:
@@ -85,13 +85,13 @@ def exchange_of(config: StudyConfig, address: Address, created_at: datetime) -> 
     """
     executor = config.executor
     if not isinstance(executor, Config) or executor.artifacts == SHARED:
-        return Nowhere()
-    if not isinstance(address, Server):
+        return NoArtifactStore()
+    if not isinstance(address, PostgresUrl):
         raise DatabaseError(
             f"executor.artifacts is {executor.artifacts}, so that every node has a home of its own, but the database "
             "is an SQLite file in one of them; use storage: postgresql+psycopg://..., or artifacts: shared"
         )
-    return Store(f"{executor.artifacts.rstrip('/')}/{config.name}-{created_at.astimezone(UTC):%Y%m%dT%H%M%S%fZ}")
+    return ObjectStore(f"{executor.artifacts.rstrip('/')}/{config.name}-{created_at.astimezone(UTC):%Y%m%dT%H%M%S%fZ}")
 
 
 @contextmanager
@@ -238,7 +238,7 @@ class Cluster:
         self._looked = -_ROOM_S
         self._room = 0
         database = context.database.address  # without a password, which is for each node's environment to hold
-        self._storage = str(database) if isinstance(database, Server) and not database.has_password else None
+        self._storage = str(database) if isinstance(database, PostgresUrl) and not database.has_password else None
         self._need = {"CPU": executor.cpus_per_worker, "GPU": executor.gpus, **executor.resources}
 
     def size(self) -> int:
@@ -264,12 +264,12 @@ class Cluster:
                 home=self._context.paths.home,
                 device="cuda:0" if self._executor.gpus else "cpu",  # the first of those that Ray lets it see
                 among=self.size(),
-                artifacts=self._context.exchange.url if isinstance(self._context.exchange, Store) else None,
+                artifacts=self._context.exchange.url if isinstance(self._context.exchange, ObjectStore) else None,
                 storage=self._storage,
             ),
             log=f"worker-{place}",
             word=self._word,
-            host=None if isinstance(self._context.database.address, Server) else this_host(),
+            host=None if isinstance(self._context.database.address, PostgresUrl) else this_host(),
         )
         actor = self._ray.remote(self._kind).options(
             num_cpus=self._executor.cpus_per_worker,
@@ -304,17 +304,17 @@ class RemoteWorker:
         self._actor = actor
         self._where = actor.where.remote()
         self._asked = actor.pulse.remote()
-        self._last = Pulse(waits=True)
+        self._last = WorkerStatus(waits=True)
         self._reachable = False
         self._told = False
 
-    def pulse(self) -> Pulse:
+    def pulse(self) -> WorkerStatus:
         """Return the last answer; what was said is in it once."""
         if not self._ray.wait([self._asked], timeout=0)[0]:
             return self._last.model_copy(update={"notes": (), "ended": 0})
         exceptions = self._ray.exceptions
         try:
-            self._last = Pulse.model_validate(self._ray.get(self._asked))
+            self._last = WorkerStatus.model_validate(self._ray.get(self._asked))
             self._reachable = True
             self.node = self.node or self._ray.get(self._where)
         except exceptions.ActorUnavailableError:  # what was sent meanwhile is lost
@@ -324,7 +324,7 @@ class RemoteWorker:
         except exceptions.RayActorError as error:
             return self._gone(error)
         except exceptions.RayTaskError as error:
-            return Pulse(exit_code=1, tail=str(error.cause))
+            return WorkerStatus(exit_code=1, tail=str(error.cause))
         self._asked = self._actor.pulse.remote()
         return self._last
 
@@ -341,9 +341,9 @@ class RemoteWorker:
         with suppress(self._ray.exceptions.RayError):
             self._ray.kill(self._actor)
 
-    def _gone(self, error: Exception) -> Pulse:
+    def _gone(self, error: Exception) -> WorkerStatus:
         """Return how an actor ended that ended by itself: with its node, which is nobody's fault, or alone."""
-        self._last = Pulse(exit_code=1, lost="its node has died" in str(error), tail=_first_line(error))
+        self._last = WorkerStatus(exit_code=1, lost="its node has died" in str(error), tail=_first_line(error))
         self._reachable = False
         return self._last
 

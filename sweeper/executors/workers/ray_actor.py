@@ -15,7 +15,7 @@ from typing import Any
 
 from sweeper.config.base import Frozen
 from sweeper.errors import DatabaseError, HardwareError, UserError
-from sweeper.executors.workers.process import Pulse, WorkerJob, WorkerProcess
+from sweeper.executors.workers.process import WorkerJob, WorkerProcess, WorkerStatus
 from sweeper.hardware import Gpu, gpus
 from sweeper.paths import Home, cache_folder
 from sweeper.store.workers import this_host
@@ -61,7 +61,7 @@ class NodeWorker:
         if self._process is None:
             assert self._fault is not None
             fault = (type(self._fault).__name__, str(self._fault))
-            return Pulse(exit_code=self._fault.exit_code, fault=fault).model_dump(mode="json")
+            return WorkerStatus(exit_code=self._fault.exit_code, fault=fault).model_dump(mode="json")
         return self._process.pulse().model_dump(mode="json")
 
     def where(self) -> str:

@@ -30,7 +30,7 @@ COMPARED = (TrialState.RUNNING, TrialState.PRUNED, TrialState.COMPLETE)
 
 
 @dataclass(frozen=True, order=True)
-class Standing:
+class RungStanding:
     """Where a trial stands at the last rung it has reached; sorts the one to promote first to the front.
 
     Attributes:
@@ -75,12 +75,12 @@ class EqualProgressHalving(BasePruner):
         value, sign = trial.intermediate_values[step], _sign(study)
         return any(self._halving.is_weak(sign * value, _values_at(rung, rivals, sign)) for rung in reached)
 
-    def standing(self, study: Study, trial: FrozenTrial) -> Standing:
+    def standing(self, study: Study, trial: FrozenTrial) -> RungStanding:
         """Return where a trial that waits at a rung stands among all that have reached it by now."""
         rung = max((rung for rung in self.rungs if rung <= (trial.last_step or 0)), default=0)
         value = _sign(study) * (first_at_or_after(rung, trial.intermediate_values) or 0.0)
         rivals = same_length(trial, study.get_trials(deepcopy=False, states=COMPARED))
-        return Standing(-rung, value, not self._halving.is_weak(value, _values_at(rung, rivals, _sign(study))))
+        return RungStanding(-rung, value, not self._halving.is_weak(value, _values_at(rung, rivals, _sign(study))))
 
 
 class EqualProgressHyperband(BasePruner):

@@ -25,7 +25,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Contestant:
+class PeerTrial:
     """A trial as a pruner sees it.
 
     Attributes:
@@ -49,12 +49,12 @@ class Contestant:
     value: float | None = None
 
 
-Others = Callable[[int], Sequence[Contestant]]
+Others = Callable[[int], Sequence[PeerTrial]]
 """The study's other trials, each with its first report at or after a per cent of its training."""
 
 
 @dataclass(frozen=True)
-class Judgement:
+class PruningDecision:
     """One decision of the pruner.
 
     Attributes:
@@ -81,8 +81,8 @@ class Judgement:
 
 
 def judgements(
-    pruner: config.Pruner, direction: Direction, trial: Contestant, others: Others, *, grace_s: float = 0.0
-) -> tuple[Judgement, ...]:
+    pruner: config.Pruner, direction: Direction, trial: PeerTrial, others: Others, *, grace_s: float = 0.0
+) -> tuple[PruningDecision, ...]:
     """Return every decision that a pruner took on a trial at a rung, or, where it has none, the last decision.
 
     Args:
@@ -115,7 +115,7 @@ def _bracket_of(pruner: config.Pruner) -> Callable[[int], int]:
 class _Judge:
     """Works out decisions on one trial."""
 
-    def __init__(self, direction: Direction, trial: Contestant, others: Others, grace_s: float) -> None:
+    def __init__(self, direction: Direction, trial: PeerTrial, others: Others, grace_s: float) -> None:
         self._sign = 1.0 if direction == "minimize" else -1.0
         self._trial = trial
         self._others = others
@@ -128,7 +128,7 @@ class _Judge:
         going_on: Callable[[int], int],
         is_weak: Callable[[float, Sequence[float]], bool],
         bracket: Callable[[int], int],
-    ) -> Judgement | None:
+    ) -> PruningDecision | None:
         """Judge the first report at or after a rung."""
         progress = min((step for step in self._trial.reports if step >= rung and step < 100), default=None)
         if progress is None:
@@ -147,9 +147,9 @@ class _Judge:
         threshold = self._sign * losses[count - 1] if len(losses) >= count else None
         place = 1 + sum(other < loss for other in losses)
         words = _rung_words(rung, progress, own.value, place, len(losses), count, eta, threshold, weak)
-        return Judgement(progress, own.value, rung, tuple(known), place, count, threshold, weak, words)
+        return PruningDecision(progress, own.value, rung, tuple(known), place, count, threshold, weak, words)
 
-    def last(self, pruner: config.Pruner) -> Judgement | None:
+    def last(self, pruner: config.Pruner) -> PruningDecision | None:
         """Judge the last report before the end by a pruner without rungs."""
         progress = max((step for step in self._trial.reports if step < 100), default=None)
         if progress is None:
@@ -168,7 +168,7 @@ class _Judge:
             case _:
                 return None
 
-    def _percentile(self, progress: int, percentile: float, startup: int, start: float) -> Judgement | None:
+    def _percentile(self, progress: int, percentile: float, startup: int, start: float) -> PruningDecision | None:
         """Compare the best so far with a percentile of the complete trials' values at the same progress."""
         at = self._trial.reports[progress].at
         done = [other for other in self._of_same_length(progress) if self._is_complete(other, at)]
@@ -186,11 +186,11 @@ class _Judge:
         )
         place = 1 + int((losses < best).sum())
         value = self._sign * best
-        return Judgement(
+        return PruningDecision(
             progress, value, None, tuple(known), place, None, self._sign * threshold, pruned, _ended(words, pruned)
         )
 
-    def _patience(self, progress: int, patience: int, min_delta: float) -> Judgement | None:
+    def _patience(self, progress: int, patience: int, min_delta: float) -> PruningDecision | None:
         losses = self._losses(progress)
         if len(losses) <= patience + 1:
             return None
@@ -202,9 +202,11 @@ class _Judge:
             f"{f' by {min_delta:g}' if min_delta else ''}."
         )
         threshold = self._sign * (before + min_delta)
-        return Judgement(progress, self._sign * after, None, (), None, None, threshold, pruned, _ended(words, pruned))
+        return PruningDecision(
+            progress, self._sign * after, None, (), None, None, threshold, pruned, _ended(words, pruned)
+        )
 
-    def _bounds(self, progress: int, pruner: config.ThresholdPruner) -> Judgement | None:
+    def _bounds(self, progress: int, pruner: config.ThresholdPruner) -> PruningDecision | None:
         if progress < round(100 * pruner.start):
             return None
         value = self._trial.reports[progress].value
@@ -216,9 +218,9 @@ class _Judge:
         )
         words = f"At {progress} % of its training its value was {value:.4g}; it has to be {allowed}."
         threshold = pruner.upper if pruner.upper is not None and not value < low else pruner.lower
-        return Judgement(progress, value, None, (), None, None, threshold, pruned, _ended(words, pruned))
+        return PruningDecision(progress, value, None, (), None, None, threshold, pruned, _ended(words, pruned))
 
-    def _signed_rank(self, progress: int, pruner: config.WilcoxonPruner) -> Judgement | None:
+    def _signed_rank(self, progress: int, pruner: config.WilcoxonPruner) -> PruningDecision | None:
         """Test the trial's reports against those of the best complete trial at the same progress."""
         from scipy.stats import wilcoxon  # imported late: the other pruners need no statistics
 
@@ -245,7 +247,7 @@ class _Judge:
             f"signed-rank test that it is worse gives p = {p:.3g}, and below {pruner.p_threshold:g} it is pruned."
         )
         theirs = pairs[-1][1]
-        return Judgement(
+        return PruningDecision(
             progress, own[progress].value, None, ((best.number, theirs),), None, None, theirs, pruned, words
         )
 
@@ -256,18 +258,18 @@ class _Judge:
         )
         return [value for value in values if not math.isnan(value)]
 
-    def _of_same_length(self, progress: int) -> list[Contestant]:
+    def _of_same_length(self, progress: int) -> list[PeerTrial]:
         trial = self._trial
         return [
             other for other in self._others(progress) if other.number != trial.number and other.length == trial.length
         ]
 
-    def _is_known(self, other: Contestant, reported: datetime, judged: datetime) -> bool:
+    def _is_known(self, other: PeerTrial, reported: datetime, judged: datetime) -> bool:
         if other.counts_until is not None and other.counts_until < judged:
             return False
         return (reported - judged).total_seconds() <= self._grace_s
 
-    def _is_complete(self, other: Contestant, at: datetime) -> bool:
+    def _is_complete(self, other: PeerTrial, at: datetime) -> bool:
         return other.complete_at is not None and (other.complete_at - at).total_seconds() <= self._grace_s
 
 

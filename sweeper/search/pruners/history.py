@@ -14,7 +14,7 @@ from sweeper.config.schedule import warmup
 from sweeper.config.search import NoPruner, Pruner
 from sweeper.config.trial import Outcome
 from sweeper.search.curves import percent
-from sweeper.search.pruners.explanation import Contestant, Judgement, Report, judgements
+from sweeper.search.pruners.explanation import PeerTrial, PruningDecision, Report, judgements
 from sweeper.store import Database, MetricPoint, StudyRecord, TrialKind, TrialRecord
 
 _PRUNER: TypeAdapter[Pruner] = TypeAdapter(Pruner)
@@ -35,7 +35,7 @@ class Retraced:
     """
 
     pruner: str
-    judgements: tuple[Judgement, ...]
+    judgements: tuple[PruningDecision, ...]
     agrees: bool
     never: str | None = None
 
@@ -69,9 +69,9 @@ def retrace(
         return Retraced(pruner.kind, (), agrees=trial.outcome is not Outcome.PRUNED, never=never)
     records = {each.number: each for each in (trials or database.trials.all(study.name))}
     own = _contestant(trial, database.metrics.get(study.name, number=trial.number, name=metric))
-    read: dict[int, list[Contestant]] = {}
+    read: dict[int, list[PeerTrial]] = {}
 
-    def others(progress: int) -> list[Contestant]:
+    def others(progress: int) -> list[PeerTrial]:
         if progress not in read:
             points = database.metrics.first_at_or_after(study.name, metric, progress)
             found = ((records.get(point.number), point) for point in points)
@@ -97,7 +97,7 @@ def _never(pruner: Pruner, evaluation: Mapping[str, object], trial: TrialRecord)
     return None
 
 
-def _contestant(trial: TrialRecord, points: Iterable[MetricPoint]) -> Contestant:
+def _contestant(trial: TrialRecord, points: Iterable[MetricPoint]) -> PeerTrial:
     """Return a stored trial as the pruner saw it."""
     parameters, total = trial.parameters, trial.total_steps
     steps = warmup(total, parameters.get("warmup_steps"), parameters.get("warmup_ratio"))
@@ -109,7 +109,7 @@ def _contestant(trial: TrialRecord, points: Iterable[MetricPoint]) -> Contestant
             reports.setdefault(percent(point.step / total), Report(point.value, _reported_at(trial, point)))
     dropped = trial.outcome in (Outcome.FAILED, Outcome.INTERRUPTED)
     complete = trial.outcome is Outcome.COMPLETE
-    return Contestant(
+    return PeerTrial(
         number=trial.number,
         length=float(parameters.get("epochs", 1.0)),
         seed=trial.seed,

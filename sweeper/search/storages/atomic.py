@@ -26,7 +26,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from sweeper.retry import patiently, tried_before
+from sweeper.retry import is_retry, retried
 from sweeper.search.storages import trial_rows as rows
 
 _UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
@@ -135,7 +135,7 @@ class AtomicStorage(RDBStorage):
         self._local.pending = []
         try:
             yield
-            patiently(self._flush)()
+            retried(self._flush)()
         finally:
             self._local.pending = None
 
@@ -218,7 +218,7 @@ class AtomicStorage(RDBStorage):
             trials = rows.TRIALS
             last = select(trials.c.number).where(trials.c.study_id == study_id)
             last = last.order_by(trials.c.trial_id.desc()).limit(1)
-            if tried_before() and (stored := self._stored(connection, study_id, trial)) is not None:
+            if is_retry() and (stored := self._stored(connection, study_id, trial)) is not None:
                 return stored
             trial.number = (-1 if (number := connection.scalar(last)) is None else number) + 1
             created = connection.execute(

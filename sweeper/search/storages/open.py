@@ -15,9 +15,9 @@ from sqlalchemy import URL, Connection, event
 from sqlalchemy.exc import DatabaseError as SQLAlchemyDatabaseError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from sweeper.database_url import Address, Server
+from sweeper.database_url import Address, PostgresUrl
 from sweeper.errors import DatabaseError, LeaseLost
-from sweeper.retry import make_patient, patiently
+from sweeper.retry import make_patient, retried
 from sweeper.search.storages.atomic import AtomicStorage
 from sweeper.store import connection_arguments, creation_lock, explain, missing_driver, redact
 
@@ -28,7 +28,7 @@ BUSY_TIMEOUT_S = 30
 """How long a write waits for another process's to end."""
 
 
-@patiently
+@retried
 def open_storage(address: Address) -> AtomicStorage:
     """Open a database for Optuna, and create Optuna's tables where they are missing.
 
@@ -37,9 +37,9 @@ def open_storage(address: Address) -> AtomicStorage:
     """
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
-        storage = _on_server(address) if isinstance(address, Server) else _on_file(address.absolute())
+        storage = _on_server(address) if isinstance(address, PostgresUrl) else _on_file(address.absolute())
     except (sqlite3.Error, SQLAlchemyDatabaseError, StorageInternalError, PoolTimeout, OSError) as error:
-        if isinstance(address, Server):
+        if isinstance(address, PostgresUrl):
             raise explain(_origin(error), address) from error
         raise DatabaseError(
             f"{address} cannot be opened as a database: {_origin(error)}. Name another file, or move this one away."
@@ -69,7 +69,7 @@ def _on_file(path: Path) -> AtomicStorage:
     return storage
 
 
-def _on_server(server: Server) -> AtomicStorage:
+def _on_server(server: PostgresUrl) -> AtomicStorage:
     """Open a database of a server; a storage that is pickled holds no password.
 
     A connection that was lost is replaced when the next is needed.

@@ -19,7 +19,7 @@ from sweeper.training.arguments import one_device, training_arguments
 from sweeper.training.base_model import BaseModel
 from sweeper.training.micro_batch import MicroBatch, answers_at_once, until_it_fits
 from sweeper.training.reporting import ReportingCallback
-from sweeper.training.resumable_trainer import Resumable
+from sweeper.training.resumable_trainer import ResumableTrainer
 from sweeper.training.rewards import build_rewards
 from sweeper.training.techniques.reference import forget_reference
 from sweeper.training.weights import Adapted
@@ -28,7 +28,7 @@ _OWN = ("_step", "entropy_coef", "_last_world_entropy")
 """What TRL's trainers change as they train; the last two of GRPO's only."""
 
 
-class FittingPolicy(Resumable):
+class FittingPolicy(ResumableTrainer):
     """Stands before a TRL trainer among a class's bases.
 
     An optimizer step is one round: every prompt of the batch is answered, then the answers are learned from in as many

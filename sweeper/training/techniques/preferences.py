@@ -8,7 +8,7 @@ from typing import Any
 from sweeper.config.trial import TrialSpec
 from sweeper.training.base_model import BaseModel
 from sweeper.training.micro_batch import MicroBatch
-from sweeper.training.micro_batched_trainer import Fitting
+from sweeper.training.micro_batched_trainer import MicroBatchedTrainer
 from sweeper.training.reporting import ReportingCallback
 from sweeper.training.techniques.paired import Parts, build_ranked
 from sweeper.training.techniques.reference import forget_reference
@@ -21,7 +21,7 @@ from trl.experimental.cpo import CPOConfig, CPOTrainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 
-class _WithReference(Fitting):
+class _WithReference(MicroBatchedTrainer):
     """The reference of DPO and KTO is the base without its adapter."""
 
     def __init__(self, micro_batch: MicroBatch, **arguments: Any) -> None:
@@ -37,11 +37,11 @@ class FittingKTOTrainer(_WithReference, KTOTrainer):
     """TRL's trainer; its reference point is estimated over the rows of a part."""
 
 
-class FittingORPOTrainer(Fitting, ORPOTrainer):
+class FittingORPOTrainer(MicroBatchedTrainer, ORPOTrainer):
     """TRL's trainer, taking a step in as many parts as memory asks for."""
 
 
-class FittingCPOTrainer(Fitting, CPOTrainer):
+class FittingCPOTrainer(MicroBatchedTrainer, CPOTrainer):
     """TRL's trainer, taking a step in as many parts as memory asks for."""
 
 

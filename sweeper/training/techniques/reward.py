@@ -9,13 +9,13 @@ from trl import RewardConfig, RewardTrainer
 from sweeper.config.trial import TrialSpec
 from sweeper.training.base_model import BaseModel
 from sweeper.training.micro_batch import MicroBatch
-from sweeper.training.micro_batched_trainer import Fitting
+from sweeper.training.micro_batched_trainer import MicroBatchedTrainer
 from sweeper.training.reporting import ReportingCallback
 from sweeper.training.techniques.paired import Parts, build_ranked
 from sweeper.training.weights import Adapted
 
 
-class FittingRewardTrainer(Fitting, RewardTrainer):
+class FittingRewardTrainer(MicroBatchedTrainer, RewardTrainer):
     """TRL's trainer, taking a step in as many parts as memory asks for."""
 
 

@@ -13,14 +13,14 @@ from sweeper.config.trial import TrialSpec
 from sweeper.training.arguments import one_device, training_arguments
 from sweeper.training.base_model import BaseModel
 from sweeper.training.micro_batch import MicroBatch, WholeBatch, loss_tokens
-from sweeper.training.micro_batched_trainer import Fitting
+from sweeper.training.micro_batched_trainer import MicroBatchedTrainer
 from sweeper.training.ranks import Ranks
 from sweeper.training.reporting import ReportingCallback, perplexity
 from sweeper.training.tokenised import has_completions, tokenised
 from sweeper.training.weights import Adapted
 
 
-class FittingSFTTrainer(Fitting, SFTTrainer):
+class FittingSFTTrainer(MicroBatchedTrainer, SFTTrainer):
     """TRL's trainer; the loss of a batch is the mean over its tokens, in however many parts it is taken."""
 
     def __init__(self, micro_batch: MicroBatch, ranks: Ranks, **arguments: Any) -> None:
