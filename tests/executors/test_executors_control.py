@@ -239,7 +239,7 @@ def test_a_smaller_budget_ends_the_search(study_file, executor, stored):
 
 
 def test_slots_are_added_and_taken_within_a_step(study_file, stored, monkeypatch):
-    from sweeper.executors.packed.executor import pack
+    from sweeper.executors.packed import pack
 
     seen = []
     passing = pack.Pack._pass_rows

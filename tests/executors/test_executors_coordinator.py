@@ -15,9 +15,9 @@ import pytest
 
 from sweeper.errors import DataError, HardwareError, SweeperError
 from sweeper.executors.base import SilentListener
+from sweeper.executors.workers import coordinator
+from sweeper.executors.workers import process as workers
 from sweeper.executors.workers.per_gpu import Devices, PerGpuExecutor
-from sweeper.executors.workers.process import coordinator
-from sweeper.executors.workers.process import process as workers
 from sweeper.hardware import Gpu, pick_devices, visible_as
 from sweeper.store import StudyState
 

@@ -19,9 +19,9 @@ from sweeper.config.executor import RayExecutor as Config
 from sweeper.config.trial import Outcome
 from sweeper.errors import DatabaseError, HardwareError
 from sweeper.executors.base import SilentListener
+from sweeper.executors.workers import ray as rays
 from sweeper.executors.workers.coordinator import Coordinator
 from sweeper.executors.workers.process import STOPPED, WorkerJob, WorkerStatus
-from sweeper.executors.workers.process import ray as rays
 from sweeper.executors.workers.ray import Cluster, RayExecutor, RemoteWorker, room
 from sweeper.executors.workers.ray_actor import NodeJob, NodeWorker, obstacle, shared_word, wait_for_memory
 from sweeper.hardware import Gpu
@@ -70,7 +70,7 @@ def on_cluster(begin, two_nodes):
         class Standin(NodeWorker):  # a class of a function, so that it travels to the nodes as a value
             def __init__(self, job, command=(sys.executable, str(STANDIN)), script=str(script)):
                 os.environ["SCRIPT"] = script
-                from sweeper.executors.workers.process import process as workers
+                from sweeper.executors.workers import process as workers
 
                 workers.COMMAND = command
                 super().__init__(job)
