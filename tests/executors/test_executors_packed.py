@@ -17,7 +17,8 @@ from sweeper.executors.base import SilentListener
 from sweeper.executors.packed import capacity as room
 from sweeper.executors.packed import evaluation as evaluating
 from sweeper.executors.packed import executor as packed
-from sweeper.executors.packed.executor import PackedExecutor, pack
+from sweeper.executors.packed import pack
+from sweeper.executors.packed.executor import PackedExecutor
 from sweeper.executors.stop_request import StopRequest
 from sweeper.packing.engine import Engine
 from sweeper.packing.slot import Slot
