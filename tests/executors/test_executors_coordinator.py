@@ -190,7 +190,7 @@ def test_a_fault_of_the_users_ends_the_others_and_is_raised(study, script):
 def test_workers_end_with_the_process_that_started_them(script, tmp_path):
     path = script("trial=0 child hang")
     code = (
-        "import sys, time; from pathlib import Path; from sweeper.executors import workers;"
+        "import sys, time; from pathlib import Path; from sweeper.executors.workers import process as workers;"
         f"workers.COMMAND = (sys.executable, {str(STANDIN)!r});"
         "job = workers.WorkerJob(study='tiny', home=Path('.'), device='cpu');"
         f"workers.WorkerProcess(job, Path({str(tmp_path / 'log')!r}), {{'CUDA_VISIBLE_DEVICES': '', "
@@ -207,7 +207,7 @@ def test_workers_end_with_the_process_that_started_them(script, tmp_path):
 
 def test_a_worker_hears_its_parent_end_before_it_imports_torch():
     ours, theirs = socket.socketpair()
-    code = "import sys; sys.modules['torch'] = None; from sweeper import worker; worker.main()"
+    code = "import sys; sys.modules['torch'] = None; from sweeper.study import worker; worker.main()"
     child = subprocess.Popen(
         [sys.executable, "-c", code, str(theirs.fileno())], pass_fds=[theirs.fileno()], start_new_session=True
     )

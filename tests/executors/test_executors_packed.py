@@ -216,15 +216,15 @@ def test_the_plan_is_tried_where_running_out_of_memory_does_not_end_the_process(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return train(engine, parts, items)
 
-    plan = room.Room.try_out
+    plan = room.PackCapacity.try_out
 
     def watched(one, slots):
         plan(one, slots)
         plans.append((len(tried), one.tokens))
 
     monkeypatch.setattr(Engine, "train", small)
-    monkeypatch.setattr(room.Room, "try_out", watched)
-    monkeypatch.setattr(room.Room, "_outlives_lack_of_memory", True)
+    monkeypatch.setattr(room.PackCapacity, "try_out", watched)
+    monkeypatch.setattr(room.PackCapacity, "_outlives_lack_of_memory", True)
     context, _ = conduct(name="tried", search=search, executor=slots(3))
     ((attempts, tokens),) = plans
     assert attempts > 1
