@@ -1,4 +1,4 @@
-"""Keep secrets out: everything of free form passes through here before it is stored or shown."""
+"""Text made safe to store and to show: secrets redacted, control characters removed."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ _DATABASE_PASSWORD = re.compile(
 )
 _PASSWORD_SETTING = re.compile(r"(password=)('[^']{1,500}'|[^\s&'\"]{1,500})", re.IGNORECASE)
 _HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
+_ANSI = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-_])")
+# Controls but for tab and line feed, and the marks that turn the direction of text around.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
 def redact(text: str) -> str:
@@ -35,6 +38,11 @@ def redact(text: str) -> str:
     they stand alone; passwords as PostgreSQL's settings name them; and anything shaped like a Hugging Face token.
     """
     return _redacted(text, _present())
+
+
+def clean(text: object) -> str:
+    """Return text without terminal escapes, control characters and direction marks."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", _ANSI.sub("", str(text)))
 
 
 def _redacted(text: str, secrets: list[tuple[str, str]]) -> str:

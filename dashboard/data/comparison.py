@@ -11,7 +11,6 @@ import pandas as pd
 from sweeper_dashboard.data import frames, home
 from sweeper_dashboard.data.snapshots import snapshot
 
-from sweeper.cli.output import clean
 from sweeper.config.evaluation import UNBOUNDED, direction
 from sweeper.database_url import Address
 from sweeper.evaluation.compare.render import html, markdown
@@ -19,6 +18,7 @@ from sweeper.evaluation.compare.report import Curves, comparison_report, differi
 from sweeper.evaluation.compare.side_by_side import Row, SideBySide, side_by_side
 from sweeper.evaluation.compare.subjects import FEWEST, MOST, find_subjects
 from sweeper.evaluation.compare.summary import CORRECTION, Conclusion, conclude
+from sweeper.redact import clean
 from sweeper.store import Database
 
 __all__ = ["CORRECTION", "FEWEST", "MOST", "Conclusion", "Curves", "SideBySide", "conclude", "differing_examples"]

@@ -16,13 +16,13 @@ import pandas as pd
 from sweeper_dashboard.data import frames, home
 from sweeper_dashboard.data.snapshots import snapshot
 
-from sweeper.cli.output import clean
 from sweeper.config.orders import budget_of, values_of
 from sweeper.config.pipeline import STAGES, name_to_resume, pipeline_of, stage_name
 from sweeper.config.search import duration_s
 from sweeper.config.space import Choice, Fixed, FloatRange, IntRange, Range, describe
 from sweeper.errors import StudyStateError, UserError
 from sweeper.paths import Home
+from sweeper.redact import clean
 from sweeper.store import Database, Order, OrderKind, OrderState, StudyState, TrialRecord, stored_config
 from sweeper.store.trial_files import require_weights
 from sweeper.study.orders import (

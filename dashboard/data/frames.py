@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from sweeper.cli.output import clean
 from sweeper.config.trial import Outcome
+from sweeper.redact import clean
 from sweeper.store import Evaluation, Event, Example, TrialRecord
 
 _BEGINS_FORMULA = ("=", "+", "-", "@", "\t", "\N{REPLACEMENT CHARACTER}")  # the last was a carriage return, perhaps

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sweeper.cli.output import clean
 from sweeper.database_url import Address
 from sweeper.errors import DatabaseError, SweeperError
 from sweeper.paths import Home
-from sweeper.redact import redact
+from sweeper.redact import clean, redact
 from sweeper.store import Database
 
 __all__ = ["NothingYet", "SweeperError", "changing", "clean", "database", "home_folder", "said"]

@@ -14,11 +14,11 @@ from typing import Any
 import pandas as pd
 from sweeper_dashboard.data import frames, home
 
-from sweeper.cli.output import clean
 from sweeper.data.inspection import answers_of
 from sweeper.paths import Home
 from sweeper.playground.client import PendingRequest, Playground
 from sweeper.playground.protocol import MOST_VERSIONS, Event, Sampling, Subject, Turn
+from sweeper.redact import clean
 from sweeper.registry.feedback import MESSAGES
 from sweeper.store import Feedback
 

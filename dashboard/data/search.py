@@ -15,8 +15,8 @@ from pydantic import TypeAdapter
 from sweeper_dashboard.data import frames, home
 from sweeper_dashboard.data.snapshots import Snapshot
 
-from sweeper.cli.output import clean
 from sweeper.config.search import Pruner
+from sweeper.redact import clean
 from sweeper.search.in_memory_study import InMemoryStudy
 from sweeper.search.pruners.build import rungs as pruner_rungs
 from sweeper.store import TrialRecord

@@ -13,8 +13,8 @@ import yaml
 from sweeper_dashboard.data import frames, home
 from sweeper_dashboard.data.snapshots import Snapshot, snapshot
 
-from sweeper.cli.output import clean
 from sweeper.config.evaluation import direction
+from sweeper.redact import clean
 from sweeper.store import Action, Database, StudyRecord, StudyState, TrialRecord
 from sweeper.study.orders import extra_trials, state_of
 from sweeper.tags import valid_tags

@@ -15,14 +15,13 @@ from pydantic import TypeAdapter, ValidationError
 from sweeper_dashboard.data import frames, home, search
 from sweeper_dashboard.data.snapshots import Snapshot, snapshot
 
-from sweeper.cli.output import clean
 from sweeper.config.evaluation import direction
 from sweeper.config.orders import differing, values_of
 from sweeper.config.space import Range, describe
 from sweeper.config.study import valid_name
 from sweeper.errors import StudyStateError
 from sweeper.paths import Home, TrialPaths
-from sweeper.redact import redact
+from sweeper.redact import clean, redact
 from sweeper.registry.lineage import initial_trial
 from sweeper.search.pruners.history import Retraced, pruner_of, retrace
 from sweeper.search.pruners.rungs import halving_of

@@ -17,10 +17,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sweeper.cli.output import clean
 from sweeper.config.study import StudyConfig
 from sweeper.config.trial import TrialResult, TrialSpec
 from sweeper.executors.base import Listener
+from sweeper.redact import clean
 from sweeper.search.candidate import Candidate
 
 _LEADERS = 5

@@ -7,7 +7,6 @@ import errno
 import json
 import math
 import os
-import re
 import sys
 import tempfile
 import traceback
@@ -28,16 +27,13 @@ from rich.table import Table
 from typer.exceptions import TyperException
 
 from sweeper.errors import SweeperError, UserError
-from sweeper.redact import redact
+from sweeper.redact import clean, redact
 
 DEBUG = "SWEEPER_DEBUG"
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
 _PIPED_WIDTH = 200
-_ANSI = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-_])")
-# Controls but for tab and line feed, and the marks that turn the direction of text around.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -50,11 +46,6 @@ def console(*, stderr: bool = False) -> Console:
 def say(text: str = "", *, stderr: bool = False) -> None:
     """Print a line of markup; put ``safe`` around whatever a user, a model or a database wrote."""
     console(stderr=stderr).print(text, soft_wrap=True)
-
-
-def clean(text: object) -> str:
-    """Return text without terminal escapes, control characters and direction marks."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", _ANSI.sub("", str(text)))
 
 
 def safe(text: object) -> str:

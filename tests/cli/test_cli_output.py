@@ -17,6 +17,7 @@ import typer
 
 from sweeper.cli import output
 from sweeper.errors import SweeperError, TrialError, UserError
+from sweeper.redact import clean
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -64,7 +65,7 @@ def test_json_holds_no_control_characters(capsys):
     ],
 )
 def test_text_from_elsewhere_is_cleaned(text, shown):
-    assert output.clean(text) == shown
+    assert clean(text) == shown
 
 
 def test_markup_in_text_is_taken_literally(capsys):

@@ -14,8 +14,8 @@ from registered import register
 from sweeper_dashboard import session
 from sweeper_dashboard.data import playground as data
 
-from sweeper.cli.output import clean
 from sweeper.paths import Home
+from sweeper.redact import clean
 from sweeper.store import Database
 
 WAIT_S = 120
