@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from sweeper_dashboard.data import frames, home, jobs
 from sweeper_dashboard.data.changes import record
 
 from sweeper.export.writer import MANIFEST
+from sweeper.files.temporary import temporary_path
 from sweeper.paths import Home
 
 FORMATS = {
@@ -86,7 +86,7 @@ def zipped(name: str, version: int, format: str) -> Path:
     folder = _folder(name, version, format)
     path, made_from = folder.with_name(f"{folder.name}.zip"), (folder / MANIFEST).stat().st_mtime
     if not path.is_file() or path.stat().st_mtime < made_from:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = temporary_path(path)
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:  # weights do not become smaller
             for file in _files(folder):
                 archive.write(file, Path(folder.name) / file.relative_to(folder))

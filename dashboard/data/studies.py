@@ -15,9 +15,9 @@ from sweeper_dashboard.data.snapshots import Snapshot, snapshot
 
 from sweeper.config.evaluation import direction
 from sweeper.redact import clean
+from sweeper.registry.labels import valid_tags
 from sweeper.store import Action, Database, StudyRecord, StudyState, TrialRecord
 from sweeper.study.orders import extra_trials, state_of
-from sweeper.tags import valid_tags
 
 __all__ = ["StudyState"]
 

@@ -18,6 +18,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from sweeper.config.base import Frozen
 from sweeper.errors import HardwareError, StudyStateError
+from sweeper.files.temporary import temporary_path
 
 SHARED = "shared"
 DATA = "data"
@@ -179,7 +180,7 @@ class ObjectStore:
 
     def _get(self, place: str, path: Path, file: _File) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = temporary_path(path)
         try:
             self._files.get_file(place, str(temporary))
             if not _is(temporary, file):
@@ -199,7 +200,7 @@ def trial_name(number: int) -> str:
 
 def keep_study(exchange: ArtifactStore, folder: Path) -> None:
     """Let other machines have what a study began with: its splits, and what it was resolved to."""
-    staged = folder / f".upload.{os.getpid()}.tmp"
+    staged = temporary_path(folder / "upload")
     shutil.rmtree(staged, ignore_errors=True)
     try:
         shutil.copytree(folder / "data", staged / "data", copy_function=os.link)

@@ -18,7 +18,7 @@ from typing import Self
 
 from sweeper.errors import DatabaseError
 from sweeper.store import SCORING, Database, Worker
-from sweeper.store.workers import is_gone, this_host
+from sweeper.store.workers import is_gone
 
 _LOOKS = 3
 """Looks in the grace period that have to find nothing new: one alone may follow a long sleep of this process."""
@@ -123,10 +123,6 @@ class WorkerMembership:
         """Tell whether no other worker lives."""
         dead = self.look()
         return not self._others - dead
-
-    def is_local(self) -> bool:
-        """Tell whether all workers run on this machine, where it can be seen which processes there are."""
-        return all(worker.host == this_host() for worker in self._database.workers.all(self._study))
 
     def elsewhere(self) -> set[int]:
         """Return what others hold: numbers of trials."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from sweeper.errors import ExportError
 from sweeper.export import adapter, axolotl, llama_factory, merged, trl
 from sweeper.export.source import Exported, ExportSource, Format
 from sweeper.files.atomic import write_json
+from sweeper.files.checksums import sha256_of
 
 FORMATS: dict[str, Format] = {
     "trl": Format(trl.write, trl.verify),
@@ -120,18 +120,12 @@ def _manifest(source: ExportSource, format: str, folder: Path) -> dict[str, obje
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
         "adapter": source.adapter_name,
-        "files": {str(path.relative_to(folder)): file_sha256(path) for path in files},
+        "files": {str(path.relative_to(folder)): sha256_of(path) for path in files},
         "format": format,
         "study": source.study,
         "sweeper": source.sweeper_version,
         "version": source.version,
     }
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_manifest(folder: Path) -> dict[str, object]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from sweeper.files.temporary import remove, temporary_path
 from sweeper.retry import retried
 
 
@@ -23,7 +24,7 @@ def write_atomically(path: Path, text: str, *, private: bool = False) -> None:
     A ``private`` file can be read by its owner alone, from its first byte on.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     mode = 0o600 if private else 0o666
     if private:
         temporary.unlink(missing_ok=True)  # an old one would keep its own mode
@@ -51,7 +52,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
     No crash leaves a part of one, nor does a power cut.
     """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(folder)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
@@ -99,8 +100,8 @@ def _sync_one(path: Path) -> None:
 
 def discard(folder: Path) -> None:
     """Remove a folder so that a crash leaves all of it or none under its name; without harm where there is none."""
-    temporary = folder.with_name(f".{folder.name}-gone.{os.getpid()}.tmp")
+    temporary = temporary_path(folder.with_name(f"{folder.name}-gone"))
     shutil.rmtree(temporary, ignore_errors=True)
     with suppress(FileNotFoundError):
         folder.rename(temporary)
-    shutil.rmtree(temporary, ignore_errors=True)
+    remove(temporary)

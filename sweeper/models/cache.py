@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from filelock import FileLock
 
 from sweeper.errors import ModelNotFoundError
 from sweeper.files.atomic import write_json
+from sweeper.files.temporary import temporary_path
 from sweeper.models.catalogue import lookup
 from sweeper.paths import cache_folder
 
@@ -78,7 +78,7 @@ def remove(name: str) -> InstalledModel:
         raise ModelNotFoundError(f"no model {name!r} in {models_folder()}; it holds {held}")
     with _lock(model.name):
         # Renamed first: a removal that is interrupted leaves no half model under the name.
-        grave = model.path.replace(models_folder() / f".{model.name}.{os.getpid()}.tmp")
+        grave = model.path.replace(temporary_path(model.path))
         shutil.rmtree(grave)
     return model
 
@@ -97,7 +97,7 @@ def installation(name: str, origin: dict[str, str]) -> Iterator[Path | None]:
         if target.exists():
             yield None
             return
-        building = target.parent / f".{name}.{os.getpid()}.tmp"
+        building = temporary_path(target)
         building.mkdir()
         try:
             yield building

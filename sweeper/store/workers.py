@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
 from datetime import datetime, timedelta
-from functools import cache
-from hashlib import sha256
-from pathlib import Path
 
-import psutil
 from sqlalchemy import delete, select, update
 
+from sweeper.machine import process_started, this_host
 from sweeper.store.connection import Sessions
 from sweeper.store.records import Worker
 from sweeper.store.rows import columns, now, study_id
@@ -89,37 +85,3 @@ def seems_alive(worker: Worker, at: datetime) -> bool:
 def is_gone(worker: Worker) -> bool:
     """Tell whether a worker's process was on this machine and is no more; False where that cannot be seen from here."""
     return worker.host == this_host() and process_started(worker.pid) != worker.process_started
-
-
-@cache
-def this_host() -> str:
-    """Return what tells this machine, and on it this space of process numbers, from all others.
-
-    The name alone would not: two containers may have the same, and after a restart the numbers begin anew.
-    """
-    parts = [socket.gethostname()]
-    for path in (Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")):
-        if path.exists():
-            parts.append(os.readlink(path) if path.is_symlink() else path.read_text(encoding="ascii").strip())
-    return f"{parts[0]} {sha256(' '.join(parts).encode()).hexdigest()[:16]}"
-
-
-def process_started(pid: int) -> float | None:
-    """Return when a process of this machine began, in a unit of its own; None where it runs no more.
-
-    On Linux it counts from the machine's start: the time of day that psutil makes of it moves when the clock is set.
-    """
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return None if Path("/proc/self/stat").exists() else _started_by_the_clock(pid)
-    state, *fields = text.rpartition(")")[2].split()
-    return None if state in "ZX" else float(fields[18])  # a zombie is dead, though its parent has not looked yet
-
-
-def _started_by_the_clock(pid: int) -> float | None:
-    try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except psutil.NoSuchProcess:
-        return None

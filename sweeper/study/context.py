@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +21,7 @@ from sweeper.executors.base import Listener, PendingOrders, StudyContext
 from sweeper.executors.membership import WorkerMembership
 from sweeper.executors.stop_request import StopRequest
 from sweeper.executors.workers.ray import exchange_of
+from sweeper.files.checksums import sha256_of
 from sweeper.files.temporary import remove_leftovers
 from sweeper.hardware import gpus
 from sweeper.paths import Home, StudyPaths
@@ -141,7 +141,7 @@ def _require_unchanged(record: StudyRecord, data: PreparedData) -> None:
     """Refuse to mix two experiments in one study."""
     for split in ("train", "validation", "test"):
         path: Path = getattr(data, split)
-        if hashlib.sha256(path.read_bytes()).hexdigest() != record.data_sha256[split]:
+        if sha256_of(path) != record.data_sha256[split]:
             raise StudyStateError(f"study {record.name!r} cannot go on: {path} is not what it began with")
 
 
@@ -158,8 +158,7 @@ def _context(
 ) -> StudyContext:
     crew = WorkerMembership(database, config.name, device, config.executor.grace_s)
     crew.join()
-    if crew.is_local():
-        remove_leftovers(paths.folder)
+    remove_leftovers(paths.folder)
     return StudyContext(
         config=config,
         paths=paths,

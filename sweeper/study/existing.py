@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from sweeper.config.loader import StudyFile
 from sweeper.config.orders import budget_of, with_budget
 from sweeper.config.study import StudyConfig
-from sweeper.differences import differences
 from sweeper.errors import StudyStateError
 from sweeper.executors.base import Listener
 from sweeper.paths import Home
 from sweeper.store import Database, OrderKind, OrderState, StudyRecord, StudyState, stored_config
 
+_MOST_LINES = 20
+_LONGEST_VALUE = 80
 _MAY_CHANGE = ("executor", "keep", "storage")
 """What of a study file changes no trial: a study may go on with another."""
 
@@ -56,3 +60,23 @@ def apply_changed_settings(config: StudyConfig, database: Database, listener: Li
         database.studies.set_config(config.name, changed.model_dump(mode="json"))
         database.events.add(config.name, "changed", text)
         listener.note(f"it goes on by the new file: {text}")
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Return a line for each value that differs, with its dotted path; at most 20, and how many there are beside."""
+    lines = [f"{path}: {_shown(old)} there, {_shown(new)} here" for path, old, new in _walk(before, after, ())]
+    beside = len(lines) - _MOST_LINES
+    return lines if beside <= 0 else [*lines[:_MOST_LINES], f"and {beside} more"]
+
+
+def _walk(before: Any, after: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for name in dict.fromkeys([*before, *after]):
+            yield from _walk(before.get(name), after.get(name), (*path, str(name)))
+    elif before != after:
+        yield ".".join(path), before, after
+
+
+def _shown(value: Any) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"

@@ -14,7 +14,6 @@ from sweeper.config.loader import PipelineFile, StudyFile
 from sweeper.config.pipeline import STAGES, stage_name
 from sweeper.config.study import StudyConfig
 from sweeper.data.splits import load_splits
-from sweeper.differences import differences
 from sweeper.errors import StudyStateError, UserError
 from sweeper.executors.base import Listener, SilentListener
 from sweeper.executors.stop_request import StopRequest
@@ -25,6 +24,7 @@ from sweeper.registry import AdapterVersion
 from sweeper.registry.merged_base import reference
 from sweeper.retry import RetryPolicy, waiting
 from sweeper.store import Database, StudyState, bind, read_config
+from sweeper.study.existing import differences
 from sweeper.study.final_evaluation import StudyResult
 from sweeper.study.run import resume_study, run_study
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from sweeper.config.trial import Outcome, TrialResult
 from sweeper.errors import BackupError, StudyStateError
 from sweeper.files.atomic import discard, sync
 from sweeper.files.checksums import SEAL, Sum, broken_seal, owner
+from sweeper.files.temporary import temporary_path
 from sweeper.paths import Home, TrialPaths
 from sweeper.store import Artifact, Database, StudyRecord, TrialRecord, stored_config
 from sweeper.store.snapshot import snapshot
@@ -198,7 +198,7 @@ def _staged(home: Home, destination: Path) -> Iterator[Path]:
         raise BackupError(f"{destination} exists already: name a folder that does not")
     if destination.is_relative_to(home.folder):
         raise BackupError(f"{destination} is inside the home {home.folder}: name a folder outside of it")
-    folder = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
+    folder = temporary_path(destination)
     try:
         folder.mkdir(parents=True)
     except OSError as error:

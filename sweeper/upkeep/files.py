@@ -13,12 +13,12 @@ from sweeper.config.trial import Outcome
 from sweeper.errors import ModelError
 from sweeper.files.atomic import discard, new_folder
 from sweeper.files.checksums import Sum, differences, sha256_of, sums_of
+from sweeper.files.temporary import leftovers, remove
 from sweeper.models.facts import fingerprint
 from sweeper.paths import TrialPaths
 from sweeper.registry import AdapterVersion
 from sweeper.store.trial_files import Part, files_of, folder_of, wrong
 from sweeper.upkeep.facts import Facts, Inconsistency
-from sweeper.upkeep.temporary import temporaries
 
 _WEIGHTS = ("adapter_model.safetensors", "model.safetensors")
 
@@ -177,14 +177,9 @@ def versions_are_whole(facts: Facts) -> Iterator[Inconsistency]:
 
 def nothing_half_written(facts: Facts) -> Iterator[Inconsistency]:
     """No process that is no more has left something half-written."""
-    for path in temporaries(facts.paths.folder) if not facts.alive else ():
-
-        def remove(path: Path = path) -> str:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
-            return f"removed {path}"
-
+    for path in leftovers(facts.paths.folder) if not facts.alive else ():
         text = f"{path} was left half-written by a process that is no more"
-        yield Inconsistency("temporary file", text, "mending removes it", remove)
+        yield Inconsistency("temporary file", text, "mending removes it", partial(_remove_leftover, path))
 
 
 # ---- mending
@@ -214,6 +209,11 @@ def _copy(source: Path, target: Path, files: Mapping[str, str]) -> str:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, folder / name)
     return f"copied {source} to {target}"
+
+
+def _remove_leftover(path: Path) -> str:
+    remove(path)
+    return f"removed {path}"
 
 
 def _forget_frozen(facts: Facts, paths: TrialPaths) -> str:

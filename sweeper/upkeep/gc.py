@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,12 @@ from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError
 from sweeper.executors.lifecycle.retention import judge
 from sweeper.files.atomic import discard, size_of
+from sweeper.files.temporary import LONG_SETTLED_S, SETTLED_S, is_settled, leftovers, remove
 from sweeper.paths import Home, TrialPaths
 from sweeper.search.storages.atomic import AtomicStorage
 from sweeper.search.storages.open import open_storage
 from sweeper.store import Database, StudyRecord, StudyState, TrialRecord, stored_config
 from sweeper.upkeep.opened import runs, search_of
-from sweeper.upkeep.temporary import LONG_SETTLED_S, SETTLED_S, is_settled, temporaries
 
 Progress = Callable[[str, float | None], None]
 
@@ -93,18 +92,13 @@ def _remove(database: Database, leftovers: list[Leftover]) -> None:
     for each in leftovers:
         if each.kind == "adapter" and each.study is not None and each.number is not None:
             database.artifacts.forget(each.study, each.number)  # first: a crash leaves a folder nobody counts on
-        if each.path.is_symlink() or not each.path.is_dir():
-            each.path.unlink(missing_ok=True)
-        elif each.kind == "temporary":
-            shutil.rmtree(each.path, ignore_errors=True)
-        else:
-            discard(each.path)
+        remove(each.path) if each.kind == "temporary" else discard(each.path)
 
 
 def _of_study(home: Home, database: Database, study: StudyRecord, storage: AtomicStorage) -> Iterator[Leftover]:
     """Yield what is left over in the folder of a study that nobody runs."""
     paths, name = home.study(study.name), study.name
-    for path in temporaries(paths.folder):
+    for path in leftovers(paths.folder):
         yield Leftover("temporary", path, size_of(path), "left half-written by a process that is no more", name)
     search, trials = search_of(study, storage), {trial.number: trial for trial in database.trials.all(name)}
     unfinished = search.unfinished()
@@ -140,7 +134,7 @@ def _of_home(home: Home, database: Database, studies: tuple[StudyRecord, ...]) -
             yield Leftover("study", folder, size_of(folder), f"the database knows no study {folder.name}")
     elsewhere = [path for path in sorted(home.folder.iterdir()) if path.name != "studies"]
     for path in elsewhere:
-        for left in temporaries(path) if path.is_dir() else ():
+        for left in leftovers(path) if path.is_dir() else ():
             yield Leftover("temporary", left, size_of(left), "left half-written by a process that is no more")
     yield from _starts(home, studies)
 

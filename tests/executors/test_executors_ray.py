@@ -25,9 +25,9 @@ from sweeper.executors.workers.process import STOPPED, WorkerJob, WorkerStatus
 from sweeper.executors.workers.ray import Cluster, RayExecutor, RemoteWorker, room
 from sweeper.executors.workers.ray_actor import NodeJob, NodeWorker, obstacle, shared_word, wait_for_memory
 from sweeper.hardware import Gpu
+from sweeper.machine import this_host
 from sweeper.paths import Home
 from sweeper.store import Database
-from sweeper.store.workers import this_host
 
 pytestmark = pytest.mark.xdist_group("ray")
 

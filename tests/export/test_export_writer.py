@@ -9,11 +9,12 @@ import pytest
 
 from sweeper.errors import ExportError
 from sweeper.export import FORMATS, export
-from sweeper.export.writer import file_sha256, read_manifest
+from sweeper.export.writer import read_manifest
+from sweeper.files.checksums import sha256_of
 
 
 def snapshot(folder):
-    return {path.name: file_sha256(path) for path in folder.rglob("*") if path.is_file()}
+    return {path.name: sha256_of(path) for path in folder.rglob("*") if path.is_file()}
 
 
 def test_an_unknown_format_names_the_known(make_source, tmp_path):
@@ -26,7 +27,7 @@ def test_the_manifest_lists_what_was_written(make_source, tmp_path):
     exported = export(make_source(), "adapter", tmp_path / "deep" / "out")
     manifest = read_manifest(exported.folder)
     assert manifest["format"] == "adapter"
-    assert manifest["files"]["README.md"] == file_sha256(exported.folder / "README.md")
+    assert manifest["files"]["README.md"] == sha256_of(exported.folder / "README.md")
     assert (exported.folder.stat().st_mode & 0o777) == 0o777 & ~current_umask()
 
 

@@ -32,9 +32,9 @@ from sweeper.access import Accounts
 from sweeper.errors import AccessError, RegistryError, UserError
 from sweeper.paths import Home
 from sweeper.registry import Registry
+from sweeper.registry.labels import valid_tags
 from sweeper.store import Database, OrderKind
 from sweeper.study.orders import give
-from sweeper.tags import valid_tags
 
 filled_home = pytest.importorskip("filled_home")
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from sweeper.cli.main import app
 from sweeper.config.trial import Outcome
+from sweeper.files.temporary import temporary_path
 from sweeper.search.storages.open import open_storage
 from sweeper.search.storages.stored_trials import stored_trials
 from sweeper.store import SCORING, Database, StudyState
@@ -369,7 +370,7 @@ def test_a_resolution_that_is_gone_or_damaged(study, content):
 def test_what_a_dead_process_left_half_written(study, old):
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
-    left = study.paths.trial(0).folder / f".adapter.{process.pid}.tmp"
+    left = temporary_path(study.paths.trial(0).adapter, process.pid)
     left.mkdir()
     (left / WEIGHTS).write_text("half")
     old(left)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 
@@ -12,6 +11,7 @@ from typer.testing import CliRunner
 
 from sweeper.cli.main import app
 from sweeper.config.trial import Outcome
+from sweeper.files.temporary import temporary_path
 from sweeper.paths import Home
 from sweeper.store import StudyState
 
@@ -52,17 +52,17 @@ def test_temporary_files_of_dead_processes_go_and_those_of_living_ones_stay(begu
     study.stop()
     folder = study.paths.trial(number).folder
     dead, alive, young = (
-        folder / f".result.json.{dead_pid}.tmp",
-        folder / f".result.json.{os.getpid()}.tmp",
+        temporary_path(folder / "result.json", dead_pid),
+        temporary_path(folder / "result.json"),
         folder / f".spec.json.{dead_pid}.tmp",
     )
-    half = folder / f".adapter.{dead_pid}.tmp"
+    half = temporary_path(folder / "adapter", dead_pid)
     half.mkdir()
     registered = study.home.folder / "adapters" / "kept" / ".v1.tmp"
     registered.mkdir(parents=True)
     for file in (dead, alive, young, half / "adapter_model.safetensors", registered / "adapter_model.safetensors"):
         file.write_text("half")
-    old(dead, alive, half, registered)
+    old(dead, half, registered)
     found = gc("--dry-run")
     assert kinds(found) == ["temporary"] * 3
     assert found["bytes"] == 12 and found["removed"] is False

@@ -54,7 +54,7 @@ def reclaim(context: StudyContext) -> int:
         for token in dead | {lease.worker for lease in leases if lease.worker not in living}:
             context.database.workers.leave(token)
             _look_where_it_hung(context, token)
-        if dead and context.crew.is_local():
+        if dead:
             remove_leftovers(context.paths.folder)
     if dead and (left.frozen or left.lost):
         context.listener.note(f"{len(dead)} other worker(s) ended; what they ran goes on here or elsewhere")

@@ -33,7 +33,7 @@ from sweeper.executors.workers.coordinator import Coordinator
 from sweeper.executors.workers.process import WorkerJob, WorkerStatus
 from sweeper.executors.workers.ray_actor import NodeJob, NodeWorker, shared_word
 from sweeper.files.atomic import write_atomically
-from sweeper.store.workers import this_host
+from sweeper.machine import this_host
 from sweeper.training.base_model import BaseModel
 
 _LOG = logging.getLogger(__name__)

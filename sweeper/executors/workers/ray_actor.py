@@ -17,8 +17,8 @@ from sweeper.config.base import Frozen
 from sweeper.errors import DatabaseError, HardwareError, UserError
 from sweeper.executors.workers.process import WorkerJob, WorkerProcess, WorkerStatus
 from sweeper.hardware import Gpu, gpus
+from sweeper.machine import this_host
 from sweeper.paths import Home, cache_folder
-from sweeper.store.workers import this_host
 
 _FREED_S = 60.0
 _LOOK_S = 1.0

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 
 from sweeper.files.atomic import below, size_of
-from sweeper.upkeep.temporary import temporaries
 
 
 def test_what_goes_between_two_looks_is_passed_over(tmp_path):
@@ -32,14 +30,3 @@ def test_links_are_counted_and_not_followed(tmp_path):
     assert list(below(tmp_path / "folder")) == [link, tmp_path / "folder" / "three"]
     assert size_of(tmp_path / "folder") == 3 + link.lstat().st_size
     assert size_of(link) == link.lstat().st_size
-
-
-def test_a_temporary_folder_that_goes_as_it_is_looked_at_is_nobodys_leftover(tmp_path, monkeypatch):
-    path = tmp_path / ".adapter.tmp"
-    path.mkdir()
-    (path / "file").write_text("")
-    for each in (path / "file", path):
-        os.utime(each, (0, 0))
-    assert list(temporaries(tmp_path)) == [path]
-    monkeypatch.setattr("sweeper.upkeep.temporary.time.time", lambda: shutil.rmtree(path, ignore_errors=True) or 1e9)
-    assert list(temporaries(tmp_path)) == []
