@@ -17,9 +17,7 @@ from sweeper.config.model import ModelConfig
 from sweeper.config.technique import SFT
 from sweeper.config.trial import Hyperparameters, TrialSpec
 from sweeper.evaluation.metrics.aggregates import FloatArray
-from sweeper.evaluation.scores import Scores
-from sweeper.evaluation.scoring import metric_score
-from sweeper.evaluation.stored import example_rows, score_rows
+from sweeper.evaluation.scores import Scores, example_rows, metric_score, score_rows
 from sweeper.paths import Home
 from sweeper.registry import AdapterVersion, Registry, Stage
 from sweeper.store import Database, Evaluation, StudyState, TrialKind

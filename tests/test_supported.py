@@ -58,7 +58,7 @@ def base_of(tiny_model):
 @pytest.mark.parametrize(("technique", "name", "backend"), WITH_TRL)
 def test_what_works_with_trl(base_of, tiny_model, tmp_path, technique, name, backend):
     """It trains, is evaluated, is kept, and is loaded again to the same evaluation."""
-    from sweeper.evaluation.validation import task_metric
+    from sweeper.evaluation.scorer import task_metric
     from sweeper.training.trial import train_trial
 
     adapter = ADAPTERS[name]

@@ -1,4 +1,4 @@
-"""Work through items in batches of like length, smaller ones where memory runs out."""
+"""Batches of similar length, halved when memory runs out."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TypeVar
 import torch
 
 from sweeper.errors import OutOfMemoryError
+from sweeper.training.micro_batch import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Called with the number of items done and their total."""
 
 Item = TypeVar("Item")
@@ -24,19 +25,19 @@ def run_in_batches(
     length: Callable[[Item], int],
     batch_size: int,
     run: Callable[[list[Item]], list[Result]],
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> list[Result]:
     """Apply ``run`` to all items, longest first, and return its results in the order of the items.
 
-    Items of like length share a batch, so that little is spent on padding; the longest come first, so that a batch
-    that does not fit shows at once. Where memory runs out the batch is halved, for this batch and all that follow.
+    Items of similar length share a batch, which wastes little on padding; the longest come first, so a batch that does
+    not fit fails at once. When memory runs out the batch size is halved, for this batch and all that follow.
 
     Args:
         items: What to work on.
         length: Tokens of an item.
         batch_size: Most items in a batch.
         run: Takes a batch and returns one result per item.
-        on_progress: Told after every batch.
+        on_progress: Called after every batch.
 
     Raises:
         OutOfMemoryError: If a single item does not fit.
@@ -47,8 +48,8 @@ def run_in_batches(
         batch = order[len(results) : len(results) + batch_size]
         try:
             outputs = run([items[index] for index in batch])
-        except RuntimeError as error:
-            if not out_of_memory(error):
+        except Exception as error:
+            if not is_out_of_memory(error):
                 raise
             batch_size = _half(len(batch), length(items[batch[0]]))
         else:
@@ -60,18 +61,13 @@ def run_in_batches(
     return [results[index] for index in range(len(items))]
 
 
-def out_of_memory(error: RuntimeError) -> bool:
-    """Tell whether an error means that memory ran out, on an accelerator or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
 def _half(rows: int, tokens: int) -> int:
     if rows == 1:
         raise OutOfMemoryError(
             f"a single row of {tokens} tokens does not fit in memory; shorten the rows, lower "
             "evaluation.max_new_tokens, or use a device with more memory"
         )
-    logger.warning("a batch of %d rows does not fit in memory; going on with %d", rows, rows // 2)
+    logger.warning("a batch of %d rows does not fit in memory; continuing with %d", rows, rows // 2)
     return rows // 2
 
 
@@ -79,3 +75,10 @@ def _release_memory() -> None:
     """Give cached blocks back, once the frames that held the batch are gone."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def part_of(on_progress: OnProgress | None, offset: int, total: int) -> OnProgress | None:
+    """Return progress on a part of the work as progress on the whole."""
+    if on_progress is None:
+        return None
+    return lambda done, _: on_progress(offset + done, total)

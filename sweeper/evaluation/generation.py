@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
 from sweeper.errors import DataError
-from sweeper.evaluation.batching import Progress, run_in_batches
+from sweeper.evaluation.batching import OnProgress, run_in_batches
 from sweeper.training.library_logging import silent_about_positions
 from sweeper.training.micro_batch import answers_at_once
 
@@ -51,7 +51,7 @@ def generate(
     prompts: Sequence[Prompt],
     max_new_tokens: int,
     batch_size: int | None = None,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> list[str]:
     """Return the text of the model's greedy answer to each prompt; see ``answers``."""
     return [answer.text for answer in answers(model, tokenizer, prompts, max_new_tokens, batch_size, on_progress)]
@@ -63,7 +63,7 @@ def answers(
     prompts: Sequence[Prompt],
     max_new_tokens: int,
     batch_size: int | None = None,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> list[Answer]:
     """Return the model's greedy answer to each prompt, in the order of the prompts.
 

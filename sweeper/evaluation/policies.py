@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from sweeper.config.evaluation import TASK_METRICS, EvaluationConfig
 from sweeper.config.rewards import RewardSources
 from sweeper.config.technique import GRPO, RLOO
+from sweeper.evaluation.batching import OnProgress, part_of
+from sweeper.evaluation.examples import PromptExample, Row, read_examples
+from sweeper.evaluation.generation import Answer, answers
+from sweeper.evaluation.losses import divergences
 from sweeper.evaluation.metrics import load_metric
 from sweeper.evaluation.metrics.aggregates import FloatArray
-from sweeper.evaluation.rows import Example, read_examples
-from sweeper.evaluation.scores import MetricScore, Scores
-from sweeper.evaluation.scoring import metric_score, part_of
+from sweeper.evaluation.scores import Scores, scores_of
 from sweeper.training.base_model import BaseModel
-
-if TYPE_CHECKING:
-    from sweeper.evaluation.batching import Progress
-    from sweeper.evaluation.generation import Answer
-
-Row = Mapping[str, Any]
 
 
 class PolicyScorer:
@@ -49,7 +45,7 @@ class PolicyScorer:
         if "win_rate" in config.metrics:
             self._answered(base.model, None)
 
-    def __call__(self, model: Any, on_progress: Progress | None = None) -> Scores:
+    def __call__(self, model: Any, on_progress: OnProgress | None = None) -> Scores:
         """Return the scores of a model: the base's own, or one with an adapter on it.
 
         Raises:
@@ -60,22 +56,19 @@ class PolicyScorer:
         total = 2 * len(self._rows)  # a row counts once for its answer and once for the divergence
         answers, rewards = self._answered(model, part_of(on_progress, 0, total))
         texts = tuple(answer.text.strip() for answer in answers)
-        references = tuple(example.reference for example in self._examples)
+        references = [example.reference for example in self._examples]
         statistics: dict[str, FloatArray] = {"mean_reward": rewards.reshape(-1, 1)}
         if "win_rate" in self._config.metrics:
             _, before = self._answered(self._base.model, None)
             statistics["win_rate"] = (np.sign(rewards - before).reshape(-1, 1) + 1) / 2
         if "kl" in self._config.metrics:
-            from sweeper.evaluation.divergence import divergences
-
             progress = part_of(on_progress, len(self._rows), total)
             statistics["kl"] = divergences(model, self._base.model, answers, on_progress=progress)
         for name in set(self._config.metrics) & set(TASK_METRICS):
             statistics[name] = load_metric(name).statistics(texts, references)
-        metrics: dict[str, MetricScore] = {name: metric_score(name, statistics[name]) for name in self._config.metrics}
-        return Scores(metrics, tuple(example.shown_prompt for example in self._examples), references, texts)
+        return scores_of(self._config.metrics, statistics, self._examples, texts)
 
-    def _answered(self, model: Any, on_progress: Progress | None) -> tuple[list[Answer], FloatArray]:
+    def _answered(self, model: Any, on_progress: OnProgress | None) -> tuple[list[Answer], FloatArray]:
         """Return a model's answers and what they earn; the base's own are remembered."""
         if model is not self._base.model:
             return self._answer(model, on_progress)
@@ -84,8 +77,7 @@ class PolicyScorer:
         found: tuple[list[Answer], FloatArray] = self._base.measured[self._key]
         return found
 
-    def _answer(self, model: Any, on_progress: Progress | None) -> tuple[list[Answer], FloatArray]:
-        from sweeper.evaluation.generation import answers  # imports torch
+    def _answer(self, model: Any, on_progress: OnProgress | None) -> tuple[list[Answer], FloatArray]:
         from sweeper.training.rewards import earned
 
         prompts = [row["prompt"] for row in self._rows]
@@ -95,7 +87,7 @@ class PolicyScorer:
         return found, np.array(earned(self._rewards, prompts, [answer.text for answer in found], own))
 
 
-def _as_example(row: Row) -> Example:
+def _as_example(row: Row) -> PromptExample:
     """Return a prompt as evaluation sees rows; without a reference the right answer is empty."""
     reference = row.get("reference", "")
     chat = [{"role": "assistant", "content": reference}]

@@ -13,21 +13,18 @@ A reward model ranks by its scores.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from sweeper.evaluation.batching import OnProgress
+from sweeper.evaluation.examples import PromptExample, Row, read_examples
+from sweeper.evaluation.losses import answer_losses
 from sweeper.evaluation.metrics.aggregates import FloatArray
-from sweeper.evaluation.rows import Example, read_examples
-
-if TYPE_CHECKING:
-    from sweeper.evaluation.batching import Progress
-
-Row = Mapping[str, Any]
 
 
-def answers_in(rows: Sequence[Row]) -> list[Example]:
+def answers_in(rows: Sequence[Row]) -> list[PromptExample]:
     """Return every answer in the rows with its prompt: of pairs first the better ones, then the worse."""
     if "label" in rows[0]:
         return read_examples([{"prompt": row["prompt"], "completion": row["completion"]} for row in rows])
@@ -35,10 +32,10 @@ def answers_in(rows: Sequence[Row]) -> list[Example]:
     return read_examples([{"prompt": row["prompt"], "completion": row[name]} for name, row in pairs])
 
 
-def log_likelihoods(model: Any, tokenizer: Any, rows: Sequence[Row], on_progress: Progress | None = None) -> FloatArray:
+def log_likelihoods(
+    model: Any, tokenizer: Any, rows: Sequence[Row], on_progress: OnProgress | None = None
+) -> FloatArray:
     """Return the summed log-likelihood and the number of tokens of every answer in the rows, shape (answers, 2)."""
-    from sweeper.evaluation.losses import answer_losses  # imports torch
-
     losses_A2 = answer_losses(model, tokenizer, answers_in(rows), on_progress=on_progress)
     likelihoods_A2: FloatArray = losses_A2 * np.array([-1.0, 1.0])
     return likelihoods_A2

@@ -1,31 +1,32 @@
-"""Score models on a study's held-out rows as its technique asks."""
+"""Scores of a model on a study's held-out rows, by what its technique is judged on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
-from sweeper.config.evaluation import EvaluationConfig
+from sweeper.config.evaluation import LOSSES, EvaluationConfig
 from sweeper.config.rewards import RewardSources
 from sweeper.config.technique import GRPO, RLOO, Technique
+from sweeper.data.splits import read_prepared
+from sweeper.errors import DataError
+from sweeper.evaluation.batching import OnProgress, part_of
+from sweeper.evaluation.examples import PromptExample, Row, read_examples
+from sweeper.evaluation.generation import generate
+from sweeper.evaluation.losses import answer_losses, answer_scores
+from sweeper.evaluation.metrics import load_metric
 from sweeper.evaluation.metrics.aggregates import FloatArray
 from sweeper.evaluation.policies import PolicyScorer
 from sweeper.evaluation.preferences import answers_in, implicit_rewards, log_likelihoods, preference_statistics
-from sweeper.evaluation.scores import Scores
-from sweeper.evaluation.scoring import metric_score, score
+from sweeper.evaluation.scores import Scores, scores_of
 from sweeper.training.base_model import BaseModel
-
-if TYPE_CHECKING:
-    from sweeper.evaluation.batching import Progress
-
-Row = Mapping[str, Any]
 
 
 class Scorer:
-    """Scores the base model, or adapters on it, on the same rows; made while the base stands without an adapter.
+    """Scores the base model, or adapters on it, on the same rows; made before an adapter is put on the base.
 
-    What the base alone says of the rows is measured once and kept with it, because techniques with a reference are
-    scored against it.
+    Techniques with a reference are scored against the base, whose own likelihoods are measured once and kept with it.
     """
 
     def __init__(
@@ -43,10 +44,10 @@ class Scorer:
         self._policies = (
             PolicyScorer(base, rows, config, technique, sources) if isinstance(technique, GRPO | RLOO) else None
         )
-        self._reference = self._measured_once() if technique.has_reference and self._ranks else None
+        self._reference = self._base_likelihoods() if technique.has_reference and self._ranks else None
 
-    def __call__(self, model: Any, on_progress: Progress | None = None) -> Scores:
-        """Return the scores of a model: the base's own, or one with an adapter on it.
+    def __call__(self, model: Any, on_progress: OnProgress | None = None) -> Scores:
+        """Return the scores of the base itself, or of the base with an adapter on it.
 
         Raises:
             DataError: If the rows cannot be scored with these metrics.
@@ -63,27 +64,92 @@ class Scorer:
     def _ranks(self) -> bool:
         return self._technique.rows in ("pairs", "labelled")
 
-    def _measured_once(self) -> FloatArray:
+    def _base_likelihoods(self) -> FloatArray:
         key = (self._technique.kind, tuple(map(repr, self._rows)))
         if key not in self._base.measured:
             self._base.measured[key] = log_likelihoods(self._base.model, self._base.tokenizer, self._rows)
         found: FloatArray = self._base.measured[key]
         return found
 
-    def _preferences(self, model: Any, on_progress: Progress | None) -> Scores:
+    def _preferences(self, model: Any, on_progress: OnProgress | None) -> Scores:
         examples = answers_in(self._rows)
         if self._technique.head == "score":
-            from sweeper.evaluation.reward_models import answer_scores  # imports torch
-
             rewards_A = answer_scores(model, self._base.tokenizer, examples, on_progress=on_progress)
         else:
             likelihoods_A2 = log_likelihoods(model, self._base.tokenizer, self._rows, on_progress)
             rewards_A = implicit_rewards(likelihoods_A2, self._reference)
         statistics = preference_statistics(self._rows, rewards_A)
-        examples = examples[: len(self._rows)]
-        return Scores(
-            {name: metric_score(name, statistics[name]) for name in self._config.metrics},
-            tuple(example.shown_prompt for example in examples),
-            tuple(example.reference for example in examples),
-            (),
+        return scores_of(self._config.metrics, statistics, examples[: len(self._rows)])
+
+
+def task_metric(
+    base: BaseModel,
+    validation: Path,
+    evaluation: EvaluationConfig,
+    technique: Technique,
+    sources: RewardSources | None = None,
+    on_progress: OnProgress | None = None,
+) -> Callable[[Any], dict[str, float]] | None:
+    """Return a function that measures answers, rankings or rewards on the validation split; None if the loss suffices.
+
+    Call it before an adapter is put on the base. ``on_progress`` is called with the number of rows done.
+    """
+    if evaluation.metric in LOSSES and technique.kind == "sft":
+        return None
+    beside = technique.metrics if technique.kind != "sft" else (evaluation.metric,)
+    names = tuple(dict.fromkeys((*(name for name in (evaluation.metric,) if name not in LOSSES), *beside)))
+    measured = evaluation.model_copy(update={"metrics": names})
+    scorer = Scorer(base, read_prepared(validation), measured, technique, sources)
+    return lambda model: {name: metric.value for name, metric in scorer(model, on_progress).metrics.items()}
+
+
+def score(
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[Row],
+    config: EvaluationConfig,
+    on_progress: OnProgress | None = None,
+) -> Scores:
+    """Score a model on held-out rows with the study's metrics on texts and losses.
+
+    Answers are generated if a metric needs text, and token losses computed if one needs those. References and
+    answers are compared without the white space at their ends.
+
+    Args:
+        model: A causal language model of transformers, or one wrapped by PEFT; adapters count as they are set.
+        tokenizer: Its tokenizer.
+        rows: Prepared rows: ``prompt`` and ``completion``, or ``messages``, or ``text``.
+        config: The metrics, and the longest answer.
+        on_progress: Called after every batch; a row counts once for its answer and once for its loss.
+
+    Raises:
+        DataError: If the rows cannot be scored with these metrics.
+        OutOfMemoryError: If a single row does not fit in memory.
+    """
+    examples = read_examples(rows)
+    on_text = [name for name in config.metrics if name not in LOSSES]
+    on_losses = [name for name in config.metrics if name in LOSSES]
+    total = len(examples) * (bool(on_text) + bool(on_losses))
+    predictions: tuple[str, ...] = ()
+    statistics: dict[str, FloatArray] = {}
+    if on_text:
+        _require_prompts(examples, on_text)
+        prompts = [example.prompt for example in examples]
+        progress = part_of(on_progress, 0, total)
+        answers = generate(model, tokenizer, prompts, config.max_new_tokens, on_progress=progress)
+        predictions = tuple(answer.strip() for answer in answers)
+        references = [example.reference for example in examples]
+        statistics |= {name: load_metric(name).statistics(predictions, references) for name in on_text}
+    if on_losses:
+        progress = part_of(on_progress, total - len(examples), total)
+        statistics |= dict.fromkeys(on_losses, answer_losses(model, tokenizer, examples, on_progress=progress))
+    return scores_of(config.metrics, statistics, examples, predictions)
+
+
+def _require_prompts(examples: Sequence[PromptExample], metrics: Sequence[str]) -> None:
+    number = next((n for n, example in enumerate(examples, start=1) if not example.has_prompt), None)
+    if number is not None:
+        raise DataError(
+            f"row {number} is plain text without a prompt, so there is no answer to score with {', '.join(metrics)}; "
+            "set evaluation.metrics to perplexity, or give the data as prompt and completion"
         )

@@ -1,13 +1,21 @@
-"""The scores of one model on one set of examples, as plain data that a database can keep."""
+"""The scores of one model on one set of examples: computed, stored, and read back."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweeper.evaluation.intervals import Interval
+from sweeper.evaluation.examples import PromptExample
+from sweeper.evaluation.intervals import Interval, score_interval
+from sweeper.evaluation.metrics import load_metric
 from sweeper.evaluation.metrics.aggregates import FloatArray
+from sweeper.store import Example, Score
+
+if TYPE_CHECKING:
+    from sweeper.evaluation.comparison import Difference
 
 
 @dataclass(frozen=True)
@@ -47,3 +55,76 @@ class Scores:
     prompts: tuple[str, ...]
     references: tuple[str, ...]
     predictions: tuple[str, ...]
+
+
+def scores_of(
+    names: Sequence[str],
+    statistics: Mapping[str, FloatArray],
+    examples: Sequence[PromptExample],
+    predictions: tuple[str, ...] = (),
+) -> Scores:
+    """Return the scores of the named metrics from their statistics on the same examples."""
+    return Scores(
+        {name: metric_score(name, statistics[name]) for name in names},
+        tuple(example.shown_prompt for example in examples),
+        tuple(example.reference for example in examples),
+        predictions,
+    )
+
+
+def metric_score(name: str, statistics_NK: FloatArray) -> MetricScore:
+    """Return a metric's score, interval and scores per example from its statistics."""
+    metric = load_metric(name)
+    return MetricScore(
+        value=float(metric.aggregate(statistics_NK.sum(axis=0, keepdims=True), len(statistics_NK))[0]),
+        interval=score_interval(statistics_NK, metric.aggregate),
+        examples=tuple(metric.example_scores(statistics_NK).tolist()),
+        statistics=tuple(map(tuple, statistics_NK.tolist())),
+    )
+
+
+def score_rows(scores: Scores, to_base: Mapping[str, Difference]) -> tuple[Score, ...]:
+    """Return scores as they are stored, each with its difference to the base model where there is one."""
+    rows = []
+    for name, metric in scores.metrics.items():
+        paired = to_base.get(name)
+        own = name, metric.value, metric.interval.low, metric.interval.high
+        rows.append(Score(*own, paired.value, paired.interval.low, paired.interval.high) if paired else Score(*own))
+    return tuple(rows)
+
+
+def example_rows(scores: Scores) -> Iterator[Example]:
+    """Yield the examples of scores as they are stored, with every generated text."""
+    for index, reference in enumerate(scores.references):
+        yield Example(
+            index,
+            scores.prompts[index],
+            reference,
+            scores.predictions[index] if scores.predictions else "",
+            {name: metric.examples[index] for name, metric in scores.metrics.items()},
+            {name: metric.statistics[index] for name, metric in scores.metrics.items()},
+        )
+
+
+def stored_scores(stored: Sequence[Score], examples: Sequence[Example]) -> Scores | None:
+    """Return scores as they were when they were stored; None where too little of them was kept."""
+    metrics = {score.metric: metric for score in stored if (metric := _stored_metric(score, examples)) is not None}
+    if not examples or not stored or len(metrics) < len(stored):
+        return None
+    texts = tuple(example.generated for example in examples)
+    return Scores(
+        metrics=metrics,
+        prompts=tuple(example.prompt for example in examples),
+        references=tuple(example.reference for example in examples),
+        predictions=texts if any(texts) else (),
+    )
+
+
+def _stored_metric(score: Score, examples: Sequence[Example]) -> MetricScore | None:
+    name = score.metric
+    statistics = [(example.statistics or {}).get(name) for example in examples]
+    kept = [tuple(each) for each in statistics if each is not None]
+    if score.low is None or score.high is None or len(kept) < len(examples):
+        return None
+    own = tuple(example.scores[name] for example in examples)
+    return MetricScore(score.score, Interval(score.low, score.high), own, tuple(kept))

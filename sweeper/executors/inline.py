@@ -8,7 +8,7 @@ from functools import partial
 from sweeper.config.backend import in_own_processes
 from sweeper.config.trial import Decision, Outcome, Report, TrialResult, TrialSpec
 from sweeper.errors import LeaseLost
-from sweeper.evaluation.validation import task_metric
+from sweeper.evaluation.scorer import task_metric
 from sweeper.executors.base import StudyContext
 from sweeper.executors.base_models import BaseModelCache
 from sweeper.executors.distributed.launcher import LaunchPolicy, train_in_processes

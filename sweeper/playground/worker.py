@@ -19,13 +19,13 @@ from typing import TextIO
 from pydantic import ValidationError
 
 from sweeper.errors import SweeperError
-from sweeper.evaluation.batching import out_of_memory
 from sweeper.paths import Home
 from sweeper.playground.answering import speak
 from sweeper.playground.models import Models, Playable, pick_device
 from sweeper.playground.prompts import shaped, trained_shape
 from sweeper.playground.protocol import IDLE_S, REQUEST, Ask, Event
 from sweeper.redact import redact
+from sweeper.training.micro_batch import is_out_of_memory
 
 
 class Worker:
@@ -105,8 +105,8 @@ class Worker:
             self._say(ask, "answered", place, **vars(spoken))
         except SweeperError as error:
             self._say(ask, "refused", place, text=str(error))
-        except (RuntimeError, MemoryError) as error:
-            if isinstance(error, RuntimeError) and not out_of_memory(error):
+        except Exception as error:
+            if not is_out_of_memory(error):
                 raise
             self._models.clear()
             text = "it does not fit in memory; ask fewer versions of different base models at once, or a shorter prompt"

@@ -16,8 +16,7 @@ from typing import Any, Literal
 
 from sweeper.config.evaluation import LOSSES, EvaluationConfig, direction
 from sweeper.errors import DataError
-from sweeper.evaluation.comparison import FEWEST_EXAMPLES, Difference
-from sweeper.evaluation.stored import stored_difference
+from sweeper.evaluation.comparison import FEWEST_EXAMPLES, Difference, stored_difference
 from sweeper.registry.version import AdapterVersion
 from sweeper.store import Database, Example
 

@@ -9,10 +9,9 @@ from pathlib import Path
 from sweeper.config.trial import TrialSpec
 from sweeper.data.splits import read_prepared
 from sweeper.errors import DataError, RegistryError
-from sweeper.evaluation.comparison import Difference
+from sweeper.evaluation.comparison import Difference, stored_difference
 from sweeper.evaluation.scorer import Scorer
-from sweeper.evaluation.scores import Scores
-from sweeper.evaluation.stored import example_rows, score_rows, stored_difference
+from sweeper.evaluation.scores import Scores, example_rows, score_rows
 from sweeper.paths import Home
 from sweeper.registry import AdapterVersion, Registry
 from sweeper.registry.gate import TEST, base_examples, judge, own_examples, split_of

@@ -11,8 +11,7 @@ import pytest
 from sweeper.errors import DataError
 from sweeper.evaluation.comparison import compare, difference
 from sweeper.evaluation.report import escape, markdown_report, pick_examples
-from sweeper.evaluation.scores import Scores
-from sweeper.evaluation.scoring import metric_score
+from sweeper.evaluation.scores import Scores, metric_score
 
 
 def scores_of(right, losses=None, texts=None):

@@ -86,8 +86,8 @@ def test_rewards_are_those_of_the_answers_and_the_win_rate_compares_each_with_th
 def test_the_divergence_is_the_exact_one_over_the_vocabulary(base):
     import torch
 
-    from sweeper.evaluation.divergence import divergences
     from sweeper.evaluation.generation import answers
+    from sweeper.evaluation.losses import divergences
 
     with moved(base) as model:
         found = answers(model, base.tokenizer, [row["prompt"] for row in prompts()], 6)
@@ -174,21 +174,21 @@ def test_a_pair_is_ranked_right_where_the_better_answer_scores_higher(scoring):
 def test_scores_are_the_same_in_batches_of_any_size_and_where_memory_runs_out(scoring, shape, monkeypatch):
     import torch
 
-    from sweeper.evaluation import reward_models
+    from sweeper.evaluation import losses
     from sweeper.evaluation.preferences import answers_in
 
     examples = answers_in([tiny.row(shape, 3 ** (number + 1)) for number in range(9)])
-    alone = reward_models.answer_scores(scoring.model, scoring.tokenizer, examples, batch_size=1)
-    assert reward_models.answer_scores(scoring.model, scoring.tokenizer, examples) == pytest.approx(alone, abs=1e-5)
-    score = reward_models.scores
+    alone = losses.answer_scores(scoring.model, scoring.tokenizer, examples, batch_size=1)
+    assert losses.answer_scores(scoring.model, scoring.tokenizer, examples) == pytest.approx(alone, abs=1e-5)
+    score = losses.scores
 
     def too_many(model, rows):
         if len(rows) > 4:
             raise torch.OutOfMemoryError("does not fit")
         return score(model, rows)
 
-    monkeypatch.setattr(reward_models, "scores", too_many)
-    found = reward_models.answer_scores(scoring.model, scoring.tokenizer, examples, batch_size=18)
+    monkeypatch.setattr(losses, "scores", too_many)
+    found = losses.answer_scores(scoring.model, scoring.tokenizer, examples, batch_size=18)
     assert found == pytest.approx(alone, abs=1e-5)
 
 

@@ -11,10 +11,9 @@ from compared import GOOD, LIKE_GOOD, POOR, study, subject, trial
 from sweeper.errors import UserError
 from sweeper.evaluation.compare.side_by_side import holm, side_by_side
 from sweeper.evaluation.compare.summary import conclude
-from sweeper.evaluation.comparison import FEWEST_EXAMPLES
+from sweeper.evaluation.comparison import FEWEST_EXAMPLES, stored_difference
 from sweeper.evaluation.intervals import paired_interval, paired_p_value
 from sweeper.evaluation.metrics.aggregates import mean, perplexity
-from sweeper.evaluation.stored import stored_difference
 
 
 def test_holms_correction():

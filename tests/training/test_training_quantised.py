@@ -46,7 +46,7 @@ def test_evaluations_in_between_change_nothing(new_base, train):
 
 def test_generating_in_between_changes_nothing(new_base, train, spec):
     from sweeper.data.splits import read_prepared
-    from sweeper.evaluation.scoring import score
+    from sweeper.evaluation.scorer import score
 
     base = new_base("qlora")
     _, plain = train(base, "qlora")

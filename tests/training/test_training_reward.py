@@ -92,8 +92,8 @@ def test_margins_enter_the_loss_where_there_are_any(scoring, tiny_model, tmp_pat
     from torch.nn.functional import logsigmoid
 
     from sweeper.data.splits import read_prepared
+    from sweeper.evaluation.losses import answer_scores
     from sweeper.evaluation.preferences import answers_in
-    from sweeper.evaluation.reward_models import answer_scores
 
     base = scoring["lora"]
     spec = reward_spec(tiny_model, tmp_path, shape="preference", learning_rate=1e-12, epochs=1.0, rows=8)

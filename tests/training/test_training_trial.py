@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sweeper.config.backend import TRL
 from sweeper.config.trial import Decision, Outcome, TrialResult, TrialSpec
 from sweeper.data.splits import read_prepared
-from sweeper.evaluation.scoring import score
+from sweeper.evaluation.scorer import score
 from sweeper.training.backends.base import TrainingBackend
 from sweeper.training.trial import train_trial
 

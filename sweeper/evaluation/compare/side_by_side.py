@@ -9,10 +9,9 @@ from typing import Any
 from sweeper.config.evaluation import direction
 from sweeper.errors import DataError, UserError
 from sweeper.evaluation.compare.subjects import Subject
-from sweeper.evaluation.comparison import FEWEST_EXAMPLES, Difference, Verdict, paired_difference
+from sweeper.evaluation.comparison import FEWEST_EXAMPLES, Difference, Verdict, paired_difference, paired_statistics
 from sweeper.evaluation.intervals import LEVEL, paired_p_value
 from sweeper.evaluation.metrics.aggregates import aggregate_of
-from sweeper.evaluation.stored import paired_statistics
 from sweeper.store import Score
 
 

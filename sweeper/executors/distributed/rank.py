@@ -118,7 +118,7 @@ def train(job: Job, parent: Parent) -> TrialResult:
         os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(cache_folder() / "unsloth"))
         import unsloth  # noqa: F401  (before transformers, which it patches)
 
-    from sweeper.evaluation.validation import task_metric
+    from sweeper.evaluation.scorer import task_metric
     from sweeper.training.backends.table import load
     from sweeper.training.ranks import Ranks
     from sweeper.training.resumable_trainer import CheckpointPolicy

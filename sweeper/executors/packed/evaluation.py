@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from sweeper.evaluation.validation import task_metric
+from sweeper.evaluation.scorer import task_metric
 from sweeper.executors.base import StudyContext
 from sweeper.executors.packed.capacity import PackCapacity
 from sweeper.executors.packed.running import Running, share

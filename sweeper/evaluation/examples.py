@@ -1,4 +1,4 @@
-"""Prepared rows as evaluation sees them: a prompt, and the answer that is right."""
+"""Prepared rows as evaluation reads them: a prompt and its right answer."""
 
 from __future__ import annotations
 
@@ -8,60 +8,44 @@ from typing import Any
 
 from sweeper.errors import DataError
 
+Row = Mapping[str, Any]
+"""A prepared row, as ``data.splits`` writes it."""
+
 
 @dataclass(frozen=True)
-class TextExample:
-    """Text to go on from, and how it goes on.
+class PromptExample:
+    """A prompt and how it is answered.
 
     Attributes:
-        prompt: Empty for a row of plain text, which is all completion.
-        completion: As it stands in the row.
+        prompt: Text, or the turns before the assistant's last one; empty for a row of plain text, which is all
+            completion.
+        completion: The right answer as it stands in the row: text, or the content of the assistant's turn.
         has_prompt: Whether an answer can be generated.
     """
 
-    prompt: str
+    prompt: str | tuple[Mapping[str, Any], ...]
     completion: str
     has_prompt: bool = True
 
     @property
     def reference(self) -> str:
-        """The right answer."""
+        """The right answer without the white space at its ends."""
         return self.completion.strip()
 
     @property
     def shown_prompt(self) -> str:
-        """The prompt as a person reads it."""
-        return self.prompt
-
-
-@dataclass(frozen=True)
-class ChatExample:
-    """The turns before the last one, and the last one, which is the assistant's."""
-
-    prompt: tuple[Mapping[str, Any], ...]
-    answer: Mapping[str, Any]
-    has_prompt: bool = True
-
-    @property
-    def reference(self) -> str:
-        """The right answer."""
-        return str(self.answer["content"]).strip()
-
-    @property
-    def shown_prompt(self) -> str:
         """The prompt as a person reads it: the text of a single turn, else one paragraph a turn."""
+        if isinstance(self.prompt, str):
+            return self.prompt
         if len(self.prompt) == 1:
             return str(self.prompt[0].get("content", ""))
         return "\n".join(f"{turn.get('role')}: {turn.get('content', '')}" for turn in self.prompt)
 
 
-Example = TextExample | ChatExample
-
-
-def read_examples(rows: Sequence[Mapping[str, Any]]) -> list[Example]:
+def read_examples(rows: Sequence[Row]) -> list[PromptExample]:
     """Return prepared rows as examples.
 
-    ``prompt`` and ``completion`` are texts or lists of messages; of ``messages`` the last turn is the answer; ``text``
+    ``prompt`` and ``completion`` are texts or lists of messages; the last turn of ``messages`` is the answer; ``text``
     has no prompt.
 
     Raises:
@@ -72,14 +56,14 @@ def read_examples(rows: Sequence[Mapping[str, Any]]) -> list[Example]:
     return [_example(row, number) for number, row in enumerate(rows, start=1)]
 
 
-def _example(row: Mapping[str, Any], number: int) -> Example:
+def _example(row: Row, number: int) -> PromptExample:
     if "messages" in row:
         return _chat(row["messages"], number)
     if "text" in row:
-        return TextExample("", _text(row["text"], "text", number), has_prompt=False)
+        return PromptExample("", _text(row["text"], "text", number), has_prompt=False)
     prompt, completion = row.get("prompt"), row.get("completion")
     if isinstance(prompt, str):
-        return TextExample(prompt, _text(completion, "completion", number))
+        return PromptExample(prompt, _text(completion, "completion", number))
     if isinstance(prompt, list | tuple) and isinstance(completion, list | tuple):
         return _chat([*prompt, *completion], number)
     raise DataError(
@@ -94,7 +78,7 @@ def _text(value: Any, column: str, number: int) -> str:
     return value
 
 
-def _chat(messages: Any, number: int) -> ChatExample:
+def _chat(messages: Any, number: int) -> PromptExample:
     if not isinstance(messages, list | tuple) or len(messages) < 2:
         raise DataError(f"row {number}: a conversation to score needs at least two turns, the last the assistant's")
     *before, answer = messages
@@ -103,4 +87,4 @@ def _chat(messages: Any, number: int) -> ChatExample:
             f"row {number}: the last turn must be the assistant's, with text as its content; "
             f"found role {answer.get('role')!r}"
         )
-    return ChatExample(tuple(before), answer)
+    return PromptExample(tuple(before), answer["content"])

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from sweeper.errors import DataError
-from sweeper.evaluation.comparison import FEWEST_EXAMPLES
+from sweeper.evaluation.comparison import FEWEST_EXAMPLES, stored_difference
 from sweeper.evaluation.metrics import METRICS, load_metric
 from sweeper.evaluation.metrics.aggregates import aggregate_of
-from sweeper.evaluation.stored import stored_difference
 from sweeper.store import Example
 
 REFERENCES = [f'{{"a": {n}, "b": "the cat sat on mat {n}"}}' for n in range(12)]
@@ -71,7 +70,7 @@ def test_few_examples_decide_nothing():
 
 def test_comparing_loads_neither_torch_nor_the_metrics():
     code = (
-        "import sys; from sweeper.evaluation.stored import stored_difference; from sweeper.store import Example\n"
+        "import sys; from sweeper.evaluation.comparison import stored_difference; from sweeper.store import Example\n"
         "e = [Example(n, str(n), 'r', 'g', {'exact_match': n % 2}) for n in range(9)]\n"
         "stored_difference(e, e, 'exact_match'); print({'torch', 'evaluate', 'datasets'} & set(sys.modules))"
     )

@@ -11,10 +11,10 @@ import torch
 
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.errors import DataError
+from sweeper.evaluation.examples import read_examples
 from sweeper.evaluation.generation import generate
 from sweeper.evaluation.losses import answer_losses, token_row
-from sweeper.evaluation.rows import read_examples
-from sweeper.evaluation.scoring import score
+from sweeper.evaluation.scorer import score
 
 TEXT_ROWS = [
     {"prompt": "the cat", "completion": " sat on the mat"},
