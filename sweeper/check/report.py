@@ -11,7 +11,8 @@ from sweeper.check import inputs as parts
 from sweeper.check.section import Section
 from sweeper.config.loader import StudyFile
 from sweeper.hardware import machine
-from sweeper.study.resolve import Progress, ResolvedStudy, resolve_study
+from sweeper.models.cache import OnStage
+from sweeper.study.resolve import ResolvedStudy, resolve_study
 
 __all__ = ["CheckReport", "Section", "check_study"]
 
@@ -44,7 +45,7 @@ def check_study(
     *,
     fetch: bool = False,
     awaited: Collection[str] = (),
-    on_progress: Progress = lambda stage, fraction: None,
+    on_progress: OnStage = lambda stage, fraction: None,
 ) -> CheckReport:
     """Find out everything about a study that can be known without training.
 

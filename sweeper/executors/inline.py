@@ -25,7 +25,7 @@ from sweeper.training.base_model import BaseModel
 from sweeper.training.checkpoint import is_kept, progress_of
 from sweeper.training.resumable_trainer import CheckpointPolicy
 from sweeper.training.trial import train_trial
-from sweeper.training.trial_output import Progress, TrialOutput
+from sweeper.training.trial_output import TrialOutput, TrialProgress
 
 
 class InlineExecutor:
@@ -124,7 +124,7 @@ def _next(context: StudyContext, seconds: float) -> Candidate | None:
     return search.ask(spent) if spent < 1 else None
 
 
-def begun(recorder: Recorder, spec: TrialSpec) -> Progress | None:
+def begun(recorder: Recorder, spec: TrialSpec) -> TrialProgress | None:
     """Record that a trial begins, or goes on; return how far it had come, None where it begins.
 
     Raises:
@@ -183,4 +183,4 @@ def budget_spent(context: StudyContext, seconds: float, running_epochs: float = 
 def infeasible(spec: TrialSpec, base: BaseModel) -> TrialResult:
     """Return the result of a trial that is not begun, because by the estimate not even one row at a time fits."""
     reason = "by the estimate a single row does not fit in the free memory"
-    return TrialOutput(spec, base).result(Progress(), Outcome.INFEASIBLE, reason)
+    return TrialOutput(spec, base).result(TrialProgress(), Outcome.INFEASIBLE, reason)

@@ -17,8 +17,8 @@ from sweeper.files.temporary import temporary_path
 from sweeper.models.catalogue import lookup
 from sweeper.paths import cache_folder
 
-Progress = Callable[[str, float | None], None]
-"""Told what is being done and how far it is (0 to 1; None where that is not known)."""
+OnStage = Callable[[str, float | None], None]
+"""Called with the stage and the fraction done (0 to 1; None if unknown)."""
 
 _ORIGIN = "sweeper.json"
 

@@ -6,10 +6,10 @@ import contextlib
 import io
 from pathlib import Path
 
-from sweeper.models.cache import Progress
+from sweeper.models.cache import OnStage
 
 
-def convert_gguf(gguf: Path, folder: Path, on_progress: Progress) -> None:
+def convert_gguf(gguf: Path, folder: Path, on_progress: OnStage) -> None:
     """Write the model of a GGUF file to ``folder`` as dense bfloat16 safetensors, with tokenizer and chat template.
 
     The quantised weights are dequantised once, so what was lost when the file was made stays lost.

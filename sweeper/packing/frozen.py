@@ -22,7 +22,7 @@ from sweeper.training.base_model import BaseModel
 from sweeper.training.checkpoint import is_kept, named_faults
 from sweeper.training.optimizer_state import leaves, restore
 from sweeper.training.techniques.sft import sft_rows
-from sweeper.training.trial_output import Progress
+from sweeper.training.trial_output import TrialProgress
 
 PACKED = "packed"
 """What the JSON names as its writer."""
@@ -96,7 +96,7 @@ def thaw(spec: TrialSpec, base: BaseModel) -> Slot:
             compute=base.dtype,
         )
         slot = Slot(spec, base, adapter, rows, rest["micro_batch"])
-        slot.progress = Progress(**rest["progress"])
+        slot.progress = TrialProgress(**rest["progress"])
         slot.evaluated = rest["evaluated"]
         slot.ledger.started = datetime.fromisoformat(rest["started"])
         best = slot.ledger.best

@@ -19,7 +19,7 @@ from sweeper.training.base_model import BaseModel
 from sweeper.training.micro_batch import MicroBatch, WholeBatch
 from sweeper.training.reporting import evaluation_steps, require_finite
 from sweeper.training.techniques.sft import sft_arguments, sft_rows
-from sweeper.training.trial_output import Progress, TrialOutput
+from sweeper.training.trial_output import TrialOutput, TrialProgress
 from sweeper.training.weights import load_weights
 
 
@@ -57,7 +57,7 @@ class Slot:
         self._flat = arguments.packing
         self.micro_batch = MicroBatch(min(micro_batch, self._batch_size))
         total = steps(len(self._rows), self._batch_size, spec.hyperparameters.epochs)
-        self.progress = Progress(total_steps=total, micro_batch=self.micro_batch.rows)
+        self.progress = TrialProgress(total_steps=total, micro_batch=self.micro_batch.rows)
         self.evaluations = evaluation_steps(total, spec.evaluation.points)
         self.evaluated = 0
         self._max_grad_norm = arguments.max_grad_norm

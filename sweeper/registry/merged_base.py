@@ -7,7 +7,6 @@ are written once to the home, verified as every export is, and from then on are 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 from pydantic import ValidationError
 
@@ -18,13 +17,12 @@ from sweeper.config.study import StudyConfig
 from sweeper.errors import ModelError
 from sweeper.export.source import ExportSource
 from sweeper.export.writer import MANIFEST, export
+from sweeper.models.cache import OnStage
 from sweeper.models.resolve import ModelFolder
 from sweeper.paths import Home
 from sweeper.registry import AdapterVersion, Registry
 from sweeper.registry.provenance import export_source
 from sweeper.store import Database
-
-Progress = Callable[[str, float | None], None]
 
 _REFERENCE = re.compile(rf"{STARTED_FROM}(?P<name>[^@]+)(@(v?(?P<version>\d+)|(?P<alias>[^@]+)))?")
 
@@ -75,7 +73,7 @@ def _parsed(name: str) -> tuple[str, int | str | None]:
     return match["name"], int(match["version"]) if match["version"] else match["alias"]
 
 
-def find_start(model: ModelConfig, home: Home, *, fetch: bool, on_progress: Progress) -> ModelFolder:
+def find_start(model: ModelConfig, home: Home, *, fetch: bool, on_progress: OnStage) -> ModelFolder:
     """Find the base model that a study begins from, merging it if that was not done yet and ``fetch`` allows.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from sweeper.errors import DataError, RegistryError
 from sweeper.evaluation.comparison import Difference, stored_difference
 from sweeper.evaluation.scorer import Scorer
 from sweeper.evaluation.scores import Scores, example_rows, score_rows
+from sweeper.models.cache import OnStage
 from sweeper.paths import Home
 from sweeper.registry import AdapterVersion, Registry
 from sweeper.registry.gate import TEST, base_examples, judge, own_examples, split_of
@@ -20,12 +21,9 @@ from sweeper.store import Database, Evaluation
 from sweeper.training.base_model import load_base
 from sweeper.training.device import resolve_device
 
-Progress = Callable[[str, float | None], None]
-"""Told what is being done and how far it is (0 to 1; None where that is not known)."""
-
 
 def score_missing(
-    home: Home, database: Database, candidate: AdapterVersion, other: AdapterVersion | None, on_progress: Progress
+    home: Home, database: Database, candidate: AdapterVersion, other: AdapterVersion | None, on_progress: OnStage
 ) -> tuple[str, ...]:
     """Score whatever the gate needs to compare a version with another, or with its base model, and has not.
 
@@ -70,7 +68,7 @@ def score_missing(
 
 
 def _scores(
-    home: Home, database: Database, asked: TrialSpec, version: AdapterVersion | None, on_progress: Progress
+    home: Home, database: Database, asked: TrialSpec, version: AdapterVersion | None, on_progress: OnStage
 ) -> Scores:
     """Score a version, or the base model where it is None, as the candidate's study asks."""
     subject = "the base model" if version is None else str(version)

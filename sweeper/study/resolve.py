@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from sweeper.config.study import StudyConfig
 from sweeper.data.splits import SPLITS, Splits, load_splits
 from sweeper.errors import DataError
 from sweeper.hardware import gpus, pick_device
+from sweeper.models.cache import OnStage
 from sweeper.models.facts import ModelFacts, read_facts
 from sweeper.models.resolve import ModelFolder, resolve
 from sweeper.paths import Home
@@ -34,9 +35,6 @@ from sweeper.study.validation import (
     refuse,
     tokenizer_faults,
 )
-
-Progress = Callable[[str, float | None], None]
-"""Told what is being done and how far it is (0 to 1; None where that is not known)."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ def resolve_study(
     fetch: bool = False,
     home: Home | None = None,
     awaited: Collection[str] = (),
-    on_progress: Progress = lambda stage, fraction: None,
+    on_progress: OnStage = lambda stage, fraction: None,
 ) -> ResolvedStudy:
     """Find the data and the models of a study and settle what is searched; imports no torch unless it converts.
 
@@ -121,7 +119,7 @@ def resolve_study(
     return ResolvedStudy(config, splits, models, space, device, sources)
 
 
-def _models(file: StudyFile, home: Home, fetch: bool, on_progress: Progress) -> dict[str, ResolvedModel]:
+def _models(file: StudyFile, home: Home, fetch: bool, on_progress: OnStage) -> dict[str, ResolvedModel]:
     """Find every base model; each must be somewhere before any is downloaded."""
     wanted = file.config.models
     if fetch and len(wanted) > 1:
@@ -133,7 +131,7 @@ def _models(file: StudyFile, home: Home, fetch: bool, on_progress: Progress) -> 
     return {name: ResolvedModel(of, read_facts(of.path) if of.planned is None else None) for name, of in found.items()}
 
 
-def _find(model: ModelConfig, folder: Path, home: Home, *, fetch: bool, on_progress: Progress) -> ModelFolder:
+def _find(model: ModelConfig, folder: Path, home: Home, *, fetch: bool, on_progress: OnStage) -> ModelFolder:
     if is_start(model):
         return find_start(model, home, fetch=fetch, on_progress=on_progress)
     return resolve(model, folder, fetch=fetch, on_progress=on_progress)

@@ -28,7 +28,7 @@ from sweeper.paths import TrialPaths
 from sweeper.retry import retried
 from sweeper.training import optimizer_state
 from sweeper.training.micro_batch import is_out_of_memory
-from sweeper.training.trial_output import Progress, TrialOutput
+from sweeper.training.trial_output import TrialOutput, TrialProgress
 from sweeper.training.weights import put_back, trained_weights
 
 if TYPE_CHECKING:
@@ -51,18 +51,18 @@ def is_kept(paths: TrialPaths) -> bool:
         return True  # damaged: whoever reads it says so
 
 
-def progress_of(paths: TrialPaths) -> Progress:
+def progress_of(paths: TrialPaths) -> TrialProgress:
     """Return how far a trial had come that its trainer wrote, without reading its weights.
 
     Raises:
         StudyStateError: If what is on disk is damaged.
     """
     with named_faults(paths.frozen):
-        return Progress(**read_json(paths.frozen / _REST)["progress"])
+        return TrialProgress(**read_json(paths.frozen / _REST)["progress"])
 
 
 @retried
-def write(trainer: ResumableTrainer, ledger: TrialOutput, progress: Progress, evaluated: int) -> None:
+def write(trainer: ResumableTrainer, ledger: TrialOutput, progress: TrialProgress, evaluated: int) -> None:
     """Write a trial between two steps, so that a crash leaves all of it or what was there before.
 
     Args:
@@ -147,9 +147,9 @@ class Checkpoint:
         return int(self.rest["evaluated"])
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> TrialProgress:
         """How far the trial had come."""
-        return Progress(**self.rest["progress"])
+        return TrialProgress(**self.rest["progress"])
 
     def put_into(self, ledger: TrialOutput) -> None:
         """Give a ledger the best evaluation so far, and the time the trial began."""

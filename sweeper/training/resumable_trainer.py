@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from sweeper.training.checkpoint import Checkpoint, RandomNumbers, digest, write
-from sweeper.training.trial_output import Progress, TrialOutput
+from sweeper.training.trial_output import TrialOutput, TrialProgress
 from sweeper.training.weights import trained_weights
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Checkpointer:
         progress: Tells how far it has come.
     """
 
-    def __init__(self, keeping: CheckpointPolicy, ledger: TrialOutput, progress: Callable[[], Progress]) -> None:
+    def __init__(self, keeping: CheckpointPolicy, ledger: TrialOutput, progress: Callable[[], TrialProgress]) -> None:
         self._keeping = keeping
         self._ledger = ledger
         self._progress = progress

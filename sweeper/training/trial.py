@@ -20,7 +20,7 @@ from sweeper.training.reporting import ReportingCallback
 from sweeper.training.resumable_trainer import Checkpointer, CheckpointPolicy
 from sweeper.training.sharded import begin_from, gathered, restore
 from sweeper.training.techniques import build_trainer
-from sweeper.training.trial_output import Progress, TrialOutput
+from sweeper.training.trial_output import TrialOutput, TrialProgress
 from sweeper.training.weights import Adapted
 
 Evaluate = Callable[[Adapted], dict[str, float]]
@@ -158,9 +158,9 @@ class _Run:
             return self.ledger.complete(self.progress, model, latency)
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> TrialProgress:
         state = getattr(self.trainer, "state", None)
-        return Progress(
+        return TrialProgress(
             steps=state.global_step if state else 0,
             total_steps=max(state.max_steps, 0) if state else 0,
             epochs=float(state.epoch or 0.0) if state else 0.0,

@@ -26,7 +26,7 @@ from sweeper.training.weights import Adapted, count_weights, save_weights
 
 
 @dataclass
-class Progress:
+class TrialProgress:
     """How far a trial has come.
 
     Attributes:
@@ -67,7 +67,7 @@ class TrialOutput:
         shutil.rmtree(self.paths.frozen, ignore_errors=True)
         write_atomically(self.paths.spec, self.spec.model_dump_json(indent=2) + "\n")
 
-    def complete(self, progress: Progress, model: Adapted, latency_ms: float | None) -> TrialResult:
+    def complete(self, progress: TrialProgress, model: Adapted, latency_ms: float | None) -> TrialResult:
         """Save the adapter on ``model`` and return the result of a trial that trained to its end."""
         leads = self.base.backend.ranks.leads
         size, digest = save_adapter(self.base, model, self.paths.adapter) if leads else (None, None)
@@ -79,7 +79,7 @@ class TrialOutput:
         }
         return self.result(progress, Outcome.COMPLETE, None, value=self.best.value, **kept)
 
-    def result(self, progress: Progress, outcome: Outcome, reason: str | None, **more: Any) -> TrialResult:
+    def result(self, progress: TrialProgress, outcome: Outcome, reason: str | None, **more: Any) -> TrialResult:
         """Return the result of a trial that ended as ``outcome`` says, and write it into the folder."""
         result = TrialResult(
             number=self.spec.number,
@@ -105,7 +105,7 @@ class TrialOutput:
             write_atomically(self.paths.result, result.model_dump_json(indent=2) + "\n")
         return result
 
-    def failed(self, progress: Progress, error: Exception) -> TrialResult:
+    def failed(self, progress: TrialProgress, error: Exception) -> TrialResult:
         """Return the result of a trial that an error ended.
 
         Raises:

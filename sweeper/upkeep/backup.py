@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,13 +18,12 @@ from sweeper.errors import BackupError, StudyStateError
 from sweeper.files.atomic import discard, sync
 from sweeper.files.checksums import SEAL, Sum, broken_seal, owner
 from sweeper.files.temporary import temporary_path
+from sweeper.models.cache import OnStage
 from sweeper.paths import Home, TrialPaths
 from sweeper.store import Artifact, Database, StudyRecord, TrialRecord, stored_config
 from sweeper.store.snapshot import snapshot
 from sweeper.store.trial_files import Part, folder_of
 from sweeper.upkeep.copying import Copier
-
-Progress = Callable[[str, float | None], None]
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class BackedUp:
     dump: Path | None
 
 
-def back_up(home: Home, destination: Path, *, on_progress: Progress) -> BackedUp:
+def back_up(home: Home, destination: Path, *, on_progress: OnStage) -> BackedUp:
     """Copy a home, all or nothing.
 
     The database is copied first, at one moment. What became of a file since shows in its checksum: an adapter that the
@@ -81,7 +80,7 @@ class _Backup:
     live: Database
     copy: Database
     at: datetime
-    on_progress: Progress
+    on_progress: OnStage
     may_change: bool
     left_out: list[str] = field(default_factory=list)
 

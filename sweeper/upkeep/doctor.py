@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from sweeper.errors import DatabaseError, StudyStateError
+from sweeper.models.cache import OnStage
 from sweeper.paths import Home
 from sweeper.search.storages.atomic import AtomicStorage
 from sweeper.search.storages.open import open_storage
@@ -15,8 +16,6 @@ from sweeper.store import Database
 from sweeper.upkeep import files, records
 from sweeper.upkeep.facts import Check, Facts, Inconsistency
 from sweeper.upkeep.opened import runs
-
-Progress = Callable[[str, float | None], None]
 
 CHECKS: tuple[Check, ...] = (
     records.search_is_there,
@@ -58,7 +57,7 @@ class Diagnosis:
     mended: str | None = None
 
 
-def diagnose(home: Home, name: str, *, repair: bool, on_progress: Progress) -> list[Diagnosis]:
+def diagnose(home: Home, name: str, *, repair: bool, on_progress: OnStage) -> list[Diagnosis]:
     """Look for everything that does not agree of a study, and with ``repair`` mend what can be.
 
     Mending twice is mending once.
@@ -106,7 +105,7 @@ def _of_database(database: Database) -> Iterator[Inconsistency]:
         yield Inconsistency("database damaged", f"{database.address}: {orphan}", advice)
 
 
-def _examine(facts: Facts, on_progress: Progress) -> list[Inconsistency]:
+def _examine(facts: Facts, on_progress: OnStage) -> list[Inconsistency]:
     found: list[Inconsistency] = []
     for place, check in enumerate(CHECKS):
         on_progress(f"looking at {facts.name}", place / len(CHECKS))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +12,12 @@ from sweeper.errors import StudyStateError
 from sweeper.executors.lifecycle.retention import judge
 from sweeper.files.atomic import discard, size_of
 from sweeper.files.temporary import LONG_SETTLED_S, SETTLED_S, is_settled, leftovers, remove
+from sweeper.models.cache import OnStage
 from sweeper.paths import Home, TrialPaths
 from sweeper.search.storages.atomic import AtomicStorage
 from sweeper.search.storages.open import open_storage
 from sweeper.store import Database, StudyRecord, StudyState, TrialRecord, stored_config
 from sweeper.upkeep.opened import runs, search_of
-
-Progress = Callable[[str, float | None], None]
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Swept:
         return sum(each.bytes for each in self.leftovers)
 
 
-def sweep(home: Home, database: Database, *, study: str | None = None, dry_run: bool, on_progress: Progress) -> Swept:
+def sweep(home: Home, database: Database, *, study: str | None = None, dry_run: bool, on_progress: OnStage) -> Swept:
     """Find what is left over in a home, or in one of its studies, and remove it unless this is a ``dry_run``.
 
     Studies that a living process runs are left alone: their runner keeps to their policy itself.

@@ -134,12 +134,12 @@ def test_prompts_without_references_and_chats_are_scored_as_well(base):
 
 
 def test_the_bases_answers_are_found_once(base, monkeypatch):
-    from sweeper.evaluation import generation
+    from sweeper.evaluation import policies
 
     asked = []
-    answer = generation.answers
+    answer = policies.answers
     monkeypatch.setattr(
-        generation, "answers", lambda model, *more, **named: asked.append(model) or answer(model, *more, **named)
+        policies, "answers", lambda model, *more, **named: asked.append(model) or answer(model, *more, **named)
     )
     rows = [{**row, "prompt": f"once {row['prompt']}"} for row in prompts()]
     scorer(base, rows)

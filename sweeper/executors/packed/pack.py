@@ -32,7 +32,7 @@ from sweeper.training.device import reset_peak_memory
 from sweeper.training.latency import milliseconds_per_token
 from sweeper.training.micro_batch import is_out_of_memory
 from sweeper.training.trial import BY_HAND, PRUNED, STOPPED
-from sweeper.training.trial_output import Progress, TrialOutput
+from sweeper.training.trial_output import TrialOutput, TrialProgress
 
 
 class Pack:
@@ -154,7 +154,7 @@ class Pack:
         try:
             slot = Slot.new(spec, base, rows)
         except Exception as error:
-            recorder.end(ledger.failed(Progress(), error))
+            recorder.end(ledger.failed(TrialProgress(), error))
             return
         self._run(slot, recorder, rows)
 
