@@ -6,12 +6,14 @@ from dataclasses import asdict
 
 from sqlalchemy import select
 
+from sweeper.retry import retried_methods
 from sweeper.store.connection import Sessions
 from sweeper.store.records import Action
 from sweeper.store.rows import columns
 from sweeper.store.tables import ActionRow
 
 
+@retried_methods()
 class Actions:
     """The actions of a database: who did what, and when. They are never changed or deleted."""
 

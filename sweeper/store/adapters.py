@@ -8,12 +8,14 @@ from dataclasses import asdict
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
+from sweeper.retry import retried_methods
 from sweeper.store.connection import Sessions
 from sweeper.store.records import Action, AdapterRecord, Stage
 from sweeper.store.rows import changed_study, columns, trial_row
 from sweeper.store.tables import ActionRow, AdapterRow, AliasRow, StudyRow
 
 
+@retried_methods()
 class Adapters:
     """The adapter versions of a database.
 

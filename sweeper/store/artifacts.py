@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from sweeper.retry import retried_methods
 from sweeper.store.connection import Sessions
 from sweeper.store.records import Artifact
 from sweeper.store.rows import columns, now, study_id
 from sweeper.store.tables import ArtifactRow
 
 
+@retried_methods()
 class Artifacts:
     """The files of the trials of a database; of trials from before there is none."""
 

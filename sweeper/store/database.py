@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 
 from sweeper.database_url import Address, PostgresUrl
-from sweeper.retry import make_patient, retried
+from sweeper.retry import retried
 from sweeper.store.actions import Actions
 from sweeper.store.adapters import Adapters
 from sweeper.store.artifacts import Artifacts
@@ -65,9 +65,6 @@ class Database:
         self.artifacts = Artifacts(sessions)
         self.integrity = Integrity(sessions)
         self._turns = StudyLocks(sessions.address, sessions.engine)
-        for name, part in vars(self).items():
-            if not name.startswith("_") and name != "address":
-                make_patient(part)
 
     @classmethod
     @retried

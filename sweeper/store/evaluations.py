@@ -8,12 +8,14 @@ from itertools import groupby
 
 from sqlalchemy import ColumnElement, delete, select
 
+from sweeper.retry import retried_methods
 from sweeper.store.connection import Sessions
 from sweeper.store.records import Evaluation, Example, Score
 from sweeper.store.rows import changed_study, columns, study_id, trial_row
 from sweeper.store.tables import EvaluationRow, ExampleRow
 
 
+@retried_methods()
 class Evaluations:
     """The evaluations of a database, by study, subject (a trial's number, or None for a base model) and split.
 

@@ -7,12 +7,14 @@ from typing import Any
 
 from sqlalchemy import select
 
+from sweeper.retry import retried_methods
 from sweeper.store.connection import Sessions
 from sweeper.store.records import Event
 from sweeper.store.rows import changed_study, columns, now, study_id
 from sweeper.store.tables import EventRow
 
 
+@retried_methods()
 class Events:
     """The events of a database."""
 

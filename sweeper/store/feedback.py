@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from sqlalchemy import case, func, select
 
 from sweeper.errors import DataError
+from sweeper.retry import retried_methods
 from sweeper.store.connection import Sessions
 from sweeper.store.records import Feedback
 from sweeper.store.rows import columns
@@ -26,6 +27,7 @@ class FeedbackCounts:
     corrections: int = 0
 
 
+@retried_methods()
 class FeedbackStore:
     """The feedback of a database; it is only ever added to."""
 

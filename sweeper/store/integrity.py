@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
+from sweeper.retry import retried_methods
 from sweeper.store.connection import Sessions
 
 _MOST = 20
 """Faults that are told; a damaged file has thousands."""
 
 
+@retried_methods()
 class Integrity:
     """What a database says of itself; only SQLite can be asked."""
 

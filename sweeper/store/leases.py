@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from sweeper.errors import LeaseLost
+from sweeper.retry import retried_methods
 from sweeper.store.connection import Sessions
 from sweeper.store.records import Lease
 from sweeper.store.rows import columns, now, study_id
@@ -30,6 +31,7 @@ _HELD = select(_TABLE.c.number).where(
 )
 
 
+@retried_methods()
 class Leases:
     """The leases of a database."""
 

@@ -10,6 +10,7 @@ from sqlalchemy import Float, bindparam, func, select, type_coerce, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from sweeper.errors import DatabaseError, StudyStateError
+from sweeper.retry import retried_methods
 from sweeper.store.connection import Sessions
 from sweeper.store.leases import require_held
 from sweeper.store.records import MetricPoint
@@ -44,6 +45,7 @@ def _put(insert: Any) -> Any:
 _PUT = {"sqlite": _put(sqlite.insert), "postgresql": _put(postgresql.insert)}
 
 
+@retried_methods()
 class Metrics:
     """The metrics of a database, by study, trial and optimizer step."""
 

@@ -16,7 +16,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from sweeper.database_url import Address, PostgresUrl
 from sweeper.errors import DatabaseError
-from sweeper.retry import is_waiting, passing, retried
+from sweeper.faults import passing
+from sweeper.retry import is_waiting, retried
 from sweeper.store.faults import explained
 
 _KEY = "hashtextextended('sweeper mutex ' || current_schema() || ' ' || CAST(:name AS text), 0)"

@@ -9,12 +9,14 @@ from typing import Any
 from sqlalchemy import func, select, update
 
 from sweeper.errors import StudyStateError
+from sweeper.retry import retried_methods
 from sweeper.store.connection import Sessions
 from sweeper.store.records import Order, OrderKind, OrderState
 from sweeper.store.rows import changed_study, columns, now, study_id
 from sweeper.store.tables import ORDER_DATA_LIMIT, ActionRow, EventRow, OrderRow, StudyRow
 
 
+@retried_methods()
 class Orders:
     """The orders of a database."""
 

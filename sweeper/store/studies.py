@@ -11,12 +11,14 @@ from sqlalchemy import select
 
 from sweeper import __version__
 from sweeper.errors import StudyStateError
+from sweeper.retry import retried_methods
 from sweeper.store.connection import Sessions
 from sweeper.store.records import Action, StudyRecord, StudyState
 from sweeper.store.rows import changed_study, columns, now, study_id
 from sweeper.store.tables import ActionRow, EventRow, StudyRow
 
 
+@retried_methods()
 class Studies:
     """The studies of a database."""
 

@@ -10,6 +10,7 @@ from sqlalchemy import bindparam, func, select, update
 
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.errors import StudyStateError
+from sweeper.retry import retried_methods
 from sweeper.store.artifacts import forget_files, put_files
 from sweeper.store.connection import Sessions
 from sweeper.store.leases import require_held
@@ -30,6 +31,7 @@ _FROM_RESULT = {
 }
 
 
+@retried_methods()
 class Trials:
     """The trials of a database."""
 

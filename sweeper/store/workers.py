@@ -8,12 +8,14 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete, select, update
 
 from sweeper.machine import process_started, this_host
+from sweeper.retry import retried_methods
 from sweeper.store.connection import Sessions
 from sweeper.store.records import Worker
 from sweeper.store.rows import columns, now, study_id
 from sweeper.store.tables import LeaseRow, WorkerRow
 
 
+@retried_methods()
 class Workers:
     """The workers of a database."""
 

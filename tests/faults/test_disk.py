@@ -91,7 +91,7 @@ def test_a_full_disk_is_waited_for(campaign, tmp_path, mounted):
     assert study.said() == said  # once is enough
     ballast.unlink()
     assert study.process.wait(90) == 0, study.said()
-    assert "note: goes on after" in study.said()
+    assert "note: resumed after" in study.said()
     assert "failed" not in study.said()
     ended_well(home)
 

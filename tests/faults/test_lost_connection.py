@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 import sweeper
-from sweeper import retry as patience
+from sweeper import retry
 from sweeper.database_url import PostgresUrl
 from sweeper.errors import StudyInterrupted
 from sweeper.executors.base import SilentListener
@@ -113,8 +113,8 @@ def losing_from(name: str, losing: Losing) -> Iterator[None]:
             return called(*args, **kwargs)
 
         patch.setattr(run, name, from_here)
-        for seconds in ("FIRST_S", "LONGEST_S", "_GLANCE_S"):
-            patch.setattr(patience, seconds, 0.01)
+        for seconds in ("FIRST_S", "LONGEST_S", "_POLL_S"):
+            patch.setattr(retry, seconds, 0.01)
         yield
     for hook in hooks:
         event.remove(Engine, *hook)

@@ -259,7 +259,7 @@ def test_a_disk_that_fills_up_under_a_running_study_is_waited_for(study_file):
     finally:
         event.remove(Pool, "checkout", fill)
     assert any("paused: the disk is full" in text and "free some space" in text for text in said)
-    assert any(text.startswith("goes on after") for text in said)
+    assert any(text.startswith("resumed after") for text in said)
     assert len(finished(home)) == 3
     with closing(sqlite3.connect(home.database)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import TrialState
 from search_helpers import result
 
-from sweeper import retry as patience
+from sweeper import retry
 from sweeper.errors import LeaseLost
 from sweeper.retry import RetryPolicy, waiting
 from sweeper.search.storages.transactions import together
@@ -37,8 +37,8 @@ def losing(search, *, stored: bool) -> Iterator[SimpleNamespace]:
 
     with pytest.MonkeyPatch.context() as patch, waiting(RetryPolicy(lambda note: None, lambda: False)):
         patch.setattr(engine.dialect, "do_commit", failing)
-        for seconds in ("FIRST_S", "LONGEST_S", "_GLANCE_S"):
-            patch.setattr(patience, seconds, 0.001)
+        for seconds in ("FIRST_S", "LONGEST_S", "_POLL_S"):
+            patch.setattr(retry, seconds, 0.001)
         yield count
     assert count.failed
 

@@ -26,7 +26,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from sweeper.retry import is_retry, retried
+from sweeper.retry import is_retry, retried, retried_methods
 from sweeper.search.storages import trial_rows as rows
 
 _UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
@@ -51,7 +51,11 @@ _PUT_PARAM = {insert: insert(rows.PARAMS).on_conflict_do_nothing() for insert in
 
 Write = Callable[[Connection], None]
 
+_FOR_THE_CACHE = ("_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id", "_get_stale_trial_ids")
+"""Private methods that the cache which Optuna puts before a storage calls."""
 
+
+@retried_methods(*_FOR_THE_CACHE, unless=lambda storage: storage._current() is not None)
 class AtomicStorage(RDBStorage):
     """Optuna's own tables, read and written another way. For SQLite and PostgreSQL.
 
@@ -68,6 +72,7 @@ class AtomicStorage(RDBStorage):
     """
 
     def __init__(self, url: str, engine_kwargs: dict[str, Any] | None = None) -> None:
+        self._local = threading.local()
         try:
             super().__init__(url, engine_kwargs)
         except BaseException:
@@ -75,7 +80,6 @@ class AtomicStorage(RDBStorage):
                 self.remove_session()
                 self.engine.dispose()
             raise
-        self._local = threading.local()
         self._reader = self.engine.execution_options(sweeper_begin="DEFERRED")
         self._writer = self.engine.execution_options(sweeper_begin="IMMEDIATE")
         self._open: dict[int, tuple[rows.Mark, FrozenTrial]] = {}
@@ -138,10 +142,6 @@ class AtomicStorage(RDBStorage):
             retried(self._flush)()
         finally:
             self._local.pending = None
-
-    def is_within(self) -> bool:
-        """Tell whether this thread is within a ``transaction``: what fails there fails as a whole."""
-        return self._current() is not None
 
     def _pending(self) -> list[Write] | None:
         return getattr(self._local, "pending", None)

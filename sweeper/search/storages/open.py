@@ -17,12 +17,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from sweeper.database_url import Address, PostgresUrl
 from sweeper.errors import DatabaseError, LeaseLost
-from sweeper.retry import make_patient, retried
+from sweeper.retry import retried
 from sweeper.search.storages.atomic import AtomicStorage
 from sweeper.store import connection_arguments, creation_lock, explain, missing_driver, redact
-
-_OF_THE_CACHE = ("_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id", "_get_stale_trial_ids")
-"""What the cache that Optuna puts before a storage calls of it, beside what is public."""
 
 BUSY_TIMEOUT_S = 30
 """How long a write waits for another process's to end."""
@@ -50,7 +47,6 @@ def open_storage(address: Address) -> AtomicStorage:
         raise DatabaseError(
             f"{address} was written by another version of Optuna: {error} Or name another database for this version."
         ) from error
-    make_patient(storage, *_OF_THE_CACHE, unless=storage.is_within)
     return storage
 
 

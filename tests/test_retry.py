@@ -1,4 +1,4 @@
-"""What is waited for, what is not, and for how long."""
+"""Retries: of what, until when, and what the user is told."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from urllib.error import URLError
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from sweeper import retry as patience
+from sweeper import retry
 from sweeper.errors import DatabaseError, StudyInterrupted, StudyStateError
-from sweeper.retry import RetryPolicy, passing, retried, waiting
+from sweeper.faults import passing
+from sweeper.retry import RetryPolicy, is_retry, retried, retried_methods, waiting
 from sweeper.store import Database, StudyState
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(patience, "FIRST_S", 0.01)
-    monkeypatch.setattr(patience, "_GLANCE_S", 0.01)
+    monkeypatch.setattr(retry, "FIRST_S", 0.01)
+    monkeypatch.setattr(retry, "_POLL_S", 0.01)
 
 
 class Failing:
@@ -52,7 +53,7 @@ def test_a_fault_that_passes_is_waited_for_and_told_once():
     assert failing.calls == 4
     assert len(notes) == 2
     assert notes[0].startswith("paused: the disk is full ([Errno 28]") and "result.json" in notes[0]
-    assert "free some space" in notes[0] and notes[1].startswith("goes on after")
+    assert "free some space" in notes[0] and notes[1].startswith("resumed after")
     assert len(waited) == 1 and waited[0] > 0
 
 
@@ -96,6 +97,55 @@ def test_the_whole_is_tried_again_and_not_its_last_part():
     assert len(outer) == 2
 
 
+def test_a_retry_knows_that_it_is_one():
+    seen = []
+
+    def failing():
+        seen.append(is_retry())
+        if len(seen) < 3:
+            raise full()
+
+    with waiting(RetryPolicy(lambda note: None, lambda: False)):
+        retried(failing)()
+    assert seen == [False, True, True] and not is_retry()
+
+
+def test_methods_that_are_transactions_are_retried_unless_within_a_larger_one():
+    class Base:
+        def __init__(self):
+            self.within, self.calls = False, []
+
+        def inherited(self):
+            return self._fail("inherited")
+
+        def _fail(self, name):
+            self.calls.append(name)
+            if self.calls.count(name) < 2:
+                raise full()
+            return name
+
+    @retried_methods("_named", unless=lambda thing: thing.within)
+    class Storage(Base):
+        def public(self):
+            return self._fail("public")
+
+        def _named(self):
+            return self._fail("_named")
+
+        def _private(self):
+            return self._fail("_private")
+
+    with waiting(RetryPolicy(lambda note: None, lambda: False)):
+        storage = Storage()
+        assert [storage.inherited(), storage.public(), storage._named()] == ["inherited", "public", "_named"]
+        with pytest.raises(OSError, match="No space"):
+            storage._private()
+        within = Storage()
+        within.within = True
+        with pytest.raises(OSError, match="No space"):
+            within.public()
+
+
 @pytest.mark.parametrize(
     ("number", "said"),
     [
@@ -118,8 +168,8 @@ def test_a_lost_server_is_waited_for_and_a_refused_statement_is_not():
     psycopg = pytest.importorskip("psycopg")
     lost = OperationalError("SELECT 1", {}, psycopg.OperationalError("connection refused"))
     assert "server" in passing(lost)[0]
-    assert "server" in passing(psycopg.errors.AdminShutdown("ended by the administrator"))[0]
-    assert "no room" in passing(psycopg.errors.DiskFull("could not extend file"))[0]
+    assert "stopped or started" in passing(psycopg.errors.AdminShutdown("ended by the administrator"))[0]
+    assert "the disk is full" in passing(psycopg.errors.DiskFull("could not extend file"))[0]
     assert passing(psycopg.errors.UniqueViolation("taken")) is None
     assert passing(psycopg.errors.InvalidPassword("no")) is None
     assert "server" in passing(ConnectionRefusedError(errno.ECONNREFUSED, "refused"))[0]
@@ -146,7 +196,7 @@ def test_a_locked_database_is_waited_for(tmp_path):
         assert database.studies.get("one").state is StudyState.RUNNING
         holder.wait(10)
         holder.stdout.close()
-    assert notes[0].startswith("paused: another process keeps the database locked")
+    assert notes[0].startswith("paused: the database is locked by another process")
     assert passing(sqlite3.IntegrityError("UNIQUE constraint failed")) is None
 
 
@@ -165,6 +215,6 @@ def test_the_search_waits_for_a_locked_database_too(tmp_path, monkeypatch):
         with waiting(RetryPolicy(notes.append, lambda: False)):
             asked()
     holder.close()
-    assert [note.split(" (")[0] for note in notes[::2]] == ["paused: another process keeps the database locked"] * 2
+    assert [note.split(" (")[0] for note in notes[::2]] == ["paused: the database is locked by another process"] * 2
     assert len(study.trials) == 2
     study._storage._backend.engine.dispose()
