@@ -1,23 +1,24 @@
 """sweeper: hyperparameter search and experiment management for LLM fine-tuning.
 
-Everything public is here, and imported when it is first used:
+All public names are here, and imported on first use:
 
     from pathlib import Path
     import sweeper
 
     study = sweeper.load_study(Path("studies/quickstart.yaml"))
-    verdict = sweeper.run_study(study)
+    result = sweeper.run_study(study)
+    print(result.registered, result.comparison.to_base)
 
-A study of several stages (``technique: rlhf``) is run by ``run_pipeline``, and gone on with by ``resume_pipeline``.
+A study of several stages (``technique: rlhf``) is run by ``run_pipeline`` and resumed by ``resume_pipeline``.
 
-``__init__.pyi`` says the same to type checkers.
+``__init__.pyi`` declares the same names for type checkers.
 """
 
 from importlib import import_module
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_MODULES = {
     "StudyConfig": "sweeper.config.study",
     "SweeperError": "sweeper.errors",
     "check_study": "sweeper.check",
@@ -28,13 +29,13 @@ _HOMES = {
     "run_study": "sweeper.study.run",
 }
 
-__all__ = ["__version__", *_HOMES]
+__all__ = ["__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    found = globals()[name] = getattr(import_module(_MODULES[name]), name)
     return found
 
 

@@ -1,6 +1,6 @@
-"""``python -m tests.support_matrix``: which technique goes with which adapter and backend, as Markdown for the README.
+"""``python -m tests.support_matrix``: prints which technique goes with which adapter and backend, for the guide.
 
-The answers are those that a study gets: the rules of ``config.combinations`` and of ``support``, asked for a machine
+The Markdown goes into ``studies/README.md``. The answers are those that a study gets: the rules of ``config.combinations`` and of ``support``, asked for a machine
 with a GPU on which everything is installed. What is said below the tables is the rule, not its message.
 """
 

@@ -17,7 +17,7 @@ from sweeper.config.model import ModelConfig
 from sweeper.config.trial import Outcome
 from sweeper.errors import UserError
 
-README = Path(__file__).parents[1] / "README.md"
+GUIDE = Path(__file__).parents[1] / "studies" / "README.md"
 SHAPES = {"answers": "prompt_completion", "pairs": "preference", "labelled": "unpaired", "prompts": "prompt"}
 SHORT = {"max_length": 64}
 CELLS = [
@@ -123,5 +123,5 @@ def test_what_needs_a_gpu_or_a_part_that_is_not_here(study_file, monkeypatch, te
         resolve_study(study_file(adapter=adapter, backend=backend.model_dump(mode="json")))
 
 
-def test_the_readme_has_the_tables():
-    assert tables() in README.read_text(encoding="utf-8"), "print them with python -m tests.support_matrix"
+def test_the_guide_has_the_tables():
+    assert tables() in GUIDE.read_text(encoding="utf-8"), "print them with python -m tests.support_matrix"

@@ -130,7 +130,7 @@ def trials(found: Iterable[TrialRecord], parameters: pd.DataFrame, different: li
 
 def _kind(trial: TrialRecord) -> str:
     if trial.confirms is not None:
-        return f"again as {trial.confirms}"
+        return f"repeat of {trial.confirms}"
     return trial.kind.value if trial.clones is None else f"clone of {trial.clones}"
 
 

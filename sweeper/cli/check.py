@@ -1,4 +1,4 @@
-"""``sweeper check``: everything about a study that can be known without training."""
+"""``sweeper check``."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from sweeper.check import CheckReport, check_study
-from sweeper.cli.output import emit_json, progress, safe, say
+from sweeper.cli.output import Json, emit_json, progress, safe, say
 from sweeper.config.loader import StudyFile, load_study
 
 
 def check(
     file: Annotated[Path, typer.Argument(help="The study file (YAML).", show_default=False)],
-    fetch: Annotated[bool, typer.Option("--fetch", help="Download the model if it is not on this machine.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    fetch: Annotated[bool, typer.Option("--fetch", help="Download the base model if it is missing.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Say everything about a study that can be known without training.
+    """Check a study without training: errors, steps, memory and duration.
 
-    Warnings do not fail; whatever the study cannot run with does, with exit code 2.
+    A study that cannot run ends the check with exit code 2; warnings do not.
     """
     found = load_study(file)
     studies = (found,) if isinstance(found, StudyFile) else tuple(found.stages.values())

@@ -7,36 +7,38 @@ from typing import Annotated, Any
 
 import typer
 
-from sweeper.cli.output import console, emit_json, safe, say, table
+from sweeper.cli.home import opened_database
+from sweeper.cli.output import Json, console, emit_json, safe, say, table
 from sweeper.evaluation.compare.render import write_report
 from sweeper.evaluation.compare.report import comparison_report, interval, read_curves
 from sweeper.evaluation.compare.side_by_side import Row, SideBySide, side_by_side
 from sweeper.evaluation.compare.subjects import find_subjects
 from sweeper.evaluation.compare.summary import CORRECTION, conclude
-from sweeper.paths import Home
-from sweeper.store import Database
 
 
 def compare(
     subjects: Annotated[
         list[str],
         typer.Argument(
-            help="Two to eight of: a trial as STUDY:NUMBER, a registered version as NAME@VERSION, a bare base model as "
-            "STUDY:base.",
+            help="Two to eight of these: a trial as STUDY:NUMBER, a registered version as NAME@VERSION, a bare base "
+            "model as STUDY:base.",
             show_default=False,
         ),
     ],
     reference: Annotated[
-        str | None, typer.Option(help="The one that the others are held against; the first if left out.")
+        str | None, typer.Option(help="Subject to compare the others with; the first by default.")
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help="What decides; if left out, what decides the reference's study.")
+        str | None, typer.Option(help="Metric that decides; by default that of the reference's study.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write a report: a file that ends in .md or .html.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write a report to this .md or .html file.")] = None,
+    as_json: Json = False,
 ) -> None:
-    """Compare trials and adapters: scores in pairs, a verdict in words."""
-    with Database.open(Home.current().database, create=False) as database:
+    """Compare trials, adapters and base models on the same examples.
+
+    Differences are paired, with 95 % intervals and corrected p-values, and summed up in a verdict.
+    """
+    with opened_database() as database:
         found = side_by_side(find_subjects(database, subjects), reference=reference, metric=metric)
         if out is not None:
             write_report(comparison_report(found, read_curves(database, found)), out)

@@ -1,4 +1,4 @@
-"""``sweeper dashboard``: the dashboard of this home, served to this machine, or to others who sign in."""
+"""``sweeper dashboard``: serves this home's dashboard to this machine, or to users who sign in."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _HERE = ("localhost", "127.0.0.1")
 
 
 def dashboard(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 8501,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8501,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in a browser.")] = True,
     host: Annotated[
-        str, typer.Option(help="Address to serve at; others than this machine's own need users.")
+        str, typer.Option(help="Address to listen on; any but this machine's own requires users.")
     ] = "127.0.0.1",
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="A further name that browsers reach it by, as behind a proxy.")
+        list[str] | None, typer.Option(help="Another host name that browsers use, as behind a proxy; repeatable.")
     ] = None,
-    ssl_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM), to serve https.")] = None,
-    ssl_key: Annotated[Path | None, typer.Option(help="The certificate's key (PEM).")] = None,
+    ssl_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM), to serve HTTPS.")] = None,
+    ssl_key: Annotated[Path | None, typer.Option(help="Key of the certificate (PEM).")] = None,
 ) -> None:
-    """Show the studies and adapters of this home in a browser, until Ctrl-C.
+    """Open the dashboard in a browser, until Ctrl-C.
 
-    It answers this machine only unless `--host` says otherwise; then everyone must sign in, as `sweeper users` and
-    `dashboard-secrets.toml` in the home say. It sends no usage statistics.
+    It serves only this machine unless `--host` is given; then everybody must sign in, with an account from
+    `sweeper users` or by OIDC as set up in the home's `dashboard-secrets.toml`. It sends no usage statistics.
     """
     address = _resolved(host)
     home = Home.current()
@@ -45,11 +45,11 @@ def dashboard(
     _refuse_bad_certificate(ssl_cert, ssl_key)
     _refuse_taken(address, port)
     scheme = "https" if ssl_cert else "http"
-    say(f"dashboard of {safe(home.folder)} at {scheme}://{_in_url(_reached_at(address))}:{port}, Ctrl-C ends it")
+    say(f"dashboard of {safe(home.folder)} at {scheme}://{_in_url(_reached_at(address))}:{port}, press Ctrl-C to stop")
     if not ssl_cert and not ip_address(address).is_loopback:
         say(
-            "[yellow]warning:[/] over plain http, passwords and everything shown can be read on the way; give "
-            "--ssl-cert and --ssl-key, or put it behind a proxy that speaks https",
+            "[yellow]warning:[/] over plain HTTP, passwords and everything shown can be intercepted; pass "
+            "--ssl-cert and --ssl-key, or put it behind an HTTPS proxy",
             stderr=True,
         )
     settings: dict[str, object] = {"server.address": address, "server.port": port, "server.headless": not browser}
@@ -59,7 +59,7 @@ def dashboard(
 
 
 def serve(settings: dict[str, object], hosts: Iterable[str], home: Home) -> None:
-    """Run Streamlit in this process until it is interrupted; flags win over whatever the user configured for it."""
+    """Run Streamlit in this process until it is interrupted; flags override the user's Streamlit configuration."""
     from click.exceptions import Abort
     from streamlit.web import cli
 
@@ -85,7 +85,7 @@ def serve(settings: dict[str, object], hosts: Iterable[str], home: Home) -> None
 
 
 def _resolved(host: str) -> str:
-    """Return the address that a name stands for."""
+    """Return the IP address of a host name."""
     try:
         return str(ip_address(host))
     except ValueError:
@@ -93,21 +93,21 @@ def _resolved(host: str) -> str:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise UserError(f"--host: {host!r} is neither an address nor a name of one") from error
+        raise UserError(f"--host: {host!r} is neither an address nor a known host name") from error
     return str(found[0][4][0])
 
 
 def _refuse_open_doors(home: Home, address: str) -> None:
-    """Refuse to serve others where nobody could be asked who they are, and files that would be refused later."""
+    """Refuse to serve other machines before anybody can sign in, and files that would be refused later."""
     accounts, provider = Accounts(home).all(), oidc_provider(home)
     if accounts or not ip_address(address).is_loopback:
         signing_key(home)
     if ip_address(address).is_loopback or any(not account.by_oidc or provider for account in accounts):
         return
     raise AccessError(
-        f"at {address} others could reach the dashboard, and nobody can sign in yet; add whoever may use it with "
-        f"`sweeper users add NAME --role editor`, or set up OIDC in {home.dashboard_secrets} and add them with "
-        "`--oidc`. To serve this machine only, leave --host out"
+        f"at {address} other machines can reach the dashboard, but there are no users yet; add one with "
+        f"`sweeper users add NAME --role editor`, or set up OIDC in {home.dashboard_secrets} and add `--oidc`. "
+        "To serve only this machine, leave out --host"
     )
 
 
@@ -120,7 +120,7 @@ def _refuse_bad_certificate(certificate: Path | None, key: Path | None) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=lambda: b"")
     except (OSError, ssl.SSLError, ValueError) as error:
         raise UserError(
-            f"{certificate} and {key} are no certificate and its key without a password: {error}"
+            f"{certificate} and {key} must be a certificate and its key, without a password: {error}"
         ) from error
 
 
@@ -131,12 +131,12 @@ def _refuse_taken(address: str, port: int) -> None:
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         raise UserError(
-            f"port {port} cannot be used at {address} ({reason}); choose another with --port, or another --host"
+            f"port {port} is not available at {address} ({reason}); choose another with --port, or another --host"
         ) from error
 
 
 def _names(host: str, address: str) -> set[str]:
-    """Return what browsers may call the dashboard: a page that reached it by another name may not talk to it."""
+    """Return the host names that browsers may use; requests with any other are refused."""
     names = {host, address}
     if ip_address(address).is_loopback:
         return names | set(_HERE)
@@ -150,7 +150,7 @@ def _names(host: str, address: str) -> set[str]:
 
 def _checked_name(name: str) -> str:
     if not name.strip("*. ") or "/" in name or ":" in name or "*" in name.removeprefix("*."):
-        raise UserError(f"--allow-host: {name!r} is no host name, such as sweeper.example.org or *.example.org")
+        raise UserError(f"--allow-host: {name!r} is not a host name such as sweeper.example.org or *.example.org")
     return name
 
 

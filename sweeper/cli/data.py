@@ -1,4 +1,4 @@
-"""``sweeper data``: a study's data as its training sees them."""
+"""``sweeper data``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from sweeper.cli.output import console, emit_json, safe, say, table
+from sweeper.cli.home import StudyName
+from sweeper.cli.output import Json, console, emit_json, safe, say, table
 from sweeper.data.inspection import Lengths, SplitView
 from sweeper.data.splits import SPLITS
 from sweeper.paths import Home
@@ -16,11 +17,13 @@ from sweeper.study.data_inspection import Inspection, inspect_study, study_data
 
 
 def data(
-    name: Annotated[str, typer.Argument(help="Name of the study.", show_default=False)],
-    model: Annotated[str | None, typer.Option(help="Count in this base model's tokens; the first if left out.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    name: StudyName,
+    model: Annotated[
+        str | None, typer.Option(help="Count the tokens of this base model; the study's first by default.")
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Show a study's data as its training sees them: counts, lengths in tokens, what is cut, duplicates, variety."""
+    """Show a study's data as training sees them: lengths in tokens, truncated rows, duplicates, variety."""
     home = Home.current()
     with Database.open(home.database, create=False) as database:
         found = study_data(home, database, name)
@@ -57,16 +60,16 @@ _FACTS: dict[str, Callable[[Inspection, str], str]] = {
     "tokens (mean/median/95 %/longest)": _lengths(lambda view: view.total),
     "prompt tokens": _lengths(lambda view: view.prompt),
     "answer tokens": _lengths(lambda view: view.answer),
-    "rows cut or left out": lambda of, split: _share(of.splits[split].truncated),
-    "rows left out": lambda of, split: _share(len(of.splits[split].dropped) / len(of.splits[split].counted)),
+    "rows truncated or dropped": lambda of, split: _share(of.splits[split].truncated),
+    "rows dropped": lambda of, split: _share(len(of.splits[split].dropped) / len(of.splits[split].counted)),
     "loss tokens lost": lambda of, split: f"{of.splits[split].lost_loss_tokens:,} ({_share(of.splits[split].lost)})",
     "empty answers": lambda of, split: f"{of.splits[split].empty_answers:,}",
     "repeated rows": lambda of, split: f"{of.duplicates.repeated(split):,}",
     "nearly repeated rows": lambda of, split: _near(of, split, split),
     "also in train": lambda of, split: "" if split == "train" else f"{of.duplicates.shared(split, 'train'):,}",
-    "nearly in train": lambda of, split: "" if split == "train" else _near(of, split, "train"),
-    "different word pairs": lambda of, split: _share(of.splits[split].distinct_bigrams),
-    "different words": lambda of, split: _share(of.splits[split].type_token_ratio),
+    "nearly also in train": lambda of, split: "" if split == "train" else _near(of, split, "train"),
+    "distinct word pairs": lambda of, split: _share(of.splits[split].distinct_bigrams),
+    "distinct words": lambda of, split: _share(of.splits[split].type_token_ratio),
 }
 
 

@@ -1,4 +1,4 @@
-"""``sweeper doctor``: what this machine has, and what each missing part would give; or what of a study is wrong."""
+"""``sweeper doctor``: what this machine has and lacks, or what is inconsistent in a study."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
-from typing import Annotated
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import typer
 from packaging.requirements import Requirement
 
-from sweeper.cli.optional_packages import Finding, optional_parts
-from sweeper.cli.output import emit_json, progress, safe, say
+from sweeper.cli.output import Json, emit_json, progress, safe, say
+from sweeper.compatibility import UNSLOTH_INSTALL, attention_refusal, best_attention, compiler_refusal
+from sweeper.config.model import Attention
 from sweeper.config.pipeline import STAGES, stage_name
 from sweeper.errors import UserError
 from sweeper.hardware import Machine, machine
@@ -27,16 +29,71 @@ _LEAST_DISK_GB = 5
 _NEEDED = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "optuna", "sqlalchemy")
 
 
-def doctor(
-    study: Annotated[str | None, typer.Argument(help="Examine this study instead.", show_default=False)] = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended without a guess.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
-) -> None:
-    """Say what this machine has, and what the missing parts would give; or what of a study does not agree.
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was examined.
 
-    Of a STUDY it compares the database, the search and the files: every trial, checksum, lease, split, base model and
-    registered version. It changes nothing without --repair, and mends nothing by a guess. The exit code is 1 if
-    something keeps sweeper from working, or if something of the study does not agree.
+    Attributes:
+        part: What was examined.
+        state: ``missing`` is an optional part; ``note`` is worth knowing; ``problem`` keeps sweeper from working.
+        text: What was found.
+        advice: What to do, or what the part adds and how to install it.
+    """
+
+    part: str
+    state: Literal["ok", "missing", "note", "problem"]
+    text: str
+    advice: str | None = None
+
+
+class OptionalPackage(NamedTuple):
+    """A package that sweeper works without.
+
+    Attributes:
+        package: Name on the package index.
+        gives: What it adds.
+        install: How to install it.
+        cuda: Whether it needs a CUDA device.
+    """
+
+    package: str
+    gives: str
+    install: str
+    cuda: bool = True
+
+
+OPTIONAL = (
+    OptionalPackage(
+        "liger-kernel", "less memory on long rows, with backend: {liger: true}", "pip install 'sweeper[liger]'"
+    ),
+    OptionalPackage(
+        "deepspeed", "trials on several GPUs, with backend: deepspeed", "pip install 'sweeper[deepspeed]'", cuda=False
+    ),
+    OptionalPackage("unsloth", "its own loader and kernels, with backend: unsloth", UNSLOTH_INSTALL),
+    OptionalPackage("ray", "trials on a cluster, with executor: ray", "pip install 'sweeper[ray]'", cuda=False),
+    OptionalPackage(
+        "fsspec",
+        "cluster nodes with homes of their own, with executor: {artifacts: s3://...}",
+        "pip install 'sweeper[object-store]'",
+        cuda=False,
+    ),
+    OptionalPackage("optuna-dashboard", "Optuna's own charts", "pip install 'sweeper[dashboard]'", cuda=False),
+)
+"""Optional packages, looked up by name and not imported."""
+
+
+def doctor(
+    study: Annotated[
+        str | None, typer.Argument(help="Examine this study, not the machine.", show_default=False)
+    ] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Repair whatever has exactly one right repair.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check this machine, or find inconsistencies in a study.
+
+    Without a STUDY it lists hardware and packages, and what missing ones would add. With one it compares database,
+    search and files: every trial, checksum, lease, split, base model and registered version. It changes nothing without
+    --repair. The exit code is 1 if something keeps sweeper from working, or if the study is inconsistent.
     """
     if study is not None:
         _examine_study(study, repair, as_json)
@@ -67,25 +124,25 @@ def _examine_study(name: str, repair: bool, as_json: bool) -> None:
     if as_json:
         emit_json({"study": name, "healthy": not left, "findings": found})
     for each in found if not as_json else ():
-        state = f"[green]mended[/]: {safe(each.mended)}" if each.mended else f"[yellow]{safe(each.advice)}[/]"
+        state = f"[green]repaired[/]: {safe(each.mended)}" if each.mended else f"[yellow]{safe(each.advice)}[/]"
         say(f"[bold]{safe(each.kind)}[/]: {safe(each.text)}\n  {state}")
     if not as_json and not found:
-        say(f"study {safe(name)}: database, search and files agree")
+        say(f"study {safe(name)}: database, search and files are consistent")
     if not as_json and any(each.mendable for each in left):
-        say(f"`sweeper doctor {safe(name)} --repair` mends {sum(each.mendable for each in left)} of {len(left)}")
+        say(f"`sweeper doctor {safe(name)} --repair` repairs {sum(each.mendable for each in left)} of {len(left)}")
     if left:
         raise typer.Exit(1)
 
 
 def examine() -> list[Finding]:
-    """Look at everything; may take some seconds, for PyTorch is imported."""
+    """Examine the machine; takes some seconds, because PyTorch is imported."""
     here = machine()
     return [
         *_hardware(here),
         *_packages(),
         *_torch(here),
         _four_bit(),
-        *optional_parts(here),
+        *_optional_parts(here),
         _hub(),
         *_folders(),
     ]
@@ -107,7 +164,7 @@ def _hardware(here: Machine) -> Iterator[Finding]:
         yield Finding(f"GPU {index}", "ok", f"{gpu.name}, {size}, compute capability {gpu.capability or 'unknown'}")
     if not here.gpus:
         advice = "training runs on the CPU: fine for models of up to a few hundred million weights"
-        yield Finding("GPU", "missing", "none that the driver shows", advice)
+        yield Finding("GPU", "missing", "none found", advice)
 
 
 def _packages() -> Iterator[Finding]:
@@ -116,7 +173,7 @@ def _packages() -> Iterator[Finding]:
         tested = {found.name: found.specifier for found in map(Requirement, requires("sweeper") or ())}
     except PackageNotFoundError:
         tested = {}
-        yield Finding("sweeper", "note", "runs from a folder, not installed, so tested versions are not known")
+        yield Finding("sweeper", "note", "runs from a folder, not installed, so the tested versions are unknown")
     for package in _NEEDED:
         bounds = tested.get(package)
         try:
@@ -128,11 +185,11 @@ def _packages() -> Iterator[Finding]:
             yield Finding(package, "ok", found)
         else:
             advice = f"tested with {bounds}: pip install '{package}{bounds}'"
-            yield Finding(package, "note", f"{found}, which is outside the tested versions", advice)
+            yield Finding(package, "note", f"{found}, outside the tested versions", advice)
 
 
 def _torch(here: Machine) -> Iterator[Finding]:
-    """Say what PyTorch sees, which may be less than what the driver shows."""
+    """Report what PyTorch sees, which may be less than what the driver shows."""
     try:
         import torch
     except Exception as error:  # a broken installation fails in many ways
@@ -187,13 +244,13 @@ def _quantisation_error(device: str) -> float:
 
 def _hub() -> Finding:
     if hub.switched_off():
-        return Finding("Hugging Face Hub", "note", "switched off by HF_HUB_OFFLINE", "only models that are here work")
+        return Finding("Hugging Face Hub", "note", "switched off by HF_HUB_OFFLINE", "only models on this machine work")
     from huggingface_hub import HfApi
 
     try:
         HfApi().model_info("HuggingFaceTB/SmolLM2-135M-Instruct", timeout=_HUB_TIMEOUT_S)
     except Exception as error:  # the Hub's client raises its own errors, its HTTP library's and the system's
-        advice = "models and data sets must be local folders; smollm2-135m also comes from a package index"
+        advice = "models and data sets must be local; smollm2-135m also comes from a package index"
         return Finding("Hugging Face Hub", "note", f"cannot be reached: {_line(error)}", advice)
     return Finding("Hugging Face Hub", "ok", "reached")
 
@@ -203,11 +260,37 @@ def _folders() -> Iterator[Finding]:
         there = next(path for path in (folder, *folder.parents) if path.exists())
         free = shutil.disk_usage(there).free / _GB
         if not there.is_dir() or not os.access(there, os.W_OK):
-            yield Finding(part, "problem", f"{folder} cannot be written", f"set {part} to a folder of your own")
+            yield Finding(part, "problem", f"{folder} is not writable", f"set {part} to a folder of your own")
         elif free < _LEAST_DISK_GB:
             yield Finding(part, "note", f"{folder}: only {free:.1f} GB free", "models and adapters need room")
         else:
             yield Finding(part, "ok", f"{folder}, {free:.0f} GB free")
+
+
+def _optional_parts(here: Machine) -> Iterator[Finding]:
+    """List the attentions and backends that run here, and what the others need."""
+    yield from _attentions(here)
+    yield Finding("backend fsdp", "ok", f"{len(here.gpus)} GPUs; part of PyTorch, nothing to install")
+    obstacle = compiler_refusal()
+    text = "found a C++ compiler, for backend: {compile: true}" if obstacle is None else obstacle
+    yield Finding("backend compile", "ok" if obstacle is None else "missing", text)
+    for part in OPTIONAL:
+        try:
+            yield Finding(part.package, "ok", version(part.package))
+        except PackageNotFoundError:
+            where = " (needs a CUDA device)" if part.cuda and not here.gpus else ""
+            yield Finding(part.package, "missing", "not installed", f"adds {part.gives}{where}: {part.install}")
+
+
+def _attentions(here: Machine) -> Iterator[Finding]:
+    device = "cuda:0" if here.gpus else "cpu"
+    capability = here.gpus[0].capability if here.gpus else None
+    dtype = "bfloat16" if here.gpus else "float32"
+    best = best_attention(device, dtype, capability)
+    for kind in get_args(Attention)[1:]:
+        reason = attention_refusal(kind, device, dtype, capability)
+        text = f"runs on {device}{', and auto chooses it' * (kind == best)}" if reason is None else reason
+        yield Finding(f"attention {kind}", "missing" if reason else "ok", text.removeprefix("which "))
 
 
 def _line(error: Exception) -> str:

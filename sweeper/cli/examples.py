@@ -1,4 +1,4 @@
-"""``sweeper init --example``: the studies that ship with sweeper and their data, copied to be run and changed."""
+"""``sweeper init --example``: copies the example studies and their data."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from sweeper.cli.output import safe, say
 from sweeper.cli.shipped import STUDIES, shipped_folder
 from sweeper.errors import UserError
 
-_NAMED = 3  # files in the way that the message names
+_NAMED = 3  # most conflicting files that the message names
 
 
 def write_examples(folder: Path) -> None:
-    """Copy the example studies into ``folder``, which may exist, and say what to do with them.
+    """Copy the example studies into ``folder``, which may exist, and print the next steps.
 
     Raises:
-        UserError: If a file with other content is in the way; nothing is written then.
+        UserError: If a file with other content exists there; nothing is written then.
     """
     sources = example_files()
     _refuse_changed(sources, folder)
     for name, source in sources.items():
         _copy(source, folder / name)
-    say(f"{safe(folder)} holds {len(sources)} files of the example studies")
+    say(f"{safe(folder)} now has the {len(sources)} files of the example studies")
     for study in sorted(name for name in sources if name.suffix == ".yaml" and name.parent == Path()):
         say(f"next: sweeper check {safe(folder / study)}, then sweeper run {safe(folder / study)}")
 
@@ -42,7 +42,7 @@ def _refuse_changed(sources: dict[Path, Path], folder: Path) -> None:
     if changed:
         more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
         raise UserError(
-            f"{', '.join(changed[:_NAMED])}{more} would be overwritten; name another folder: sweeper init --example DIR"
+            f"{', '.join(changed[:_NAMED])}{more} would be overwritten; choose another: sweeper init --example DIR"
         )
 
 

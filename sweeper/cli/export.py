@@ -8,14 +8,12 @@ from typing import Annotated
 
 import typer
 
-from sweeper.cli.output import emit_json, safe, say
-from sweeper.paths import Home
-from sweeper.registry import Registry
-from sweeper.store import Database
+from sweeper.cli.home import AdapterName, opened_registry
+from sweeper.cli.output import Json, emit_json, safe, say
 
 
 class ExportFormat(StrEnum):
-    """What an export is for."""
+    """The formats of an export."""
 
     TRL = "trl"
     AXOLOTL = "axolotl"
@@ -25,23 +23,21 @@ class ExportFormat(StrEnum):
 
 
 def export(
-    name: Annotated[str, typer.Argument(help="Name of the adapter; `sweeper adapters list` shows them.")],
+    name: AdapterName,
     format: Annotated[
         ExportFormat,
         typer.Option(
-            help="trl, axolotl, llama-factory: a recipe that trains the winner again with that tool. "
-            "adapter: the PEFT adapter with a model card. merged: dense weights, base and adapter in one."
+            help="trl, axolotl or llama-factory: a recipe that trains the same adapter with that tool. "
+            "adapter: the PEFT adapter with a model card. merged: base model and adapter merged into dense weights."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder to write; must not exist, or be empty.")],
-    version: Annotated[int | None, typer.Option(min=1, help="Version; the newest if left out.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write; must be new or empty.")],
+    version: Annotated[int | None, typer.Option(min=1, help="Version number; the newest by default.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in that folder.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Write the winner for other tools, and verify what was written by loading it."""
-    home = Home.current()
-    with Database.open(home.database, create=False) as database:
-        registry = Registry(home, database)
+    """Export an adapter for other tools, and verify the export by loading it."""
+    with opened_registry() as (home, database, registry):
         found = registry.get(name, version)
         registry.verify(found.name, found.version)
         from sweeper.export.writer import export as write  # imports torch for the formats that need it
@@ -60,7 +56,7 @@ def export(
             }
         )
         return
-    say(f"[bold green]{safe(found)}[/] written as {exported.format} to {safe(exported.folder)}, and verified")
+    say(f"[bold green]{safe(found)}[/] exported as {exported.format} to {safe(exported.folder)}, and verified")
     for path in exported.paths:
         say(f"  {safe(path.relative_to(exported.folder))}")
     for note in exported.notes:

@@ -1,4 +1,4 @@
-"""``sweeper init``: a commented study file for the user's data, checked before it is written."""
+"""``sweeper init``: writes a commented study file for the user's data, and checks it first."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from sweeper.models.resolve import resolve
 from sweeper.study.resolve import resolve_study
 
 _MODEL = "smollm2-135m"
-_SHORT_ANSWER = 60  # characters; up to here an answer is right or wrong as a whole
+_SHORT_ANSWER = 60  # characters; a shorter answer is right or wrong as a whole
 _LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)
 _COUNTED = 1000  # rows whose tokens are counted for max_length
 _PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./-]*")
 
 _TEMPLATE = """\
-# A study for sweeper. `sweeper check {file}` says what it would do, `sweeper run {file}` does it.
+# A study for sweeper. `sweeper check {file}` shows what it will do, `sweeper run {file}` runs it.
 name: {name}
 
 # A name of `sweeper models list`, a Hub name (owner/name) or a local folder (./path).
@@ -49,21 +49,21 @@ technique:
   max_length: {max_length}  # tokens of prompt and completion together; {length_note}
 
 adapter:
-  kind: qlora  # lora: the same on a base that is not quantised, faster where memory is plenty
+  kind: qlora  # lora: the same without quantising the base model; faster if memory allows
 
 search:
   preset: recommended  # ranges by model, data and adapter, with sources; `sweeper check` prints them
   n_trials: {trials}
-  # timeout: 2h  # no trial starts after this long
-  # space:  # what stands here overrides the preset
+  # timeout: 2h  # no new trial starts after this long
+  # space:  # overrides the preset
   #   learning_rate: {{low: 1e-4, high: 2e-3, log: true}}
   #   lora_rank: [8, 16, 32]
   #   epochs: 2
 
 evaluation:
-  metric: eval_loss  # compares trials while searching, on the validation split
+  metric: eval_loss  # decides between trials during the search, on the validation split
   metrics: [{metrics}]  # scored on the test split at the end; the first decides
-  # promotion_margin: 0.01  # by how much, surely, a version must be better than the one in production; 0 if left out
+  # promotion_margin: 0.01  # least certain gain over the version in production; 0 by default
 
 seed: 0
 """
@@ -71,11 +71,11 @@ seed: 0
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the study file is to say.
+    """The contents of the study file.
 
     Attributes:
-        sources: ``train``, ``validation`` and ``test`` as the user names them; absent ones are cut from train.
-        columns: What sweeper looks for to what the file calls it.
+        sources: ``train``, ``validation`` and ``test`` as the user names them; missing ones are cut from train.
+        columns: sweeper's column names to those of the file.
     """
 
     name: str
@@ -90,43 +90,45 @@ class Wanted:
 def init(
     context: typer.Context,
     folder: Annotated[
-        Path | None, typer.Argument(help="With --example, where to copy to; studies if left out.")
+        Path | None, typer.Argument(help="With --example: the folder to copy to; studies by default.")
     ] = None,
     example: Annotated[
         bool, typer.Option("--example", help="Copy the example studies and their data; overwrites nothing.")
     ] = False,
     data: Annotated[str | None, typer.Option(help="Training data: a file, a folder or a Hub data set.")] = None,
-    validation: Annotated[str | None, typer.Option(help="Validation data; else cut from the training data.")] = None,
-    test: Annotated[str | None, typer.Option(help="Test data; else cut from the training data.")] = None,
-    column: Annotated[
-        list[str] | None, typer.Option(help="prompt=question, completion=answer and the like; repeatable.")
+    validation: Annotated[
+        str | None, typer.Option(help="Validation data; cut from the training data by default.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help=f"Base model; {_MODEL} if left out.")] = None,
-    metric: Annotated[str | None, typer.Option(help="What decides the final comparison.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the study; from the data's if left out.")] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Trials in all.")] = 20,
-    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("study.yaml"),
+    test: Annotated[str | None, typer.Option(help="Test data; cut from the training data by default.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="A renamed column, such as prompt=question; repeatable.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help=f"Base model; {_MODEL} by default.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Metric that decides the final comparison.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the study; that of the data by default.")] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Number of trials.")] = 20,
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("study.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing; take flags and defaults.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask no questions; use options and defaults.")] = False,
 ) -> None:
     """Write a commented study file for your data.
 
-    Asks for what the flags leave open where it runs on a terminal, and looks at the data to fill in the rest.
+    On a terminal it asks for what the options leave open, and fills in the rest from the data.
     """
     if example:
         _refuse_with_example(context)
         write_examples(folder or Path("studies"))
         return
     if folder is not None:
-        raise UserError(f"{folder}: only --example takes a folder; name your data with --data")
+        raise UserError(f"{folder}: only --example takes a folder; pass your data with --data")
     with writing(out):
         taken = out.exists()
     if taken and not force:
-        raise UserError(f"{out} exists already; name another file with --out, or overwrite it with --force")
+        raise UserError(f"{out} already exists; choose another file with --out, or overwrite it with --force")
     ask = not yes and sys.stdin.isatty()
     data = data or (typer.prompt("Training data (file, folder or Hub data set)") if ask else None)
     if data is None:
-        raise UserError("--data is missing: name the file with your training data")
+        raise UserError("--data is missing: pass the file with your training data")
     model = model or (typer.prompt("Base model", default=_MODEL) if ask else _MODEL)
     named = {"train": data, "validation": validation, "test": test}
     wanted = Wanted(
@@ -154,14 +156,14 @@ def _refuse_with_example(context: typer.Context) -> None:
     given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
     others = [f"--{name}" for name in given if name not in ("example", "folder")]
     if others:
-        raise UserError(f"--example takes a folder alone, not {', '.join(others)}")
+        raise UserError(f"--example takes only a folder, not {', '.join(others)}")
 
 
 def study_text(wanted: Wanted) -> str:
-    """Look at the data and return a commented study file for them.
+    """Return a commented study file that fits the data.
 
     Raises:
-        UserError: If the data cannot be used, or the name cannot name a study.
+        UserError: If the data cannot be used, or the name is no name for a study.
     """
     try:
         valid_name(wanted.name)
@@ -175,7 +177,7 @@ def study_text(wanted: Wanted) -> str:
     sources = {split: _from(wanted.out, path) for split, path in wanted.sources.items()}
     lines = [f"  {split}: {_quoted(path)}\n" for split, path in sources.items()]
     lines += [
-        f"  # {split}: my-{split}.jsonl  # not named: a tenth of train, chosen by content\n"
+        f"  # {split}: my-{split}.jsonl  # by default a tenth of train, chosen by content\n"
         for split in ("validation", "test")
         if split not in sources
     ]
@@ -217,17 +219,17 @@ def _metric(metric: str | None) -> str | None:
 
 
 def _max_length(model: str, rows: list[dict[str, Any]]) -> tuple[int, str]:
-    """Return the smallest usual length that cuts none of the rows, and why."""
+    """Return the smallest usual length that truncates no row, and the reason."""
     found = resolve(ModelConfig(name=model), Path.cwd(), fetch=False)
     if found.planned is not None or not (found.path / "tokenizer.json").is_file():
-        return 1024, "longer rows are cut"
+        return 1024, "longer rows are truncated"
     longest = max(TokenCounter(found.path).lengths(rows[:_COUNTED]))
     length = next((length for length in _LENGTHS if length >= longest), _LENGTHS[-1])
-    return length, f"the longest row looked at has {longest:,}"
+    return length, f"the longest row examined has {longest:,}"
 
 
 def _metrics(metric: str | None, rows: list[dict[str, Any]]) -> list[str]:
-    """Return the scores of the final comparison that fit the answers, the wanted one first."""
+    """Return the metrics that fit the answers, the wanted one first."""
     if kind_of(rows[0]) == "text":
         fitting = ["perplexity"]
     else:
@@ -247,13 +249,13 @@ def _answer(row: dict[str, Any]) -> str:
 
 
 def _model(wanted: Wanted) -> str:
-    """Return the model as the file names it: a local folder from where the file will be."""
+    """Return the model as the study file names it: a local folder relative to the file."""
     local = wanted.model.startswith((".", "~", os.sep)) or Path(wanted.model).is_dir()
     return _from(wanted.out, os.path.expanduser(wanted.model), mark=True) if local else wanted.model
 
 
 def _from(out: Path, source: str, *, mark: bool = False) -> str:
-    """Return a path that exists as seen from the study file's folder; anything else stays as it is."""
+    """Return an existing path relative to the study file's folder; anything else unchanged."""
     name, colon, split = source.rpartition(":")
     path, suffix = (name, f":{split}") if colon and not Path(source).exists() else (source, "")
     if not Path(path).exists() or Path(path).is_absolute():
@@ -269,6 +271,6 @@ def _column_lines(columns: dict[str, str]) -> list[str]:
 
 
 def _quoted(text: str) -> str:
-    """Return text as YAML: plain where nothing can be misread, else in double quotes."""
+    """Return text as YAML: plain if it cannot be misread, else in double quotes."""
     plain = _PLAIN.fullmatch(text) and not re.fullmatch(r"[-+.\d]+([eE]\d+)?|true|false|null", text, re.IGNORECASE)
     return text if plain else json.dumps(text, ensure_ascii=False)

@@ -1,11 +1,10 @@
-"""The ``sweeper`` command: assembles the commands, none of which is imported before it is called.
+"""The ``sweeper`` command: the table of all commands, each imported only when it is called.
 
-How a command is written: a file of ``sweeper/cli/`` holds one function a command, a plain function whose parameters
-are annotated for typer (``Annotated[Path, typer.Argument(help=...)]``) and whose docstring is the help text of the
-command (its first line begins with what ``COMMANDS`` says of it). A group of commands is a
-``typer.Typer`` instead of a function. One line in ``COMMANDS`` adds it. Because a file is imported only when its
-command is called, it may import what it needs at its top; what must start fast (``check``, ``status``) must not
-import torch there.
+How to write a command: a file of ``sweeper/cli/`` holds plain functions whose parameters are annotated for typer
+(``Annotated[Path, typer.Argument(help=...)]``). The docstring is the command's help text, and begins with the line that
+``COMMANDS`` has for it. A group of commands is a ``typer.Typer`` instead of a function. One line in ``COMMANDS`` adds
+either. A file may import what it needs at its top, because it is imported only when its command is called; those
+that must start fast (``check``, ``status``) must not import torch there.
 
 Commands print through ``sweeper.cli.output``, and raise ``SweeperError`` for whatever they refuse: it becomes one
 message on standard error and the exit code of the error. They need not catch anything themselves.
@@ -17,7 +16,8 @@ import importlib
 import logging
 import os
 import sys
-from typing import Annotated, Any, NamedTuple
+from itertools import groupby
+from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -25,52 +25,64 @@ from typer.core import TyperCommand, TyperGroup
 import sweeper
 from sweeper.cli.output import DEBUG, INTERRUPTED, handled
 
+START, STEER, LOOK, SHIP, HOME = (
+    "Start a study",
+    "Steer a running study",
+    "Look at results",
+    "Ship the winner",
+    "Look after this home",
+)
+
 
 class Lazy(NamedTuple):
-    """Where a command is, and its line in ``sweeper --help``.
+    """A command that is not imported yet.
 
     Attributes:
-        module: Module to import.
-        attribute: A function annotated for typer, or a ``typer.Typer`` for a group.
+        panel: Heading in ``sweeper --help`` that it stands under.
+        module: Module of ``sweeper.cli`` to import.
         help: One line.
+        attribute: A function annotated for typer, or a ``typer.Typer`` for a group; the command's name if empty.
     """
 
+    panel: str
     module: str
-    attribute: str
     help: str
+    attribute: str = ""
 
 
 COMMANDS = {
-    "init": Lazy("sweeper.cli.init", "init", "Write a commented study file for your data."),
-    "check": Lazy("sweeper.cli.check", "check", "Say everything about a study that can be known without training."),
-    "run": Lazy("sweeper.cli.run", "run", "Run a study: search, train, compare, register the winner."),
-    "resume": Lazy("sweeper.cli.run", "resume", "Go on with a study that was stopped."),
-    "pause": Lazy("sweeper.cli.orders", "pause", "Let a running study stand still after the step under way."),
-    "stop": Lazy("sweeper.cli.orders", "stop", "Stop a running study, or one of its trials, after the step under way."),
-    "enqueue": Lazy("sweeper.cli.orders", "enqueue", "Run a configuration next, on top of the study's own trials."),
-    "clone": Lazy("sweeper.cli.orders", "clone", "Run a trial's configuration again with changed parameters."),
-    "budget": Lazy("sweeper.cli.orders", "budget", "Change the budget of a study while it runs."),
-    "orders": Lazy("sweeper.cli.orders", "orders", "Show what was asked of a study, by whom, and what became of it."),
-    "status": Lazy("sweeper.cli.studies", "status", "Show the studies of this home, or one of them."),
-    "trials": Lazy("sweeper.cli.studies", "trials", "List the trials of a study."),
-    "best": Lazy("sweeper.cli.studies", "best", "Show the winner of a study."),
-    "compare": Lazy("sweeper.cli.compare", "compare", "Compare trials and adapters: scores in pairs, a verdict."),
-    "data": Lazy("sweeper.cli.data", "data", "Show a study's data as its training sees them."),
-    "export": Lazy("sweeper.cli.export", "export", "Write the winner for other tools, and verify what was written."),
-    "adapters": Lazy(
-        "sweeper.cli.adapters", "adapters", "Compare, promote, roll back and describe the registered adapters."
-    ),
-    "models": Lazy("sweeper.cli.models", "models", "List, fetch and remove base models."),
-    "migrate-storage": Lazy(
-        "sweeper.cli.migrate_storage", "migrate_storage", "Move the studies of this home to a PostgreSQL database."
-    ),
-    "dashboard": Lazy("sweeper.cli.dashboard", "dashboard", "Show the studies and adapters of this home in a browser."),
-    "users": Lazy("sweeper.cli.users", "users", "Say who may use the dashboard, and what they may do there."),
-    "gc": Lazy("sweeper.cli.gc", "gc", "Remove from disk what nothing needs any more, and say why of each."),
-    "backup": Lazy("sweeper.cli.backup", "backup", "Copy this home, while studies run, to a folder of its own."),
-    "doctor": Lazy("sweeper.cli.doctor", "doctor", "Say what this machine has, and what the missing parts would give."),
+    "init": Lazy(START, "init", "Write a commented study file for your data."),
+    "check": Lazy(START, "check", "Check a study without training: errors, steps, memory and duration."),
+    "run": Lazy(START, "run", "Run a study: search, train, compare, and register the winner."),
+    "resume": Lazy(START, "run", "Resume a stopped study."),
+    "pause": Lazy(STEER, "orders", "Pause a running study after the current step."),
+    "stop": Lazy(STEER, "orders", "Stop a running study, or one of its trials, after the current step."),
+    "enqueue": Lazy(STEER, "orders", "Queue a configuration to run next."),
+    "clone": Lazy(STEER, "orders", "Rerun a trial with changed parameters."),
+    "budget": Lazy(STEER, "orders", "Change the budget of a study, even while it runs."),
+    "orders": Lazy(STEER, "orders", "List the orders given to a study and what became of them."),
+    "status": Lazy(LOOK, "studies", "Show the state of all studies, or of one."),
+    "trials": Lazy(LOOK, "studies", "List the trials of a study."),
+    "best": Lazy(LOOK, "studies", "Show the winner of a study and why it won."),
+    "compare": Lazy(LOOK, "compare", "Compare trials, adapters and base models on the same examples."),
+    "data": Lazy(LOOK, "data", "Show a study's data as training sees them."),
+    "dashboard": Lazy(LOOK, "dashboard", "Open the dashboard in a browser."),
+    "adapters": Lazy(SHIP, "adapters", "Compare, promote, roll back and annotate registered adapters."),
+    "export": Lazy(SHIP, "export", "Export an adapter for other tools, and verify the export."),
+    "models": Lazy(SHIP, "models", "List, download and remove base models."),
+    "guide": Lazy(HOME, "guide", "Read a guide in the terminal."),
+    "doctor": Lazy(HOME, "doctor", "Check this machine, or find inconsistencies in a study."),
+    "gc": Lazy(HOME, "upkeep", "Delete files that nothing needs any more."),
+    "backup": Lazy(HOME, "upkeep", "Back up this home, even while studies run."),
+    "migrate-storage": Lazy(HOME, "upkeep", "Move this home's studies to PostgreSQL.", "migrate_storage"),
+    "users": Lazy(HOME, "users", "Manage who may use the dashboard."),
 }
 """Every command by name, in the order of the help."""
+
+
+def markup() -> Literal["rich"] | None:
+    """Return how help is printed: in panels on a terminal, as plain text when piped."""
+    return "rich" if sys.stdout.isatty() else None
 
 
 class LazyGroup(TyperGroup):
@@ -78,7 +90,9 @@ class LazyGroup(TyperGroup):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.commands = {name: TyperCommand(name, help=lazy.help) for name, lazy in COMMANDS.items()}
+        self.commands = {
+            name: TyperCommand(name, help=lazy.help, rich_help_panel=lazy.panel) for name, lazy in COMMANDS.items()
+        }
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Return the command that ``args`` name, imported."""
@@ -90,20 +104,33 @@ class LazyGroup(TyperGroup):
         with handled():
             return super().invoke(ctx)
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands under their headings, for plain help."""
+        longest = max(map(len, COMMANDS))
+        for panel, commands in groupby(COMMANDS.items(), key=lambda command: command[1].panel):
+            with formatter.section(panel):
+                formatter.write_dl([(name.ljust(longest), lazy.help) for name, lazy in commands])
+
 
 def load(name: str) -> Any:
     """Import a command and return it as typer's command object."""
     lazy = COMMANDS[name]
-    found = getattr(importlib.import_module(lazy.module), lazy.attribute)
-    alone = typer.Typer(add_completion=False)
+    found = getattr(importlib.import_module(f"sweeper.cli.{lazy.module}"), lazy.attribute or name)
+    alone = typer.Typer(add_completion=False, rich_markup_mode=markup())
     if isinstance(found, typer.Typer):
+        found.rich_markup_mode = markup()
         alone.add_typer(found, name=name)
         return typer.main.get_group(alone).commands[name]
     alone.command(name)(found)
     return typer.main.get_command(alone)
 
 
-app = typer.Typer(cls=LazyGroup, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    rich_markup_mode=markup(),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 def _version(wanted: bool) -> None:
@@ -119,14 +146,14 @@ def options(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks (also SWEEPER_DEBUG=1).")] = False,
 ) -> None:
-    """Search hyperparameters for LLM fine-tuning, and keep every experiment."""
+    """Hyperparameter search and experiment management for LLM fine-tuning."""
     if debug:
         os.environ[DEBUG] = "1"
 
 
 def main() -> None:
     """Run the command line."""
-    # Before any command imports bitsandbytes: it tells of a missing CPU kernel that it falls back from by itself.
+    # Before any command imports bitsandbytes: it warns of a missing CPU kernel that it replaces by itself.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

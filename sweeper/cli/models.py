@@ -1,4 +1,4 @@
-"""``sweeper models``: the base models that are known, and those that are on this machine."""
+"""``sweeper models``: the catalogue of base models, and the copies on this machine."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from sweeper.cli.output import console, emit_json, progress, safe, say, table
+from sweeper.cli.output import Json, console, emit_json, progress, safe, say, table
 from sweeper.config.model import ModelConfig
 from sweeper.errors import ModelNotFoundError
 from sweeper.models import cache, hub
 from sweeper.models.catalogue import CatalogueEntry, catalogue
 from sweeper.models.resolve import resolve
 
-models = typer.Typer(help="List, fetch and remove base models.", no_args_is_help=True)
+models = typer.Typer(help="List, download and remove base models.", no_args_is_help=True)
 
 
 @models.command("list")
-def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False) -> None:
-    """List the models sweeper knows by a short name, and where each is."""
+def list_models(as_json: Json = False) -> None:
+    """List the models in sweeper's catalogue, and where each is on this machine."""
     held = {model.name: model for model in cache.installed()}
     found = [_described(entry, held.get(entry.name)) for entry in catalogue().values()]
     if as_json:
@@ -30,15 +30,17 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
         for row in found
     ]
     console().print(table(("name", "parameters>", "licence", "Hub name", "here"), rows))
-    say("Any other Hub name (owner/name) or local folder (./path) can stand in a study as well.")
+    say("A study can also name any other model of the Hub (owner/name) or a local folder (./path).")
 
 
 @models.command()
 def pull(
-    name: Annotated[str, typer.Argument(help="A short name, or a Hub name (owner/name).", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(help="A name from `sweeper models list`, or a Hub name (owner/name).", show_default=False)
+    ],
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
 ) -> None:
-    """Fetch a model, so that studies find it on this machine."""
+    """Download a model."""
     with progress() as on_progress:
         found = resolve(ModelConfig(name=name, revision=revision), Path.cwd(), fetch=True, on_progress=on_progress)
     say(f"{safe(name)} is in {safe(found.path)}")
@@ -46,9 +48,11 @@ def pull(
 
 @models.command()
 def remove(
-    name: Annotated[str, typer.Argument(help="A model in sweeper's cache, by its short name.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(help="Name of the model, as `sweeper models list` shows it.", show_default=False)
+    ],
 ) -> None:
-    """Delete a model from sweeper's cache; the Hub's own cache is left alone."""
+    """Delete a model from sweeper's cache; the Hub's own cache is not touched."""
     model = cache.remove(name)
     say(f"{safe(model.name)} removed, {model.bytes / 1e6:,.0f} MB freed")
 

@@ -1,127 +1,122 @@
-"""``sweeper stop``, ``pause``, ``enqueue``, ``clone``, ``budget``, ``orders``: what people ask of a running study."""
+"""``sweeper pause``, ``stop``, ``enqueue``, ``clone``, ``budget`` and ``orders``: steering a running study."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from sweeper.access.actor import current_actor
-from sweeper.cli.output import console, emit_json, safe, say, table
+from sweeper.cli.home import StudyName, opened_database
+from sweeper.cli.output import Json, console, emit_json, safe, say, table
 from sweeper.config.pipeline import STAGES, name_to_resume, stage_name
-from sweeper.config.search import duration_s
 from sweeper.config.yaml_source import parse
 from sweeper.errors import StudyStateError, UserError
 from sweeper.paths import Home
 from sweeper.store import Database, Order, OrderKind, OrderState
 from sweeper.study.orders import await_answer, described, give, is_run
 
-_PATIENCE_S = 5.0
-"""How long to wait for an answer; a step of a large model takes longer, and the order stands."""
+_ANSWER_TIMEOUT_S = 5.0
+"""Longest wait for an answer; a step of a large model takes longer, and the order stays in force."""
 
-_NO_LIMIT = "none"
-
-_Study = Annotated[str, typer.Argument(help="Name of the study; `sweeper status` lists them.", show_default=False)]
 _Values = Annotated[
-    list[str] | None, typer.Argument(help="Parameters as name=value, values as in YAML.", show_default=False)
+    list[str] | None, typer.Argument(help="Parameters as name=value; values as in YAML.", show_default=False)
 ]
-_Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 
 
 def stop(
-    study: _Study,
-    trial: Annotated[int | None, typer.Option(min=0, help="Only this trial; the others go on.")] = None,
+    study: StudyName,
+    trial: Annotated[int | None, typer.Option(min=0, help="Stop only this trial.")] = None,
 ) -> None:
-    """Stop a running study, or one of its trials, after the step under way.
+    """Stop a running study, or one of its trials, after the current step.
 
-    A stopped study goes on with `sweeper resume`. A stopped trial is pruned: the search counts it among the weak.
+    `sweeper resume` continues a stopped study. A stopped trial counts as pruned.
     """
     kind = OrderKind.STOP if trial is None else OrderKind.STOP_TRIAL
     _order(study, kind, number=trial)
 
 
-def pause(study: _Study) -> None:
-    """Let a running study stand still after the step under way; it stays in memory.
+def pause(study: StudyName) -> None:
+    """Pause a running study after the current step; it stays in memory.
 
-    `sweeper resume` lets it go on, `sweeper stop` ends it. The time it stands still counts against no budget.
+    `sweeper resume` continues it, `sweeper stop` ends it. Time spent paused counts against no budget.
     """
     _order(study, OrderKind.PAUSE)
 
 
-def enqueue(study: _Study, values: _Values = None) -> None:
-    """Run a configuration next, on top of the study's own trials; what is left out is chosen by the sampler.
+def enqueue(study: StudyName, values: _Values = None) -> None:
+    """Queue a configuration to run next, in addition to the study's own trials.
 
-    It must lie inside the study's space. For example: sweeper enqueue itn learning_rate=1e-4 lora_rank=16
+    The sampler chooses the parameters that you leave out. The configuration must lie inside the study's space. Example:
+    sweeper enqueue itn learning_rate=1e-4 lora_rank=16
     """
     _order(study, OrderKind.ENQUEUE, data={"parameters": _parsed(values or ())})
 
 
 def clone(
-    study: _Study,
+    study: StudyName,
     trial: Annotated[int, typer.Argument(min=0, help="Number of the trial.", show_default=False)],
     values: _Values = None,
     from_weights: Annotated[
-        bool, typer.Option("--from-weights", help="Start from the trial's saved adapter, of equal rank and targets.")
+        bool,
+        typer.Option("--from-weights", help="Start from the trial's adapter; rank and targets must not change."),
     ] = False,
 ) -> None:
-    """Run a trial's configuration again with changed parameters, next and on top of the study's own trials.
+    """Rerun a trial with changed parameters, next and in addition to the study's own trials.
 
-    For example: sweeper clone itn 12 learning_rate=5e-5 --from-weights
+    Example: sweeper clone itn 12 learning_rate=5e-5 --from-weights
     """
     _order(study, OrderKind.CLONE, number=trial, data={"changes": _parsed(values or ()), "from_weights": from_weights})
 
 
 def budget(
-    study: _Study,
-    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all, without those that people order.")] = None,
+    study: StudyName,
+    trials: Annotated[int | None, typer.Option(min=1, help="Number of trials, not counting ordered ones.")] = None,
     timeout: Annotated[
-        str | None, typer.Option(help="Start no trial after this long, for example 6h; none for no limit.")
+        str | None, typer.Option(help="Start no new trial after this long, for example 6h; none for no limit.")
     ] = None,
     epochs: Annotated[
-        str | None, typer.Option(help="Start no trial after this many epochs in all; none for no limit.")
+        str | None, typer.Option(help="Start no new trial after this many epochs in all; none for no limit.")
     ] = None,
     slots: Annotated[str | None, typer.Option(help="Trials at once, or auto.")] = None,
 ) -> None:
-    """Change the budget of a study while it runs, or before it is resumed.
+    """Change the budget of a study, even while it runs.
 
-    Slots change within a step: the youngest trials are frozen and go on later. Fewer trials than have been started end
-    the search when those that run have ended.
+    Slots change within a step: the youngest trials are frozen and continue later. With fewer trials than have already
+    started, the search ends when the running ones have ended.
     """
-    wanted: dict[str, Any] = {
-        "n_trials": trials,
-        "timeout": None if timeout is None else _seconds(timeout),
-        "max_epochs_total": None if epochs is None else _limit("--epochs", epochs),
-        "slots": None if slots is None else "auto" if slots == "auto" else _whole("--slots", slots),
+    given = {"n_trials": trials, "timeout": timeout, "max_epochs_total": epochs, "slots": slots}
+    changes = {
+        name: None if value == "none" else parse(name, str(value)).data
+        for name, value in given.items()
+        if value is not None
     }
-    data = {name: value for name, value in wanted.items() if value is not None}
-    if not data:
+    if not changes:
         raise UserError("name what to change: --trials, --timeout, --epochs or --slots")
-    lifted = {name: None if value == _NO_LIMIT else value for name, value in data.items()}
-    _order(study, OrderKind.BUDGET, data=lifted)
+    _order(study, OrderKind.BUDGET, data=changes)
 
 
-def orders(study: _Study, as_json: _Json = False) -> None:
-    """Show what was asked of a study, by whom, and what became of it."""
-    with _database() as database:
+def orders(study: StudyName, as_json: Json = False) -> None:
+    """List the orders given to a study and what became of them."""
+    with opened_database() as database:
         found = database.orders.all(_stage(study, Home.current(), database))
     if as_json:
         emit_json(found)
         return
     if not found:
-        say("nothing was asked of this study yet; `sweeper stop --help`, `enqueue` and `clone` say what can be")
+        say("no orders yet; `sweeper pause`, `stop`, `enqueue`, `clone` and `budget` give them")
         return
-    columns = ("order>", "given (UTC)", "by", "what", "state", "answer")
+    columns = ("order>", "given (UTC)", "by", "order", "state", "answer")
     console().print(table(columns, (_row(order) for order in found)))
 
 
 def resume_if_paused(study: str) -> bool:
-    """Let a study go on that stands still in another process; return whether it was one."""
+    """Resume a study that is paused in another process; return whether it was."""
     home = Home.current()
     if not Database.exists(home.database):
         return False
-    with _database() as database:
+    with opened_database() as database:
         name = _stage(study, home, database)
         found = database.studies.find(name)
         if found is None or found.state != "paused" or not is_run(database, name):
@@ -131,26 +126,26 @@ def resume_if_paused(study: str) -> bool:
 
 
 def _order(study: str, kind: OrderKind, *, number: int | None = None, data: Mapping[str, Any] | None = None) -> None:
-    """Give an order and show what becomes of it."""
+    """Give an order and show its answer."""
     home = Home.current()
-    with _database() as database:
+    with opened_database() as database:
         name = _stage(study, home, database)
         given = give(home, database, name, kind, actor=current_actor(), number=number, data=data)
         say(f"order {given.id}: {safe(given.message)}")
         if not given.runs:
-            say(f"it {given.when}: `sweeper resume {safe(name_to_resume(home.study(name)))}` does it")
+            say(f"it {given.when}: `sweeper resume {safe(name_to_resume(home.study(name)))}`")
             return
-        answered = await_answer(database, name, given.id, _PATIENCE_S)
+        answered = await_answer(database, name, given.id, _ANSWER_TIMEOUT_S)
     if answered.state is OrderState.REFUSED:
         raise StudyStateError(f"refused: {answered.answer}")
     if answered.state is OrderState.DONE:
         say(f"done: {safe(answered.answer)}")
     else:
-        say(f"it {given.when}; `sweeper orders {safe(name)}` shows the answer")
+        say(f"it {given.when}; see the answer with `sweeper orders {safe(name)}`")
 
 
 def _stage(study: str, home: Home, database: Database) -> str:
-    """Return the study of this name; of one with several stages the one that runs, else the last that was begun."""
+    """Return the study of this name; for a pipeline, its running stage, else the last one that has begun."""
     if not home.study(study).pipeline.is_file():
         return study
     begun = [name for stage in STAGES if database.studies.find(name := stage_name(study, stage)) is not None]
@@ -163,7 +158,7 @@ def _parsed(values: Sequence[str]) -> dict[str, Any]:
     """Return ``name=value`` arguments as parameters.
 
     Raises:
-        UserError: If one has another form, or a name comes twice.
+        UserError: If one has another form, or a name is repeated.
     """
     found: dict[str, Any] = {}
     for text in values:
@@ -176,43 +171,6 @@ def _parsed(values: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _seconds(text: str) -> Any:
-    if text == _NO_LIMIT:
-        return text
-    try:
-        return float(duration_s(text) if not _is_number(text) else text)
-    except ValueError as error:
-        raise UserError(f"--timeout: {error}") from error
-
-
-def _limit(option: str, text: str) -> Any:
-    if text == _NO_LIMIT:
-        return text
-    if not _is_number(text):
-        raise UserError(f"{option}: must be a number or none; found {text!r}")
-    return float(text)
-
-
-def _whole(option: str, text: str) -> int:
-    if not text.strip().lstrip("+-").isdecimal():
-        raise UserError(f"{option}: must be a whole number or auto; found {text!r}")
-    return int(text)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _row(order: Order) -> tuple[object, ...]:
     given = f"{order.at:%Y-%m-%d %H:%M:%S}"
     return (order.id, given, order.actor, described(order), order.state.value, order.answer)
-
-
-@contextmanager
-def _database() -> Iterator[Database]:
-    with Database.open(Home.current().database, create=False) as database:
-        yield database

@@ -1,4 +1,4 @@
-"""What every command prints with: consoles, tables, JSON, and errors as one clear message."""
+"""Output of every command: consoles, tables, JSON, and errors as one clear message."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic import BaseModel
@@ -32,6 +32,9 @@ from sweeper.redact import clean, redact
 DEBUG = "SWEEPER_DEBUG"
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+"""The option of every command that prints something to look at."""
 
 _PIPED_WIDTH = 200
 
@@ -57,21 +60,21 @@ _OF_THE_FILE_SYSTEM = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ENOTDIR}
     | {errno.EISDIR, errno.ELOOP}
 )
-"""Faults that are the user's to mend wherever they come up; a file that is not there is none of them."""
+"""System errors that the user can fix, wherever they come up; a missing file is not one of them."""
 
 _LONGEST_ERROR = 20_000
-"""Characters of an error that are shown: it may repeat what was given, however long that is."""
+"""Characters of an error that are shown: it may quote input of any length."""
 
-_MEND = "give another path, permission, or space on the disk"
+_FIX = "choose another path, fix the permissions, or free some disk space"
 
 _WHOLE = 24
-"""Characters that a first column may have to stay whole."""
+"""Longest first column, in characters, that is never wrapped."""
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[object]], *, title: str | None = None) -> Table:
-    """Return a table of plain values, all made safe; columns whose name ends in ``>`` are set to the right.
+    """Return a table of plain values, all made safe; columns whose name ends in ``>`` are right-aligned.
 
-    Where there is little room the first column, which tells the rows apart, stays whole unless it is long itself.
+    The first column, which tells the rows apart, is not wrapped unless it is long itself.
     """
     found = Table(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
     cells = [["" if value is None else safe(value) for value in row] for row in rows]
@@ -85,9 +88,19 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[object]], *, title: st
     return found
 
 
+def number(value: float | None, form: str = ".4g") -> str:
+    """Return a number as a table shows it; nothing for None."""
+    return "" if value is None else format(value, form)
+
+
+def span(low: float | None, high: float | None, form: str = ".3f") -> str:
+    """Return an interval as a table shows it; nothing for None."""
+    return "" if low is None or high is None else f"{low:{form}} to {high:{form}}"
+
+
 @contextmanager
 def progress() -> Iterator[Callable[[str, float | None], None]]:
-    """Give a function that shows on standard error what is being done: bars on a terminal, else a line a stage."""
+    """Give a function that shows progress on standard error: bars on a terminal, else one line per stage."""
     screen = console(stderr=True)
     if not screen.is_terminal:
         told: set[str] = set()
@@ -117,7 +130,7 @@ def emit_json(value: object) -> None:
 
 
 def emit_json_list(values: Iterable[object]) -> None:
-    """Print many values as one JSON list, a line each, without holding them all."""
+    """Print many values as one JSON list, one per line, without holding them all in memory."""
     between = "["
     for value in values:
         sys.stdout.write(f"{between}\n{json.dumps(plain(value), allow_nan=False)}")
@@ -126,7 +139,7 @@ def emit_json_list(values: Iterable[object]) -> None:
 
 
 def plain(value: object) -> Any:
-    """Return a value as what JSON knows."""
+    """Return a value in types that JSON has."""
     if isinstance(value, BaseModel):
         return plain(value.model_dump())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -145,7 +158,7 @@ def plain(value: object) -> Any:
 
 
 def fail(error: SweeperError) -> NoReturn:
-    """Print what an error says on standard error, and leave with its exit code."""
+    """Print an error on standard error, and exit with its code."""
     text = redact(str(error))
     left_out = f" ... [{len(text) - _LONGEST_ERROR:,} characters left out]" if len(text) > _LONGEST_ERROR else ""
     say(f"[bold red]error:[/] {safe(text[:_LONGEST_ERROR] + left_out)}", stderr=True)
@@ -154,15 +167,15 @@ def fail(error: SweeperError) -> NoReturn:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Say that ``path`` cannot be written where the file system refuses it.
+    """Turn an ``OSError`` of the block into a message about ``path``.
 
     Raises:
-        UserError: If it does.
+        UserError: If ``path`` cannot be written.
     """
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; name another place") from error
+        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another path") from error
 
 
 @contextmanager
@@ -180,25 +193,25 @@ def handled() -> Iterator[None]:
         say("stopped", stderr=True)
         raise typer.Exit(INTERRUPTED) from error
     except BrokenPipeError as error:
-        # Nobody reads on, as with `| head`; the interpreter flushes once more at its end, into nothing.
+        # The reader is gone, as with `| head`; the interpreter flushes once more when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from error
     except OSError as error:
         if error.errno not in _OF_THE_FILE_SYSTEM:
             _bug(error)
-        fail(UserError(f"{error.filename or 'a file'} cannot be used: {error.strerror}; {_MEND}"))
+        fail(UserError(f"{error.filename or 'a file'} cannot be used: {error.strerror}; {_FIX}"))
     except Exception as error:
         _bug(error)
 
 
 def _bug(error: Exception) -> NoReturn:
-    """Say that sweeper itself is at fault, and where the traceback is."""
+    """Report a bug of sweeper's, and where its traceback is."""
     name = safe(redact(f"{type(error).__name__}: {error}")[:500])
     if os.environ.get(DEBUG):
         traceback.print_exc()
         where = "the traceback is above"
     else:
-        where = f"the traceback is in {safe(_keep_traceback())}; with --debug it is shown"
+        where = f"the traceback is in {safe(_keep_traceback())}; --debug shows it"
     say(f"[bold red]this is a bug in sweeper:[/] {name}\n{where}", stderr=True)
     raise typer.Exit(1) from error
 

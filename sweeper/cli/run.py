@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from sweeper.cli.output import console, emit_json, say
+from sweeper.cli.home import StudyName, opened_database
+from sweeper.cli.output import Json, console, emit_json, say
 from sweeper.config.loader import PipelineFile, StudyFile, load_study
 from sweeper.config.pipeline import stage_name
 from sweeper.config.study import StudyConfig
@@ -26,23 +27,22 @@ if TYPE_CHECKING:
     from sweeper.study.pipeline import Watch
 
 _Force = Annotated[bool, typer.Option("--force", help="Register the winner even if it does not beat the base model.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 
 
 def run(
     file: Annotated[Path, typer.Argument(help="The study file (YAML).", show_default=False)],
-    trials: Annotated[int | None, typer.Option(min=1, help="Run this many trials instead of the file's.")] = None,
-    timeout: Annotated[str | None, typer.Option(help="Start no trial after this long, for example 30m or 6h.")] = None,
-    name: Annotated[str | None, typer.Option(help="Run it under another name.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Another seed.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Number of trials, instead of the file's.")] = None,
+    timeout: Annotated[str | None, typer.Option(help="Start no new trial after this long, such as 30m or 6h.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the study, instead of the file's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed, instead of the file's.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device to train on: auto, cpu, cuda or cuda:N.")] = None,
     force: _Force = False,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
-    """Run a study: search, train, compare, register the winner.
+    """Run a study: search, train, compare, and register the winner.
 
-    Ctrl-C once ends the step under way and leaves a study that `sweeper resume` goes on with; twice stops at once.
-    No finished trial is lost either way.
+    Ctrl-C stops after the current step, a second Ctrl-C at once. Either way no finished trial is lost, and
+    `sweeper resume` continues the study.
     """
     file_ = with_options(
         load_study(file),
@@ -66,20 +66,21 @@ def run(
 
 
 def resume(
-    name: Annotated[str, typer.Argument(help="Name of the study; `sweeper status` lists them.", show_default=False)],
+    name: StudyName,
     force: _Force = False,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
-    """Go on with a study that was stopped: finished trials stay, the others go on or begin again.
+    """Resume a stopped study.
 
-    A study that was paused goes on in the process that runs it.
+    Finished trials are kept; the others continue from their last checkpoint, or start over. A paused study continues in
+    the process that runs it.
     """
     from sweeper.cli.orders import resume_if_paused
 
     if resume_if_paused(name):
         return
     from sweeper.paths import Home
-    from sweeper.store import Database, stored_config
+    from sweeper.store import stored_config
 
     home = Home.current()
     if home.study(name).pipeline.is_file():
@@ -88,7 +89,7 @@ def resume(
         last = list(remembered(name, home).stages.values())[-1].config
         _in_stages(last, as_json, lambda watch, stop: resume_pipeline(name, watch=watch, stop=stop, force=force))
         return
-    with Database.open(home.database, create=False) as database:
+    with opened_database() as database:
         config = stored_config(database.studies.get(name))
         done = sum(t.outcome is not None and not t.outcome.is_open for t in database.trials.all(name))
     from sweeper.study.run import resume_study
@@ -97,7 +98,7 @@ def resume(
 
 
 def with_options(file: StudyFile | PipelineFile, options: dict[tuple[str, ...], Any]) -> StudyFile | PipelineFile:
-    """Return the study with the options given on the command line in place of the file's, in every stage.
+    """Return the study with the command line's options in place of the file's, in every stage.
 
     Raises:
         UserError: If an option's value is not allowed.
@@ -113,7 +114,7 @@ def with_options(file: StudyFile | PipelineFile, options: dict[tuple[str, ...], 
 
 
 def _rewarded_by(study: StudyFile, former: str, name: str) -> StudyFile:
-    """Let a renamed pipeline's policy be rewarded by its own reward model."""
+    """Point the policy of a renamed pipeline to its own reward model."""
     data = study.config.model_dump(exclude_unset=True)
     for reward in data["technique"].get("rewards", ()):
         if reward.get("name") == stage_name(former, "reward"):
@@ -137,7 +138,7 @@ def _with_options(study: StudyFile, options: dict[tuple[str, ...], Any]) -> Stud
 
 
 def _in_stages(config: StudyConfig, as_json: bool, work: Callable[[Watch, StopRequest], StudyResult]) -> None:
-    """Do the work of several stages, each under a live view of its own, and show the verdict of the last."""
+    """Do the work of several stages, each under its own live view, and show the result of the last."""
     from sweeper.executors.stop_request import StopRequest
 
     stop = StopRequest()
@@ -153,13 +154,13 @@ def _in_stages(config: StudyConfig, as_json: bool, work: Callable[[Watch, StopRe
 
 
 def _watched(config: StudyConfig, done: int, as_json: bool, work: Callable[[View, StopRequest], StudyResult]) -> None:
-    """Do the work under a live view, stoppable, and show its verdict."""
+    """Do the work under a live view, stoppable, and show its result."""
     from sweeper.executors.stop_request import StopRequest
 
     stop = StopRequest()
     with _view(config, done, as_json) as view, _stoppable(stop, view):
-        verdict = work(view, stop)
-    _show(config, verdict, as_json)
+        result = work(view, stop)
+    _show(config, result, as_json)
 
 
 def _view(config: StudyConfig, done: int, as_json: bool) -> View:
@@ -169,24 +170,24 @@ def _view(config: StudyConfig, done: int, as_json: bool) -> View:
     return (LiveView if screen.is_terminal else PlainLines)(screen, config, done)
 
 
-def _show(config: StudyConfig, verdict: StudyResult, as_json: bool) -> None:
-    from sweeper.cli.verdict import show_verdict, verdict_json
+def _show(config: StudyConfig, result: StudyResult, as_json: bool) -> None:
+    from sweeper.cli.results import result_json, show_result
 
     if as_json:
-        emit_json(verdict_json(config, verdict))
+        emit_json(result_json(config, result))
     else:
-        show_verdict(config, verdict, say)
+        show_result(config, result, say)
 
 
 @contextmanager
 def _stoppable(stop: StopRequest, view: View) -> Iterator[None]:
-    """Make the first Ctrl-C (or SIGTERM) a request, and the second an order."""
+    """Stop after the step at the first Ctrl-C (or SIGTERM), and at once at the second."""
 
     def ask(number: int, frame: FrameType | None) -> None:
         if stop.is_set:
             raise KeyboardInterrupt
         stop.set()
-        view.note("stopping after this step; once more stops at once")
+        view.note("stopping after this step; press Ctrl-C again to stop at once")
 
     former = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

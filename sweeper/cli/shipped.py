@@ -1,4 +1,4 @@
-"""Where the packages lie that ship beside sweeper: under another name in a checkout, in site-packages from a wheel."""
+"""Folders of the packages that ship with sweeper: in a checkout, or in site-packages from a wheel."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def shipped_folder(package: str) -> Path:
         SweeperError: If it is not installed.
     """
     spec = find_spec(package)
-    # An editable install adds a place that is no folder.
+    # An editable install adds an entry that is not a folder.
     places = () if spec is None else map(Path, spec.submodule_search_locations or ())
     found = next((place for place in places if place.is_dir()), None)
     if found is None:
         raise SweeperError(
-            f"package {package} is missing, though it ships with sweeper; install sweeper again: "
-            "`pip install --force-reinstall --no-deps` with its wheel, or with `-e .` in a checkout"
+            f"package {package} is missing, although it ships with sweeper; reinstall sweeper: "
+            "`pip install --force-reinstall --no-deps` with the wheel, or with `-e .` in a checkout"
         )
     return found

@@ -1,37 +1,36 @@
-"""``sweeper status``, ``trials`` and ``best``: what the database says, without torch."""
+"""``sweeper status``, ``trials`` and ``best``: the state of studies from the database, without torch."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 
-from sweeper.cli.output import console, emit_json, emit_json_list, safe, say, table
-from sweeper.cli.pareto import front_table, goal_json, goal_of, pareto_front
+from sweeper.cli.home import opened_database
+from sweeper.cli.output import Json, console, emit_json, emit_json_list, number, safe, say, table
+from sweeper.cli.results import front_table, goal_json, goal_of, pareto_front, score_table
 from sweeper.config.pipeline import STAGES, stage_name
 from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError
 from sweeper.paths import Home
-from sweeper.store import Database, Evaluation, StudyRecord, TrialRecord, stored_config
+from sweeper.store import Database, StudyRecord, TrialRecord, stored_config
 from sweeper.study.orders import extra_trials, is_run, state_of
 
-_Study = Annotated[str | None, typer.Argument(help="Name of the study; the latest if left out.", show_default=False)]
-_Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
-
+_Study = Annotated[str | None, typer.Argument(help="Name of the study; the latest by default.", show_default=False)]
 
 _LISTED = 1_000
-"""Trials that a table shows: setting more takes minutes, and nobody reads them."""
+"""Most trials in a table: a longer one takes minutes to lay out."""
+
+_NO_STUDIES = "no studies yet; `sweeper run FILE` runs one"
 
 
 def status(
     name: Annotated[str | None, typer.Argument(help="Only this study.", show_default=False)] = None,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
-    """Show the studies of this home, or one of them with its latest events."""
-    with _database() as database:
+    """Show the state of all studies, or of one with its latest events."""
+    with opened_database() as database:
         studies = _named(database, name) if name else database.studies.all()
         summaries = [_summary(database, study) for study in studies]
         events = database.events.all(studies[-1].name)[-10:] if name else ()
@@ -39,7 +38,7 @@ def status(
         emit_json({**summaries[0], "events": events} if name and len(summaries) == 1 else summaries)
         return
     if not summaries:
-        say("no studies yet; `sweeper run FILE` runs one")
+        say(_NO_STUDIES)
         return
     columns = ("study", "state", "trials>", "complete>", "pruned>", "failed>", "best>", "metric", "started (UTC)")
     rows = (
@@ -50,7 +49,7 @@ def status(
             s["complete"],
             s["pruned"],
             s["failed"],
-            _number(s["best"]),
+            number(s["best"]),
             s["metric"],
             f"{s['started_at']:%Y-%m-%d %H:%M}",
         )
@@ -61,9 +60,9 @@ def status(
         say(f"{event.at:%Y-%m-%d %H:%M:%S}  {safe(event.kind)}: {safe(event.message)}")
 
 
-def trials(name: _Study = None, as_json: _Json = False) -> None:
-    """List the trials of a study: what was tried, how it ended and why; of very many the latest."""
-    with _database() as database:
+def trials(name: _Study = None, as_json: Json = False) -> None:
+    """List the trials of a study: configuration, outcome and reason. Of very many, the latest."""
+    with opened_database() as database:
         study = _one(database, name)
         if as_json:
             emit_json_list(trial for page in database.trials.pages(study.name) for trial in page)
@@ -76,23 +75,21 @@ def trials(name: _Study = None, as_json: _Json = False) -> None:
     columns = ("trial>", "kind", "outcome", f"{metric}>", "step>", "seconds>", *varied, "reason")
     console().print(table(columns, (_trial_row(trial, varied, alive) for trial in found)))
     if left_out:
-        say(f"{left_out:,} earlier trials are left out; --json lists them all")
+        say(f"{left_out:,} earlier trials are not shown; --json lists them all")
 
 
-def best(name: _Study = None, as_json: _Json = False) -> None:
-    """Show the winner of a study: its configuration, its scores beside the base model's, and why it won."""
-    with _database() as database:
+def best(name: _Study = None, as_json: Json = False) -> None:
+    """Show the winner of a study and why it won: its configuration, and its scores beside the base model's."""
+    with opened_database() as database:
         study = _one(database, name)
         found = {trial.number: trial for trial in database.trials.all(study.name)}
         evaluations = database.evaluations.all(study.name)
         versions = [a for a in database.adapters.all() if a.study == study.name]
-        verdicts = [event.number for event in database.events.all(study.name) if event.kind == "no_winner"]
+        undecided = [event.number for event in database.events.all(study.name) if event.kind == "no_winner"]
     ranked = _ranked(study, list(found.values()))
     if not ranked:
-        raise StudyStateError(
-            f"no trial of study {study.name!r} is complete yet; `sweeper status {study.name}` shows more"
-        )
-    decided = versions[-1].number if versions else verdicts[-1] if verdicts else None
+        raise StudyStateError(f"no trial of study {study.name!r} is complete yet; see `sweeper status {study.name}`")
+    decided = versions[-1].number if versions else undecided[-1] if undecided else None
     winner = ranked[0] if decided is None else found[decided]
     config = stored_config(study).evaluation
     front = pareto_front(config, ranked, evaluations)
@@ -107,12 +104,7 @@ def best(name: _Study = None, as_json: _Json = False) -> None:
     if front:
         console().print(front_table(config, front))
     if evaluations:
-        console().print(
-            table(
-                ("model", "metric", "score>", "95 % interval", "difference to base", "95 % interval"),
-                _score_rows(evaluations),
-            )
-        )
+        console().print(score_table((each.subject, score) for each in evaluations for score in each.scores))
 
 
 def _show_winner(study: StudyRecord, winner: TrialRecord, ranked: list[TrialRecord], versions: list[Any]) -> None:
@@ -125,26 +117,12 @@ def _show_winner(study: StudyRecord, winner: TrialRecord, ranked: list[TrialReco
         for t in ranked
         if winner.number in (t.confirms, t.number) or (winner.confirms is not None and t.number == winner.confirms)
     ]
-    values = ", ".join(_number(trial.value) for trial in again)
-    say(f"  {metric} on validation: {values} ({len(again)} seed(s))")
-    say(f"  place {place} of {len(ranked)} complete trials by a single value")
-    say(f"  searched: preset {safe(study.space['preset'])}; {safe('; '.join(study.space['reasons']))}")
+    values = ", ".join(number(trial.value) for trial in again)
+    say(f"  {metric} on validation: {values} ({len(again)} seed{'s' * (len(again) != 1)})")
+    say(f"  rank {place} of {len(ranked)} complete trials by a single value")
+    say(f"  search: preset {safe(study.space['preset'])}; {safe('; '.join(study.space['reasons']))}")
     shown = {key: value for key, value in winner.parameters.items() if value not in (None, {})}
     console().print(table(("hyperparameter", "value"), shown.items()))
-
-
-def _score_rows(evaluations: tuple[Evaluation, ...]) -> Iterator[tuple[str, ...]]:
-    for evaluation in evaluations:
-        subject = evaluation.subject
-        for score in evaluation.scores:
-            yield (
-                subject,
-                score.metric,
-                _number(score.score),
-                _span(score.low, score.high),
-                _number(score.diff_to_base),
-                _span(score.diff_low, score.diff_high),
-            )
 
 
 def _summary(database: Database, study: StudyRecord) -> dict[str, Any]:
@@ -168,7 +146,7 @@ def _summary(database: Database, study: StudyRecord) -> dict[str, Any]:
 
 
 def _ranked(study: StudyRecord, found: list[TrialRecord]) -> list[TrialRecord]:
-    """Return the complete trials, best single value first."""
+    """Return the complete trials, best value first."""
     sign = 1 if stored_config(study).evaluation.direction == "minimize" else -1
     complete = [trial for trial in found if trial.value is not None]
     return sorted(complete, key=lambda trial: sign * (trial.value or 0.0))
@@ -181,13 +159,13 @@ def _varied(found: tuple[TrialRecord, ...]) -> list[str]:
 
 
 def _trial_row(trial: TrialRecord, varied: list[str], alive: bool) -> tuple[object, ...]:
-    kind = f"again as {trial.confirms}" if trial.confirms is not None else trial.kind
+    kind = f"repeat of {trial.confirms}" if trial.confirms is not None else trial.kind
     values = (trial.parameters.get(name) for name in varied)
     return (
         trial.number,
         kind,
         trial.outcome or ("running" if alive else "interrupted"),
-        _number(trial.value),
+        number(trial.value),
         f"{trial.steps}/{trial.total_steps}" if trial.total_steps else "",
         f"{trial.train_seconds:.0f}",
         *(f"{value:.3g}" if isinstance(value, float) else value for value in values),
@@ -200,29 +178,15 @@ def _one(database: Database, name: str | None) -> StudyRecord:
         return _named(database, name)[-1]
     studies = database.studies.all()
     if not studies:
-        raise StudyStateError("no studies yet; `sweeper run FILE` runs one")
+        raise StudyStateError(_NO_STUDIES)
     return max(studies, key=lambda study: study.started_at)
 
 
 def _named(database: Database, name: str) -> tuple[StudyRecord, ...]:
-    """Return the study of this name, or, of one with several stages, the study of each stage that was begun."""
+    """Return the study of this name; for a pipeline, the study of every stage that has begun."""
     if Home.current().study(name).pipeline.is_file():
         found = (database.studies.find(stage_name(name, stage)) for stage in STAGES)
         begun = tuple(study for study in found if study is not None)
         if begun:
             return begun
     return (database.studies.get(name),)
-
-
-@contextmanager
-def _database() -> Iterator[Database]:
-    with Database.open(Home.current().database, create=False) as database:
-        yield database
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
-
-
-def _span(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"{low:.3f} to {high:.3f}"

@@ -57,7 +57,7 @@ def test_what_was_done_is_told_and_forced_promotions_are_marked(registered):
     assert code == 0 and "forced against the gate" in said
     said, code = call("rollback", "tiny", "--reason", "it swears")
     assert code == 0
-    assert "tiny v1 is back in production instead of tiny v2, though it had been forced in against the gate" in said
+    assert "tiny v1 is back in production, replacing tiny v2; it had been forced past the gate" in said
     told = json.loads(CliRunner().invoke(app, ["adapters", "history", "tiny", "--json"]).output)
     assert [(of["kind"], of["version"], of["forced"]) for of in told[:3]] == [
         ("rollback", 1, True),
@@ -71,10 +71,10 @@ def test_what_was_done_is_told_and_forced_promotions_are_marked(registered):
 
 
 def test_aliases_tags_notes_and_differences(registered, study_file):
-    assert call("alias", "tiny", "2", "champion") == ("champion means tiny v2 now", 0)
+    assert call("alias", "tiny", "2", "champion") == ("champion now points to tiny v2", 0)
     assert call("alias", "tiny", "2", "7")[1] == 2
     assert call("tag", "tiny", "2", "german", "short")[1] == 0
-    assert call("tag", "tiny", "2", "--remove", "short") == ("tiny v2 is tagged german", 0)
+    assert call("tag", "tiny", "2", "--remove", "short") == ("tags of tiny v2: german", 0)
     assert call("tag", "tiny", "2")[1] == 2
     assert call("annotate", "tiny", "2", "[red]knows one word[/]")[1] == 0
     said, _ = call("show", "tiny", "2")

@@ -100,7 +100,7 @@ def test_it_serves_this_machine_only_until_ctrl_c(served, tmp_path):
     taken = start(port, tmp_path)
     _, errors = taken.communicate(timeout=STARTS_S)
     assert taken.returncode == 2
-    assert f"port {port} cannot be used at 127.0.0.1" in errors and "--port" in errors and "Traceback" not in errors
+    assert f"port {port} is not available at 127.0.0.1" in errors and "--port" in errors and "Traceback" not in errors
 
     process.send_signal(signal.SIGINT)
     printed, errors = process.communicate(timeout=30)
@@ -134,10 +134,10 @@ def test_it_serves_no_others_before_anyone_can_sign_in(tmp_path, users, host):
 
 def test_what_would_open_a_door_is_refused(tmp_path, users):
     users.add("ann", "editor", PASSWORD)
-    assert "neither an address nor a name" in refused(tmp_path, "--host", "no such host")
-    assert "cannot be used" in refused(tmp_path, "--host", "192.0.2.1")
+    assert "neither an address nor a known host name" in refused(tmp_path, "--host", "no such host")
+    assert "is not available" in refused(tmp_path, "--host", "192.0.2.1")
     for name in ("*", "*.", "http://x", "a/b", "a:1", ""):
-        assert "is no host name" in refused(tmp_path, "--allow-host", name)
+        assert "is not a host name" in refused(tmp_path, "--allow-host", name)
     users._path.chmod(0o644)
     assert "chmod 600" in refused(tmp_path)
 
@@ -146,10 +146,8 @@ def test_a_certificate_must_be_one(tmp_path, users):
     users.add("ann", "editor", PASSWORD)
     certificate, key = certified(tmp_path)
     assert "go together" in refused(tmp_path, "--ssl-cert", str(certificate))
-    assert "no certificate and its key" in refused(tmp_path, "--ssl-cert", str(key), "--ssl-key", str(certificate))
-    assert "no certificate and its key" in refused(
-        tmp_path, "--ssl-cert", str(key), "--ssl-key", str(tmp_path / "none")
-    )
+    assert "must be a certificate and" in refused(tmp_path, "--ssl-cert", str(key), "--ssl-key", str(certificate))
+    assert "must be a certificate and" in refused(tmp_path, "--ssl-cert", str(key), "--ssl-key", str(tmp_path / "none"))
 
 
 def certified(folder: Path) -> tuple[Path, Path]:
@@ -193,7 +191,7 @@ def test_to_others_it_is_served_to_who_signs_in(tmp_path, users, https):
         process.send_signal(signal.SIGINT)
         printed, errors = process.communicate(timeout=30)
     assert process.returncode == 0 and f"{scheme}://localhost:{port}" in printed
-    assert ("passwords and everything shown can be read on the way" in errors) is not https
+    assert ("passwords and everything shown can be intercepted" in errors) is not https
 
 
 def test_the_message_when_it_is_missing():

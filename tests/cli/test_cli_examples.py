@@ -97,7 +97,7 @@ def test_a_folder_that_cannot_be_one(here):
     "arguments, words",
     [
         (("--example", "--data", "d.jsonl", "--force"), "not --data, --force"),
-        (("mydata.jsonl",), "name your data with --data"),
+        (("mydata.jsonl",), "pass your data with --data"),
     ],
 )
 def test_flags_that_do_not_go_together(here, arguments, words):

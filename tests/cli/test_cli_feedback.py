@@ -57,7 +57,7 @@ def test_it_becomes_the_data_of_a_study(given, tmp_path, kind, learns):
     rows = [*splits.train, *splits.validation, *splits.test]
     assert len(rows) == {"completions": 30, "pairs": 30, "labelled": 60}[kind]
     again = sweeper("tiny", "--out", out)
-    assert again.exit_code == 2 and "is already there" in again.stderr
+    assert again.exit_code == 2 and "already exists" in again.stderr
 
 
 def test_what_there_is_not_is_said(given, tmp_path):

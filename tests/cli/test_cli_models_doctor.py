@@ -74,7 +74,7 @@ def test_the_doctor_looks_at_everything():
     assert found["Hugging Face Hub"]["state"] == "note"
     for part in ("liger-kernel", "deepspeed", "unsloth", "optuna-dashboard"):
         if found[part]["state"] == "missing":
-            assert found[part]["advice"].startswith("would give ")
+            assert found[part]["advice"].startswith("adds ")
     assert found["attention sdpa"]["state"] == "ok"
     assert "auto" in found["attention sdpa"]["text"]
     assert found["attention flex_attention"]["text"] == "has no backward pass on the CPU; use sdpa"

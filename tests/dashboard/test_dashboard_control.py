@@ -197,7 +197,7 @@ def test_a_stage_goes_on_as_the_whole_study(show, steer, fill, monkeypatch):
     assert begun == ["p"] and "A process goes on with p;" in texts(app)
     assert button(app, "resume").disabled
     said = CliRunner().invoke(cli, ["enqueue", "p-sft", "learning_rate=2e-3"])
-    assert "`sweeper resume p` does it" in said.stdout, said.output
+    assert "`sweeper resume p`" in said.stdout, said.output
     with pytest.raises(StudyStateError, match="`sweeper resume p` goes on"):
         data.order("p-sft", OrderKind.PAUSE, actor="ada")
     data._started.pop(fill.home.study("p").folder).end(0)

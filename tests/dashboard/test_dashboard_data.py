@@ -63,7 +63,7 @@ def test_pruned_trials_keep_their_reason(fill):
     fill.whole()
     trials = data.study("itn").trials.set_index("trial")
     assert trials.loc[1, "outcome"] == "pruned" and trials.loc[1, "reason"] == "worse than others plain"
-    assert trials.loc[4, "kind"] == "again as 0"
+    assert trials.loc[4, "kind"] == "repeat of 0"
 
 
 def test_scores_and_the_registered_trial_first(fill):

@@ -126,8 +126,8 @@ def _preload() -> None:
 
     set_num_threads(1)
     for command in ("run", "orders"):
-        __import__(COMMANDS[command].module)
-    flow = ("sweeper.cli.live", "sweeper.cli.verdict", "sweeper.study.run", "sweeper.study.pipeline")
+        __import__(f"sweeper.cli.{COMMANDS[command].module}")
+    flow = ("sweeper.cli.live", "sweeper.cli.results", "sweeper.study.run", "sweeper.study.pipeline")
     for module in (*flow, "tests.faults.child"):
         __import__(module)
     _ = trl.SFTTrainer, trl.SFTConfig  # imported when they are first named

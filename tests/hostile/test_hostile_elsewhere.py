@@ -239,7 +239,7 @@ def test_there_is_no_default_user_and_no_default_password(home):
         for password in ("", "admin", "password1234"):
             assert accounts.verify(name, password) is None
     said = refused(sweeper("dashboard", "--host", "0.0.0.0", "--no-browser", "--port", "8599"))
-    assert "nobody can sign in yet" in said
+    assert "there are no users yet" in said
 
 
 def test_sweeper_never_opens_rays_dashboard_to_others():

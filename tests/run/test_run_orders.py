@@ -161,7 +161,7 @@ def test_the_command_line_enqueues_clones_and_shows_what_became_of_it(study_file
         (("stop", "tiny", "--trial", "55"), "no trial 55"),
         (("budget", "tiny"), "name what to change"),
         (("budget", "tiny", "--slots", "0"), "slots: must be a number of at least 1, or auto"),
-        (("budget", "tiny", "--slots", "many"), "whole number or auto"),
+        (("budget", "tiny", "--slots", "many"), "slots: must be a number of at least 1, or auto"),
         (("budget", "tiny", "--timeout", "soon"), "must be a duration"),
         (("budget", "tiny", "--epochs", "-3"), "max_epochs_total: "),
     ):
@@ -172,7 +172,7 @@ def test_the_command_line_enqueues_clones_and_shows_what_became_of_it(study_file
     assert sweeper("resume", "tiny").returncode == 0
     runner.finish()
     cloned = sweeper("clone", "tiny", "0", "learning_rate=1e-3", "--from-weights")
-    assert cloned.returncode == 0 and "`sweeper resume tiny` does it" in cloned.stdout
+    assert cloned.returncode == 0 and "`sweeper resume tiny`" in cloned.stdout
     asked = json.loads(sweeper("orders", "tiny", "--json").stdout)
     assert [(order["kind"], order["state"]) for order in asked] == [
         ("clone", "waiting"),

@@ -77,7 +77,7 @@ def state(study, number):
 def test_a_study_that_agrees(study):
     assert examine(study) == []
     shown = CliRunner().invoke(app, ["doctor", "kept"])
-    assert (shown.exit_code, shown.stdout.strip()) == (0, "study kept: database, search and files agree")
+    assert (shown.exit_code, shown.stdout.strip()) == (0, "study kept: database, search and files are consistent")
 
 
 def test_a_study_that_was_interrupted_in_good_order_agrees(begun):
@@ -433,7 +433,7 @@ def test_several_at_once_in_words_and_as_json(study):
     dead_worker(study)
     shown = CliRunner().invoke(app, ["doctor", "kept"])
     assert shown.exit_code == 1
-    assert "`sweeper doctor kept --repair` mends 2 of 3" in shown.output
+    assert "`sweeper doctor kept --repair` repairs 2 of 3" in shown.output
     result = CliRunner().invoke(app, ["doctor", "kept", "--repair", "--json"])
     found = json.loads(result.stdout)
     assert result.exit_code == 1 and found["healthy"] is False

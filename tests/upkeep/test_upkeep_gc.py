@@ -174,6 +174,6 @@ def test_in_words(begun):
     study.stop(StudyState.FINISHED)
     shown = CliRunner().invoke(app, ["gc", "--dry-run"], env={"COLUMNS": "300"}).output
     assert "not among the adapters that are kept" in shown
-    assert "would be removed" in shown
-    assert "1 leftover(s)" in CliRunner().invoke(app, ["gc"]).output
-    assert "nothing to do" in CliRunner().invoke(app, ["gc"]).output
+    assert "would be deleted" in shown
+    assert "1 item, " in CliRunner().invoke(app, ["gc"]).output
+    assert "nothing to delete" in CliRunner().invoke(app, ["gc"]).output

@@ -10,7 +10,7 @@ from typing import Any
 from sweeper.config.loader import PipelineFile, StudyFile, load_study
 from sweeper.config.study import StudyConfig
 
-STUDIES = Path(__file__).parents[2] / "studies"
+STUDIES = Path(__file__).parents[1] / "studies"
 
 _ROWS = {"train_rows": 12, "validation_rows": 6, "test_rows": 6}
 _SPACE = {"batch_size": 4, "epochs": 1, "num_generations": 2}
