@@ -1,7 +1,8 @@
 """``python -m tests.support_matrix``: prints which technique goes with which adapter and backend, for the guide.
 
-The Markdown goes into ``studies/README.md``. The answers are those that a study gets: the rules of ``config.combinations`` and of ``support``, asked for a machine
-with a GPU on which everything is installed. What is said below the tables is the rule, not its message.
+The Markdown goes into ``studies/README.md``. The answers are those that a study gets: the rules of
+``config.combinations`` and of ``compatibility``, asked for a machine with a GPU on which everything is installed. What
+is said below the tables is the rule, not its message.
 """
 
 from __future__ import annotations
