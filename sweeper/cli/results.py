@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -13,7 +13,9 @@ from sweeper.config.study import StudyConfig
 from sweeper.evaluation.goal import Contender, GoalResult, judge, meets, shown_count
 from sweeper.search.pareto import front
 from sweeper.store import Evaluation, Score, TrialRecord
-from sweeper.study.final_evaluation import StudyResult
+
+if TYPE_CHECKING:
+    from sweeper.study.final_evaluation import StudyResult
 
 
 def show_result(config: StudyConfig, result: StudyResult, say: Callable[[str], None]) -> None:
@@ -69,7 +71,7 @@ def score_table(scored: Iterable[tuple[str, Score]]) -> Table:
 
 
 def _scores(result: StudyResult) -> list[tuple[str, Score]]:
-    from sweeper.evaluation.stored import score_rows  # imports numpy, which stored scores do not need
+    from sweeper.evaluation.scores import score_rows  # imports numpy, which stored scores do not need
 
     subjects = dict(result.bases) | {f"trial {number}": scores for number, scores in result.candidates.items()}
     to_base = result.comparison.to_base
