@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,11 @@ from sweeper.config.space import Space, ranges_of
 from sweeper.config.technique import SFT
 from sweeper.data.files import Row
 from sweeper.data.formats import is_chat
+from sweeper.data.inspection import evenly
 from sweeper.data.tokens import TokenCounter
 from sweeper.errors import DataError
 from sweeper.presets.rules import corner_values
 from sweeper.study.resolve import ResolvedModel, ResolvedStudy
-
-COUNTED_ROWS = 2000
-"""Rows whose tokens are counted; of more, this many are taken evenly."""
 
 _SINGLE_TOKENIZER = "tokenizer.json"
 
@@ -115,7 +113,8 @@ def tokens(study: ResolvedStudy, model: ResolvedModel) -> Tokens:
         note = f"not counted: {folder} has no {_SINGLE_TOKENIZER}, so its tokenizer is converted at load"
         return Tokens(most, most, False, Section("tokens", (note,)))
     counter = TokenCounter(folder)
-    rows = sample(study.splits.train)
+    train = study.splits.train
+    rows = [train[index] for index in evenly(len(train))]
     lengths = counter.lengths(rows)
     cut = sum(length > most for length in lengths)
     masked = _masked(study, counter, rows) if cut else 0
@@ -143,13 +142,6 @@ def tokens(study: ResolvedStudy, model: ResolvedModel) -> Tokens:
     kept = [min(length, most) for length in lengths]
     section = Section("tokens", lines, tuple(warnings), figures)
     return Tokens(sum(kept) / len(kept), max(kept), True, section)
-
-
-def sample(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows whose tokens are counted: all, or ``COUNTED_ROWS`` of them, evenly spread."""
-    if len(rows) <= COUNTED_ROWS:
-        return list(rows)
-    return [rows[index * len(rows) // COUNTED_ROWS] for index in range(COUNTED_ROWS)]
 
 
 def _masked(study: ResolvedStudy, counter: TokenCounter, rows: list[Row]) -> int:

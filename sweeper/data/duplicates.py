@@ -1,4 +1,4 @@
-"""Rows that say the same: exactly, after normalisation, or nearly."""
+"""Duplicate rows: equal after normalisation, or nearly equal."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from typing import Any
 
 import numpy as np
 
-NEAR = 0.8
-"""Share of word triples (Jaccard) from which two rows are nearly the same."""
+from sweeper.data.formats import texts_of
 
-NEAR_ROWS = 5_000
-"""Rows among which near duplicates are looked for; of more, they are not: it would take minutes."""
+NEAR = 0.8
+"""Share of word triples (Jaccard) from which two rows are near duplicates."""
+
+NEAR_WORDS = 2_000_000
+"""Total words up to which near duplicates are searched for, in some ten seconds; in larger data, they are not."""
 
 _BANDS, _IN_BAND = 16, 4
 """Of 64 hashes; a pair of similarity s shares a band with probability 1 - (1 - s^4)^16: 0.9998 at 0.8, 0.64 at 0.5."""
 
-_PRIME = (1 << 31) - 1
-"""Of the hash functions; products of two numbers below it do not overflow 64 bits."""
+_PRIME = (1 << 31) - 1  # of the hash functions; products of two numbers below it do not overflow 64 bits
 _SHINGLE_WORDS = 3
 
 Place = tuple[str, int]
@@ -31,13 +32,12 @@ Place = tuple[str, int]
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Groups of rows that say the same.
+    """Duplicate rows.
 
     Attributes:
-        exact: Groups of two or more rows whose normalised text is one, the largest first.
-        near: Pairs of rows that share most of their words' triples, and are not exactly the same; with their
-            similarity, the most similar first.
-        looked_for_near: Whether there were few enough rows to look for near ones.
+        exact: Groups of two or more rows with the same normalised text, the largest first.
+        near: Pairs of other rows that share most of their word triples, with their similarity, the most similar first.
+        looked_for_near: Whether near duplicates were searched for: not among more than ``NEAR_WORDS`` words.
     """
 
     exact: tuple[tuple[Place, ...], ...]
@@ -54,7 +54,7 @@ class Duplicates:
         return sum(group.count(split) for group in names if other in group)
 
     def near_shared(self, split: str, other: str) -> int:
-        """Return how many rows of a split are nearly the same as one of another split (or of this one)."""
+        """Return how many rows of a split are near duplicates of one in another split (or in this one)."""
         found = set()
         for first, second, _ in self.near:
             for mine, theirs in ((first, second), (second, first)):
@@ -63,41 +63,35 @@ class Duplicates:
         return len(found)
 
     def places(self) -> dict[Place, str]:
-        """Return every row that has a double, with what kind it is."""
+        """Return every duplicate row with its kind, ``exact`` or ``near``."""
         kinds = {place: "near" for first, second, _ in self.near for place in (first, second)}
         return kinds | {place: "exact" for group in self.exact for place in group}
 
 
 def find_duplicates(splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> Duplicates:
-    """Find rows that say the same, within each split and across them.
+    """Find duplicate rows within each split and across splits.
 
-    Near ones by MinHash over triples of words (Broder 1997), candidates by banding (Leskovec, Rajaraman and Ullman,
-    Mining of Massive Datasets, chapter 3), each then compared in full.
+    Near duplicates are found by MinHash over word triples (Broder 1997) with banding (Leskovec, Rajaraman and Ullman,
+    Mining of Massive Datasets, chapter 3); each candidate pair is then compared in full.
     """
     texts = {(name, number): normalised(row) for name, rows in splits.items() for number, row in enumerate(rows)}
     groups: dict[str, list[Place]] = {}
     for place, text in texts.items():
         groups.setdefault(text, []).append(place)
     exact = sorted((tuple(group) for group in groups.values() if len(group) > 1), key=len, reverse=True)
-    few = len(groups) <= NEAR_ROWS
+    few = sum(text.count(" ") + 1 for text in groups) <= NEAR_WORDS
     near = _near({text: group[0] for text, group in groups.items()}) if few else ()
     return Duplicates(tuple(exact), near, few)
 
 
 def normalised(row: Mapping[str, Any]) -> str:
-    """Return the text of a row without what does not change what it says: case, spaces, ways to write a character."""
+    """Return the text of a row without differences in case, spaces and Unicode form."""
     return " ".join(unicodedata.normalize("NFKC", text_of(row)).casefold().split())
 
 
 def text_of(row: Mapping[str, Any]) -> str:
     """Return all text of a row, one part a line."""
-    return "\n".join(part for value in row.values() for part in _parts(value))
-
-
-def _parts(value: Any) -> list[str]:
-    if isinstance(value, list):
-        return [str(message["content"]) for message in value]
-    return [value] if isinstance(value, str) else []
+    return "\n".join(texts_of(row))
 
 
 def _near(places: Mapping[str, Place]) -> tuple[tuple[Place, Place, float], ...]:
@@ -117,7 +111,7 @@ def _near(places: Mapping[str, Place]) -> tuple[tuple[Place, Place, float], ...]
 
 
 def _pairs(bucket: list[int]) -> list[tuple[int, int]]:
-    """Return the pairs of a bucket; of a large one each with its next: a thousand alike are no million pairs."""
+    """Return the pairs of a bucket; in a large one each row with the next, as a thousand rows have half a million."""
     if len(bucket) > 30:
         return list(pairwise(bucket))
     return [(first, second) for place, first in enumerate(bucket) for second in bucket[place + 1 :]]
@@ -132,7 +126,7 @@ def _shingles(text: str) -> frozenset[int]:
 
 
 def _signatures(shingles: Sequence[frozenset[int]]) -> list[np.ndarray[Any, np.dtype[np.uint64]]]:
-    """Return the smallest of every hash function over each row's shingles."""
+    """Return the MinHash signature of each row: the minimum of every hash function over its shingles."""
     draw = np.random.default_rng(0)
     factors = draw.integers(1, _PRIME, size=(_BANDS * _IN_BAND, 1), dtype=np.uint64)
     offsets = draw.integers(0, _PRIME, size=(_BANDS * _IN_BAND, 1), dtype=np.uint64)

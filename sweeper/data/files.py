@@ -1,4 +1,7 @@
-"""One reader a file type: JSONL, JSON, CSV and Parquet to rows; every fault names its place."""
+"""JSONL, JSON, CSV and Parquet files to rows; every error names the file and the line.
+
+Rows are held in memory, so large ones are refused: a small file can unpack to a huge one.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sweeper.data.limits import ROW_LIMIT_BYTES, refuse_large_file, refuse_large_row, size_of
 from sweeper.errors import DataError
 
 Row = dict[str, Any]
+
+ROW_LIMIT_BYTES = 5_000_000
+"""A larger row is taken for a mistake."""
+
+FILE_LIMIT_BYTES = 2_000_000_000
+"""Of a single file, unpacked; a study can name several."""
 
 _ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2"}
@@ -37,6 +45,37 @@ def read_file(path: Path) -> list[Row]:
     if not rows:
         raise DataError(f"{path}: has no rows; add some, or name another file")
     return rows
+
+
+def size_of(row: Any) -> int:
+    """Return roughly the bytes of a row's texts and numbers, without recursion: rows may be nested to any depth."""
+    size, waiting = 0, [row]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str | bytes):
+            size += len(value)
+        elif isinstance(value, dict):
+            waiting += [*value, *value.values()]
+        elif isinstance(value, list | tuple):
+            waiting += value
+        else:
+            size += 8
+    return size
+
+
+def refuse_large_row(size: int, place: str) -> None:
+    """Raise DataError if a row is larger than ``ROW_LIMIT_BYTES``."""
+    if size > ROW_LIMIT_BYTES:
+        raise DataError(f"{place}: is a row of more than {ROW_LIMIT_BYTES:,} bytes; split it, or leave it out")
+
+
+def refuse_large_file(size: int, path: Path, what: str = "is larger than") -> None:
+    """Raise DataError if a file is larger than ``FILE_LIMIT_BYTES``."""
+    if size > FILE_LIMIT_BYTES:
+        raise DataError(
+            f"{path}: {what} {FILE_LIMIT_BYTES / 1e9:g} GB, more than is read into memory at once; "
+            "split it and name the parts in a list, or name fewer rows"
+        )
 
 
 def _read_jsonl(path: Path) -> list[Row]:

@@ -1,4 +1,4 @@
-"""Recognises how instruction data are laid out and turns each row into what TRL's trainers take."""
+"""Detection of a data set's layout, and its rows in the columns that TRL's trainers take."""
 
 from __future__ import annotations
 
@@ -9,8 +9,17 @@ from typing import Any, Literal, cast
 
 from sweeper.config.data import DataConfig, DataFormat
 from sweeper.config.technique import Rows
-from sweeper.data.fields import chat, check_turns, text
-from sweeper.data.preferences import as_labelled, as_prompt, build_labelled, build_pair, build_prompt
+from sweeper.data.layouts import (
+    as_labelled,
+    as_prompt,
+    build_alpaca,
+    build_labelled,
+    build_messages,
+    build_pair,
+    build_prompt,
+    build_prompt_completion,
+    build_text,
+)
 from sweeper.errors import DataError
 
 RowKind = Literal[
@@ -25,19 +34,7 @@ RowKind = Literal[
     "prompt",
     "prompt_messages",
 ]
-"""What converted rows hold: a text, a chat, or a prompt and a completion, two answers to choose between, an answer with
-a label, or nothing more, each of them texts or chats."""
-
-ALPACA = (
-    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
-    "### Instruction:\n{instruction}\n\n### Response:\n"
-)
-ALPACA_WITH_INPUT = (
-    "Below is an instruction that describes a task, paired with an input that provides further context. "
-    "Write a response that appropriately completes the request.\n\n"
-    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
-)
-"""The prompts of Stanford Alpaca (github.com/tatsu-lab/stanford_alpaca), ending in a line break."""
+"""Contents of converted rows, in TRL's terms; those that end in ``messages`` are chats."""
 
 
 def convert(
@@ -52,9 +49,7 @@ def convert(
         learns: What the technique learns from.
 
     Returns:
-        Rows with ``text``, with ``messages``, or with ``prompt`` and ``completion``; for pairs with ``prompt``,
-        ``chosen``, ``rejected`` and perhaps ``margin``; for labelled answers with ``prompt``, ``completion`` and
-        ``label``; for prompts with ``prompt`` and perhaps ``reference``. Texts or message lists; all of one kind.
+        Rows of one ``RowKind``, with the columns that ``layouts`` builds.
 
     Raises:
         DataError: If a column is missing or a row does not fit; names the row, from 1.
@@ -73,7 +68,7 @@ def convert(
 
 
 def kind_of(row: Mapping[str, Any]) -> RowKind:
-    """Return what a converted row holds."""
+    """Return the kind of a converted row."""
     if "text" in row:
         return "text"
     if "messages" in row:
@@ -87,8 +82,16 @@ def kind_of(row: Mapping[str, Any]) -> RowKind:
     return cast(RowKind, kind if isinstance(row["prompt"], str) else f"{kind}_messages")
 
 
+def texts_of(row: Mapping[str, Any]) -> list[str]:
+    """Return every text of a converted row, of a chat the content of each turn."""
+    parts = [
+        [message["content"] for message in value] if isinstance(value, list) else [value] for value in row.values()
+    ]
+    return [text for part in parts for text in part if isinstance(text, str)]
+
+
 def is_chat(kind: RowKind) -> bool:
-    """Tell whether rows of this kind are chats."""
+    """Return whether rows of this kind are chats."""
     return kind.endswith("messages")
 
 
@@ -97,42 +100,9 @@ def _same_kind(first: Mapping[str, Any], row: Mapping[str, Any]) -> None:
         raise ValueError(f"mixed layouts: this row is {kind_of(row)}, the rows before are {kind_of(first)}")
 
 
-def _build_messages(fields: Mapping[str, Any]) -> dict[str, Any]:
-    name = next(iter(fields))
-    messages = chat(fields[name], name)
-    check_turns(messages, name)
-    return {"messages": messages}
-
-
-def _build_prompt_completion(fields: Mapping[str, Any]) -> dict[str, Any]:
-    prompt, completion = fields["prompt"], fields["completion"]
-    if not isinstance(prompt, list) and not isinstance(completion, list):
-        return {"prompt": text(prompt, "prompt"), "completion": text(completion, "completion")}
-    if not isinstance(prompt, list) or not isinstance(completion, list):
-        raise ValueError("'prompt' and 'completion' must both be text or both be lists of messages")
-    prompt, completion = chat(prompt, "prompt"), chat(completion, "completion")
-    if prompt[-1]["role"] != "user":
-        raise ValueError(f"'prompt' must end with the user's turn; found {prompt[-1]['role']!r}")
-    check_turns([*prompt, *completion], "prompt and completion")
-    return {"prompt": prompt, "completion": completion}
-
-
-def _build_alpaca(fields: Mapping[str, Any]) -> dict[str, Any]:
-    instruction = text(fields["instruction"], "instruction")
-    completion = text(fields["output"], "output")
-    if fields.get("input") in (None, ""):
-        return {"prompt": ALPACA.format(instruction=instruction), "completion": completion}
-    context = text(fields["input"], "input")
-    return {"prompt": ALPACA_WITH_INPUT.format(instruction=instruction, input=context), "completion": completion}
-
-
-def _build_text(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {"text": text(fields["text"], "text")}
-
-
 @dataclass(frozen=True)
 class _Layout:
-    """One way to lay out rows: the columns it needs, those it may have, and how a row is built from them."""
+    """A row layout: its required and optional columns, and its builder."""
 
     name: DataFormat
     required: tuple[str, ...]
@@ -145,11 +115,11 @@ class _Layout:
 
 
 _ANSWERS = (
-    _Layout("messages", ("messages",), _build_messages),
-    _Layout("messages", ("conversations",), _build_messages),
-    _Layout("prompt_completion", ("prompt", "completion"), _build_prompt_completion),
-    _Layout("alpaca", ("instruction", "output"), _build_alpaca, optional=("input",)),
-    _Layout("text", ("text",), _build_text),
+    _Layout("messages", ("messages",), build_messages),
+    _Layout("messages", ("conversations",), build_messages),
+    _Layout("prompt_completion", ("prompt", "completion"), build_prompt_completion),
+    _Layout("alpaca", ("instruction", "output"), build_alpaca, optional=("input",)),
+    _Layout("text", ("text",), build_text),
 )
 _PAIRS = (_Layout("preference", ("chosen", "rejected"), build_pair, optional=("prompt", "margin")),)
 _LAYOUTS: dict[Rows, tuple[_Layout, ...]] = {
@@ -158,7 +128,7 @@ _LAYOUTS: dict[Rows, tuple[_Layout, ...]] = {
     "labelled": (_Layout("unpaired_preference", ("prompt", "completion", "label"), build_labelled), *_PAIRS),
     "prompts": (*_ANSWERS[:-1], _Layout("prompt", ("prompt",), build_prompt, optional=("reference",)), *_PAIRS),
 }
-"""What each kind of learning can be fed with, the first that fits taken."""
+"""The layouts that each kind of learning accepts; the first that fits is used."""
 
 _FINISH: dict[Rows, Callable[[dict[str, Any]], list[dict[str, Any]]]] = {
     "answers": lambda row: [row],
@@ -166,7 +136,7 @@ _FINISH: dict[Rows, Callable[[dict[str, Any]], list[dict[str, Any]]]] = {
     "labelled": as_labelled,
     "prompts": as_prompt,
 }
-"""From a layout's row to the rows that are learned from."""
+"""From a layout's row to the rows to learn from."""
 
 _COLUMNS = tuple(dict.fromkeys(name for layouts in _LAYOUTS.values() for layout in layouts for name in layout.columns))
 

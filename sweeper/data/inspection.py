@@ -1,23 +1,21 @@
-"""What a split looks like to training: counts, lengths in tokens, what is cut, and how varied the answers are."""
+"""Statistics of a split as training sees it: token lengths, truncation, and the variety of its answers."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import fmean, median
 from typing import Any
 
 from sweeper.config.technique import Technique
-from sweeper.data.as_trained import TrainedRow, as_trained
+from sweeper.data.as_trained import Row, TrainedRow, as_trained
 from sweeper.data.tokenizer import ModelTokenizer
 from sweeper.errors import DataError
 
 COUNTED_ROWS = 2_000
-"""Rows of a split whose tokens are counted; of more, this many are taken evenly."""
-
-Row = Mapping[str, Any]
+"""Rows of a split whose tokens are counted: an evenly spaced sample of a larger split."""
 
 _ANSWERS = ("completion", "chosen", "rejected", "reference")
 _WORD = re.compile(r"\w+")
@@ -25,7 +23,7 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class Lengths:
-    """How long something is, in tokens, over the counted rows."""
+    """Summary of lengths in tokens over the counted rows."""
 
     mean: float
     median: float
@@ -34,7 +32,7 @@ class Lengths:
 
     @classmethod
     def of(cls, lengths: Sequence[int]) -> Lengths:
-        """Summarise lengths; there is at least one."""
+        """Summarise at least one length."""
         ordered = sorted(lengths)
         return cls(fmean(ordered), median(ordered), ordered[int(0.95 * (len(ordered) - 1))], ordered[-1])
 
@@ -44,20 +42,20 @@ class SplitView:
     """A split as training sees it.
 
     Attributes:
-        rows: How many there are.
-        columns: What the rows hold.
-        counted: Numbers of the rows whose tokens were counted.
-        total: Lengths of whole rows before they are cut; of a pair, of its longer passage.
-        prompt: Lengths of what comes before the answer.
-        answer: Lengths of what comes after the prompt.
+        rows: Number of rows.
+        columns: Names of the rows' columns.
+        counted: Indices of the rows whose tokens were counted.
+        total: Lengths of whole rows before truncation; of a pair, of its longer passage.
+        prompt: Lengths before the answer.
+        answer: Lengths after the prompt.
         totals: The length of every counted row.
-        cut: Numbers of the counted rows that are cut or left out.
-        dropped: Numbers of the counted rows that are left out.
-        loss_tokens: Tokens with a loss, before anything is cut.
-        lost_loss_tokens: Tokens with a loss that are cut off or left out.
-        empty_answers: Rows whose answer is blank.
-        distinct_bigrams: Share of different ones among all pairs of words in the answers; None where there are none.
-        type_token_ratio: Share of different words among all words in the answers; None where there are none.
+        cut: Indices of the counted rows that are truncated or dropped.
+        dropped: Indices of the counted rows that are dropped.
+        loss_tokens: Tokens with a loss before truncation.
+        lost_loss_tokens: Of these, the tokens that are truncated or dropped.
+        empty_answers: Rows with a blank answer.
+        distinct_bigrams: Distinct share of the word pairs in the answers; None without any.
+        type_token_ratio: Distinct share of the words in the answers; None without any.
     """
 
     rows: int
@@ -77,17 +75,17 @@ class SplitView:
 
     @property
     def truncated(self) -> float:
-        """The share of the counted rows that are cut or left out."""
+        """The share of the counted rows that are truncated or dropped."""
         return len(self.cut) / len(self.counted)
 
     @property
     def lost(self) -> float:
-        """The share of the tokens with a loss that is cut off."""
+        """The share of the tokens with a loss that are truncated or dropped."""
         return self.lost_loss_tokens / self.loss_tokens if self.loss_tokens else 0.0
 
 
 def inspect_split(rows: Sequence[Row], tokenizer: ModelTokenizer, technique: Technique) -> SplitView:
-    """Return what a split looks like to a technique.
+    """Return the statistics of a split under a technique.
 
     Raises:
         DataError: If there are no rows, or the chat template refuses one; names the row, from 1.
@@ -121,7 +119,7 @@ def inspect_split(rows: Sequence[Row], tokenizer: ModelTokenizer, technique: Tec
 
 
 def evenly(rows: int) -> list[int]:
-    """Return the numbers of the rows that are counted: all, or ``COUNTED_ROWS`` of them, evenly spread."""
+    """Return the indices of the rows to count: all, or ``COUNTED_ROWS`` evenly spaced ones."""
     if rows <= COUNTED_ROWS:
         return list(range(rows))
     return [index * rows // COUNTED_ROWS for index in range(COUNTED_ROWS)]

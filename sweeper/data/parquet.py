@@ -1,4 +1,4 @@
-"""Parquet to rows, a few at a time: a file of some kilobytes can stand for terabytes."""
+"""Parquet to rows, in small batches: a few kilobytes can unpack to terabytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sweeper.data.limits import refuse_large_file, refuse_large_row, size_of
+from sweeper.data.files import refuse_large_file, refuse_large_row, size_of
 from sweeper.errors import DataError
 
 _BATCH_ROWS = 64

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeper.data.formats import is_chat, kind_of
+from sweeper.data.formats import is_chat, kind_of, texts_of
 from sweeper.data.tokenizer import ModelTokenizer
 from sweeper.errors import DataError
 
@@ -19,11 +19,7 @@ class TokenCounter:
     """
 
     def __init__(self, model_folder: Path) -> None:
-        """Load ``tokenizer.json``, ``tokenizer_config.json`` and ``chat_template.jinja`` of a model folder.
-
-        Raises:
-            ModelError: If the tokenizer is missing, or one of the files is broken.
-        """
+        """Load the tokenizer of a model folder; see ``ModelTokenizer`` for what it raises."""
         self._tokenizer = ModelTokenizer(model_folder)
 
     @property
@@ -52,7 +48,7 @@ class TokenCounter:
     def special_tokens_in(self, rows: Sequence[Mapping[str, Any]]) -> list[int]:
         """Return the indices of rows whose own text holds a special token of the tokenizer, such as ``<|im_end|>``."""
         special = self._tokenizer.special_tokens()
-        return [i for i, row in enumerate(rows) if any(token in text for text in _texts(row) for token in special)]
+        return [i for i, row in enumerate(rows) if any(token in text for text in texts_of(row) for token in special)]
 
     def _count(self, texts: list[str], rows: Sequence[Mapping[str, Any]]) -> list[int]:
         # A chat template writes the special tokens itself, so they are not added a second time.
@@ -84,13 +80,3 @@ class TokenCounter:
             return self._tokenizer.render(messages, ask=ask)
         except DataError as error:
             raise DataError(f"row {number}: {error}") from error
-
-
-def _texts(row: Mapping[str, Any]) -> list[str]:
-    found = []
-    for value in row.values():
-        if isinstance(value, str):
-            found.append(value)
-        elif isinstance(value, list):
-            found += [message["content"] for message in value]
-    return found

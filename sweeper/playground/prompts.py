@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from sweeper.data.formats import ALPACA, is_chat, kind_of
+from sweeper.data.formats import is_chat, kind_of
+from sweeper.data.layouts import ALPACA
 from sweeper.errors import DataError
 from sweeper.playground.protocol import Turn
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, TypeAdapter
 
 from sweeper.config.base import Frozen
 from sweeper.config.study import Name
-from sweeper.data.fields import text as checked_text
+from sweeper.data.layouts import text as checked_text
 from sweeper.errors import RegistryError
 
 MOST_VERSIONS = 4

@@ -8,7 +8,7 @@ import pytest
 
 from sweeper.check import check_study
 from sweeper.check.duration import probe_flops, trial_flops
-from sweeper.check.length import COUNTED_ROWS, Tokens, corners, sample
+from sweeper.check.length import Tokens, corners
 from sweeper.check.section import Section
 from sweeper.config.loader import load_study
 from sweeper.config.space import Choice, Fixed
@@ -53,14 +53,6 @@ def test_steps_and_warmup_at_every_corner():
     space = {"batch_size": Choice(choice=(8, 32)), "epochs": Choice(choice=(1, 2)), "warmup_ratio": Fixed(value=0.1)}
     found = [(c.batch_size, c.epochs, c.steps, c.warmup_steps) for c in corners(space, 100)]
     assert found == [(8, 1, 13, (2, 2)), (32, 1, 4, (1, 1)), (8, 2, 26, (3, 3)), (32, 2, 8, (1, 1))]
-
-
-def test_a_sample_is_even_and_bounded():
-    many = [{"text": str(number)} for number in range(10 * COUNTED_ROWS)]
-    taken = sample(many)
-    assert len(taken) == COUNTED_ROWS
-    assert [int(row["text"]) for row in taken[:3]] == [0, 10, 20]
-    assert sample(many[:5]) == many[:5]
 
 
 def test_operations_of_a_trial(study):

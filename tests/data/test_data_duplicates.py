@@ -62,8 +62,8 @@ def test_near_duplicates_are_found_among_many():
     assert found.near_shared("train", "train") == 50
 
 
-def test_too_many_rows_are_compared_exactly_only(monkeypatch):
-    monkeypatch.setattr(duplicates, "NEAR_ROWS", 1)
+def test_too_many_words_are_compared_exactly_only(monkeypatch):
+    monkeypatch.setattr(duplicates, "NEAR_WORDS", 20)
     rows = [
         completion("a b c d e f g h i j k l m"),
         completion("a b c d e f g h i j k l m n"),

@@ -5,7 +5,7 @@ import tiny
 
 from sweeper.config.technique import SFT
 from sweeper.data import inspection
-from sweeper.data.inspection import answers_of, inspect_split
+from sweeper.data.inspection import COUNTED_ROWS, answers_of, evenly, inspect_split
 from sweeper.data.tokenizer import ModelTokenizer
 from sweeper.errors import DataError
 
@@ -61,3 +61,9 @@ def test_of_many_rows_some_are_counted_evenly(tokenizer, monkeypatch):
 def test_a_split_without_rows_is_refused(tokenizer):
     with pytest.raises(DataError, match="has no rows"):
         inspect_split([], tokenizer, SFT())
+
+
+def test_the_counted_rows_are_evenly_spread_and_bounded():
+    taken = evenly(10 * COUNTED_ROWS)
+    assert len(taken) == COUNTED_ROWS and taken[:3] == [0, 10, 20]
+    assert evenly(5) == [0, 1, 2, 3, 4]

@@ -35,7 +35,7 @@ import pyarrow.parquet as pq
 import pytest
 from check_helpers import STUDY, refused, rows, write_rows
 
-from sweeper.data import limits
+from sweeper.data import files
 from sweeper.data.read import read_rows
 from sweeper.errors import DataError
 
@@ -76,7 +76,7 @@ def test_a_large_row_of_json_and_parquet_is_named(check, folder):
 def test_a_file_too_large_for_memory_is_refused_unread(check, folder):
     path = folder / "a.jsonl"
     with path.open("wb") as file:
-        file.truncate(limits.FILE_LIMIT_BYTES + 1)  # sparse: takes no room
+        file.truncate(files.FILE_LIMIT_BYTES + 1)  # sparse: takes no room
     refused(check("a.jsonl"), f"{path}: is larger than 2 GB", "split it and name the parts")
 
 
@@ -179,7 +179,7 @@ class TestBombs:
         assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) * 1024 < self.MOST
 
     def test_row_groups_that_unpack_to_more_than_a_file_may(self, check, folder, monkeypatch):
-        monkeypatch.setattr(limits, "FILE_LIMIT_BYTES", 50_000_000)  # or the test takes a minute
+        monkeypatch.setattr(files, "FILE_LIMIT_BYTES", 50_000_000)  # or the test takes a minute
         path = folder / "a.parquet"
         table = pa.table({"text": ["x" * 4_000_000]})
         with pq.ParquetWriter(path, table.schema, compression="zstd", use_dictionary=False) as writer:
@@ -190,7 +190,7 @@ class TestBombs:
 
     def test_one_value_repeated_a_million_times(self, check, folder, monkeypatch):
         """The dictionary holds it once and the header says nothing of the rest."""
-        monkeypatch.setattr(limits, "FILE_LIMIT_BYTES", 50_000_000)
+        monkeypatch.setattr(files, "FILE_LIMIT_BYTES", 50_000_000)
         repeated = pa.DictionaryArray.from_arrays(pa.array([0] * 1_000_000, pa.int32()), ["x" * 10_000])
         path = write_parquet(folder / "a.parquet", pa.table({"text": repeated}), compression="zstd")
         assert path.stat().st_size < 200_000

@@ -38,7 +38,7 @@ def read(file):
 
 
 def as_prompt(row):
-    from sweeper.data.preferences import as_prompt
+    from sweeper.data.layouts import as_prompt
 
     return as_prompt(row)[0]
 
