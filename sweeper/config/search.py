@@ -61,6 +61,9 @@ class CmaEsSampler(Frozen):
     kind: Literal["cmaes"] = "cmaes"
 
 
+NamedSampler = GPSampler | TPESampler | RandomSampler | GridSampler | QMCSampler | CmaEsSampler
+"""Every sampler that ``auto`` may stand for."""
+
 Sampler = Annotated[
     Annotated[AutoSampler, Tag("auto")]
     | Annotated[GPSampler, Tag("gp")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from sweeper.config.adapter import AnyAdapter
+from sweeper.config.adapter import Adapter
 from sweeper.config.checkpointing import checkpoints
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.executors.base import StudyContext, StudyModel
@@ -80,7 +80,7 @@ def workload(
     context: StudyContext,
     base: BaseModel,
     model: StudyModel,
-    adapter: AnyAdapter,
+    adapter: Adapter,
     lora_rank: int,
     target_modules: str | tuple[str, ...] = "all-linear",
 ) -> Workload:

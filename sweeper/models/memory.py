@@ -22,8 +22,9 @@ tried out, and what `sweeper check` warns with. The terms and their sources:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import assert_never
 
-from sweeper.config.adapter import IA3, AnyAdapter, LowRank, Prefix, Prompt, PTuning, QuantisedBase
+from sweeper.config.adapter import IA3, Adapter, AnyAdapter, Full, LowRank, Prefix, Prompt, PTuning, QuantisedBase
 from sweeper.models.facts import ModelFacts
 
 _TYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -81,7 +82,7 @@ class Workload:
         spread_over: Processes that hold the base model's weights between them.
     """
 
-    adapter: AnyAdapter
+    adapter: Adapter
     lora_rank: int
     target_modules: str | tuple[str, ...]
     tokens_per_row: int
@@ -135,8 +136,10 @@ def trained_parameters(facts: ModelFacts, work: Workload) -> int:
         case IA3() as adapter:
             outputs = sum(outputs for _, outputs in facts.targets(adapter.attention_modules).values())
             return outputs + sum(inputs for inputs, _ in facts.targets(adapter.feedforward_modules).values())
-        case _:
+        case Full():
             return facts.parameters
+        case _:
+            assert_never(work.adapter)
 
 
 def _encoder_parameters(hidden: int, adapter: PTuning) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from peft import (
@@ -17,7 +17,7 @@ from peft import (
     TaskType,
 )
 
-from sweeper.config.adapter import IA3, Adapter, LoRA, LowRank, Prefix, Prompt, PTuning, QLoRA
+from sweeper.config.adapter import IA3, Adapter, Full, LoRA, LowRank, Prefix, Prompt, PTuning, QLoRA
 from sweeper.config.trial import Hyperparameters
 from sweeper.training.base_model import SCORE, BaseModel, Head
 from sweeper.training.weights import Adapted
@@ -63,8 +63,10 @@ def peft_config(
                 **task,
                 **beside,
             )
-        case _:
+        case Full():
             return None
+        case _:
+            assert_never(adapter)
 
 
 def _low_rank(adapter: LowRank, parameters: Hyperparameters, task: dict[str, Any]) -> LoraConfig:

@@ -27,7 +27,7 @@ class _SacreMetric(Metric):
         """Return the corpus scores, shape (R,), divided by 100."""
         return corpus_scores(self._corpus, sums_RK)
 
-    def examplecorpus_scores(self, statistics_NK: FloatArray) -> FloatArray:
+    def example_scores(self, statistics_NK: FloatArray) -> FloatArray:
         """Return the sentence scores, shape (N,), divided by 100."""
         return corpus_scores(self._sentence, statistics_NK)
 

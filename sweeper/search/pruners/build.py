@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import assert_never
 
 import optuna
 from optuna import Study
@@ -146,6 +147,8 @@ def build_pruner(pruner: config.Pruner) -> BasePruner:
                 return FairPruner(wilcoxon(p_threshold=pruner.p_threshold, n_startup_steps=pruner.startup_steps))
             case config.NoPruner():
                 return optuna.pruners.NopPruner()
+            case _:
+                assert_never(pruner)
 
 
 def rungs(pruner: config.Pruner) -> tuple[int, ...]:

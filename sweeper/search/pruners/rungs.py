@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import takewhile
+from typing import assert_never
 
 from sweeper.config import search as config
 from sweeper.search.curves import percent
@@ -73,5 +74,14 @@ def halving_of(pruner: config.Pruner, seed: int) -> Halving | None:
         case config.HyperbandPruner():
             brackets = Brackets(pruner.eta)
             return brackets.halvings[brackets.place(seed)]
-        case _:
+        case (
+            config.MedianPruner()
+            | config.PercentilePruner()
+            | config.PatientPruner()
+            | config.ThresholdPruner()
+            | config.WilcoxonPruner()
+            | config.NoPruner()
+        ):
             return None
+        case _:
+            assert_never(pruner)

@@ -8,7 +8,7 @@ results so far give the same next configuration, whether the process is the firs
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 import optuna
 from optuna import Study
@@ -21,7 +21,9 @@ from sweeper.config.search import (
     CmaEsSampler,
     GPSampler,
     GridSampler,
+    NamedSampler,
     QMCSampler,
+    RandomSampler,
     Sampler,
     TPESampler,
 )
@@ -108,35 +110,33 @@ def build_sampler(
     Raises:
         ValueError: If the sampler cannot handle several objectives.
     """
-    config = resolve(config, space, n_trials=n_trials, objectives=objectives)
-    if isinstance(config, CmaEsSampler) and objectives > 1:
+    named = resolve(config, space, n_trials=n_trials, objectives=objectives)
+    if isinstance(named, CmaEsSampler) and objectives > 1:
         raise ValueError("the cmaes sampler handles one objective only; use tpe, gp, random, qmc or grid")
-    build: Build
-    match config:
+    judged = isinstance(named, GPSampler | CmaEsSampler)
+    return RepeatableSampler(_build(named, space, seed), seed, judged=judged)
+
+
+def _build(named: NamedSampler, space: Mapping[str, Range], seed: int) -> Build:
+    match named:
         case GPSampler():
-            build = _gp(config.startup_trials)
+            return _gp(named.startup_trials)
         case TPESampler():
-            build = _tpe(config.startup_trials, group=is_conditional(space))
+            return _tpe(named.startup_trials, group=is_conditional(space))
         case CmaEsSampler():
-            build = _cmaes
+            return _cmaes
         case GridSampler():
-            points = grid(space, config.points, seed)
-
-            def build(_: int, ordinal: int) -> BaseSampler:
-                return PlannedSampler(points[ordinal % len(points)])
+            points = grid(space, named.points, seed)
+            return lambda _, ordinal: PlannedSampler(points[ordinal % len(points)])
         case QMCSampler():
-
-            def build(_: int, ordinal: int) -> BaseSampler:
-                return PlannedSampler(sobol(space, ordinal, seed))
+            return lambda _, ordinal: PlannedSampler(sobol(space, ordinal, seed))
+        case RandomSampler():
+            return lambda trial_seed, _: optuna.samplers.RandomSampler(seed=trial_seed)
         case _:
-
-            def build(trial_seed: int, _: int) -> BaseSampler:
-                return optuna.samplers.RandomSampler(seed=trial_seed)
-
-    return RepeatableSampler(build, seed, judged=isinstance(config, GPSampler | CmaEsSampler))
+            assert_never(named)
 
 
-def resolve(config: Sampler, space: Mapping[str, Range], *, n_trials: int, objectives: int) -> Sampler:
+def resolve(config: Sampler, space: Mapping[str, Range], *, n_trials: int, objectives: int) -> NamedSampler:
     """Return the sampler that ``auto`` stands for here; any other as it is.
 
     The rule follows ``tests/benchmarks/search.py``: with halving, GP and TPE are level for some 20 trials' worth of
