@@ -14,7 +14,7 @@ import pandas as pd
 
 from sweeper.config.trial import Outcome
 from sweeper.redact import clean
-from sweeper.store import Evaluation, Event, Example, TrialRecord
+from sweeper.store import Evaluation, EventRecord, Example, TrialRecord
 
 _BEGINS_FORMULA = ("=", "+", "-", "@", "\t", "\N{REPLACEMENT CHARACTER}")  # the last was a carriage return, perhaps
 _NUMBERS = re.compile(r"[-+]?inf|[-+]?[\d.]+(e[-+]?\d+)?([ %(),to]+[-+]?[\d.]+(e[-+]?\d+)?)*[ )%]*")
@@ -184,7 +184,7 @@ def scores(evaluations: Iterable[Evaluation]) -> pd.DataFrame:
     return frame(rows, ["subject", "trial", "split", "metric", *columns]).astype(dict.fromkeys(columns, float))
 
 
-def events(found: Iterable[Event]) -> pd.DataFrame:
+def events(found: Iterable[EventRecord]) -> pd.DataFrame:
     """Return what happened, oldest first."""
     rows = [{"at (UTC)": of.at, "kind": of.kind, "trial": of.number, "message": of.message} for of in found]
     return frame(rows, ["at (UTC)", "kind", "trial", "message"])

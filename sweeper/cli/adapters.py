@@ -14,7 +14,7 @@ from sweeper.errors import DataError
 from sweeper.registry import AdapterVersion
 from sweeper.registry.changes import ScoreChange
 from sweeper.registry.changes import changes as changes_between
-from sweeper.registry.feedback import Kind, training_rows, write_rows
+from sweeper.registry.feedback import RowKind, training_rows, write_rows
 from sweeper.registry.gate import differences, judge
 from sweeper.store import Feedback
 
@@ -167,7 +167,7 @@ def feedback(
     as_json: Json = False,
     out: Annotated[Path | None, typer.Option(help="Write training rows to this .jsonl file.")] = None,
     kind: Annotated[
-        Kind, typer.Option("--as", help="Rows to write: good answers, preference pairs, or answers with a label.")
+        RowKind, typer.Option("--as", help="Rows to write: good answers, preference pairs, or answers with a label.")
     ] = "completions",
 ) -> None:
     """Show the feedback on an adapter's answers, or write it as training rows."""
@@ -188,7 +188,7 @@ def feedback(
         console().print(table(("given (UTC)", "", "by", "thumb", "prompt", "answer", "correction"), rows))
 
 
-def _write(found: tuple[Feedback, ...], kind: Kind, out: Path) -> None:
+def _write(found: tuple[Feedback, ...], kind: RowKind, out: Path) -> None:
     if out.suffix != ".jsonl":
         raise DataError(f"{out}: the name must end in .jsonl, so that a study can read the file")
     with writing(out):

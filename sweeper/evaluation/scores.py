@@ -12,7 +12,7 @@ from sweeper.evaluation.examples import PromptExample
 from sweeper.evaluation.intervals import Interval, score_interval
 from sweeper.evaluation.metrics import load_metric
 from sweeper.evaluation.metrics.aggregates import FloatArray
-from sweeper.store import Example, Score
+from sweeper.store import Example, ScoreRecord
 
 if TYPE_CHECKING:
     from sweeper.evaluation.comparison import Difference
@@ -83,13 +83,15 @@ def metric_score(name: str, statistics_NK: FloatArray) -> MetricScore:
     )
 
 
-def score_rows(scores: Scores, to_base: Mapping[str, Difference]) -> tuple[Score, ...]:
+def score_rows(scores: Scores, to_base: Mapping[str, Difference]) -> tuple[ScoreRecord, ...]:
     """Return scores as they are stored, each with its difference to the base model where there is one."""
     rows = []
     for name, metric in scores.metrics.items():
         paired = to_base.get(name)
         own = name, metric.value, metric.interval.low, metric.interval.high
-        rows.append(Score(*own, paired.value, paired.interval.low, paired.interval.high) if paired else Score(*own))
+        rows.append(
+            ScoreRecord(*own, paired.value, paired.interval.low, paired.interval.high) if paired else ScoreRecord(*own)
+        )
     return tuple(rows)
 
 
@@ -106,7 +108,7 @@ def example_rows(scores: Scores) -> Iterator[Example]:
         )
 
 
-def stored_scores(stored: Sequence[Score], examples: Sequence[Example]) -> Scores | None:
+def stored_scores(stored: Sequence[ScoreRecord], examples: Sequence[Example]) -> Scores | None:
     """Return scores as they were when they were stored; None where too little of them was kept."""
     metrics = {score.metric: metric for score in stored if (metric := _stored_metric(score, examples)) is not None}
     if not examples or not stored or len(metrics) < len(stored):
@@ -120,7 +122,7 @@ def stored_scores(stored: Sequence[Score], examples: Sequence[Example]) -> Score
     )
 
 
-def _stored_metric(score: Score, examples: Sequence[Example]) -> MetricScore | None:
+def _stored_metric(score: ScoreRecord, examples: Sequence[Example]) -> MetricScore | None:
     name = score.metric
     statistics = [(example.statistics or {}).get(name) for example in examples]
     kept = [tuple(each) for each in statistics if each is not None]

@@ -174,7 +174,7 @@ class StudyContext:
         Raises:
             DatabaseError: On entering, if another process holds the study's turn for too long.
         """
-        return self.database.exclusively(self.config.name)
+        return self.database.study_lock(self.config.name)
 
     def keep_trial(self, number: int) -> None:
         """Let workers with homes of their own have the files of a trial as they are now."""

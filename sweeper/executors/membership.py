@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from sweeper.errors import DatabaseError
-from sweeper.store import SCORING, Database, Worker
+from sweeper.store import SCORING, Database, WorkerRecord
 from sweeper.store.workers import is_gone
 
 _LOOKS = 3
@@ -46,7 +46,7 @@ class HeartbeatMonitor:
         self._seen: dict[str, _Seen] = {}
         self._looked = time.monotonic()
 
-    def look(self, workers: Iterable[Worker]) -> set[str]:
+    def look(self, workers: Iterable[WorkerRecord]) -> set[str]:
         """Take the beats as they are now, and return the tokens of those who are dead."""
         now, seen, dead = time.monotonic(), dict[str, _Seen](), set[str]()
         if now - self._looked > max(self._grace_s / _LOOKS, min(_LONGEST_GAP_S, self._grace_s)):

@@ -11,16 +11,16 @@ from sweeper.errors import DataError
 from sweeper.files.atomic import write_atomically
 from sweeper.store import Feedback
 
-Kind = Literal["completions", "pairs", "labelled"]
+RowKind = Literal["completions", "pairs", "labelled"]
 """Right answers for ``sft``, pairs for ``dpo``, ``orpo``, ``cpo`` and ``reward``, labelled answers for ``kto``."""
 
 MESSAGES = "messages"
 """The setting that holds a prompt that is a conversation: its turns, up to the answer."""
 
-Row = dict[str, Any]
+TrainingRow = dict[str, Any]
 
 
-def training_rows(feedback: Iterable[Feedback], kind: Kind) -> list[Row]:
+def training_rows(feedback: Iterable[Feedback], kind: RowKind) -> list[TrainingRow]:
     """Return feedback as rows of one kind, in the layout that a study's data have; each row once.
 
     A correction is a right answer, and preferred to the answer that it corrects; so is an answer with a thumb up, and
@@ -39,18 +39,18 @@ def training_rows(feedback: Iterable[Feedback], kind: Kind) -> list[Row]:
     return list(rows.values())
 
 
-def write_rows(rows: Iterable[Row], path: Path) -> None:
+def write_rows(rows: Iterable[TrainingRow], path: Path) -> None:
     """Write rows as JSONL, atomically."""
     write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def _completions(given: list[Feedback]) -> Iterator[Row]:
+def _completions(given: list[Feedback]) -> Iterator[TrainingRow]:
     for each in given:
         for answer in _right(each):
             yield {"prompt": _prompt(each), "completion": _answer(each, answer)}
 
 
-def _pairs(given: list[Feedback]) -> Iterator[Row]:
+def _pairs(given: list[Feedback]) -> Iterator[TrainingRow]:
     bad: dict[str, list[str]] = {}
     for each in given:
         if each.good is False or each.correction is not None:
@@ -66,7 +66,7 @@ def _pairs(given: list[Feedback]) -> Iterator[Row]:
                     }
 
 
-def _labelled(given: list[Feedback]) -> Iterator[Row]:
+def _labelled(given: list[Feedback]) -> Iterator[TrainingRow]:
     for each in given:
         for answer in _right(each):
             yield {"prompt": _prompt(each), "completion": _answer(each, answer), "label": True}
@@ -74,7 +74,7 @@ def _labelled(given: list[Feedback]) -> Iterator[Row]:
             yield {"prompt": _prompt(each), "completion": _answer(each, each.answer), "label": False}
 
 
-_KINDS: dict[Kind, Callable[[list[Feedback]], Iterator[Row]]] = {
+_KINDS: dict[RowKind, Callable[[list[Feedback]], Iterator[TrainingRow]]] = {
     "completions": _completions,
     "pairs": _pairs,
     "labelled": _labelled,

@@ -20,7 +20,7 @@ from sweeper.evaluation.comparison import FEWEST_EXAMPLES, Difference, stored_di
 from sweeper.registry.version import AdapterVersion
 from sweeper.store import Database, Example
 
-State = Literal["passed", "not better", "too few", "not scored"]
+GateState = Literal["passed", "not better", "too few", "not scored"]
 
 TEST = "test"
 _LONGEST_SPLIT = 100
@@ -53,7 +53,7 @@ class GateResult:
     gain: float | None = None
     low: float | None = None
     high: float | None = None
-    state: State = "not scored"
+    state: GateState = "not scored"
     obstacle: str = ""
 
     @property
@@ -206,7 +206,7 @@ def _judged(pending: GateResult, difference: Difference) -> GateResult:
     low, high, gain = interval.low, interval.high, difference.value
     if direction(pending.metric) == "minimize":
         low, high, gain = -high, -low, -gain
-    state: State = "passed" if low > pending.margin else "not better"
+    state: GateState = "passed" if low > pending.margin else "not better"
     if pending.examples < FEWEST_EXAMPLES:
         state = "too few"
     return GateResult(

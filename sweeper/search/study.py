@@ -47,7 +47,7 @@ class Search(SearchState):
     """One study's search in Optuna's storage.
 
     The storage holds all state, so any process can take the search up again, and several may share it: they ask and
-    take over one after the other (see ``Database.exclusively``), and tell and read when they like. Made by ``create``
+    take over one after the other (see ``Database.study_lock``), and tell and read when they like. Made by ``create``
     or ``open``.
     """
 

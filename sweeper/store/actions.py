@@ -7,7 +7,7 @@ from dataclasses import asdict
 from sqlalchemy import select
 
 from sweeper.retry import retried_methods
-from sweeper.store.connection import Sessions
+from sweeper.store.connection import Transactions
 from sweeper.store.records import Action
 from sweeper.store.rows import columns
 from sweeper.store.tables import ActionRow
@@ -17,17 +17,17 @@ from sweeper.store.tables import ActionRow
 class Actions:
     """The actions of a database: who did what, and when. They are never changed or deleted."""
 
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
 
     def add(self, action: Action) -> None:
         """Store what somebody did."""
-        with self._sessions.writing() as session:
+        with self._transactions.writing() as session:
             session.add(ActionRow(**asdict(action)))
 
     def all(self, *, study: str | None = None, adapter: str | None = None, limit: int = 1_000) -> tuple[Action, ...]:
         """Return what was done, the latest first: to a study, to an adapter, or to all; at most ``limit``."""
-        with self._sessions.reading() as session:
+        with self._transactions.reading() as session:
             query = select(*columns(ActionRow, Action))
             if study is not None:
                 query = query.where(ActionRow.study == study)

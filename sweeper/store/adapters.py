@@ -9,7 +9,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from sweeper.retry import retried_methods
-from sweeper.store.connection import Sessions
+from sweeper.store.connection import Transactions
 from sweeper.store.records import Action, AdapterRecord, Stage
 from sweeper.store.rows import changed_study, columns, trial_row
 from sweeper.store.tables import ActionRow, AdapterRow, AliasRow, StudyRow
@@ -22,8 +22,8 @@ class Adapters:
     What changes one takes the ``Action`` that it is: both are stored, or neither.
     """
 
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
 
     def add(self, record: AdapterRecord, action: Action | None = None) -> None:
         """Store a new version.
@@ -31,7 +31,7 @@ class Adapters:
         Raises:
             StudyStateError: If its study or trial do not exist.
         """
-        with self._sessions.writing() as session:
+        with self._transactions.writing() as session:
             trial_row(session, record.study, record.number)
             values = {name: value for name, value in asdict(record).items() if name != "study"}
             session.add(AdapterRow(study_id=changed_study(session, record.study)[0], **values))
@@ -39,12 +39,12 @@ class Adapters:
 
     def last_version(self, name: str) -> int:
         """Return the highest version ever given to ``name``, deleted ones included; 0 where there is none."""
-        with self._sessions.reading() as session:
+        with self._transactions.reading() as session:
             return session.scalar(select(func.max(AdapterRow.version)).where(AdapterRow.name == name)) or 0
 
     def all(self, name: str | None = None) -> tuple[AdapterRecord, ...]:
         """Return every version, or those of ``name``, by name and version; deleted ones are left out."""
-        with self._sessions.reading() as session:
+        with self._transactions.reading() as session:
             query = select(*columns(AdapterRow, AdapterRecord, study=StudyRow.name)).join(StudyRow)
             query = query.where(AdapterRow.stage != Stage.DELETED)
             if name is not None:
@@ -68,7 +68,7 @@ class Adapters:
             Whether it was done; False where one of the versions no longer has the stage it was believed to have, or
             where another one is in production that was not believed to be.
         """
-        with self._sessions.writing() as session:
+        with self._transactions.writing() as session:
             rows = {row.version: row for row in session.scalars(select(AdapterRow).where(AdapterRow.name == name))}
             if any(version not in rows or rows[version].stage != old for version, (old, _) in changes.items()):
                 return False
@@ -94,7 +94,7 @@ class Adapters:
     ) -> bool:
         """Replace a version's tags, its note, or both; tell whether there is such a version."""
         values = {key: value for key, value in (("tags", tags), ("note", note)) if value is not None}
-        with self._sessions.writing() as session:
+        with self._transactions.writing() as session:
             where = AdapterRow.name == name, AdapterRow.version == version, AdapterRow.stage != Stage.DELETED
             found = session.execute(update(AdapterRow).where(*where).values(**values).returning(AdapterRow.id)).all()
             if found:
@@ -103,7 +103,7 @@ class Adapters:
 
     def aliases(self, name: str | None = None) -> dict[tuple[str, str], int]:
         """Return the version of every (adapter, alias), or of the aliases of one adapter, in order."""
-        with self._sessions.reading() as session:
+        with self._transactions.reading() as session:
             query = select(AliasRow.name, AliasRow.alias, AliasRow.version).order_by(AliasRow.name, AliasRow.alias)
             if name is not None:
                 query = query.where(AliasRow.name == name)
@@ -111,7 +111,7 @@ class Adapters:
 
     def set_alias(self, name: str, alias: str, version: int, action: Action | None = None) -> bool:
         """Let an alias mean a version from now on; tell whether there is such a version."""
-        with self._sessions.writing() as session:
+        with self._transactions.writing() as session:
             where = AdapterRow.name == name, AdapterRow.version == version, AdapterRow.stage != Stage.DELETED
             if session.scalar(select(AdapterRow.id).where(*where)) is None:
                 return False
@@ -121,7 +121,7 @@ class Adapters:
 
     def remove_alias(self, name: str, alias: str, version: int, action: Action | None = None) -> bool:
         """Take an alias from the version that it is believed to mean; tell whether it did."""
-        with self._sessions.writing() as session:
+        with self._transactions.writing() as session:
             where = AliasRow.name == name, AliasRow.alias == alias, AliasRow.version == version
             found = session.execute(delete(AliasRow).where(*where).returning(AliasRow.version)).all()
             if found:

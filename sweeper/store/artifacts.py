@@ -8,7 +8,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from sweeper.retry import retried_methods
-from sweeper.store.connection import Sessions
+from sweeper.store.connection import Transactions
 from sweeper.store.records import Artifact
 from sweeper.store.rows import columns, now, study_id
 from sweeper.store.tables import ArtifactRow
@@ -18,8 +18,8 @@ from sweeper.store.tables import ArtifactRow
 class Artifacts:
     """The files of the trials of a database; of trials from before there is none."""
 
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
 
     def all(self, study: str, number: int | None = None) -> tuple[Artifact, ...]:
         """Return the files of a study's trials, or of one of them, by trial and path.
@@ -27,7 +27,7 @@ class Artifacts:
         Raises:
             StudyStateError: If there is no such study.
         """
-        with self._sessions.reading() as session:
+        with self._transactions.reading() as session:
             query = select(*columns(ArtifactRow, Artifact)).where(ArtifactRow.study_id == study_id(session, study))
             if number is not None:
                 query = query.where(ArtifactRow.number == number)
@@ -40,7 +40,7 @@ class Artifacts:
         Raises:
             StudyStateError: If there is no such study.
         """
-        with self._sessions.writing() as session:
+        with self._transactions.writing() as session:
             key = study_id(session, study)
             forget_files(session, key, number)
             put_files(session, key, artifacts)

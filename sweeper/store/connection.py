@@ -69,7 +69,7 @@ def engine_on(address: Address, *, busy_timeout_s: float, read_only: bool = Fals
     return sqlite_engine(address, busy_timeout_s=busy_timeout_s, read_only=read_only)
 
 
-class Sessions:
+class Transactions:
     """Reading and writing transactions on one database; safe to share between threads."""
 
     def __init__(self, address: Address, engine: Engine) -> None:

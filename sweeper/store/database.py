@@ -10,14 +10,14 @@ from sweeper.retry import retried
 from sweeper.store.actions import Actions
 from sweeper.store.adapters import Adapters
 from sweeper.store.artifacts import Artifacts
-from sweeper.store.connection import BUSY_TIMEOUT_S, Sessions, engine_on
+from sweeper.store.connection import BUSY_TIMEOUT_S, Transactions, engine_on
 from sweeper.store.evaluations import Evaluations
 from sweeper.store.events import Events
 from sweeper.store.feedback import FeedbackStore
 from sweeper.store.integrity import Integrity
 from sweeper.store.leases import Leases
+from sweeper.store.locks import StudyLocks
 from sweeper.store.metrics import Metrics
-from sweeper.store.mutex import StudyLocks
 from sweeper.store.orders import Orders
 from sweeper.store.schema import is_there, prepare, require_current
 from sweeper.store.studies import Studies
@@ -48,23 +48,23 @@ class Database:
         integrity: Questions about the database itself.
     """
 
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
-        self.address = sessions.address
-        self.studies = Studies(sessions)
-        self.trials = Trials(sessions)
-        self.metrics = Metrics(sessions)
-        self.evaluations = Evaluations(sessions)
-        self.adapters = Adapters(sessions)
-        self.events = Events(sessions)
-        self.actions = Actions(sessions)
-        self.feedback = FeedbackStore(sessions)
-        self.orders = Orders(sessions)
-        self.workers = Workers(sessions)
-        self.leases = Leases(sessions)
-        self.artifacts = Artifacts(sessions)
-        self.integrity = Integrity(sessions)
-        self._turns = StudyLocks(sessions.address, sessions.engine)
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+        self.address = transactions.address
+        self.studies = Studies(transactions)
+        self.trials = Trials(transactions)
+        self.metrics = Metrics(transactions)
+        self.evaluations = Evaluations(transactions)
+        self.adapters = Adapters(transactions)
+        self.events = Events(transactions)
+        self.actions = Actions(transactions)
+        self.feedback = FeedbackStore(transactions)
+        self.orders = Orders(transactions)
+        self.workers = Workers(transactions)
+        self.leases = Leases(transactions)
+        self.artifacts = Artifacts(transactions)
+        self.integrity = Integrity(transactions)
+        self._locks = StudyLocks(transactions.address, transactions.engine)
 
     @classmethod
     @retried
@@ -88,7 +88,7 @@ class Database:
             require_current(address, busy_timeout_s=busy_timeout_s)
         else:
             prepare(address, create=create, busy_timeout_s=busy_timeout_s)
-        return cls(Sessions(address, engine_on(address, busy_timeout_s=busy_timeout_s, read_only=read_only)))
+        return cls(Transactions(address, engine_on(address, busy_timeout_s=busy_timeout_s, read_only=read_only)))
 
     @staticmethod
     @retried
@@ -100,17 +100,17 @@ class Database:
         """
         return is_there(address)
 
-    def exclusively(self, study: str) -> AbstractContextManager[None]:
+    def study_lock(self, study: str) -> AbstractContextManager[None]:
         """Return a block in which no other process or thread decides about a study; blocks may be nested.
 
         Raises:
             DatabaseError: On entering, if another process holds it for too long.
         """
-        return self._turns.take(study)
+        return self._locks.hold(study)
 
     def close(self) -> None:
         """Close every connection."""
-        self._sessions.engine.dispose()
+        self._transactions.engine.dispose()
 
     def __enter__(self) -> Database:
         return self

@@ -9,8 +9,8 @@ from itertools import groupby
 from sqlalchemy import ColumnElement, delete, select
 
 from sweeper.retry import retried_methods
-from sweeper.store.connection import Sessions
-from sweeper.store.records import Evaluation, Example, Score
+from sweeper.store.connection import Transactions
+from sweeper.store.records import Evaluation, Example, ScoreRecord
 from sweeper.store.rows import changed_study, columns, study_id, trial_row
 from sweeper.store.tables import EvaluationRow, ExampleRow
 
@@ -22,8 +22,8 @@ class Evaluations:
     A study with several base models has an evaluation of each; they are told apart by name.
     """
 
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
 
     def add(self, study: str, evaluation: Evaluation, examples: Iterable[Example] = ()) -> None:
         """Store all scores of one subject on one split, with examples; those of an earlier time are replaced.
@@ -32,7 +32,7 @@ class Evaluations:
             StudyStateError: If study or trial do not exist.
         """
         number, split, base = evaluation.number, evaluation.split, evaluation.base
-        with self._sessions.writing(study) as session:
+        with self._transactions.writing(study) as session:
             study_key, _ = changed_study(session, study)
             if number is not None:
                 trial_row(session, study, number)
@@ -48,13 +48,13 @@ class Evaluations:
         Raises:
             StudyStateError: If there is no such study.
         """
-        with self._sessions.reading() as session:
+        with self._transactions.reading() as session:
             whose = EvaluationRow.number, EvaluationRow.split, EvaluationRow.base
-            query = select(*whose, *columns(EvaluationRow, Score))
+            query = select(*whose, *columns(EvaluationRow, ScoreRecord))
             query = query.where(EvaluationRow.study_id == study_id(session, study)).order_by(EvaluationRow.id)
             rows = session.execute(query).all()
         return tuple(
-            Evaluation(number, split, tuple(Score(*row[3:]) for row in group), base)
+            Evaluation(number, split, tuple(ScoreRecord(*row[3:]) for row in group), base)
             for (number, split, base), group in groupby(rows, key=lambda row: (row.number, row.split, row.base))
         )
 
@@ -64,7 +64,7 @@ class Evaluations:
         Raises:
             StudyStateError: If there is no such study.
         """
-        with self._sessions.reading() as session:
+        with self._transactions.reading() as session:
             query = select(*columns(ExampleRow, Example))
             query = query.where(*_subject(ExampleRow, study_id(session, study), number, split, base))
             return tuple(Example(*row) for row in session.execute(query.order_by(ExampleRow.index)))

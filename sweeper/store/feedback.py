@@ -9,7 +9,7 @@ from sqlalchemy import case, func, select
 
 from sweeper.errors import DataError
 from sweeper.retry import retried_methods
-from sweeper.store.connection import Sessions
+from sweeper.store.connection import Transactions
 from sweeper.store.records import Feedback
 from sweeper.store.rows import columns
 from sweeper.store.tables import EXAMPLE_LIMIT, ActionRow, FeedbackRow
@@ -31,8 +31,8 @@ class FeedbackCounts:
 class FeedbackStore:
     """The feedback of a database; it is only ever added to."""
 
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
 
     def add(self, feedback: Feedback) -> None:
         """Store what a person thought of an answer, and that they said so.
@@ -45,7 +45,7 @@ class FeedbackStore:
         for name in ("prompt", "answer", "correction"):
             if len(getattr(feedback, name) or "") > EXAMPLE_LIMIT:
                 raise DataError(f"the {name} has more than {EXAMPLE_LIMIT:,} characters, which feedback cannot keep")
-        with self._sessions.writing() as session:
+        with self._transactions.writing() as session:
             session.add(FeedbackRow(**asdict(feedback)))
             session.add(
                 ActionRow(
@@ -62,7 +62,7 @@ class FeedbackStore:
         self, *, adapter: str | None = None, version: int | None = None, limit: int | None = None
     ) -> tuple[Feedback, ...]:
         """Return feedback, the latest first: to an adapter, to one of its versions, or to all, at most ``limit``."""
-        with self._sessions.reading() as session:
+        with self._transactions.reading() as session:
             query = select(*columns(FeedbackRow, Feedback))
             if adapter is not None:
                 query = query.where(FeedbackRow.adapter == adapter)
@@ -79,7 +79,7 @@ class FeedbackStore:
             func.count(FeedbackRow.correction),
         )
         key = FeedbackRow.adapter, FeedbackRow.version
-        with self._sessions.reading() as session:
+        with self._transactions.reading() as session:
             rows = session.execute(select(*key, *numbers).group_by(*key))
             return {(name, version): FeedbackCounts(*map(int, found)) for name, version, *found in rows}
 

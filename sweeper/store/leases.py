@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from sweeper.errors import LeaseLost
 from sweeper.retry import retried_methods
-from sweeper.store.connection import Sessions
+from sweeper.store.connection import Transactions
 from sweeper.store.records import Lease
 from sweeper.store.rows import columns, now, study_id
 from sweeper.store.tables import LeaseRow
@@ -35,8 +35,8 @@ _HELD = select(_TABLE.c.number).where(
 class Leases:
     """The leases of a database."""
 
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
 
     def take(self, study: str, number: int, worker: str) -> None:
         """Let a worker hold a trial.
@@ -47,7 +47,7 @@ class Leases:
         """
         row = {"number": number, "worker": worker, "retries": 0, "taken_at": now()}
         try:
-            with self._sessions.writing(study) as session:
+            with self._transactions.writing(study) as session:
                 row["study_id"] = study_id(session, study)
                 holder = session.scalar(_HOLDER, {"study": row["study_id"], "trial": number})
                 if holder not in (None, worker):
@@ -59,7 +59,7 @@ class Leases:
 
     def release(self, study: str, number: int, worker: str | None = None) -> None:
         """Let go of a trial: of one that ``worker`` holds, or whoever holds it; without harm where nobody does."""
-        with self._sessions.writing(study) as session:
+        with self._transactions.writing(study) as session:
             of = {"study": study_id(session, study), "trial": number}
             if worker is None or session.scalar(_HOLDER, of) == worker:
                 session.connection().execute(_RELEASE, of)
@@ -70,7 +70,7 @@ class Leases:
         Raises:
             StudyStateError: If there is no such study.
         """
-        with self._sessions.reading() as session:
+        with self._transactions.reading() as session:
             query = select(*columns(LeaseRow, Lease)).where(LeaseRow.study_id == study_id(session, study))
             return tuple(Lease(**row._mapping) for row in session.execute(query.order_by(LeaseRow.number)))
 
@@ -80,7 +80,7 @@ class Leases:
         Raises:
             LeaseLost: If it does not, or no more.
         """
-        with self._sessions.reading() as session:
+        with self._transactions.reading() as session:
             require_held(session, study, study_id(session, study), [number], worker)
 
 

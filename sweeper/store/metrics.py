@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from sweeper.errors import DatabaseError, StudyStateError
 from sweeper.retry import retried_methods
-from sweeper.store.connection import Sessions
+from sweeper.store.connection import Transactions
 from sweeper.store.leases import require_held
 from sweeper.store.records import MetricPoint
 from sweeper.store.rows import changed_study, study_id
@@ -49,8 +49,8 @@ _PUT = {"sqlite": _put(sqlite.insert), "postgresql": _put(postgresql.insert)}
 class Metrics:
     """The metrics of a database, by study, trial and optimizer step."""
 
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
 
     def add(self, study: str, batch: Iterable[Reported], *, holder: str | None = None) -> None:
         """Store many reports in one transaction; a step told again replaces the former.
@@ -72,7 +72,7 @@ class Metrics:
         ]
         if not points:
             return
-        with self._sessions.writing(study) as session:
+        with self._transactions.writing(study) as session:
             study_key, change = changed_study(session, study)
             connection = session.connection()
             told = {"study": study_key, "numbers": list({p.number for p in points})}
@@ -106,7 +106,7 @@ class Metrics:
         Raises:
             StudyStateError: If there is no such study.
         """
-        with self._sessions.reading() as session:
+        with self._transactions.reading() as session:
             query = select(TrialRow.number, MetricRow.step, MetricRow.name, MetricRow.value, MetricRow.seconds)
             query = query.join(TrialRow)
             query = query.where(TrialRow.study_id == study_id(session, study))
@@ -127,7 +127,7 @@ class Metrics:
         Raises:
             StudyStateError: If there is no such study.
         """
-        with self._sessions.reading() as session:
+        with self._transactions.reading() as session:
             key = study_id(session, study)
             query = select(TrialRow.number, MetricRow.step, MetricRow.name, MetricRow.value, MetricRow.seconds)
             query = query.join(TrialRow).order_by(MetricRow.step, MetricRow.name)
@@ -148,7 +148,7 @@ class Metrics:
             StudyStateError: If there is no such study.
         """
         reached, asked = 200.0 * MetricRow.step, (2.0 * percent - 1.0) * TrialRow.total_steps
-        with self._sessions.reading() as session:
+        with self._transactions.reading() as session:
             first = select(MetricRow.trial_id, func.min(MetricRow.step).label("step")).join(TrialRow)
             first = first.where(TrialRow.study_id == study_id(session, study), MetricRow.name == name)
             if percent > 1:  # progress is never told as less
@@ -174,7 +174,7 @@ class Metrics:
         Raises:
             StudyStateError: If there is no such study.
         """
-        with self._sessions.reading() as session:
+        with self._transactions.reading() as session:
             chosen = TrialRow.study_id == study_id(session, study), TrialRow.number.in_(numbers)
             value = type_coerce(MetricRow.value, Float)
             query = select(TrialRow.number, MetricRow.step, MetricRow.name, value, MetricRow.seconds)

@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 
 from sweeper.errors import StudyStateError
 from sweeper.retry import retried_methods
-from sweeper.store.connection import Sessions
+from sweeper.store.connection import Transactions
 from sweeper.store.records import Order, OrderKind, OrderState
 from sweeper.store.rows import changed_study, columns, now, study_id
 from sweeper.store.tables import ORDER_DATA_LIMIT, ActionRow, EventRow, OrderRow, StudyRow
@@ -20,8 +20,8 @@ from sweeper.store.tables import ORDER_DATA_LIMIT, ActionRow, EventRow, OrderRow
 class Orders:
     """The orders of a database."""
 
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
 
     def add(
         self,
@@ -49,7 +49,7 @@ class Orders:
         asked = dict(data or {})
         if len(json.dumps(asked)) > ORDER_DATA_LIMIT:
             raise StudyStateError(f"an order may hold {ORDER_DATA_LIMIT} characters at most; it was not given")
-        with self._sessions.writing(study) as session:
+        with self._transactions.writing(study) as session:
             key, _ = changed_study(session, study)
             at = now()
             row = OrderRow(
@@ -64,7 +64,7 @@ class Orders:
 
     def waiting(self, study: str) -> tuple[Order, ...]:
         """Return the orders of a study that wait for an answer, the first given first; cheap enough for every step."""
-        with self._sessions.reading() as session:
+        with self._transactions.reading() as session:
             query = select(*columns(OrderRow, Order)).join(StudyRow, StudyRow.id == OrderRow.study_id)
             query = query.where(StudyRow.name == study, OrderRow.state == OrderState.WAITING)
             return tuple(Order(**row._mapping) for row in session.execute(query.order_by(OrderRow.id)))
@@ -74,7 +74,7 @@ class Orders:
 
         Cheap enough for every step.
         """
-        with self._sessions.reading() as session:
+        with self._transactions.reading() as session:
             query = select(*columns(OrderRow, Order)).join(StudyRow, StudyRow.id == OrderRow.study_id)
             new = (OrderRow.state == OrderState.WAITING) | (OrderRow.id > after)
             query = query.where(StudyRow.name == study, new).order_by(OrderRow.id)
@@ -82,7 +82,7 @@ class Orders:
 
     def latest(self, study: str) -> int:
         """Return the number of the latest order that was answered; 0 where none was."""
-        with self._sessions.reading() as session:
+        with self._transactions.reading() as session:
             query = select(func.max(OrderRow.id)).join(StudyRow, StudyRow.id == OrderRow.study_id)
             found = session.scalar(query.where(StudyRow.name == study, OrderRow.state != OrderState.WAITING))
             return int(found or 0)
@@ -93,7 +93,7 @@ class Orders:
         Raises:
             StudyStateError: If there is no such study.
         """
-        with self._sessions.writing(study) as session:
+        with self._transactions.writing(study) as session:
             key, _ = changed_study(session, study)
             at = now()
             where = OrderRow.study_id == key, OrderRow.id == order, OrderRow.state == OrderState.WAITING
@@ -114,7 +114,7 @@ class Orders:
         Raises:
             StudyStateError: If study or order do not exist.
         """
-        with self._sessions.reading() as session:
+        with self._transactions.reading() as session:
             query = select(*columns(OrderRow, Order))
             query = query.where(OrderRow.study_id == study_id(session, study), OrderRow.id == order)
             row = session.execute(query).one_or_none()
@@ -128,7 +128,7 @@ class Orders:
         Raises:
             StudyStateError: If there is no such study.
         """
-        with self._sessions.reading() as session:
+        with self._transactions.reading() as session:
             query = select(*columns(OrderRow, Order)).where(OrderRow.study_id == study_id(session, study))
             rows = session.execute(query.order_by(OrderRow.id.desc()).limit(limit))
             return tuple(Order(**row._mapping) for row in rows)

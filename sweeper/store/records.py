@@ -167,7 +167,7 @@ class MetricPoint:
 
 
 @dataclass(frozen=True)
-class Score:
+class ScoreRecord:
     """A metric on a split, with its confidence interval and its paired difference to the base model's."""
 
     metric: str
@@ -192,7 +192,7 @@ class Evaluation:
 
     number: int | None
     split: str
-    scores: tuple[Score, ...]
+    scores: tuple[ScoreRecord, ...]
     base: str = ""
 
     @property
@@ -220,7 +220,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Event:
+class EventRecord:
     """Something that happened in a study, or in its trial ``number``."""
 
     number: int | None
@@ -336,7 +336,7 @@ class Feedback:
 
 
 @dataclass(frozen=True)
-class Worker:
+class WorkerRecord:
     """A process that runs trials of a study.
 
     Attributes:

@@ -19,8 +19,8 @@ from sweeper.database_url import Address, PostgresUrl
 from sweeper.errors import DatabaseError
 from sweeper.store.connection import BUSY_TIMEOUT_S, engine_on, sqlite_engine
 from sweeper.store.faults import explained
+from sweeper.store.locks import advisory_lock
 from sweeper.store.migrations import HEAD, VERSION_TABLE
-from sweeper.store.mutex import advisory_lock
 from sweeper.store.tables import InfoRow
 
 OPTUNA_TABLES = frozenset({"studies", "trials", "version_info", "alembic_version"})

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sweeper import __version__
 from sweeper.errors import StudyStateError
 from sweeper.retry import retried_methods
-from sweeper.store.connection import Sessions
+from sweeper.store.connection import Transactions
 from sweeper.store.records import Action, StudyRecord, StudyState
 from sweeper.store.rows import changed_study, columns, now, study_id
 from sweeper.store.tables import ActionRow, EventRow, StudyRow
@@ -22,8 +22,8 @@ from sweeper.store.tables import ActionRow, EventRow, StudyRow
 class Studies:
     """The studies of a database."""
 
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
 
     def create(
         self,
@@ -48,7 +48,7 @@ class Studies:
         Raises:
             StudyStateError: If the name is taken.
         """
-        with self._sessions.writing() as session:
+        with self._transactions.writing() as session:
             began = session.scalar(select(StudyRow.created_at).where(StudyRow.name == name))
             if began is not None and began != at:
                 raise StudyStateError(f"study {name!r} exists already: resume it, or give the new one another name")
@@ -80,20 +80,20 @@ class Studies:
         Raises:
             StudyStateError: If there is none; names the nearest.
         """
-        with self._sessions.reading() as session:
+        with self._transactions.reading() as session:
             where = StudyRow.id == study_id(session, name)
             return StudyRecord(**session.execute(select(*columns(StudyRow, StudyRecord)).where(where)).one()._mapping)
 
     def find(self, name: str) -> StudyRecord | None:
         """Return study ``name``, or None where there is none."""
-        with self._sessions.reading() as session:
+        with self._transactions.reading() as session:
             query = select(*columns(StudyRow, StudyRecord)).where(StudyRow.name == name)
             row = session.execute(query).one_or_none()
         return None if row is None else StudyRecord(**row._mapping)
 
     def all(self) -> tuple[StudyRecord, ...]:
         """Return every study, oldest first."""
-        with self._sessions.reading() as session:
+        with self._transactions.reading() as session:
             rows = session.execute(select(*columns(StudyRow, StudyRecord)).order_by(StudyRow.id))
             return tuple(StudyRecord(**row._mapping) for row in rows)
 
@@ -103,7 +103,7 @@ class Studies:
         Raises:
             StudyStateError: If there is no such study.
         """
-        with self._sessions.writing() as session:
+        with self._transactions.writing() as session:
             session.get_one(StudyRow, changed_study(session, name)[0]).config = dict(config)
 
     def set_tags(self, name: str, tags: Sequence[str], action: Action) -> None:
@@ -112,7 +112,7 @@ class Studies:
         Raises:
             StudyStateError: If there is no such study.
         """
-        with self._sessions.writing() as session:
+        with self._transactions.writing() as session:
             session.get_one(StudyRow, changed_study(session, name)[0]).tags = list(tags)
             session.add(ActionRow(**asdict(action)))
 
@@ -122,7 +122,7 @@ class Studies:
         Raises:
             StudyStateError: If there is no such study.
         """
-        with self._sessions.writing() as session:
+        with self._transactions.writing() as session:
             session.get_one(StudyRow, changed_study(session, name)[0]).archived_at = now() if archived else None
             session.add(ActionRow(**asdict(action)))
 
@@ -132,7 +132,7 @@ class Studies:
         Raises:
             StudyStateError: If there is no such study.
         """
-        with self._sessions.writing() as session:
+        with self._transactions.writing() as session:
             row = session.get_one(StudyRow, changed_study(session, name)[0])
             at = now()
             message = f"{row.state} -> {state}"

@@ -13,7 +13,7 @@ from sweeper.files.checksums import Sum, broken_seal, differences, owner, sums_o
 from sweeper.paths import TrialPaths
 from sweeper.store import Artifact, Database, stored_config
 
-Part = Literal["adapter", "frozen"]
+TrialPart = Literal["adapter", "frozen"]
 """What a trial leaves: the adapter of a complete one, the whole state of one that was stopped or paused."""
 
 _WEIGHTS = ("adapter_model.safetensors", "model.safetensors")
@@ -36,18 +36,18 @@ def of_result(paths: TrialPaths, result: TrialResult) -> tuple[Artifact, ...]:
     )
 
 
-def files_of(paths: TrialPaths, part: Part) -> tuple[Artifact, ...]:
+def files_of(paths: TrialPaths, part: TrialPart) -> tuple[Artifact, ...]:
     """Return the files of a part of a trial as they are on disk now; none where it has no such part."""
     sums = sums_of(folder_of(paths, part))
     return tuple(Artifact(paths.number, f"{part}/{name}", of.bytes or 0, of.sha256) for name, of in sums.items())
 
 
-def folder_of(paths: TrialPaths, part: Part) -> Path:
+def folder_of(paths: TrialPaths, part: TrialPart) -> Path:
     """Return where a part of a trial is."""
     return paths.adapter if part == "adapter" else paths.frozen
 
 
-def damage(database: Database, study: str, paths: TrialPaths, part: Part) -> list[str]:
+def damage(database: Database, study: str, paths: TrialPaths, part: TrialPart) -> list[str]:
     """Return what is wrong with the files of a trial, one line a file; an empty list where all is well.
 
     Files of which the database knows nothing are taken as they are: they are of an earlier version of sweeper. A state
@@ -56,7 +56,7 @@ def damage(database: Database, study: str, paths: TrialPaths, part: Part) -> lis
     return wrong(database.artifacts.all(study, paths.number), study, paths, part)
 
 
-def wrong(recorded: Iterable[Artifact], study: str, paths: TrialPaths, part: Part) -> list[str]:
+def wrong(recorded: Iterable[Artifact], study: str, paths: TrialPaths, part: TrialPart) -> list[str]:
     """Return what ``damage`` does, by what was ``recorded`` of the trial."""
     folder = folder_of(paths, part)
     prefix = f"{part}/"
@@ -70,7 +70,7 @@ def wrong(recorded: Iterable[Artifact], study: str, paths: TrialPaths, part: Par
     return broken_seal(folder, owner(study, paths.number)) if part == "frozen" else []
 
 
-def require_whole(database: Database, study: str, paths: TrialPaths, part: Part) -> None:
+def require_whole(database: Database, study: str, paths: TrialPaths, part: TrialPart) -> None:
     """Make sure that the files of a trial are those that were written.
 
     Raises:

@@ -12,7 +12,7 @@ from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.errors import StudyStateError
 from sweeper.retry import retried_methods
 from sweeper.store.artifacts import forget_files, put_files
-from sweeper.store.connection import Sessions
+from sweeper.store.connection import Transactions
 from sweeper.store.leases import require_held
 from sweeper.store.records import Artifact, TrialKind, TrialRecord
 from sweeper.store.rows import changed_study, columns, no_trial, now, study_id, trial_row
@@ -35,8 +35,8 @@ _FROM_RESULT = {
 class Trials:
     """The trials of a database."""
 
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
 
     def start(
         self,
@@ -69,7 +69,7 @@ class Trials:
         Raises:
             StudyStateError: If the study does not exist, or has a trial of that number.
         """
-        with self._sessions.writing(spec.study) as session:
+        with self._transactions.writing(spec.study) as session:
             study, change = changed_study(session, spec.study)
             connection = session.connection()
             begun = connection.execute(_BEGUN, {"study": study, "number": spec.number}).one_or_none()
@@ -111,7 +111,7 @@ class Trials:
             StudyStateError: If it was never started, or has ended before: no trial is finished twice.
             LeaseLost: If ``holder`` does not hold it.
         """
-        with self._sessions.writing(study) as session:
+        with self._transactions.writing(study) as session:
             connection, key = session.connection(), study_id(session, study)
             row = connection.execute(_BEGUN, {"study": key, "number": result.number}).one_or_none()
             if row is None:
@@ -136,7 +136,7 @@ class Trials:
             StudyStateError: If it was never started, or has ended for good.
             LeaseLost: If ``holder`` is named, and does not hold it.
         """
-        with self._sessions.writing(study) as session:
+        with self._transactions.writing(study) as session:
             row = trial_row(session, study, number)
             if holder is not None:
                 require_held(session, study, row.study_id, [number], holder)
@@ -148,7 +148,7 @@ class Trials:
 
     def interrupt(self, study: str, numbers: Collection[int], reason: str) -> tuple[int, ...]:
         """End those of some trials that have not ended as interrupted, and return their numbers."""
-        with self._sessions.writing(study) as session:
+        with self._transactions.writing(study) as session:
             key, change = changed_study(session, study)
             unfinished = TrialRow.study_id == key, TrialRow.outcome.is_(None), TrialRow.number.in_(set(numbers))
             numbers = session.scalars(select(TrialRow.number).where(*unfinished).order_by(TrialRow.number)).all()
@@ -162,7 +162,7 @@ class Trials:
         Raises:
             StudyStateError: If study or trial do not exist.
         """
-        with self._sessions.reading() as session:
+        with self._transactions.reading() as session:
             where = TrialRow.id == trial_row(session, study, number).id
             return TrialRecord(**session.execute(select(*columns(TrialRow, TrialRecord)).where(where)).one()._mapping)
 
@@ -172,7 +172,7 @@ class Trials:
         Raises:
             StudyStateError: If there is no such study.
         """
-        with self._sessions.reading() as session:
+        with self._transactions.reading() as session:
             query = select(TrialRow.outcome, func.count()).where(TrialRow.study_id == study_id(session, study))
             return {row[0]: row[1] for row in session.execute(query.group_by(TrialRow.outcome))}
 
@@ -183,7 +183,7 @@ class Trials:
             StudyStateError: If there is no such study.
         """
         best = func.min if direction == "minimize" else func.max
-        with self._sessions.reading() as session:
+        with self._transactions.reading() as session:
             where = TrialRow.study_id == study_id(session, study)
             return session.scalar(select(best(TrialRow.value)).where(where))
 
@@ -195,7 +195,7 @@ class Trials:
         """
         last = -1
         while True:
-            with self._sessions.reading() as session:
+            with self._transactions.reading() as session:
                 query = select(*columns(TrialRow, TrialRecord)).where(TrialRow.study_id == study_id(session, study))
                 rows = session.execute(query.where(TrialRow.number > last).order_by(TrialRow.number).limit(size))
                 page = tuple(TrialRecord(**row._mapping) for row in rows)
@@ -210,7 +210,7 @@ class Trials:
         Raises:
             StudyStateError: If there is no such study.
         """
-        with self._sessions.reading() as session:
+        with self._transactions.reading() as session:
             query = select(*columns(TrialRow, TrialRecord)).where(TrialRow.study_id == study_id(session, study))
             rows = session.execute(query.order_by(TrialRow.number.desc()).limit(limit))
             return tuple(TrialRecord(**row._mapping) for row in rows)[::-1]
@@ -221,7 +221,7 @@ class Trials:
         Raises:
             StudyStateError: If there is no such study.
         """
-        with self._sessions.reading() as session:
+        with self._transactions.reading() as session:
             query = select(*columns(TrialRow, TrialRecord)).where(TrialRow.study_id == study_id(session, study))
             if since:
                 query = query.where(TrialRow.changed > since)

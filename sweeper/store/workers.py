@@ -9,8 +9,8 @@ from sqlalchemy import delete, select, update
 
 from sweeper.machine import process_started, this_host
 from sweeper.retry import retried_methods
-from sweeper.store.connection import Sessions
-from sweeper.store.records import Worker
+from sweeper.store.connection import Transactions
+from sweeper.store.records import WorkerRecord
 from sweeper.store.rows import columns, now, study_id
 from sweeper.store.tables import LeaseRow, WorkerRow
 
@@ -19,8 +19,8 @@ from sweeper.store.tables import LeaseRow, WorkerRow
 class Workers:
     """The workers of a database."""
 
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
 
     def join(self, study: str, token: str, device: str, *, expires_in_s: float) -> None:
         """Store that this process runs trials of a study, unless that is stored already.
@@ -34,7 +34,7 @@ class Workers:
         Raises:
             StudyStateError: If there is no such study.
         """
-        with self._sessions.writing(study) as session:
+        with self._transactions.writing(study) as session:
             key = study_id(session, study)
             if session.get(WorkerRow, token) is None:
                 row = WorkerRow(token=token, study_id=key, host=this_host(), pid=os.getpid(), device=device, beat=0)
@@ -46,7 +46,7 @@ class Workers:
     def beat(self, token: str, *, expires_in_s: float) -> bool:
         """Store that a worker lives; return whether it was still known."""
         values = {"beat": WorkerRow.beat + 1, "expires_at": now() + timedelta(seconds=expires_in_s)}
-        with self._sessions.writing(single=True) as session:
+        with self._transactions.writing(single=True) as session:
             found = session.execute(
                 update(WorkerRow).where(WorkerRow.token == token).values(values).returning(WorkerRow.token),
                 execution_options={"synchronize_session": False},
@@ -55,22 +55,22 @@ class Workers:
 
     def leave(self, token: str) -> None:
         """Forget a worker, and all that it holds: it has left, or is dead."""
-        with self._sessions.writing() as session:
+        with self._transactions.writing() as session:
             session.execute(delete(LeaseRow).where(LeaseRow.worker == token))
             session.execute(delete(WorkerRow).where(WorkerRow.token == token))
 
-    def all(self, study: str) -> tuple[Worker, ...]:
+    def all(self, study: str) -> tuple[WorkerRecord, ...]:
         """Return the workers of a study, dead ones included that nobody has noticed yet; the first to join first.
 
         Raises:
             StudyStateError: If there is no such study.
         """
-        with self._sessions.reading() as session:
-            query = select(*columns(WorkerRow, Worker)).where(WorkerRow.study_id == study_id(session, study))
+        with self._transactions.reading() as session:
+            query = select(*columns(WorkerRow, WorkerRecord)).where(WorkerRow.study_id == study_id(session, study))
             rows = session.execute(query.order_by(WorkerRow.joined_at, WorkerRow.token))
-            return tuple(Worker(**row._mapping) for row in rows)
+            return tuple(WorkerRecord(**row._mapping) for row in rows)
 
-    def alive(self, study: str) -> tuple[Worker, ...]:
+    def alive(self, study: str) -> tuple[WorkerRecord, ...]:
         """Return the workers that live as far as a glance can tell: by their process here, elsewhere by their word.
 
         Raises:
@@ -79,11 +79,11 @@ class Workers:
         return tuple(worker for worker in self.all(study) if seems_alive(worker, now()))
 
 
-def seems_alive(worker: Worker, at: datetime) -> bool:
+def seems_alive(worker: WorkerRecord, at: datetime) -> bool:
     """Tell whether a worker lives, by its process if that is on this machine, else by when it last said so."""
     return not is_gone(worker) if worker.host == this_host() else worker.expires_at > at
 
 
-def is_gone(worker: Worker) -> bool:
+def is_gone(worker: WorkerRecord) -> bool:
     """Tell whether a worker's process was on this machine and is no more; False where that cannot be seen from here."""
     return worker.host == this_host() and process_started(worker.pid) != worker.process_started

@@ -84,7 +84,7 @@ def _run(
     device = resolve_device(config.executor.device)
     resolved = resolve_study(file, fetch=True, home=home, on_progress=listener.stage)
     with Database.open(home.database, create=True) as database:
-        with database.exclusively(config.name):  # of two processes that begin it at once, one does
+        with database.study_lock(config.name):  # of two processes that begin it at once, one does
             begun = is_begun(file, home, database)
             context = None if begun else begin(file, resolved, device, home, database, listener, stop)
         if context is not None:
@@ -97,7 +97,7 @@ def _join(file: StudyFile, home: Home, listener: Listener, stop: StopRequest, *,
 
     Where and how its trials run may have changed: whoever goes on with it from now on goes by the new file.
     """
-    with Database.open(home.database, create=False) as database, database.exclusively(file.config.name):
+    with Database.open(home.database, create=False) as database, database.study_lock(file.config.name):
         apply_changed_settings(file.config, database, listener)
     listener.note(f"study {file.config.name} was begun with this very file: this process joins it")
     return resume_study(file.config.name, home=home, listener=listener, stop=stop, force=force)

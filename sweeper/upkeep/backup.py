@@ -22,7 +22,7 @@ from sweeper.models.cache import OnStage
 from sweeper.paths import Home, TrialPaths
 from sweeper.store import Artifact, Database, StudyRecord, TrialRecord, stored_config
 from sweeper.store.snapshot import snapshot
-from sweeper.store.trial_files import Part, folder_of
+from sweeper.store.trial_files import TrialPart, folder_of
 from sweeper.upkeep.copying import Copier
 
 
@@ -144,7 +144,7 @@ class _Backup:
             return
         if _left(paths, trial.outcome):
             self.copier.file(paths.result)
-        part: Part = "frozen" if trial.outcome.is_open else "adapter"
+        part: TrialPart = "frozen" if trial.outcome.is_open else "adapter"
         if recorded:
             self._recorded(study, paths, part, recorded)
         elif folder_of(paths, part).is_dir() and (trial.outcome.is_open or trial.outcome is Outcome.COMPLETE):
@@ -160,7 +160,7 @@ class _Backup:
         if wrong or broken_seal(copied, owner(study, paths.number)):
             shutil.rmtree(copied, ignore_errors=True)  # it was frozen anew meanwhile: in the copy it begins again
 
-    def _recorded(self, study: str, paths: TrialPaths, part: Part, recorded: list[Artifact]) -> None:
+    def _recorded(self, study: str, paths: TrialPaths, part: TrialPart, recorded: list[Artifact]) -> None:
         sums = {each.path.removeprefix(f"{part}/"): Sum(each.sha256, each.bytes) for each in recorded}
         wrong = self.copier.files_of(folder_of(paths, part), sums)
         if not wrong:

@@ -78,7 +78,7 @@ def diagnose(home: Home, name: str, *, repair: bool, on_progress: OnStage) -> li
 
         if not repair:
             return found + [_said(name, each) for each in examine()]
-        with database.exclusively(name):
+        with database.study_lock(name):
             return found + _repair(database, name, examine)
 
 

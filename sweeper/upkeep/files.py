@@ -17,7 +17,7 @@ from sweeper.files.temporary import leftovers, remove
 from sweeper.models.facts import fingerprint
 from sweeper.paths import TrialPaths
 from sweeper.registry import AdapterVersion
-from sweeper.store.trial_files import Part, files_of, folder_of, wrong
+from sweeper.store.trial_files import TrialPart, files_of, folder_of, wrong
 from sweeper.upkeep.facts import Facts, Inconsistency
 
 _WEIGHTS = ("adapter_model.safetensors", "model.safetensors")
@@ -42,7 +42,7 @@ def artifacts_are_whole(facts: Facts) -> Iterator[Inconsistency]:
             yield _needless(paths.adapter, f"trial {number} is {trial.outcome}, and only complete trials have adapters")
 
 
-def _damaged(facts: Facts, paths: TrialPaths, part: Part, bad: list[str]) -> Inconsistency:
+def _damaged(facts: Facts, paths: TrialPaths, part: TrialPart, bad: list[str]) -> Inconsistency:
     number, text = paths.number, f"trial {paths.number}: {'; '.join(bad)} (in {folder_of(paths, part)})"
     if part == "frozen":
         advice = "mending removes what it was stopped with; `sweeper resume` begins the trial again"

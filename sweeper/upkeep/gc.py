@@ -67,7 +67,7 @@ def sweep(home: Home, database: Database, *, study: str | None = None, dry_run: 
     alone: list[str] = []
     for place, record in enumerate(studies):
         on_progress("looking at studies", place / len(studies))
-        with database.exclusively(record.name):
+        with database.study_lock(record.name):
             if runs(database, record.name):
                 alone.append(f"study {record.name} is being run, and keeps to its policy itself")
                 continue

@@ -173,7 +173,7 @@ class Sweeper:
         if not self._worker:
             self._worker = f"{random.SystemRandom().getrandbits(64):x}"
             self._database.workers.join(STUDY, self._worker, "cpu", expires_in_s=600)
-        with self._database.exclusively(STUDY):
+        with self._database.study_lock(STUDY):
             candidate = self._search.ask()
             if candidate is None:
                 return None

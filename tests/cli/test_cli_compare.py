@@ -13,7 +13,7 @@ from sweeper.config.model import ModelConfig
 from sweeper.config.technique import SFT
 from sweeper.config.trial import Hyperparameters, Outcome, TrialResult, TrialSpec
 from sweeper.paths import Home
-from sweeper.store import Database, Evaluation, Example, Score, TrialKind
+from sweeper.store import Database, Evaluation, Example, ScoreRecord, TrialKind
 
 SCORES = {None: [0.0] * 16 + [1.0] * 4, 0: [1.0] * 17 + [0.0] * 3, 1: [1.0] * 10 + [0.0] * 10}
 
@@ -58,7 +58,7 @@ def filled(tmp_path):
         for number, values in SCORES.items():
             mean = sum(values) / len(values)
             examples = [Example(n, f"p {n}", "r", "<b>g", {"exact_match": v}) for n, v in enumerate(values)]
-            scored = Evaluation(number, "test", (Score("exact_match", mean, mean - 0.1, mean + 0.1),))
+            scored = Evaluation(number, "test", (ScoreRecord("exact_match", mean, mean - 0.1, mean + 0.1),))
             database.evaluations.add("itn", scored, examples)
 
 

@@ -25,7 +25,7 @@ from sweeper.store import (
     Database,
     Evaluation,
     Example,
-    Score,
+    ScoreRecord,
     Stage,
     StudyState,
     TrialKind,
@@ -144,7 +144,9 @@ class Filler:
         self, number: int | None, score: float, *, study: str = "itn", text: str = "plain", base: str = ""
     ) -> None:
         compared = (None, None, None) if number is None else (score, score - 0.1, score + 0.1)
-        scores = tuple(Score(name, score, score - 0.1, score + 0.1, *compared) for name in ("exact_match", "token_f1"))
+        scores = tuple(
+            ScoreRecord(name, score, score - 0.1, score + 0.1, *compared) for name in ("exact_match", "token_f1")
+        )
         examples = [
             Example(
                 index, f"prompt {index} {text}", f"due {index} {text}", f"{text} from {number}", {"exact_match": score}

@@ -9,7 +9,7 @@ from sweeper_dashboard.charts import compare as charts
 from sweeper_dashboard.data import comparison as data
 
 from sweeper.cli.main import load
-from sweeper.store import Evaluation, Example, Score
+from sweeper.store import Evaluation, Example, ScoreRecord
 
 MARKDOWN = ("markdown", "title", "header", "subheader", "caption", "error", "info", "warning", "success")
 SECTIONS = ("Scores", "Examples", "Curves", "What differs", "Report")
@@ -32,7 +32,7 @@ def html(app):
 def score(fill, number, values, *, study="itn", prompt="prompt", word="plain"):
     """Score a trial, or the base for None, with a value an example."""
     mean = sum(values) / len(values)
-    scores = tuple(Score(name, mean, mean - 0.1, mean + 0.1) for name in ("exact_match", "token_f1"))
+    scores = tuple(ScoreRecord(name, mean, mean - 0.1, mean + 0.1) for name in ("exact_match", "token_f1"))
     examples = [
         Example(
             n,

@@ -9,7 +9,7 @@ from sweeper.config.trial import Outcome
 from sweeper.evaluation.compare.subjects import Subject
 from sweeper.evaluation.intervals import score_interval
 from sweeper.evaluation.metrics.aggregates import aggregate_of
-from sweeper.store import Example, Score, StudyRecord, StudyState, TrialKind, TrialRecord
+from sweeper.store import Example, ScoreRecord, StudyRecord, StudyState, TrialKind, TrialRecord
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -72,7 +72,7 @@ def subject(
         rows = np.array([example.statistics[metric] for example in examples])
         interval = score_interval(rows, aggregate_of(metric))
         value = float(aggregate_of(metric)(rows.sum(axis=0, keepdims=True), len(rows))[0])
-        scores[metric] = Score(metric, value, interval.low, interval.high)
+        scores[metric] = ScoreRecord(metric, value, interval.low, interval.high)
     key = f"{of.name}:base" if number is None else f"{of.name}:{number}"
     return Subject(key, of, None if number is None else trial(number, **more), None, "", scores, examples)
 

@@ -21,7 +21,7 @@ from sweeper.executors.stop_request import StopRequest
 from sweeper.files.atomic import write_atomically
 from sweeper.paths import Home
 from sweeper.store import SCORING, OrderKind, OrderState
-from sweeper.store.records import Worker
+from sweeper.store.records import WorkerRecord
 from sweeper.store.rows import now
 from sweeper.study import run
 from sweeper.study.context import open_stored
@@ -31,8 +31,8 @@ AT = "2026-01-01T00:00:00+00:00"
 GRACE_S = 1.0
 
 
-def worker(token: str, beat: int, host: str = "elsewhere") -> Worker:
-    return Worker(token, host, 1, 0.0, "cpu", beat, now(), now())
+def worker(token: str, beat: int, host: str = "elsewhere") -> WorkerRecord:
+    return WorkerRecord(token, host, 1, 0.0, "cpu", beat, now(), now())
 
 
 @pytest.fixture

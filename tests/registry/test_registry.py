@@ -23,7 +23,7 @@ from sweeper.errors import RegistryError, StudyStateError
 from sweeper.files.atomic import write_json
 from sweeper.paths import Home
 from sweeper.registry import MOVES, Lineage, Registry, Stage
-from sweeper.store import Database, Evaluation, Score, TrialKind
+from sweeper.store import Database, Evaluation, ScoreRecord, TrialKind
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -64,7 +64,9 @@ def database(home: Home, tmp_path: Path) -> Iterator[Database]:
             folder=tmp_path,
         )
         database.trials.start(spec, TrialKind.SAMPLED)
-        database.evaluations.add("itn", Evaluation(2, "test", (Score("exact_match", 0.9, 0.87, 0.93, 0.9, 0.8, 1.0),)))
+        database.evaluations.add(
+            "itn", Evaluation(2, "test", (ScoreRecord("exact_match", 0.9, 0.87, 0.93, 0.9, 0.8, 1.0),))
+        )
         yield database
 
 

@@ -238,7 +238,7 @@ def test_a_full_disk_loses_nothing_that_was_stored(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     with Database.open(path, create=True) as database:
 
-        @event.listens_for(database._sessions.engine, "checkout")
+        @event.listens_for(database._transactions.engine, "checkout")
         def fill(connection: sqlite3.Connection, *_: object) -> None:
             connection.execute("PRAGMA max_page_count = 1")  # the size it has: as if no page were left
 

@@ -16,7 +16,7 @@ from sweeper.database_url import PostgresUrl
 from sweeper.errors import DatabaseError, StudyStateError
 from sweeper.paths import Home
 from sweeper.search.storages.open import open_storage
-from sweeper.store import Database, Evaluation, Example, Score, TrialKind
+from sweeper.store import Database, Evaluation, Example, ScoreRecord, TrialKind
 from sweeper.upkeep.migrate_storage import migrate
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -62,7 +62,7 @@ def _fill(database: Database, spec) -> None:
     steps = ((0, step, {"loss": 1 / (step + 3), "a b": math.nan, "Z": math.inf}, step / 7) for step in range(3_000))
     database.metrics.add("itn", steps)
     database.trials.finish("itn", result(0, value=0.1 + 0.2))
-    scores = (Score("exact_match", 0.25, 0.1, 0.4, None, None, None),)
+    scores = (ScoreRecord("exact_match", 0.25, 0.1, 0.4, None, None, None),)
     examples = (Example(0, "prompt\\N", "\\N", "\t\n\r", {"exact_match": 1.0}),)
     database.evaluations.add("itn", Evaluation(0, "test", scores), examples)
 

@@ -98,7 +98,7 @@ def test_schemas_of_one_database_are_databases_of_their_own(server: PostgresUrl,
             optuna.create_study(study_name="itn", storage=open_storage(each))
     with Database.open(one, create=False) as first, Database.open(two, create=False) as second:
         first.events.add("itn", "note", "one")
-        with first.exclusively("itn"), second.exclusively("itn"):
+        with first.study_lock("itn"), second.study_lock("itn"):
             assert second.events.all("itn") == ()
     engine = engine_on(server, busy_timeout_s=1)
     assert inspect(engine).get_table_names() == []
@@ -199,7 +199,7 @@ def test_writers_of_two_studies_do_not_wait_for_each_other_and_of_one_they_do(se
     with Database.open(server, create=True, busy_timeout_s=0.3) as database:
         for name in ("one", "two"):
             create_study(database, name)
-        with database._sessions.writing("one"):
+        with database._transactions.writing("one"):
             begun = time.monotonic()
             database.events.add("two", "note", "goes on")
             assert time.monotonic() - begun < 5

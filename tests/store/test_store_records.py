@@ -11,7 +11,7 @@ import pytest
 from sweeper import __version__
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.errors import DatabaseError, StudyStateError
-from sweeper.store import Database, Evaluation, Example, Score, StudyState, TrialKind
+from sweeper.store import Database, Evaluation, Example, ScoreRecord, StudyState, TrialKind
 
 NewStudy = Callable[..., None]
 Spec = Callable[..., TrialSpec]
@@ -192,8 +192,10 @@ def test_a_bad_metric_stores_nothing_of_its_batch(
 def test_evaluations_of_the_base_and_of_trials(database: Database, new_study: NewStudy, spec: Spec) -> None:
     new_study("itn")
     database.trials.start(spec(4), TrialKind.SAMPLED)
-    base = Evaluation(None, "test", (Score("exact_match", 0.0, 0.0, 0.01), Score("perplexity", math.inf)))
-    best = Evaluation(4, "test", (Score("exact_match", 0.9, 0.87, 0.93, 0.9, 0.86, 0.94), Score("rouge1", math.nan)))
+    base = Evaluation(None, "test", (ScoreRecord("exact_match", 0.0, 0.0, 0.01), ScoreRecord("perplexity", math.inf)))
+    best = Evaluation(
+        4, "test", (ScoreRecord("exact_match", 0.9, 0.87, 0.93, 0.9, 0.86, 0.94), ScoreRecord("rouge1", math.nan))
+    )
     example = Example(0, "three", "3", "3 \ud800 \0", {"exact_match": 1.0, "perplexity": math.inf})
     database.evaluations.add("itn", base)
     database.evaluations.add("itn", best, [example, Example(1, "x" * 5_000_000, "4", "5", {})])
@@ -211,9 +213,9 @@ def test_evaluations_of_the_base_and_of_trials(database: Database, new_study: Ne
 def test_scoring_again_replaces_scores_and_examples(database: Database, new_study: NewStudy) -> None:
     new_study("itn")
     for score in (0.1, 0.2):
-        subject = Evaluation(None, "test", (Score("exact_match", score),))
+        subject = Evaluation(None, "test", (ScoreRecord("exact_match", score),))
         database.evaluations.add("itn", subject, [Example(0, "p", "r", str(score), {})])
-    database.evaluations.add("itn", Evaluation(None, "validation", (Score("exact_match", 0.3),)))
+    database.evaluations.add("itn", Evaluation(None, "validation", (ScoreRecord("exact_match", 0.3),)))
     assert [evaluation.scores[0].score for evaluation in database.evaluations.all("itn")] == [0.2, 0.3]
     assert [example.generated for example in database.evaluations.examples("itn", None, "test")] == ["0.2"]
     with pytest.raises(StudyStateError, match="has no trial 8"):
@@ -244,8 +246,8 @@ def test_evaluations_of_several_bases_stand_beside_each_other(database, new_stud
     database.trials.start(spec(), TrialKind.SAMPLED, chosen={"model": "a"}, base_model_fingerprint="f" * 64)
     for base, value in (("a", 0.1), ("b", 0.2), ("a", 0.3)):
         example = Example(0, "in", "out", f"by {base} {value}", {})
-        database.evaluations.add("itn", Evaluation(None, "test", (Score("exact_match", value),), base), [example])
-    database.evaluations.add("itn", Evaluation(0, "test", (Score("exact_match", 0.9),), "a"))
+        database.evaluations.add("itn", Evaluation(None, "test", (ScoreRecord("exact_match", value),), base), [example])
+    database.evaluations.add("itn", Evaluation(0, "test", (ScoreRecord("exact_match", 0.9),), "a"))
     found = {(e.subject, e.base): e.scores[0].score for e in database.evaluations.all("itn")}
     assert found == {("base model a", "a"): 0.3, ("base model b", "b"): 0.2, ("trial 0", "a"): 0.9}
     assert [e.generated for e in database.evaluations.examples("itn", None, "test", "b")] == ["by b 0.2"]

@@ -14,8 +14,7 @@ import pytest
 
 from sweeper.config.trial import Outcome, TrialResult
 from sweeper.errors import DatabaseError, LeaseLost, StudyStateError
-from sweeper.store import Database, TrialKind
-from sweeper.store import mutex as turns
+from sweeper.store import Database, TrialKind, locks
 from sweeper.store import workers as module
 from sweeper.store.rows import now
 
@@ -86,7 +85,7 @@ def test_a_trial_is_held_by_one_worker_and_only_it_may_store_its_end(database, n
 def _count(path, counter, times):
     with Database.open(path, create=False) as database:
         for _ in range(times):
-            with database.exclusively("itn"), database.exclusively("itn"):
+            with database.study_lock("itn"), database.study_lock("itn"):
                 value = int(counter.read_text())
                 time.sleep(0.0005)
                 counter.write_text(str(value + 1))
@@ -105,7 +104,7 @@ def test_processes_take_turns(database, tmp_path):
 
 
 def _hold(path, held):
-    with Database.open(path, create=False) as database, database.exclusively("itn"):
+    with Database.open(path, create=False) as database, database.study_lock("itn"):
         held.set()
         time.sleep(600)
 
@@ -115,16 +114,16 @@ def test_a_turn_ends_with_its_process_and_one_that_was_stopped_midway_is_named(d
     process = FORK.Process(target=_hold, args=(database.address, held))
     process.start()
     held.wait()
-    with database.exclusively("other"):  # each study has its own
+    with database.study_lock("other"):  # each study has its own
         pass
     os.kill(process.pid, signal.SIGSTOP)
-    monkeypatch.setattr(turns, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(locks, "TIMEOUT_S", 0.3)
     with (
         pytest.raises(DatabaseError, match=r"another process has held study 'itn' for 0\.3 s"),
-        database.exclusively("itn"),
+        database.study_lock("itn"),
     ):
         raise AssertionError
     os.kill(process.pid, signal.SIGKILL)
-    with database.exclusively("itn"):
+    with database.study_lock("itn"):
         pass
     process.join()

@@ -12,7 +12,7 @@ from sweeper.evaluation.compare.subjects import Subject
 from sweeper.evaluation.comparison import FEWEST_EXAMPLES, Difference, Verdict, paired_difference, paired_statistics
 from sweeper.evaluation.intervals import LEVEL, paired_p_value
 from sweeper.evaluation.metrics.aggregates import aggregate_of
-from sweeper.store import Score
+from sweeper.store import ScoreRecord
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class SideBySide:
     reference: str
     metric: str | None
     metrics: tuple[str, ...]
-    scores: Mapping[str, Mapping[str, Score]]
+    scores: Mapping[str, Mapping[str, ScoreRecord]]
     against: Mapping[str, Mapping[str, Against]]
     unpaired: Mapping[str, str]
     examples: Mapping[str, Examples]

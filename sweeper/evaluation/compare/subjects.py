@@ -11,7 +11,7 @@ from sweeper.store import (
     Database,
     Evaluation,
     Example,
-    Score,
+    ScoreRecord,
     StudyRecord,
     TrialRecord,
     did_you_mean,
@@ -41,7 +41,7 @@ class Subject:
     trial: TrialRecord | None
     version: AdapterRecord | None
     base: str
-    scores: Mapping[str, Score]
+    scores: Mapping[str, ScoreRecord]
     examples: tuple[Example, ...]
 
     @property

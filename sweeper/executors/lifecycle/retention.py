@@ -54,7 +54,7 @@ def collect(database: Database, paths: StudyPaths, search: Search, config: Study
     surplus, over = judge(database, search, config, adapters, _sum(artifacts, "frozen/"), ended=ended)
     removed = []
     if surplus:
-        with database.exclusively(config.name):  # who is best only ever gets worse, but somebody may begin from it
+        with database.study_lock(config.name):  # who is best only ever gets worse, but somebody may begin from it
             pinned = _pinned(database, search, config, set())
             for each in surplus:
                 if each.number not in pinned:

@@ -9,7 +9,7 @@ from sweeper.config.study import StudyConfig
 from sweeper.config.trial import TrialResult
 from sweeper.executors.base import StudyContext
 from sweeper.executors.lifecycle.trial_spec import specification
-from sweeper.store import Event, TrialRecord, stored_config
+from sweeper.store import EventRecord, TrialRecord, stored_config
 
 _EVENTS = 50
 """The last events are looked at; who writes more of them in a second is not to be read anyway."""
@@ -105,7 +105,7 @@ class Follower:
                 self._context.listener.note(event.message)
         self._events = events
 
-    def _last_events(self) -> tuple[Event, ...]:
+    def _last_events(self) -> tuple[EventRecord, ...]:
         return self._context.database.events.all(self._context.config.name, limit=_EVENTS)
 
 

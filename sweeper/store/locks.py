@@ -1,16 +1,14 @@
-"""One at a time: what several workers of a study must not do at once, in this process, others and other machines."""
+"""Study locks: one worker at a time decides about a study, across threads, processes and machines."""
 
 from __future__ import annotations
 
-import fcntl
-import os
 import random
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
@@ -25,17 +23,17 @@ _KEY = "hashtextextended('sweeper mutex ' || current_schema() || ' ' || CAST(:na
 _LOCK_TIMEOUT = "55P03"
 """The server's code for a lock that was waited for too long."""
 
-PATIENCE_S = 120.0
-"""How long to wait for a turn: a turn takes milliseconds, so that whoever has it for longer was stopped midway."""
+TIMEOUT_S = 120.0
+"""How long to wait for a lock. It is held for milliseconds, so a longer holder was suspended midway."""
 
-_LONGEST_NAP_S = 0.03
-"""Many who wait look often enough between them; with 32 of them 0.01 cost more than it won."""
+_LONGEST_POLL_S = 0.03
+"""With 32 waiting processes, polling every 0.01 s cost more than it gained."""
 
 
 class StudyLocks:
-    """Who may decide about a study of one database: one thread of one process at a time.
+    """The locks of the studies of one database, each held by one thread of one process at a time.
 
-    A turn ends with its process, however that ends.
+    A lock is released when its process ends, however it ends.
     """
 
     def __init__(self, address: Address, engine: Engine) -> None:
@@ -46,8 +44,8 @@ class StudyLocks:
         self._guard = threading.Lock()
 
     @contextmanager
-    def take(self, study: str) -> Iterator[None]:
-        """Hold the turn of a study for the block; a block within a block holds it already.
+    def hold(self, study: str) -> Iterator[None]:
+        """Hold the lock of a study for the block; a nested block holds it already.
 
         Raises:
             DatabaseError: If another process has held it for too long, or its file cannot be written.
@@ -73,9 +71,9 @@ class StudyLocks:
 
 @contextmanager
 def _server_lock(engine: Engine, server: PostgresUrl, study: str) -> Iterator[None]:
-    """Hold the lock of a server; a runner that waits for a lost server goes on in its turn when that is back.
+    """Hold the lock of a server; a runner that waits for a lost server continues the block when it is back.
 
-    Another one may have had a turn meanwhile: leases, and states that change at most once, are what keeps them apart.
+    Another process may have held the lock meanwhile: leases, and states that change at most once, keep the two apart.
     """
     with explained(server):
         held = _on_server(engine, server, study)
@@ -93,58 +91,48 @@ def _server_lock(engine: Engine, server: PostgresUrl, study: str) -> Iterator[No
 def _on_server(engine: Engine, server: PostgresUrl, study: str) -> ExitStack:
     held = ExitStack()
     try:
-        held.enter_context(advisory_lock(engine, study, timeout_s=PATIENCE_S))
+        held.enter_context(advisory_lock(engine, study, timeout_s=TIMEOUT_S))
     except OperationalError as error:
         if getattr(error.orig, "sqlstate", None) == _LOCK_TIMEOUT:
-            raise _stopped_midway(study, str(server)) from error
+            raise _timed_out(study, str(server)) from error
         raise
     return held
 
 
 @contextmanager
 def _file_lock(path: Path, study: str) -> Iterator[None]:
-    descriptor = _opened(path)
+    lock = FileLock(path, fallback_to_soft=False)  # a soft lock would outlive a killed process
+    _acquire(lock, study)
     try:
-        _await(descriptor, path, study)
         yield
     finally:
-        os.close(descriptor)  # which lets go of the lock
+        lock.release()
 
 
 @retried
-def _opened(path: Path) -> int:
+def _acquire(lock: FileLock, study: str) -> None:
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        # Polls of random lengths, so that no process that waits is always the last.
+        lock.acquire(timeout=TIMEOUT_S, poll_interval=random.uniform(0.001, _LONGEST_POLL_S))
+    except Timeout as error:
+        raise _timed_out(study, lock.lock_file) from error
     except OSError as error:
+        path = lock.lock_file
         raise DatabaseError(f"{path} cannot be written ({error.strerror}): a study cannot run without it") from error
 
 
-@retried
-def _await(descriptor: int, path: Path, study: str) -> None:
-    """Wait for the lock in naps of random lengths, so that no waiter is always the last."""
-    until = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError as error:
-            if time.monotonic() > until:
-                raise _stopped_midway(study, str(path)) from TimeoutError(str(error))
-        time.sleep(random.uniform(0.0005, _LONGEST_NAP_S))
-
-
-def _stopped_midway(study: str, where: str) -> DatabaseError:
+def _timed_out(study: str, where: str) -> DatabaseError:
     return DatabaseError(
-        f"another process has held study {study!r} for {PATIENCE_S:g} s ({where}): it was stopped midway; "
-        "let it go on or end it"
+        f"another process has held study {study!r} for {TIMEOUT_S:g} s ({where}): it was suspended midway; "
+        "let it continue, or stop it"
     )
 
 
 @contextmanager
 def advisory_lock(engine: Engine, name: str, *, timeout_s: float) -> Iterator[None]:
-    """Hold the lock called ``name`` by a transaction of its own: it is let go of however this process ends.
+    """Hold the PostgreSQL lock called ``name`` by its own transaction: it is released however this process ends.
 
-    Schemas of one database have locks of their own.
+    Each schema of a database has its own locks.
 
     Args:
         engine: On the PostgreSQL database.
@@ -152,8 +140,8 @@ def advisory_lock(engine: Engine, name: str, *, timeout_s: float) -> Iterator[No
         timeout_s: How long to wait.
 
     Raises:
-        sqlalchemy.exc.OperationalError: If somebody else holds it for too long, or the connection was lost: then it
-            may have been held by another one meanwhile.
+        sqlalchemy.exc.OperationalError: If another process holds it for too long, or the connection was lost: then
+            another one may have held it meanwhile.
     """
     with engine.begin() as connection:
         connection.execute(text("SELECT set_config('lock_timeout', :ms, true)"), {"ms": str(int(timeout_s * 1000))})
