@@ -12,7 +12,7 @@ from sweeper.config.evaluation import MEASURES, EvaluationConfig
 from sweeper.config.study import StudyConfig
 from sweeper.evaluation.goal import Contender, GoalResult, judge, meets, shown_count
 from sweeper.search.pareto import front
-from sweeper.store import Evaluation, Score, TrialRecord
+from sweeper.store import Evaluation, ScoreRecord, TrialRecord
 
 if TYPE_CHECKING:
     from sweeper.study.final_evaluation import StudyResult
@@ -54,7 +54,7 @@ def result_json(config: StudyConfig, result: StudyResult) -> dict[str, Any]:
     }
 
 
-def score_table(scored: Iterable[tuple[str, Score]]) -> Table:
+def score_table(scored: Iterable[tuple[str, ScoreRecord]]) -> Table:
     """Return the scores of several subjects as a table."""
     rows = (
         (
@@ -70,7 +70,7 @@ def score_table(scored: Iterable[tuple[str, Score]]) -> Table:
     return table(("model", "metric", "score>", "95 % interval", "difference to base", "95 % interval"), rows)
 
 
-def _scores(result: StudyResult) -> list[tuple[str, Score]]:
+def _scores(result: StudyResult) -> list[tuple[str, ScoreRecord]]:
     from sweeper.evaluation.scores import score_rows  # imports numpy, which stored scores do not need
 
     subjects = dict(result.bases) | {f"trial {number}": scores for number, scores in result.candidates.items()}
@@ -78,7 +78,7 @@ def _scores(result: StudyResult) -> list[tuple[str, Score]]:
     return [(name, row) for name, scores in subjects.items() for row in score_rows(scores, to_base.get(name, {}))]
 
 
-def _score_json(subject: str, score: Score) -> dict[str, Any]:
+def _score_json(subject: str, score: ScoreRecord) -> dict[str, Any]:
     found = {"model": subject, "metric": score.metric, "score": score.score, "low": score.low, "high": score.high}
     if score.diff_to_base is None:
         return found
