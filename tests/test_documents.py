@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -151,3 +152,15 @@ def test_what_is_marked_as_runnable_runs(home, monkeypatch, path, language, code
     for words in ran:
         done = CliRunner().invoke(app, words)
         assert done.exit_code == 0, f"sweeper {' '.join(words)}\n{done.output}"
+
+
+def test_contributing_lists_what_there_is():
+    """Every module and folder of the package, and the layers as import-linter has them."""
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^  (\w+(?:\.py|/))  ", text, re.MULTILINE))
+    there = {f"{path.name}/" if path.is_dir() else path.name for path in (REPOSITORY / "sweeper").iterdir()}
+    assert listed == {name for name in there if re.fullmatch(r"[a-z]\w*(\.py|/)", name)}
+    layers = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0][
+        "layers"
+    ]
+    assert re.sub(r"\s+", " ", " -> ".join(layers).replace("sweeper.", "")) in re.sub(r"\s+", " ", text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -27,7 +27,8 @@ def check(
     with progress() as on_progress:
         reports = [check_study(study, fetch=fetch, awaited=stages, on_progress=on_progress) for study in studies]
     if as_json:
-        emit_json(_json(reports[0]) if isinstance(found, StudyFile) else [_json(report) for report in reports])
+        plain = [{"study": r.study, "ok": True, "warnings": r.warnings, **r.figures} for r in reports]
+        emit_json(plain[0] if isinstance(found, StudyFile) else plain)
         return
     for report in reports:
         if len(reports) > 1:
@@ -36,10 +37,6 @@ def check(
     count = sum(len(report.warnings) for report in reports)
     summary = f"{count} warning{'s' * (count != 1)}" if count else "no warnings"
     say(f"[bold green]ok:[/] {safe(file)} can run, {summary}")
-
-
-def _json(report: CheckReport) -> dict[str, Any]:
-    return {"study": report.study, "ok": True, "warnings": report.warnings, **report.figures}
 
 
 def _show(report: CheckReport) -> None:

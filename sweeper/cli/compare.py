@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from sweeper.cli.home import opened_database
-from sweeper.cli.output import Json, console, emit_json, safe, say, table
+from sweeper.cli.output import Json, console, emit_json, safe, say, span, table
 from sweeper.evaluation.compare.render import write_report
-from sweeper.evaluation.compare.report import comparison_report, interval, read_curves
+from sweeper.evaluation.compare.report import comparison_report, read_curves
 from sweeper.evaluation.compare.side_by_side import Row, SideBySide, side_by_side
 from sweeper.evaluation.compare.subjects import find_subjects
-from sweeper.evaluation.compare.summary import CORRECTION, conclude
+from sweeper.evaluation.compare.summary import CORRECTION, Conclusion, conclude
 
 
 def compare(
@@ -42,10 +43,11 @@ def compare(
         found = side_by_side(find_subjects(database, subjects), reference=reference, metric=metric)
         if out is not None:
             write_report(comparison_report(found, read_curves(database, found)), out)
-    if as_json:
-        emit_json(comparison_json(found))
-        return
     conclusion = conclude(found)
+    differing = [row for row in (*found.origins, *found.parameters) if row.differs]
+    if as_json:
+        emit_json(_json(found, conclusion, differing))
+        return
     say(f"[bold]{safe(conclusion.headline)}[/]")
     for sentence in conclusion.sentences:
         say(f"  {safe(sentence)}")
@@ -55,49 +57,36 @@ def compare(
         console().print(table(columns, _score_rows(found)))
         say(f"[dim]{safe(CORRECTION)}[/]")
     keys = [subject.key for subject in found.subjects]
-    differing = [row for row in (*found.origins, *found.parameters) if row.differs]
     rows = ((row.name, *(_shown(row.values.get(key)) for key in keys)) for row in (*differing, *found.costs))
     console().print(table(("what differs", *keys), rows))
     if out is not None:
         say(f"report written to {safe(out)}")
 
 
-def comparison_json(found: SideBySide) -> dict[str, Any]:
+def _json(found: SideBySide, conclusion: Conclusion, differing: Iterable[Row]) -> dict[str, Any]:
     """Return a comparison as plain data, without the texts of the examples."""
-    conclusion = conclude(found)
+    same = ("reference", "metric", "scores", "unpaired", "examples")
     return {
         "subjects": [{"key": subject.key, "what": subject.words} for subject in found.subjects],
-        "reference": found.reference,
-        "metric": found.metric,
         "headline": conclusion.headline,
         "sentences": conclusion.sentences,
-        "scores": found.scores,
         "against_reference": found.against,
-        "unpaired": found.unpaired,
-        "examples": found.examples,
-        "differs": _rows(row for row in (*found.origins, *found.parameters) if row.differs),
-        "costs": _rows(found.costs),
+        "differs": {row.name: row.values for row in differing},
+        "costs": {row.name: row.values for row in found.costs},
+        **{name: getattr(found, name) for name in same},
     }
 
 
-def _rows(rows: Any) -> dict[str, dict[str, Any]]:
-    return {row.name: dict(row.values) for row in rows if isinstance(row, Row)}
-
-
-def _score_rows(found: SideBySide) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
+def _score_rows(found: SideBySide) -> Iterator[tuple[str, ...]]:
     for metric in found.metrics:
         for key, score in found.scores[metric].items():
-            one = found.against[metric].get(key)
             paired = ("", "", "", "reference" if key == found.reference else "not paired")
-            if one is not None:
-                span = interval(one.difference.interval.low, one.difference.interval.high, signed=True)
-                paired = (f"{one.difference.value:+.3f}", span, f"{one.corrected_p:.3f}", one.verdict)
-            rows.append((metric, key, f"{score.score:.3f}", interval(score.low, score.high), *paired))
-    return rows
+            if (one := found.against[metric].get(key)) is not None:
+                gap, bounds = one.difference, one.difference.interval
+                signed = span(bounds.low, bounds.high, "+.3f")
+                paired = (f"{gap.value:+.3f}", signed, f"{one.corrected_p:.3f}", one.verdict)
+            yield (metric, key, f"{score.score:.3f}", span(score.low, score.high), *paired)
 
 
-def _shown(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _shown(value: Any) -> Any:
+    return f"{value:.4g}" if isinstance(value, float) else value

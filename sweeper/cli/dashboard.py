@@ -44,8 +44,9 @@ def dashboard(
     _refuse_open_doors(home, address)
     _refuse_bad_certificate(ssl_cert, ssl_key)
     _refuse_taken(address, port)
-    scheme = "https" if ssl_cert else "http"
-    say(f"dashboard of {safe(home.folder)} at {scheme}://{_in_url(_reached_at(address))}:{port}, press Ctrl-C to stop")
+    reached = "localhost" if ip_address(address).is_unspecified else f"[{address}]" if ":" in address else address
+    url = f"{'https' if ssl_cert else 'http'}://{reached}:{port}"
+    say(f"dashboard of {safe(home.folder)} at {url}, press Ctrl-C to stop")
     if not ssl_cert and not ip_address(address).is_loopback:
         say(
             "[yellow]warning:[/] over plain HTTP, passwords and everything shown can be intercepted; pass "
@@ -85,11 +86,7 @@ def serve(settings: dict[str, object], hosts: Iterable[str], home: Home) -> None
 
 
 def _resolved(host: str) -> str:
-    """Return the IP address of a host name."""
-    try:
-        return str(ip_address(host))
-    except ValueError:
-        pass  # a name
+    """Return the IP address of a host name, or of an address itself."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -152,11 +149,3 @@ def _checked_name(name: str) -> str:
     if not name.strip("*. ") or "/" in name or ":" in name or "*" in name.removeprefix("*."):
         raise UserError(f"--allow-host: {name!r} is not a host name such as sweeper.example.org or *.example.org")
     return name
-
-
-def _reached_at(address: str) -> str:
-    return "localhost" if ip_address(address).is_unspecified else address
-
-
-def _in_url(address: str) -> str:
-    return f"[{address}]" if ":" in address else address

@@ -38,8 +38,9 @@ def data(
     )
     rows = [(label, *(show(inspection, split) for split in SPLITS)) for label, show in _FACTS.items()]
     console().print(table(("", *(f"{split}>" for split in SPLITS)), rows))
-    for line in _remarks(inspection):
-        say(safe(line))
+    for split, view in inspection.splits.items():
+        if len(view.counted) < view.rows:
+            say(f"tokens were counted in {len(view.counted):,} of {view.rows:,} rows of {split}")
 
 
 def _lengths(of: Callable[[SplitView], Lengths]) -> Callable[[Inspection, str], str]:
@@ -77,19 +78,15 @@ def _near(of: Inspection, split: str, other: str) -> str:
     return f"{of.duplicates.near_shared(split, other):,}" if of.duplicates.looked_for_near else "too many rows"
 
 
-def _remarks(inspection: Inspection) -> list[str]:
-    sampled = [split for split, view in inspection.splits.items() if len(view.counted) < view.rows]
-    counts = (f"{len(inspection.splits[split].counted):,} of {inspection.splits[split].rows:,}" for split in sampled)
-    return [f"tokens were counted in {rows} rows of {split}" for split, rows in zip(sampled, counts, strict=True)]
+_BY_ROW = ("counted", "totals", "cut", "dropped")
+"""Attributes of a split that have an entry per row."""
 
 
 def _as_json(inspection: Inspection) -> dict[str, Any]:
     duplicates = inspection.duplicates
     splits = {
         split: {
-            **{
-                name: value for name, value in vars(view).items() if name not in ("counted", "totals", "cut", "dropped")
-            },
+            **{name: value for name, value in vars(view).items() if name not in _BY_ROW},
             "rows_counted": len(view.counted),
             "rows_cut": len(view.cut),
             "rows_dropped": len(view.dropped),

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
-from typing import Annotated, Literal, NamedTuple, get_args
+from typing import Annotated, Literal, get_args
 
 import typer
 from packaging.requirements import Requirement
@@ -46,40 +46,20 @@ class Finding:
     advice: str | None = None
 
 
-class OptionalPackage(NamedTuple):
-    """A package that sweeper works without.
-
-    Attributes:
-        package: Name on the package index.
-        gives: What it adds.
-        install: How to install it.
-        cuda: Whether it needs a CUDA device.
-    """
-
-    package: str
-    gives: str
-    install: str
-    cuda: bool = True
-
-
-OPTIONAL = (
-    OptionalPackage(
-        "liger-kernel", "less memory on long rows, with backend: {liger: true}", "pip install 'sweeper[liger]'"
-    ),
-    OptionalPackage(
-        "deepspeed", "trials on several GPUs, with backend: deepspeed", "pip install 'sweeper[deepspeed]'", cuda=False
-    ),
-    OptionalPackage("unsloth", "its own loader and kernels, with backend: unsloth", UNSLOTH_INSTALL),
-    OptionalPackage("ray", "trials on a cluster, with executor: ray", "pip install 'sweeper[ray]'", cuda=False),
-    OptionalPackage(
+_OPTIONAL = (
+    ("liger-kernel", "less memory on long rows (backend: {liger: true})", "pip install 'sweeper[liger]'", True),
+    ("deepspeed", "trials on several GPUs (backend: deepspeed)", "pip install 'sweeper[deepspeed]'", False),
+    ("unsloth", "its own loader and kernels (backend: unsloth)", UNSLOTH_INSTALL, True),
+    ("ray", "trials on a cluster (executor: ray)", "pip install 'sweeper[ray]'", False),
+    (
         "fsspec",
-        "cluster nodes with homes of their own, with executor: {artifacts: s3://...}",
+        "cluster nodes with their own homes (artifacts: s3://...)",
         "pip install 'sweeper[object-store]'",
-        cuda=False,
+        False,
     ),
-    OptionalPackage("optuna-dashboard", "Optuna's own charts", "pip install 'sweeper[dashboard]'", cuda=False),
+    ("optuna-dashboard", "Optuna's own charts", "pip install 'sweeper[dashboard]'", False),
 )
-"""Optional packages, looked up by name and not imported."""
+"""Optional packages, looked up by name and not imported: what each adds, how to install it, if it needs CUDA."""
 
 
 def doctor(
@@ -123,13 +103,14 @@ def _examine_study(name: str, repair: bool, as_json: bool) -> None:
     left = [each for each in found if each.mended is None]
     if as_json:
         emit_json({"study": name, "healthy": not left, "findings": found})
-    for each in found if not as_json else ():
-        state = f"[green]repaired[/]: {safe(each.mended)}" if each.mended else f"[yellow]{safe(each.advice)}[/]"
-        say(f"[bold]{safe(each.kind)}[/]: {safe(each.text)}\n  {state}")
-    if not as_json and not found:
-        say(f"study {safe(name)}: database, search and files are consistent")
-    if not as_json and any(each.mendable for each in left):
-        say(f"`sweeper doctor {safe(name)} --repair` repairs {sum(each.mendable for each in left)} of {len(left)}")
+    else:
+        for each in found:
+            state = f"[green]repaired[/]: {safe(each.mended)}" if each.mended else f"[yellow]{safe(each.advice)}[/]"
+            say(f"[bold]{safe(each.kind)}[/]: {safe(each.text)}\n  {state}")
+        if not found:
+            say(f"study {safe(name)}: database, search and files are consistent")
+        if mendable := sum(each.mendable for each in left):
+            say(f"`sweeper doctor {safe(name)} --repair` repairs {mendable} of {len(left)}")
     if left:
         raise typer.Exit(1)
 
@@ -137,15 +118,7 @@ def _examine_study(name: str, repair: bool, as_json: bool) -> None:
 def examine() -> list[Finding]:
     """Examine the machine; takes some seconds, because PyTorch is imported."""
     here = machine()
-    return [
-        *_hardware(here),
-        *_packages(),
-        *_torch(here),
-        _four_bit(),
-        *_optional_parts(here),
-        _hub(),
-        *_folders(),
-    ]
+    return [*_hardware(here), *_packages(), *_torch(here), _four_bit(), *_optional_parts(here), _hub(), *_folders()]
 
 
 def _show(finding: Finding) -> None:
@@ -274,12 +247,12 @@ def _optional_parts(here: Machine) -> Iterator[Finding]:
     obstacle = compiler_refusal()
     text = "found a C++ compiler, for backend: {compile: true}" if obstacle is None else obstacle
     yield Finding("backend compile", "ok" if obstacle is None else "missing", text)
-    for part in OPTIONAL:
+    for package, adds, install, needs_cuda in _OPTIONAL:
         try:
-            yield Finding(part.package, "ok", version(part.package))
+            yield Finding(package, "ok", version(package))
         except PackageNotFoundError:
-            where = " (needs a CUDA device)" if part.cuda and not here.gpus else ""
-            yield Finding(part.package, "missing", "not installed", f"adds {part.gives}{where}: {part.install}")
+            where = " (needs a CUDA device)" if needs_cuda and not here.gpus else ""
+            yield Finding(package, "missing", "not installed", f"adds {adds}{where}: {install}")
 
 
 def _attentions(here: Machine) -> Iterator[Finding]:

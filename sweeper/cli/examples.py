@@ -17,33 +17,23 @@ def write_examples(folder: Path) -> None:
     Raises:
         UserError: If a file with other content exists there; nothing is written then.
     """
-    sources = example_files()
-    _refuse_changed(sources, folder)
+    shipped = shipped_folder(STUDIES)
+    names = sorted(path.relative_to(shipped) for path in shipped.rglob("*") if path.is_file())
+    sources = {name: shipped / name for name in names if not any(map(_is_by_product, name.parts))}
+    changed = [str(folder / name) for name, source in sources.items() if _in_the_way(folder / name, source)]
+    if changed:
+        more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+        files = ", ".join(changed[:_NAMED]) + more
+        raise UserError(f"{files} would be overwritten; choose another folder: sweeper init --example DIR")
     for name, source in sources.items():
         _copy(source, folder / name)
     say(f"{safe(folder)} now has the {len(sources)} files of the example studies")
-    for study in sorted(name for name in sources if name.suffix == ".yaml" and name.parent == Path()):
+    for study in (name for name in sources if name.suffix == ".yaml" and name.parent == Path()):
         say(f"next: sweeper check {safe(folder / study)}, then sweeper run {safe(folder / study)}")
-
-
-def example_files() -> dict[Path, Path]:
-    """Return the shipped files by their path within the folder of studies."""
-    shipped = shipped_folder(STUDIES)
-    names = sorted(path.relative_to(shipped) for path in shipped.rglob("*") if path.is_file())
-    return {name: shipped / name for name in names if not any(map(_is_by_product, name.parts))}
 
 
 def _is_by_product(part: str) -> bool:
     return part == "__pycache__" or part.startswith(".")
-
-
-def _refuse_changed(sources: dict[Path, Path], folder: Path) -> None:
-    changed = [str(folder / name) for name, source in sources.items() if _in_the_way(folder / name, source)]
-    if changed:
-        more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
-        raise UserError(
-            f"{', '.join(changed[:_NAMED])}{more} would be overwritten; choose another: sweeper init --example DIR"
-        )
 
 
 def _in_the_way(target: Path, source: Path) -> bool:

@@ -44,20 +44,13 @@ def export(
         from sweeper.registry.provenance import export_source
 
         exported = write(export_source(home, database, found), format.value, out, force=force)
+    files = [path.relative_to(exported.folder) for path in exported.paths]
     if as_json:
-        emit_json(
-            {
-                "adapter": found.name,
-                "version": found.version,
-                "format": exported.format,
-                "folder": exported.folder,
-                "files": [path.relative_to(exported.folder) for path in exported.paths],
-                "notes": exported.notes,
-            }
-        )
+        written = {"folder": exported.folder, "files": files, "notes": exported.notes}
+        emit_json({"adapter": found.name, "version": found.version, "format": exported.format, **written})
         return
     say(f"[bold green]{safe(found)}[/] exported as {exported.format} to {safe(exported.folder)}, and verified")
-    for path in exported.paths:
-        say(f"  {safe(path.relative_to(exported.folder))}")
+    for path in files:
+        say(f"  {safe(path)}")
     for note in exported.notes:
         say(f"note: {safe(note)}")

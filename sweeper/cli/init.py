@@ -6,7 +6,6 @@ import json
 import os
 import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,7 +42,7 @@ model: {model}
 
 data:
   # JSONL, JSON, CSV or Parquet; paths start at this file's folder. Found here: {found}.
-{sources}{columns}
+{data}
 technique:
   kind: sft
   max_length: {max_length}  # tokens of prompt and completion together; {length_note}
@@ -67,24 +66,6 @@ evaluation:
 
 seed: 0
 """
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """The contents of the study file.
-
-    Attributes:
-        sources: ``train``, ``validation`` and ``test`` as the user names them; missing ones are cut from train.
-        columns: sweeper's column names to those of the file.
-    """
-
-    name: str
-    model: str
-    sources: dict[str, str]
-    columns: dict[str, str]
-    metric: str | None
-    trials: int
-    out: Path
 
 
 def init(
@@ -130,24 +111,17 @@ def init(
     if data is None:
         raise UserError("--data is missing: pass the file with your training data")
     model = model or (typer.prompt("Base model", default=_MODEL) if ask else _MODEL)
+    name = name or _name_from(data)
     named = {"train": data, "validation": validation, "test": test}
-    wanted = Wanted(
-        name=name or _name_from(data),
-        model=model,
-        sources={split: source for split, source in named.items() if source},
-        columns=_columns(column or []),
-        metric=_metric(metric),
-        trials=trials,
-        out=out,
-    )
-    text = study_text(wanted)
+    sources = {split: source for split, source in named.items() if source}
+    text = study_text(name, model, sources, _columns(column or []), metric, trials, out)
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)  # relative paths start there
     study = resolve_study(StudyFile(validate(parse(str(out), text)), out, text))
     with writing(out):
         write_atomically(out, text)
-    rows = ", ".join(f"{split} {len(getattr(study.splits, split)):,}" for split in ("train", "validation", "test"))
-    say(f"{safe(out)} written: study {safe(wanted.name)}, {rows} rows, model {safe(wanted.model)}")
+    rows = ", ".join(f"{split} {len(getattr(study.splits, split)):,}" for split in named)
+    say(f"{safe(out)} written: study {safe(name)}, {rows} rows, model {safe(model)}")
     say(f"next: sweeper check {safe(out)}, then sweeper run {safe(out)}")
 
 
@@ -159,39 +133,52 @@ def _refuse_with_example(context: typer.Context) -> None:
         raise UserError(f"--example takes only a folder, not {', '.join(others)}")
 
 
-def study_text(wanted: Wanted) -> str:
+def study_text(
+    name: str, model: str, sources: dict[str, str], columns: dict[str, str], metric: str | None, trials: int, out: Path
+) -> str:
     """Return a commented study file that fits the data.
 
+    Args:
+        name: Of the study.
+        model: The base model.
+        sources: ``train``, ``validation`` and ``test`` as the user names them; missing ones are cut from train.
+        columns: sweeper's column names to those of the file.
+        metric: Metric that decides the final comparison; None for one that fits the answers.
+        trials: Number of trials.
+        out: The study file; its paths are relative to its folder.
+
     Raises:
-        UserError: If the data cannot be used, or the name is no name for a study.
+        UserError: If the data cannot be used, or a name or metric is not allowed.
     """
     try:
-        valid_name(wanted.name)
+        valid_name(name)
     except ValueError as error:
         raise UserError(f"--name: {error}") from error
-    source = wanted.sources["train"]
-    config = DataConfig(train=(source,), columns=wanted.columns)
-    raw = read_rows(source, Path.cwd())
-    rows = convert(raw, config, source)
-    max_length, length_note = _max_length(wanted.model, rows)
-    sources = {split: _from(wanted.out, path) for split, path in wanted.sources.items()}
-    lines = [f"  {split}: {_quoted(path)}\n" for split, path in sources.items()]
+    if metric is not None and metric not in (known := (*TASK_METRICS, *LOSSES)):
+        raise UserError(f"--metric {metric!r}: must be one of {', '.join(known)}")
+    train = sources["train"]
+    raw = read_rows(train, Path.cwd())
+    rows = convert(raw, DataConfig(train=(train,), columns=columns), train)
+    max_length, length_note = _max_length(model, rows)
+    lines = [f"  {split}: {_quoted(_from(out, path))}\n" for split, path in sources.items()]
     lines += [
         f"  # {split}: my-{split}.jsonl  # by default a tenth of train, chosen by content\n"
         for split in ("validation", "test")
         if split not in sources
     ]
+    lines += ["  columns:\n"] if columns else []
+    lines += [f"    {_quoted(wanted)}: {_quoted(column)}\n" for wanted, column in columns.items()]
+    local = model.startswith((".", "~", os.sep)) or Path(model).is_dir()
     return _TEMPLATE.format(
-        file=wanted.out.name if _PLAIN.fullmatch(wanted.out.name) else "FILE",
-        name=_quoted(wanted.name),
-        model=_quoted(_model(wanted)),
+        file=out.name if _PLAIN.fullmatch(out.name) else "FILE",
+        name=_quoted(name),
+        model=_quoted(_from(out, os.path.expanduser(model), mark=True) if local else model),
         found=f"{len(raw):,} rows of {kind_of(rows[0]).replace('_', ' and ')}",
-        sources="".join(lines),
-        columns="".join(_column_lines(wanted.columns)),
+        data="".join(lines),
         max_length=max_length,
         length_note=length_note,
-        trials=wanted.trials,
-        metrics=", ".join(_metrics(wanted.metric, rows)),
+        trials=trials,
+        metrics=", ".join(_metrics(metric, rows)),
     )
 
 
@@ -209,13 +196,6 @@ def _columns(pairs: list[str]) -> dict[str, str]:
             raise UserError(f"--column {pair!r}: must be NAME=COLUMN, for example prompt=question")
         found[wanted] = column
     return found
-
-
-def _metric(metric: str | None) -> str | None:
-    known = (*TASK_METRICS, *LOSSES)
-    if metric is not None and metric not in known:
-        raise UserError(f"--metric {metric!r}: must be one of {', '.join(known)}")
-    return metric
 
 
 def _max_length(model: str, rows: list[dict[str, Any]]) -> tuple[int, str]:
@@ -248,12 +228,6 @@ def _answer(row: dict[str, Any]) -> str:
     return completion if isinstance(completion, str) else str(completion[-1]["content"])
 
 
-def _model(wanted: Wanted) -> str:
-    """Return the model as the study file names it: a local folder relative to the file."""
-    local = wanted.model.startswith((".", "~", os.sep)) or Path(wanted.model).is_dir()
-    return _from(wanted.out, os.path.expanduser(wanted.model), mark=True) if local else wanted.model
-
-
 def _from(out: Path, source: str, *, mark: bool = False) -> str:
     """Return an existing path relative to the study file's folder; anything else unchanged."""
     name, colon, split = source.rpartition(":")
@@ -262,12 +236,6 @@ def _from(out: Path, source: str, *, mark: bool = False) -> str:
         return source
     relative = os.path.relpath(path, out.absolute().parent)
     return (f".{os.sep}" if mark and not relative.startswith(".") else "") + relative + suffix
-
-
-def _column_lines(columns: dict[str, str]) -> list[str]:
-    if not columns:
-        return []
-    return ["  columns:\n", *(f"    {_quoted(wanted)}: {_quoted(column)}\n" for wanted, column in columns.items())]
 
 
 def _quoted(text: str) -> str:

@@ -1,13 +1,9 @@
 """The ``sweeper`` command: the table of all commands, each imported only when it is called.
 
-How to write a command: a file of ``sweeper/cli/`` holds plain functions whose parameters are annotated for typer
-(``Annotated[Path, typer.Argument(help=...)]``). The docstring is the command's help text, and begins with the line that
-``COMMANDS`` has for it. A group of commands is a ``typer.Typer`` instead of a function. One line in ``COMMANDS`` adds
-either. A file may import what it needs at its top, because it is imported only when its command is called; those
-that must start fast (``check``, ``status``) must not import torch there.
-
-Commands print through ``sweeper.cli.output``, and raise ``SweeperError`` for whatever they refuse: it becomes one
-message on standard error and the exit code of the error. They need not catch anything themselves.
+A command is a function annotated for typer, a group of commands a ``typer.Typer``; a line in ``COMMANDS`` adds either.
+Its docstring is the help text, and begins with the line that ``COMMANDS`` has. Its module may import at the top what it
+needs, but no torch if the command must start fast (``check``, ``status``). Commands print through
+``sweeper.cli.output``, and raise ``SweeperError`` for whatever they refuse: one message, and the error's exit code.
 """
 
 from __future__ import annotations
@@ -25,13 +21,9 @@ from typer.core import TyperCommand, TyperGroup
 import sweeper
 from sweeper.cli.output import DEBUG, INTERRUPTED, handled
 
-START, STEER, LOOK, SHIP, HOME = (
-    "Start a study",
-    "Steer a running study",
-    "Look at results",
-    "Ship the winner",
-    "Look after this home",
-)
+START, STEER, LOOK = "Start a study", "Steer a running study", "Look at results"
+SHIP, HOME = "Ship the winner", "Look after this home"
+"""Headings of ``sweeper --help``, in the order of a study's life."""
 
 
 class Lazy(NamedTuple):

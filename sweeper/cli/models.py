@@ -59,15 +59,8 @@ def remove(
 
 def _described(entry: CatalogueEntry, held: cache.InstalledModel | None) -> dict[str, Any]:
     place = held.path if held is not None else _in_hub_cache(entry.hub)
-    return {
-        "name": entry.name,
-        "hub": entry.hub,
-        "parameters": entry.parameters,
-        "license": entry.license,
-        "gated": entry.gated,
-        "here": place and str(place),
-        "bytes": held.bytes if held is not None else None,
-    }
+    found = {name: getattr(entry, name) for name in ("name", "hub", "parameters", "license", "gated")}
+    return {**found, "here": place and str(place), "bytes": held.bytes if held is not None else None}
 
 
 def _in_hub_cache(repo: str) -> Path | None:

@@ -93,31 +93,22 @@ def pareto_front(
 
     Each has ``trial``, ``model``, ``value`` (on the validation split), ``score`` (on the test split, or None),
     ``parameters`` (weights of base and adapter), ``latency_ms`` (per token, or None) and ``meets_goal`` (None without
-    a goal; by the value where there is no score).
+    a goal; by the value if there is no score).
     """
     sign = 1.0 if config.direction == "minimize" else -1.0
-    measured = {t.number: [getattr(t, MEASURES[name]) for name in config.objectives] for t in complete}
-    losses = {
-        trial.number: (sign * (trial.value or 0.0), *measured[trial.number])
-        for trial in complete
-        if config.objectives and None not in measured[trial.number]
-    }
-    known, scores = {trial.number: trial for trial in complete}, _test_scores(config.metric, evaluations)
+    known = {trial.number: trial for trial in complete} if config.objectives else {}
+    measured = {n: [getattr(trial, MEASURES[name]) for name in config.objectives] for n, trial in known.items()}
+    losses = {n: (sign * (known[n].value or 0.0), *values) for n, values in measured.items() if None not in values}
+    scores = _test_scores(config.metric, evaluations)
     return [_point(config, known[number], scores.get(number)) for number in front(losses)]
 
 
 def _point(config: EvaluationConfig, trial: TrialRecord, score: float | None) -> dict[str, Any]:
     value = trial.value or 0.0
     met = None if config.goal is None else meets(config.metric, value if score is None else score, config.goal)
-    return {
-        "trial": trial.number,
-        "model": trial.base_model,
-        "value": value,
-        "score": score,
-        "parameters": trial.total_parameters,
-        "latency_ms": trial.latency_ms,
-        "meets_goal": met,
-    }
+    size = {"parameters": trial.total_parameters, "latency_ms": trial.latency_ms}
+    named = {"trial": trial.number, "model": trial.base_model, "value": value, "score": score}
+    return {**named, **size, "meets_goal": met}
 
 
 def goal_of(
@@ -129,21 +120,11 @@ def goal_of(
     """Judge the goal as the final comparison does; before it, by the validation split."""
     scores = _test_scores(config.metric, evaluations)
     scored = {evaluation.number for evaluation in evaluations if evaluation.number is not None}
-    contenders = [
-        Contender(
-            p["trial"],
-            p["model"] or "",
-            p["value"] if p["score"] is None else p["score"],
-            p["parameters"],
-            p["latency_ms"],
-        )
-        for p in points
-        if not scored or p["trial"] in scored
-    ]
-    if not contenders:
-        score = scores.get(winner.number, winner.value or 0.0)
-        size = winner.total_parameters, winner.latency_ms
-        contenders = [Contender(winner.number, winner.base_model or "", score, *size)]
+    held = [p for p in points if not scored or p["trial"] in scored]
+    contenders = []
+    for p in held or [_point(config, winner, scores.get(winner.number))]:
+        score = p["value"] if p["score"] is None else p["score"]
+        contenders.append(Contender(p["trial"], p["model"] or "", score, p["parameters"], p["latency_ms"]))
     return judge(config, contenders, "test" if scores else "validation")
 
 

@@ -44,16 +44,9 @@ def run(
     Ctrl-C stops after the current step, a second Ctrl-C at once. Either way no finished trial is lost, and
     `sweeper resume` continues the study.
     """
-    file_ = with_options(
-        load_study(file),
-        {
-            ("search", "n_trials"): trials,
-            ("search", "timeout"): timeout,
-            ("name",): name,
-            ("seed",): seed,
-            ("executor", "device"): device,
-        },
-    )
+    options: dict[tuple[str, ...], Any] = {("name",): name, ("seed",): seed, ("executor", "device"): device}
+    options |= {("search", "n_trials"): trials, ("search", "timeout"): timeout}
+    file_ = with_options(load_study(file), options)
     if isinstance(file_, PipelineFile):
         from sweeper.study.pipeline import run_pipeline
 
@@ -65,11 +58,7 @@ def run(
     _watched(file_.config, 0, as_json, lambda view, stop: run_study(file_, listener=view, stop=stop, force=force))
 
 
-def resume(
-    name: StudyName,
-    force: _Force = False,
-    as_json: Json = False,
-) -> None:
+def resume(name: StudyName, force: _Force = False, as_json: Json = False) -> None:
     """Resume a stopped study.
 
     Finished trials are kept; the others continue from their last checkpoint, or start over. A paused study continues in

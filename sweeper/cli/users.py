@@ -41,10 +41,8 @@ def add(
 @users.command("list")
 def list_(as_json: Json = False) -> None:
     """List the users of the dashboard."""
-    found = [
-        {"name": account.name, "role": account.role, "signs_in_by": "oidc" if account.by_oidc else "password"}
-        for account in Accounts(Home.current()).all()
-    ]
+    accounts = Accounts(Home.current()).all()
+    found = [{"name": a.name, "role": a.role, "signs_in_by": "oidc" if a.by_oidc else "password"} for a in accounts]
     if as_json:
         emit_json(found)
     elif found:
