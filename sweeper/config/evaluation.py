@@ -22,7 +22,7 @@ SMALLEST: tuple[Objective, ...] = ("parameters", "latency")
 """The objectives of a search for the smallest model that meets a goal."""
 
 Loss = Literal["eval_loss", "perplexity"]
-"""Metrics that need no generated text; both are better when smaller."""
+"""Metrics that need no generated text."""
 
 TaskMetric = Literal[
     "exact_match",
@@ -33,17 +33,18 @@ TaskMetric = Literal[
     "rougeL",
     "bleu",
     "chrf",
+    "wer",
     "json_validity",
     "field_match",
 ]
-"""Metrics on generated text; all are better when larger."""
+"""Metrics on generated text."""
 
 PreferenceMetric = Literal["preference_accuracy", "preference_margin"]
-"""How often, and by how much, the better answer is ranked above the worse; both are better when larger."""
+"""How often, and by how much, the better answer is ranked above the worse."""
 
 RewardMetric = Literal["mean_reward", "win_rate", "kl"]
 """What answers to held-out prompts earn, how often more than the base model's, and how far the policy has moved from
-it; ``kl`` is better when smaller, the others when larger."""
+it."""
 
 Metric = Literal[Loss, TaskMetric, PreferenceMetric, RewardMetric]
 
@@ -51,7 +52,9 @@ LOSSES: tuple[str, ...] = get_args(Loss)
 TASK_METRICS: tuple[str, ...] = get_args(TaskMetric)
 PREFERENCE_METRICS: tuple[str, ...] = get_args(PreferenceMetric)
 REWARD_METRICS: tuple[str, ...] = get_args(RewardMetric)
-UNBOUNDED: tuple[str, ...] = (*LOSSES, "preference_margin", "mean_reward", "kl")
+METRICS: tuple[str, ...] = (*LOSSES, *TASK_METRICS, *PREFERENCE_METRICS, *REWARD_METRICS)
+SMALLER_IS_BETTER: tuple[str, ...] = (*LOSSES, "wer", "kl")
+UNBOUNDED: tuple[str, ...] = (*LOSSES, "wer", "preference_margin", "mean_reward", "kl")
 """Metrics that are not between 0 and 1."""
 
 _METRICS_OF = {
@@ -107,5 +110,11 @@ class EvaluationConfig(Frozen):
 
 
 def direction(metric: str) -> Literal["minimize", "maximize"]:
-    """Return which way a metric is better."""
-    return "minimize" if metric in (*LOSSES, "kl") else "maximize"
+    """Return which way a metric is better.
+
+    Raises:
+        KeyError: If no metric has this name.
+    """
+    if metric not in METRICS:
+        raise KeyError(metric)
+    return "minimize" if metric in SMALLER_IS_BETTER else "maximize"

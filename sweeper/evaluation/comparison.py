@@ -11,7 +11,8 @@ import numpy as np
 from sweeper.config.evaluation import direction
 from sweeper.errors import DataError
 from sweeper.evaluation.intervals import Interval, paired_interval
-from sweeper.evaluation.metrics.aggregates import FloatArray, aggregate_of, mean
+from sweeper.evaluation.metrics import load_metric
+from sweeper.evaluation.metrics.base import FloatArray
 from sweeper.evaluation.scores import Scores
 from sweeper.store import Example
 
@@ -133,7 +134,7 @@ def paired_difference(first_NK: FloatArray, second_NK: FloatArray, metric: str) 
     Raises:
         ValueError: If there is no example, or the systems have different numbers of them.
     """
-    aggregate, count = aggregate_of(metric), len(first_NK)
+    aggregate, count = load_metric(metric).aggregate, len(first_NK)
     interval = paired_interval(first_NK, second_NK, aggregate)
     one, other = (float(aggregate(of.sum(axis=0, keepdims=True), count)[0]) for of in (first_NK, second_NK))
     return Difference(one - other, interval, _verdict(interval, count, metric))
@@ -192,6 +193,6 @@ def _statistics(examples: Sequence[Example], metric: str) -> FloatArray:
     """Return the statistics of stored examples, shape (N, K); where only scores were kept, a mean needs no more."""
     if all(metric in (example.statistics or {}) for example in examples):
         return np.array([example.statistics[metric] for example in examples if example.statistics], dtype=np.float64)
-    if aggregate_of(metric) is mean and all(metric in example.scores for example in examples):
+    if load_metric(metric).is_mean and all(metric in example.scores for example in examples):
         return np.array([[example.scores[metric]] for example in examples], dtype=np.float64)
     raise DataError(f"{metric} was not measured, or was stored by a sweeper that kept too little of it to compare")

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from sweeper.evaluation.metrics.aggregates import Aggregate, FloatArray
+from sweeper.evaluation.metrics.base import Aggregate, FloatArray
 
 RESAMPLES = 2000
 LEVEL = 0.95

@@ -23,7 +23,7 @@ from sweeper.evaluation.generation import (
     default_batch_size,
     input_device,
 )
-from sweeper.evaluation.metrics.aggregates import FloatArray
+from sweeper.evaluation.metrics.base import FloatArray
 from sweeper.training.reward_scores import scores
 
 _LOSS_SHARE, _DIVERGENCE_SHARE = 4, 8

@@ -15,7 +15,7 @@ from sweeper.evaluation.examples import PromptExample, Row, read_examples
 from sweeper.evaluation.generation import Answer, answers
 from sweeper.evaluation.losses import divergences
 from sweeper.evaluation.metrics import load_metric
-from sweeper.evaluation.metrics.aggregates import FloatArray
+from sweeper.evaluation.metrics.base import FloatArray
 from sweeper.evaluation.scores import Scores, scores_of
 from sweeper.training.base_model import BaseModel
 

@@ -21,7 +21,7 @@ import numpy as np
 from sweeper.evaluation.batching import OnProgress
 from sweeper.evaluation.examples import PromptExample, Row, read_examples
 from sweeper.evaluation.losses import answer_losses
-from sweeper.evaluation.metrics.aggregates import FloatArray
+from sweeper.evaluation.metrics.base import FloatArray
 
 
 def answers_in(rows: Sequence[Row]) -> list[PromptExample]:

@@ -16,7 +16,7 @@ from sweeper.evaluation.examples import PromptExample, Row, read_examples
 from sweeper.evaluation.generation import generate
 from sweeper.evaluation.losses import answer_losses, answer_scores
 from sweeper.evaluation.metrics import load_metric
-from sweeper.evaluation.metrics.aggregates import FloatArray
+from sweeper.evaluation.metrics.base import FloatArray
 from sweeper.evaluation.policies import PolicyScorer
 from sweeper.evaluation.preferences import answers_in, implicit_rewards, log_likelihoods, preference_statistics
 from sweeper.evaluation.scores import Scores, scores_of

@@ -11,7 +11,7 @@ import numpy as np
 from sweeper.evaluation.examples import PromptExample
 from sweeper.evaluation.intervals import Interval, score_interval
 from sweeper.evaluation.metrics import load_metric
-from sweeper.evaluation.metrics.aggregates import FloatArray
+from sweeper.evaluation.metrics.base import FloatArray
 from sweeper.store import Example, ScoreRecord
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 from sweeper.config.trial import Outcome
 from sweeper.evaluation.compare.subjects import Subject
 from sweeper.evaluation.intervals import score_interval
-from sweeper.evaluation.metrics.aggregates import aggregate_of
+from sweeper.evaluation.metrics import load_metric
 from sweeper.store import Example, ScoreRecord, StudyRecord, StudyState, TrialKind, TrialRecord
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -70,8 +70,8 @@ def subject(
     scores = {}
     for metric in metrics if scored else ():
         rows = np.array([example.statistics[metric] for example in examples])
-        interval = score_interval(rows, aggregate_of(metric))
-        value = float(aggregate_of(metric)(rows.sum(axis=0, keepdims=True), len(rows))[0])
+        interval = score_interval(rows, load_metric(metric).aggregate)
+        value = float(load_metric(metric).aggregate(rows.sum(axis=0, keepdims=True), len(rows))[0])
         scores[metric] = ScoreRecord(metric, value, interval.low, interval.high)
     key = f"{of.name}:base" if number is None else f"{of.name}:{number}"
     return Subject(key, of, None if number is None else trial(number, **more), None, "", scores, examples)

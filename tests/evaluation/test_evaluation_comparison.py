@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sweeper.errors import DataError
-from sweeper.evaluation.comparison import compare, difference
+from sweeper.evaluation.comparison import compare, difference, paired_difference
 from sweeper.evaluation.report import escape, markdown_report, pick_examples
 from sweeper.evaluation.scores import Scores, metric_score
 
@@ -160,3 +160,10 @@ def test_examples_are_a_mix_in_the_order_of_the_data():
     assert kinds == {(0, 1), (1, 0), (1, 1), (0, 0)}
     assert pick_examples(base, winner, 99) == list(range(10))
     assert pick_examples(base, winner, 0) == []
+
+
+def test_a_difference_of_a_corpus_metric_is_one_of_corpora_not_a_mean_of_differences():
+    first, second = np.array([[1.0, 1.0]] + [[0.0, 10.0]] * 9), np.array([[0.0, 1.0]] + [[0.0, 10.0]] * 9)
+    found = paired_difference(first, second, "wer")
+    assert found.value == pytest.approx(1 / 91)  # the mean of the examples' differences would be 1 / 10
+    assert found.interval.high < 0.1

@@ -11,7 +11,6 @@ import pytest
 from sweeper.errors import DataError
 from sweeper.evaluation.comparison import FEWEST_EXAMPLES, stored_difference
 from sweeper.evaluation.metrics import METRICS, load_metric
-from sweeper.evaluation.metrics.aggregates import aggregate_of
 from sweeper.store import Example
 
 REFERENCES = [f'{{"a": {n}, "b": "the cat sat on mat {n}"}}' for n in range(12)]
@@ -78,5 +77,6 @@ def test_comparing_loads_neither_torch_nor_the_metrics():
     assert done.stdout.strip() == "set()"
 
 
-def test_aggregates_of_unknown_metrics_are_means():
-    assert aggregate_of("exact_match")(np.array([[3.0]]), 6)[0] == 0.5
+def test_an_unknown_metric_has_no_aggregate_rather_than_a_mean():
+    with pytest.raises(KeyError):
+        load_metric("bertscore")

@@ -13,7 +13,9 @@ from sweeper.evaluation.compare.side_by_side import holm, side_by_side
 from sweeper.evaluation.compare.summary import conclude
 from sweeper.evaluation.comparison import FEWEST_EXAMPLES, stored_difference
 from sweeper.evaluation.intervals import paired_interval, paired_p_value
-from sweeper.evaluation.metrics.aggregates import mean, perplexity
+from sweeper.evaluation.metrics import load_metric
+
+mean, perplexity = load_metric("exact_match").aggregate, load_metric("perplexity").aggregate
 
 
 def test_holms_correction():

@@ -11,7 +11,7 @@ from sweeper.errors import DataError, UserError
 from sweeper.evaluation.compare.subjects import Subject
 from sweeper.evaluation.comparison import FEWEST_EXAMPLES, Difference, Verdict, paired_difference, paired_statistics
 from sweeper.evaluation.intervals import LEVEL, paired_p_value
-from sweeper.evaluation.metrics.aggregates import aggregate_of
+from sweeper.evaluation.metrics import load_metric
 from sweeper.store import ScoreRecord
 
 
@@ -182,7 +182,7 @@ def _against(others: Sequence[Subject], reference: Subject, metric: str) -> dict
         except DataError:
             continue  # this metric was not measured for both
         differences[subject.key] = paired_difference(*pair, metric)
-        p_values[subject.key] = paired_p_value(*pair, aggregate_of(metric))
+        p_values[subject.key] = paired_p_value(*pair, load_metric(metric).aggregate)
     corrected = holm(p_values)
     count = len(reference.examples)
     return {

@@ -1,10 +1,7 @@
-"""The metrics that ship with sweeper: ``evaluate`` modules that load with no network.
+"""The metrics that ship with sweeper; each is an ``evaluate`` module too, which loads with no network.
 
-Every score lies between 0 and 1 (BLEU and chrF, which their papers give in percent, are divided by 100), except
-``eval_loss``, ``perplexity`` and ``kl``, which begin at 0, 1 and 0 and have no upper end, and margins and rewards,
-which have neither.
-
-``METRICS`` names each metric's class without importing it, because importing ``evaluate`` takes seconds.
+Scores lie between 0 and 1 (BLEU and chrF, which their papers give in percent, are divided by 100), except those of
+``config.evaluation.UNBOUNDED``.
 """
 
 from __future__ import annotations
@@ -14,28 +11,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import evaluate
+
     from sweeper.evaluation.metrics.base import Metric
 
 METRICS: dict[str, str] = {
-    "exact_match": "exact_match:ExactMatch",
-    "token_f1": "token_f1:TokenF1",
-    "accuracy": "accuracy:Accuracy",
-    "rouge1": "rouge:Rouge",
-    "rouge2": "rouge:Rouge",
-    "rougeL": "rouge:Rouge",
-    "bleu": "translation:BLEU",
-    "chrf": "translation:ChrF",
+    "exact_match": "texts:ExactMatch",
+    "token_f1": "texts:TokenF1",
+    "accuracy": "texts:Accuracy",
+    "rouge1": "texts:Rouge",
+    "rouge2": "texts:Rouge",
+    "rougeL": "texts:Rouge",
+    "bleu": "corpus:BLEU",
+    "chrf": "corpus:ChrF",
+    "wer": "corpus:WordErrorRate",
     "json_validity": "json_fields:JSONValidity",
     "field_match": "json_fields:FieldMatch",
-    "eval_loss": "perplexity:TokenLoss",
-    "perplexity": "perplexity:Perplexity",
-    "preference_accuracy": "means:ExampleMean",
-    "preference_margin": "means:ExampleMean",
-    "mean_reward": "means:ExampleMean",
-    "win_rate": "means:ExampleMean",
-    "kl": "perplexity:TokenLoss",
+    "eval_loss": "base:TokenLoss",
+    "perplexity": "base:Perplexity",
+    "preference_accuracy": "base:ExampleMean",
+    "preference_margin": "base:ExampleMean",
+    "mean_reward": "base:ExampleMean",
+    "win_rate": "base:ExampleMean",
+    "kl": "base:TokenLoss",
 }
-"""Where each metric that a study may name is found: the file in this folder and the class in it."""
+"""The file in this folder and the class in it of every metric that a study may name."""
 
 
 @cache
@@ -48,3 +48,10 @@ def load_metric(name: str) -> Metric:
     file, class_name = METRICS[name].split(":")
     metric: Metric = getattr(import_module(f"{__name__}.{file}"), class_name)(name)
     return metric
+
+
+def evaluate_module(name: str) -> evaluate.Metric:
+    """Return a metric as a module of ``evaluate``."""
+    from sweeper.evaluation.metrics.hub_module import EvaluateModule
+
+    return EvaluateModule(load_metric(name))

@@ -1,4 +1,4 @@
-"""Structured answers: is it JSON, and does it hold the fields of the reference."""
+"""Metrics of structured answers: valid JSON, and fields equal to those of the reference."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sweeper.errors import DataError
-from sweeper.evaluation.metrics.aggregates import FloatArray
-from sweeper.evaluation.metrics.base import MeanMetric
+from sweeper.evaluation.metrics.base import FloatArray, MeanMetric
 
 _INVALID = object()
 _MISSING = object()
@@ -66,7 +65,7 @@ def parse_json(text: str) -> Any:
 
 
 def same_json(left: Any, right: Any) -> bool:
-    """Tell whether two JSON values are equal; unlike in Python, ``true`` is not 1."""
+    """Return whether two JSON values are equal; unlike in Python, ``true`` is not 1."""
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, list) and isinstance(right, list):
