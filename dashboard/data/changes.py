@@ -13,7 +13,7 @@ from sweeper_dashboard.data import frames, home
 from sweeper.paths import Home
 from sweeper.registry import Registry, Stage
 from sweeper.registry import changes as between
-from sweeper.registry.rollback import was_forced
+from sweeper.registry.stages import was_forced
 from sweeper.store import Action, Database
 
 
@@ -88,7 +88,7 @@ def move(name: str, version: int, stage: str, actor: str, *, force: bool = False
     """
     with _registry() as (_, registry):
         found = registry.move(name, version, Stage(stage), actor=actor, force=force, reason=reason)
-    return home.clean(f"{found} is {found.stage} now")
+    return home.clean(f"{found} is now {found.stage}")
 
 
 def roll_back(name: str, actor: str, reason: str = "") -> str:
@@ -114,14 +114,14 @@ def describe(name: str, version: int, actor: str, *, tags: str, note: str) -> st
 def set_alias(name: str, version: int, alias: str, actor: str) -> str:
     """Let an alias mean a version from now on, and say so."""
     with _registry() as (_, registry):
-        return home.clean(f"{alias} means {registry.set_alias(name, version, alias, actor=actor)} now")
+        return home.clean(f"{alias} now means {registry.set_alias(name, version, alias, actor=actor)}")
 
 
 def remove_alias(name: str, version: int, alias: str, actor: str) -> str:
     """Take an alias from a version, and say so."""
     with _registry() as (_, registry):
         registry.remove_alias(name, version, alias, actor=actor)
-    return home.clean(f"{alias} means no version now")
+    return home.clean(f"{alias} no longer means any version")
 
 
 def record(database: Database, actor: str, kind: str, name: str, version: int, message: str) -> None:

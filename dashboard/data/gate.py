@@ -10,7 +10,7 @@ from sweeper_dashboard.data.changes import record
 from sweeper.database_url import Address
 from sweeper.paths import Home
 from sweeper.registry import GateResult, Registry
-from sweeper.registry.rollback import before, was_forced
+from sweeper.registry.stages import before, was_forced
 
 
 def judgement(name: str, version: int) -> GateResult:

@@ -11,8 +11,7 @@ from sweeper.cli.output import progress, safe, say
 from sweeper.errors import UserError
 from sweeper.paths import Home
 from sweeper.registry import AdapterVersion, Stage
-from sweeper.registry.rollback import was_forced
-from sweeper.registry.stages import check_move
+from sweeper.registry.stages import check_move, was_forced
 from sweeper.store import Database
 
 _Reason = Annotated[str, typer.Option(help="Reason, for the history.")]

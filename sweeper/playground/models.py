@@ -18,7 +18,7 @@ from sweeper.errors import RegistryError
 from sweeper.paths import Home
 from sweeper.playground.protocol import Subject
 from sweeper.registry import AdapterVersion, Registry
-from sweeper.registry.specification import trial_spec
+from sweeper.registry.version import trial_spec
 from sweeper.store import Database
 from sweeper.training.base_model import BaseModel, load_base
 

@@ -1,4 +1,4 @@
-"""What changed between two versions of an adapter."""
+"""Changes between two versions of an adapter."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sweeper.store import Database
 
 @dataclass(frozen=True)
 class Change:
-    """One thing that is not the same.
+    """One difference.
 
     Attributes:
-        part: What it belongs to: hyperparameters, base model, data, packages, seeds or origin.
-        name: What it is.
-        old: Its value in the first version; None where that has none.
+        part: Hyperparameters, base model, data, packages, seeds or origin.
+        name: The name of the value.
+        old: Its value in the first version; None if it has none.
         new: Its value in the second.
     """
 
@@ -34,10 +34,10 @@ class ScoreChange:
     """A metric of both versions on a split.
 
     Attributes:
-        gap: Second minus first on the same examples; None where they were not scored on the same.
+        gap: Second minus first on the same examples; None if they were not scored on the same.
         low: Lower end of its 95 % interval.
         high: Its upper end.
-        verdict: Whether the second is better, worse, or neither can be said; None without a gap.
+        verdict: Better, worse or undecided; None without a gap.
     """
 
     split: str
@@ -52,14 +52,14 @@ class ScoreChange:
 
 @dataclass(frozen=True)
 class Changes:
-    """All that changed from one version to another.
+    """All differences between two versions.
 
     Attributes:
         old: The first version.
         new: The second.
-        changes: What is not the same, by part.
+        changes: The differences, by part.
         scores: Every metric of either.
-        study_file: The study files' differences as a unified diff, line by line; empty where they are the same.
+        study_file: The lines of a unified diff of the study files; empty if they are the same.
     """
 
     old: str
@@ -81,44 +81,37 @@ def changes(database: Database, old: AdapterVersion, new: AdapterVersion) -> Cha
 
 
 def _changes(old: AdapterVersion, new: AdapterVersion) -> Iterator[Change]:
-    pairs = (
-        ("hyperparameters", _flat(old.lineage.hyperparameters), _flat(new.lineage.hyperparameters)),
-        ("base model", _base(old), _base(new)),
-        ("data", old.lineage.data_sha256, new.lineage.data_sha256),
-        ("packages", _packages(old), _packages(new)),
-        ("seeds", old.lineage.seeds, new.lineage.seeds),
-        ("origin", _origin(old), _origin(new)),
-    )
-    for part, before, after in pairs:
+    before_after = [_facts(version) for version in (old, new)]
+    for part in before_after[0]:
+        before, after = (facts[part] for facts in before_after)
         for name in dict.fromkeys([*before, *after]):
             if before.get(name) != after.get(name):
                 yield Change(part, name, before.get(name), after.get(name))
+
+
+def _facts(version: AdapterVersion) -> dict[str, Mapping[str, Any]]:
+    """Return what can change between versions, by part and name."""
+    lineage = version.lineage
+    return {
+        "hyperparameters": _flat(lineage.hyperparameters),
+        "base model": {"name": lineage.base_model, "fingerprint": lineage.base_model_fingerprint},
+        "data": lineage.data_sha256,
+        "packages": {"sweeper": lineage.sweeper_version, **lineage.packages},
+        "seeds": lineage.seeds,
+        "origin": {
+            "study": lineage.study,
+            "trial": lineage.trial,
+            "began from the weights of trial": lineage.initial_trial,
+            "built on": ", ".join(lineage.built_on) or None,
+            "bytes": version.bytes,
+        },
+    }
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return hyperparameters in one level; TRL's own fields begin with ``trl.``."""
     own = {name: value for name, value in values.items() if name != "trl"}
     return own | {f"trl.{name}": value for name, value in (values.get("trl") or {}).items()}
-
-
-def _base(version: AdapterVersion) -> dict[str, Any]:
-    return {"name": version.lineage.base_model, "fingerprint": version.lineage.base_model_fingerprint}
-
-
-def _packages(version: AdapterVersion) -> dict[str, Any]:
-    return {"sweeper": version.lineage.sweeper_version, **version.lineage.packages}
-
-
-def _origin(version: AdapterVersion) -> dict[str, Any]:
-    lineage = version.lineage
-    built_on = ", ".join(lineage.built_on) or None
-    return {
-        "study": lineage.study,
-        "trial": lineage.trial,
-        "began from the weights of trial": lineage.initial_trial,
-        "built on": built_on,
-        "bytes": version.bytes,
-    }
 
 
 def _scores(database: Database, old: AdapterVersion, new: AdapterVersion) -> Iterator[ScoreChange]:

@@ -1,4 +1,4 @@
-"""From what people thought of answers to rows that a study can learn from."""
+"""Training rows from feedback on answers."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ RowKind = Literal["completions", "pairs", "labelled"]
 """Right answers for ``sft``, pairs for ``dpo``, ``orpo``, ``cpo`` and ``reward``, labelled answers for ``kto``."""
 
 MESSAGES = "messages"
-"""The setting that holds a prompt that is a conversation: its turns, up to the answer."""
+"""The setting that holds the turns of a conversation, up to the answer."""
 
 TrainingRow = dict[str, Any]
 
 
 def training_rows(feedback: Iterable[Feedback], kind: RowKind) -> list[TrainingRow]:
-    """Return feedback as rows of one kind, in the layout that a study's data have; each row once.
+    """Return feedback as rows of one kind, in the layout of a study's data, without duplicates.
 
-    A correction is a right answer, and preferred to the answer that it corrects; so is an answer with a thumb up, and
-    it is preferred to those to the same prompt with a thumb down.
+    A correction is a right answer, and preferred to the answer that it corrects. An answer with a thumb up is right,
+    too, and preferred to those to the same prompt with a thumb down.
 
     Raises:
         DataError: If some prompts are texts and others conversations: a data file holds one kind.
@@ -32,7 +32,7 @@ def training_rows(feedback: Iterable[Feedback], kind: RowKind) -> list[TrainingR
     given = list(feedback)
     if len({_is_chat(each) for each in given}) > 1:
         raise DataError(
-            "some of this feedback is to conversations and some to plain text, and a data file holds one kind; name "
+            "some of this feedback is on conversations and some on plain text, and a data file holds one kind; name "
             "one version"
         )
     rows = {json.dumps(row, ensure_ascii=False, sort_keys=True): row for row in _KINDS[kind](given)}
@@ -82,7 +82,7 @@ _KINDS: dict[RowKind, Callable[[list[Feedback]], Iterator[TrainingRow]]] = {
 
 
 def _right(feedback: Feedback) -> list[str]:
-    """Return the answer that is right by this feedback, if it says so of any; a blank one cannot be learned."""
+    """Return the right answer by this feedback, if there is one; a blank one cannot be learned."""
     right = feedback.correction if feedback.correction is not None else feedback.answer if feedback.good else ""
     return [right] if right.strip() else []
 

@@ -1,11 +1,9 @@
-"""The files of an adapter version: which are taken, how they are copied, and whether they are still the same."""
+"""The files of an adapter version: their selection, copying and verification."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
 import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -14,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from sweeper.errors import RegistryError
 from sweeper.files import checksums
+from sweeper.files.atomic import new_folder
 
 ADAPTER = ("adapter_model.safetensors", "adapter_config.json")
 """Weights and configuration of an adapter, as PEFT writes them."""
@@ -34,19 +33,17 @@ OPTIONAL = (
     "vocab.json",
     "vocab.txt",
 )
-"""Taken where they are there; anything else in the folder (checkpoints, optimizer state) stays behind."""
+"""Taken if present; anything else in the folder (checkpoints, optimizer state) stays behind."""
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 """Formats that run code when they are loaded."""
-
-_CHUNK_BYTES = 1024 * 1024
 
 
 def check_source(folder: Path) -> tuple[str, ...]:
     """Return the names of the files to take from an adapter folder.
 
     Raises:
-        RegistryError: If it is no adapter folder, or holds pickles, links or broken files.
+        RegistryError: If it is not an adapter folder, or holds pickles, links or broken files.
     """
     try:
         return _checked_names(folder)
@@ -83,7 +80,7 @@ def _needed(names: Collection[str]) -> tuple[str, str]:
 
 
 def _check_content(weights: Path, config: Path) -> None:
-    """Read both headers: a broken adapter is better refused now than when it is served."""
+    """Read both headers: better to refuse a broken adapter now than when it is served."""
     try:
         with safe_open(weights, framework="numpy") as tensors:
             empty = not list(tensors.keys())
@@ -100,60 +97,15 @@ def _check_content(weights: Path, config: Path) -> None:
 
 
 def copy(source: Path, names: tuple[str, ...], target: Path) -> dict[str, str]:
-    """Copy files to the new folder ``target`` and return the SHA-256 of each.
-
-    All appear at once: they are written to a temporary folder beside, which is then renamed.
-    """
-    temporary = target.with_name(f".{target.name}.tmp")
-    try:
-        temporary.mkdir(parents=True)
-        hashes = {name: _copy_file(source / name, temporary / name) for name in names}
-        _make_way(target, hashes)
-        temporary.rename(target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    _sync_folder(target.parent)
+    """Copy files to the new folder ``target``, all or none, and return the SHA-256 of each."""
+    with new_folder(target) as folder:
+        hashes = {name: checksums.copy_file(source / name, folder / name).sha256 for name in names}
+        if target.exists() and differences(target, hashes):  # left by a crash, and maybe the only copy
+            taken = len(list(target.parent.glob(f"unregistered-{target.name}-*")))
+            target.rename(target.with_name(f"unregistered-{target.name}-{taken + 1}"))
     return hashes
 
 
-def _make_way(target: Path, hashes: Mapping[str, str]) -> None:
-    """Remove what a crash left at ``target`` where it is the same, else set it aside: it may be the only copy."""
-    if not target.exists():
-        return
-    if not differences(target, hashes):
-        shutil.rmtree(target)
-        return
-    taken = len(list(target.parent.glob(f"unregistered-{target.name}-*")))
-    target.rename(target.with_name(f"unregistered-{target.name}-{taken + 1}"))
-
-
-def _copy_file(source: Path, target: Path) -> str:
-    digest = hashlib.sha256()
-    # O_NOFOLLOW: no link that appeared after the check is followed.
-    reader = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
-    with os.fdopen(reader, "rb") as reading, target.open("xb") as writing:
-        while chunk := reading.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            writing.write(chunk)
-        writing.flush()
-        os.fsync(writing.fileno())
-    return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def size_bytes(folder: Path) -> int:
-    """Return the size of all files in ``folder``."""
-    return sum(file.stat().st_size for file in folder.iterdir())
-
-
 def differences(folder: Path, hashes: Mapping[str, str]) -> list[str]:
-    """Return what is not as registered, one line a file; an empty list where all is well."""
+    """Return the files that are not as registered, one line each; an empty list if all are."""
     return checksums.differences(folder, {name: checksums.Sum(sha256) for name, sha256 in hashes.items()}, "registered")

@@ -1,9 +1,9 @@
-"""The gate to production: a version must be better than the one it replaces, surely, and on the same examples.
+"""The gate to production: a version must be significantly better than the one it replaces, on the same examples.
 
-Where production is empty, the last version that was there still has to be beaten: archiving it opens no way round.
+If production is empty, the last version that was there still has to be beaten: archiving it is no way around the gate.
 
-What is compared is what the database holds of both, so that judging needs no weights; where the version to be replaced
-was never scored on the candidate's test examples, ``sweeper.registry.rescoring`` does that first.
+The scores in the database are compared, so judging needs no weights. If the version to be replaced was never scored on
+the candidate's test examples, ``sweeper.registry.rescoring`` does that first.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sweeper.config.evaluation import LOSSES, EvaluationConfig, direction
@@ -28,7 +28,7 @@ _LONGEST_SPLIT = 100
 
 @dataclass(frozen=True)
 class GateResult:
-    """What the gate says of a candidate.
+    """The gate's result for a candidate.
 
     Attributes:
         candidate: The version that is to go to production.
@@ -37,11 +37,11 @@ class GateResult:
         metric: The deciding test metric of the candidate's study.
         margin: How far above zero the whole interval of the gain must lie.
         examples: How many pairs were compared.
-        gain: By how much the candidate is better, in the metric's units: also of a loss, more is better.
+        gain: How much better the candidate is, in the metric's units; more is better for a loss, too.
         low: Lower end of the gain's 95 % interval.
         high: Its upper end.
-        state: What follows.
-        obstacle: Why the two could not be compared; empty where they were.
+        state: The conclusion.
+        obstacle: Why the two could not be compared; empty if they were.
     """
 
     candidate: str
@@ -75,7 +75,7 @@ class GateResult:
             f"gain {self.gain:+.4g}, 95 % interval {self.low:+.4g} to {self.high:+.4g}, margin {self.margin:g}"
         )
         if self.state == "too few":
-            return f"{found}; fewer than {FEWEST_EXAMPLES} examples decide nothing"
+            return f"{found}; fewer than {FEWEST_EXAMPLES} examples are too few to decide"
         return f"{found}; the whole interval {'lies' if self.passed else 'must lie'} above the margin"
 
 
@@ -85,10 +85,10 @@ def judge(
     """Compare a candidate with another version, or with its own base model.
 
     Args:
-        database: What holds their scores.
+        database: Holds their scores.
         candidate: The version that is to go to production.
-        opponent: What it must be better than; None for its base model. ``Registry.opponent`` says which it is.
-        was_last: Whether the opponent is not in production any more, but was the last there.
+        opponent: The version it must beat, see ``Registry.opponent``; None for its base model.
+        was_last: Whether the opponent is no longer in production, but was the last there.
 
     Raises:
         StudyStateError: If the database no longer has a study of theirs.
@@ -96,7 +96,7 @@ def judge(
     metric, margin = deciding(database, candidate)
     against = f"the base model of {candidate}" if opponent is None else str(opponent)
     if opponent is not None and was_last:
-        against += f" (the last in production, {opponent.stage} now)"
+        against += f" (the last in production, now {opponent.stage})"
     number = None if opponent is None else opponent.version
     own = own_examples(database, candidate)
     obstacles = [] if own else [f"{candidate} was not scored on the test split of its study"]
@@ -115,12 +115,12 @@ def differences(database: Database, one: AdapterVersion, other: AdapterVersion |
     """Return the paired differences of two versions, first minus second, on the first's test examples.
 
     Args:
-        database: What holds their scores.
+        database: Holds their scores.
         one: The version whose examples count.
         other: None for the first's base model.
 
     Returns:
-        A difference for each metric that both were scored with; none where they share no examples.
+        A difference for each metric that both were scored with; empty if they share no examples.
     """
     own = own_examples(database, one)
     found: dict[str, Difference] = {}
@@ -133,9 +133,9 @@ def differences(database: Database, one: AdapterVersion, other: AdapterVersion |
 
 
 def deciding(database: Database, candidate: AdapterVersion) -> tuple[str, float]:
-    """Return the deciding test metric of a version's study, and the margin set there.
+    """Return the deciding test metric of a version's study, and its margin.
 
-    The stored configuration may be of an earlier version of sweeper, so only these are read of it.
+    The stored configuration may be from an earlier version of sweeper, so only these two are read from it.
     """
     evaluation: dict[str, Any] = database.studies.get(candidate.lineage.study).config.get("evaluation", {})
     defaults = EvaluationConfig()
@@ -149,7 +149,7 @@ def own_examples(database: Database, version: AdapterVersion) -> tuple[Example, 
 
 
 def split_of(study: str) -> str:
-    """Return what the test split of ``study`` is called where a version of another study is scored on it."""
+    """Return the split name under which a version of another study is scored on the test split of ``study``."""
     name = f"{TEST} of {study}"
     if len(name) <= _LONGEST_SPLIT:
         return name
@@ -166,7 +166,7 @@ def base_examples(database: Database, version: AdapterVersion) -> tuple[Example,
 def _opponents(
     database: Database, candidate: AdapterVersion, opponent: AdapterVersion | None
 ) -> Iterator[tuple[Example, ...]]:
-    """Yield what is stored of the opponent that may be on the candidate's examples, the surest first."""
+    """Yield the stored examples of the opponent that may match the candidate's, the surest first."""
     if opponent is None:
         found = [base_examples(database, candidate)]
     else:
@@ -178,7 +178,7 @@ def _opponents(
 
 
 def _scored_alike(database: Database, one: AdapterVersion, other: AdapterVersion) -> bool:
-    """Tell whether two studies ask the same of the same examples: what is learned, and how long answers may be."""
+    """Return whether two studies score the same examples alike: same technique, same length limit of answers."""
     if one.lineage.study == other.lineage.study:
         return True
     configs = [database.studies.get(version.lineage.study).config for version in (one, other)]
@@ -201,7 +201,7 @@ def _tokens(examples: Sequence[Example], metric: str) -> list[float]:
 
 
 def _judged(pending: GateResult, difference: Difference) -> GateResult:
-    """Return the judgement that follows from a difference: candidate minus other."""
+    """Return the result that follows from a difference: candidate minus other."""
     interval = difference.interval
     low, high, gain = interval.low, interval.high, difference.value
     if direction(pending.metric) == "minimize":
@@ -209,15 +209,4 @@ def _judged(pending: GateResult, difference: Difference) -> GateResult:
     state: GateState = "passed" if low > pending.margin else "not better"
     if pending.examples < FEWEST_EXAMPLES:
         state = "too few"
-    return GateResult(
-        pending.candidate,
-        pending.against,
-        pending.opponent,
-        pending.metric,
-        pending.margin,
-        pending.examples,
-        gain,
-        low,
-        high,
-        state,
-    )
+    return replace(pending, gain=gain, low=low, high=high, state=state)

@@ -17,22 +17,22 @@ _RESERVED = ("latest", *Stage)
 
 
 def valid_tags(tags: Iterable[str]) -> list[str]:
-    """Return tags as they are stored: white space at the ends removed, each once, in their order.
+    """Return tags as they are stored: stripped, without duplicates, in their order.
 
     Raises:
-        UserError: If one is empty, too long, or holds a comma or anything unprintable; or if there are too many.
+        UserError: If one is empty, too long, or holds a comma or an unprintable character; or if there are too many.
     """
     words = list(dict.fromkeys(tag.strip() for tag in tags))
     for word in words:
         if not 0 < len(word) <= TAG_LENGTH or "," in word or not word.isprintable():
             raise UserError(f"tag {word[:80]!r}: a tag has 1 to {TAG_LENGTH} printable characters and no comma")
     if len(words) > MOST_TAGS:
-        raise UserError(f"{len(words)} tags: at most {MOST_TAGS} can be given")
+        raise UserError(f"{len(words)} tags: at most {MOST_TAGS} are allowed")
     return words
 
 
 def valid_alias(alias: str) -> str:
-    """Return an alias if it can stand where a version's number or stage can, and is neither.
+    """Return an alias, unless it would be mistaken for a version's number or stage.
 
     Raises:
         RegistryError: If not.
@@ -43,13 +43,13 @@ def valid_alias(alias: str) -> str:
         raise RegistryError(f"alias {alias[:120]!r}: {error}") from error
     if _NUMBER.fullmatch(alias) or alias.lower() in _RESERVED:
         raise RegistryError(
-            f"alias {alias!r} would be taken for a version; it may be no number, and none of {', '.join(_RESERVED)}"
+            f"alias {alias!r} would be mistaken for a version; it may not be a number, nor {', '.join(_RESERVED)}"
         )
     return alias
 
 
 def valid_note(note: str) -> str:
-    """Return a note if it can be kept whole.
+    """Return a note, unless it is too long to be kept whole.
 
     Raises:
         RegistryError: If it is too long.

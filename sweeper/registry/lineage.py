@@ -1,4 +1,4 @@
-"""Where an adapter version came from, as far back as it goes."""
+"""The lineage of an adapter version."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sweeper.store import Database
 
 @dataclass(frozen=True)
 class Lineage:
-    """Everything needed to make an adapter again.
+    """Everything needed to reproduce an adapter.
 
     Attributes:
         study: The study that found it.
@@ -31,10 +31,10 @@ class Lineage:
         seeds: The study's and the trial's seed.
         sweeper_version: Version that ran the study.
         packages: Versions of the packages that matter.
-        parent: The version of the same name that it was made to replace; None for a first one.
+        parent: The version of the same name that it was to replace; None for a first one.
         built_on: The registered adapters that it needed: the one merged into its base, and the reward models that it
             was optimised against; each ``NAME@VERSION``.
-        initial_trial: The trial of the study whose weights it began from; None where it began at the base.
+        initial_trial: The trial whose weights it started from; None if it started from the base model.
     """
 
     study: str
@@ -56,7 +56,7 @@ class Lineage:
 
 
 def trace(home: Home, database: Database, study: str, trial: int, parent: int | None) -> Lineage:
-    """Return the lineage of a trial's adapter, from what the database and the home hold of its study and trial.
+    """Return the lineage of a trial's adapter, from the database and the files of its study.
 
     Raises:
         StudyStateError: If study or trial do not exist.
@@ -82,7 +82,7 @@ def trace(home: Home, database: Database, study: str, trial: int, parent: int | 
 
 
 def built_on(config: Mapping[str, Any], base_model: str) -> tuple[str, ...]:
-    """Return the registered adapters that a study began from or was rewarded by, each ``NAME@VERSION``."""
+    """Return the registered adapters that a study started from or was rewarded by, each ``NAME@VERSION``."""
     begun_from = [base_model.removeprefix(STARTED_FROM)] if base_model.startswith(STARTED_FROM) else []
     rewards = config.get("technique", {}).get("rewards") or ()
     rewarded_by = [f"{each['name']}@{each['version']}" for each in rewards if each["kind"] == "adapter"]
@@ -90,7 +90,7 @@ def built_on(config: Mapping[str, Any], base_model: str) -> tuple[str, ...]:
 
 
 def initial_trial(home: Home, study: str, trial: int) -> int | None:
-    """Return the trial whose weights a trial began from; None where it began at the base, or its files are gone.
+    """Return the trial whose weights a trial started from; None if there is none, or its files are gone.
 
     Raises:
         RegistryError: If the trial's specification is damaged.

@@ -1,7 +1,7 @@
-"""A base model that is a registered adapter merged into its own base: where a study goes on from another one's winner.
+"""Base models that are registered adapters merged into their own base, for studies that start from another's winner.
 
-``model: adapter:NAME``, ``adapter:NAME@VERSION`` or ``adapter:NAME@ALIAS`` in a study file means it. The merged weights
-are written once to the home, verified as every export is, and from then on are a base model like any other.
+A study file names one by ``model: adapter:NAME``, ``adapter:NAME@VERSION`` or ``adapter:NAME@ALIAS``. The merged
+weights are written to the home once, verified as every export is, and are then a base model like any other.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ _REFERENCE = re.compile(rf"{STARTED_FROM}(?P<name>[^@]+)(@(v?(?P<version>\d+)|(?
 
 
 def is_start(model: ModelConfig) -> bool:
-    """Tell whether a study begins from a registered adapter."""
+    """Return whether a study starts from a registered adapter."""
     return model.name.startswith(STARTED_FROM)
 
 
 def reference(version: AdapterVersion) -> str:
-    """Return the model name that means this version."""
+    """Return the model name of this version."""
     return f"{STARTED_FROM}{version.name}@{version.version}"
 
 
 def pinned(config: StudyConfig, home: Home) -> StudyConfig:
-    """Return a study that names versions where it names registered adapters: what is newest changes, a study does not.
+    """Return a study with the versions of its registered adapters pinned: the newest changes, a study does not.
 
     Raises:
-        RegistryError: If an adapter that it begins from, or is rewarded by, is not registered.
-        ModelError: If the name of one is none, or two of a choice are the same.
+        RegistryError: If an adapter that it starts from, or is rewarded by, is not registered.
+        ModelError: If a name is malformed, or two of a choice are the same.
         DatabaseError: If there is no database.
     """
     begun_from = [model for model in config.models.values() if is_start(model)]
@@ -69,22 +69,22 @@ def pinned(config: StudyConfig, home: Home) -> StudyConfig:
 def _parsed(name: str) -> tuple[str, int | str | None]:
     match = _REFERENCE.fullmatch(name)
     if match is None:
-        raise ModelError(f"model {name!r} must be {STARTED_FROM}NAME, or that with @VERSION, @STAGE or @ALIAS")
+        raise ModelError(f"model {name!r} must be {STARTED_FROM}NAME, optionally with @VERSION, @STAGE or @ALIAS")
     return match["name"], int(match["version"]) if match["version"] else match["alias"]
 
 
 def find_start(model: ModelConfig, home: Home, *, fetch: bool, on_progress: OnStage) -> ModelFolder:
-    """Find the base model that a study begins from, merging it if that was not done yet and ``fetch`` allows.
+    """Find the base model that a study starts from, merging it first if need be and ``fetch`` allows.
 
     Args:
         model: The model as the study names it; see ``is_start``.
-        home: Where adapters are registered and merged.
+        home: Holds the registered and merged adapters.
         fetch: Whether to merge; if not, the folder is the adapter's own base, which has the same sizes.
-        on_progress: Called with what is being done.
+        on_progress: Called with the progress.
 
     Raises:
         RegistryError: If no such adapter is registered.
-        ModelError: If it is no model to go on from.
+        ModelError: If it is not a language model.
         ExportError: If it cannot be merged.
         DatabaseError: If there is no database.
     """
@@ -107,6 +107,4 @@ def find_start(model: ModelConfig, home: Home, *, fetch: bool, on_progress: OnSt
 
 def _require_language_model(source: ExportSource, version: AdapterVersion) -> None:
     if source.spec.technique.head != "language":
-        raise ModelError(
-            f"{version} is a reward model, which answers with a number; a study begins from a language model"
-        )
+        raise ModelError(f"{version} is a reward model, which outputs a number; a study starts from a language model")

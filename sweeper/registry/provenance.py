@@ -1,4 +1,4 @@
-"""Everything that led to a registered adapter, gathered for an export."""
+"""The source of an export: everything that led to a registered adapter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sweeper.files.checksums import sha256_of
 from sweeper.models.catalogue import lookup
 from sweeper.paths import Home
 from sweeper.registry import AdapterVersion
-from sweeper.registry.specification import require_base
+from sweeper.registry.version import trial_spec
 from sweeper.store import Database, StudyRecord, TrialRecord, stored_config
 
 
@@ -17,21 +17,14 @@ def export_source(home: Home, database: Database, version: AdapterVersion) -> Ex
     """Return what an export of ``version`` is made from.
 
     Raises:
-        ExportError: If the study's own files (the trial's specification, the prepared data) are gone.
-        RegistryError: If its base model is gone, or another one now.
-        ModelError: If its base model is no usable model any more.
+        ExportError: If the prepared data are gone.
+        RegistryError: If the trial's specification or the base model is gone, or has changed.
+        ModelError: If the base model is no longer usable.
         StudyStateError: If the database no longer has the study or the trial.
     """
-    study, trial = (
-        database.studies.get(version.lineage.study),
-        database.trials.get(version.lineage.study, version.lineage.trial),
-    )
-    paths = home.study(study.name)
-    specification = paths.trial(trial.number).spec
-    if not specification.is_file():
-        raise ExportError(f"{specification} is gone, so {version} cannot be exported; restore it from a backup")
-    spec = TrialSpec.model_validate_json(specification.read_text(encoding="utf-8"))
-    require_base(version, spec.model_folder)
+    study = database.studies.get(version.lineage.study)
+    trial = database.trials.get(version.lineage.study, version.lineage.trial)
+    spec = trial_spec(home, version)
     return ExportSource(
         study=study.name,
         adapter_name=version.name,
@@ -79,7 +72,7 @@ def _split(study: StudyRecord, name: str, home: Home) -> SplitSource:
 
 
 def _scores(study: StudyRecord, trial: TrialRecord, database: Database) -> tuple[Score, ...]:
-    """Return the trial's final scores beside the base's; empty where it was never scored."""
+    """Return the trial's final scores beside the base's; empty if it was never scored."""
     evaluations = database.evaluations.all(study.name)
     base = {(e.base, e.split, s.metric): s.score for e in evaluations if e.number is None for s in e.scores}
     scored = {(base_model, split) for base_model, split, _ in base}  # a version may be scored on another's test too
@@ -105,7 +98,7 @@ def _scores(study: StudyRecord, trial: TrialRecord, database: Database) -> tuple
 
 
 def _search(study: StudyRecord, database: Database) -> str:
-    """Say how it was found."""
+    """Return how the adapter was found, in words."""
     search = stored_config(study).search
     trials = sum(trial.outcome is None or not trial.outcome.is_open for trial in database.trials.all(study.name))
     return f"best of {trials} trials (sampler {search.sampler.kind}, pruner {search.pruner.kind})"

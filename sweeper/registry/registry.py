@@ -1,4 +1,4 @@
-"""Adapter versions: files under the home, rows in the database, one production version a name."""
+"""The registry of adapters: files in the home, rows in the database, one production version per name."""
 
 from __future__ import annotations
 
@@ -14,34 +14,29 @@ from typing import Any
 from filelock import FileLock
 
 from sweeper.access.actor import current_actor
-from sweeper.config.study import valid_name
 from sweeper.errors import RegistryError
-from sweeper.paths import Home
+from sweeper.files.atomic import size_of
+from sweeper.files.temporary import remove_leftovers
 from sweeper.registry import files
-from sweeper.registry.gate import GateResult, judge
+from sweeper.registry.gate import GateResult
 from sweeper.registry.labels import valid_alias, valid_note, valid_tags
-from sweeper.registry.lineage import Lineage, scores, trace
-from sweeper.registry.rollback import PROMOTE, ROLL_BACK, before, was_forced, were_in_production
-from sweeper.registry.stages import check_move
+from sweeper.registry.lineage import scores, trace
+from sweeper.registry.stages import PROMOTE, ROLL_BACK, before, check_move, was_forced, were_in_production
 from sweeper.registry.version import AdapterVersion
-from sweeper.store import Action, AdapterRecord, Database, Stage, did_you_mean
+from sweeper.registry.versions import RegisteredVersions, check_name
+from sweeper.store import Action, AdapterRecord, Stage
 from sweeper.store.trial_files import require_whole
 
-_VERSION_FOLDER = re.compile(r"\.?v(\d+)(\.tmp)?")
+_VERSION_FOLDER = re.compile(r"v(\d+)")
 _KINDS = {Stage.PRODUCTION: PROMOTE, Stage.ARCHIVED: "archive"}
-_ALL_ACTIONS = 1_000_000
 
 
-class Registry:
-    """The adapters of a home. Several processes may use it at once.
+class Registry(RegisteredVersions):
+    """The adapters of a home, to read and change. Several processes may use it at once.
 
-    Whatever changes a version is recorded with who did it, in the same transaction. ``actor`` is the operating system's
-    user where it is left out.
+    Every change of a version is recorded with the person who made it, in the same transaction. ``actor`` is by default
+    the operating system's user.
     """
-
-    def __init__(self, home: Home, database: Database) -> None:
-        self._home = home
-        self._database = database
 
     def register(
         self,
@@ -55,23 +50,23 @@ class Registry:
     ) -> AdapterVersion:
         """Copy a trial's adapter into the registry as the next version of ``name``, a candidate.
 
-        The lineage and the scores are those that the database holds of study and trial. A crash leaves no half
-        version: the next call removes what it left behind.
+        Its lineage and scores are those in the database. A crash leaves no partial version: the next call removes its
+        leftovers.
 
         Args:
-            name: The adapter's name; a study's name is usual.
+            name: The adapter's name, usually that of a study.
             source: The folder that PEFT wrote.
             study: The study that trained it.
             trial: The number of the trial that trained it.
-            parent: The version of ``name`` that it is made to replace.
-            actor: Who does it.
+            parent: The version of ``name`` that it is to replace.
+            actor: The person who does it.
 
         Raises:
             RegistryError: If the name, the folder or the parent cannot be used; then nothing is registered.
-            ArtifactError: If the folder is the trial's own and its files are not those that the trial wrote.
+            ArtifactError: If the folder is the trial's own and its files have changed since.
             StudyStateError: If study or trial do not exist.
         """
-        _check_name(name)
+        check_name(name)
         trained = self._home.study(study).trial(trial)
         if source.absolute() == trained.adapter.absolute():
             require_whole(self._database, study, trained, "adapter")
@@ -93,86 +88,17 @@ class Registry:
                     stage=Stage.CANDIDATE,
                     path=folder.relative_to(self._home.folder).as_posix(),
                     sha256=hashes[files.weights_name(hashes)],
-                    bytes=files.size_bytes(folder),
+                    bytes=size_of(folder),
                     files=hashes,
                     scores=scores(self._database, study, trial),
                     lineage=asdict(lineage),
                     created_at=datetime.now(UTC),
                 ),
                 _action(
-                    actor, "register", name, version, f"{name} v{version} registered, from trial {trial} of {study}"
+                    actor, "register", name, version, f"{name} v{version} registered from trial {trial} of {study}"
                 ),
             )
         return self.get(name, version)
-
-    def get(self, name: str, which: int | Stage | str | None = None) -> AdapterVersion:
-        """Return a version of ``name``: by number, the newest of a stage, by alias, or the newest of all.
-
-        Raises:
-            RegistryError: If there is none; names the nearest, or the versions there are.
-        """
-        _check_name(name)
-        records = self._database.adapters.all(name)
-        if not records:
-            known = {record.name for record in self._database.adapters.all()}
-            raise RegistryError(f"no adapter {name!r} is registered{did_you_mean(name, known)}")
-        known_as = self._database.adapters.aliases(name)
-        number = known_as.get((name, which), which) if isinstance(which, str) else which
-        fitting = [record for record in records if number is None or number in (record.version, record.stage)]
-        if not fitting:
-            wanted = f"version in stage {which}" if which in set(Stage) else f"version {which}"
-            there = ", ".join(f"v{record.version} ({record.stage})" for record in records[-20:])
-            aliases = f"; its aliases: {', '.join(alias for _, alias in known_as)}" if known_as else ""
-            raise RegistryError(f"adapter {name!r} has no {wanted}; there are: {there}{aliases}")
-        return self._version(fitting[-1], known_as)
-
-    def all(self, name: str | None = None) -> tuple[AdapterVersion, ...]:
-        """Return every version, or those of ``name``, by name and version."""
-        aliases = self._database.adapters.aliases(name)
-        return tuple(self._version(record, aliases) for record in self._database.adapters.all(name))
-
-    def production(self, name: str) -> AdapterVersion | None:
-        """Return the version that is in production, if any."""
-        return next((found for found in self.all(name) if found.stage is Stage.PRODUCTION), None)
-
-    def ancestors(self, version: AdapterVersion) -> tuple[str, ...]:
-        """Return the registered adapters that a version was built on, nearest first, each ``NAME@VERSION`` once."""
-        found: dict[str, None] = {}
-        waiting = list(version.lineage.built_on)
-        while waiting:
-            reference = waiting.pop(0)
-            if reference not in found:
-                found[reference] = None
-                name, _, number = reference.partition("@")
-                waiting += self.get(name, int(number)).lineage.built_on
-        return tuple(found)
-
-    def judge(self, name: str, version: int) -> GateResult:
-        """Return what the gate says of a version: whether it may go to production now.
-
-        Raises:
-            RegistryError: If there is no such version.
-        """
-        return self._judged(self.get(name, version))
-
-    def opponent(self, version: AdapterVersion) -> AdapterVersion | None:
-        """Return what the gate compares a version with: another one, or None for the version's own base model.
-
-        It is the version in production. Where there is none, it is the last other one that was there and still exists,
-        or else archiving the version in production would let a worse one in. Only where no other version ever was in
-        production, and for the version in production itself, it is the base model.
-        """
-        production = self.production(version.name)
-        if production is not None:
-            return None if production.version == version.version else production
-        there = {found.version: found for found in self.all(version.name) if found.version != version.version}
-        were = were_in_production(self.history(version.name))
-        return next((there[number] for number in were if number in there), None)
-
-    def _judged(self, found: AdapterVersion) -> GateResult:
-        opponent = self.opponent(found)
-        was_last = opponent is not None and opponent.stage is not Stage.PRODUCTION
-        return judge(self._database, found, opponent, was_last=was_last)
 
     def move(
         self,
@@ -189,22 +115,22 @@ class Registry:
         Args:
             name: The adapter.
             version: Its version.
-            stage: Where to.
-            actor: Who does it.
-            force: Overrule the gate; the record is marked where it would have refused.
+            stage: The new stage.
+            actor: The person who does it.
+            force: Overrule the gate; the record is marked if it would have refused.
             reason: Why, for the record.
 
         Raises:
             RegistryError: If there is no such version, the move is not allowed, the gate refuses it, or someone else
-                moved it meanwhile.
+                moved it in the meantime.
         """
         found = self.get(name, version)
         if stage is Stage.DELETED:
             raise RegistryError(f"{found} cannot be moved to {stage}: delete it instead")
         check_move(str(found), found.stage, stage)
-        because = f": {reason.strip()}" if reason.strip() else ""
         if stage is not Stage.PRODUCTION:
-            self._change(found, stage, None, actor, _KINDS.get(stage, "move"), f"{found} is {stage} now{because}")
+            kind, message = _KINDS.get(stage, "move"), f"{found} is now {stage}{_because(reason)}"
+            self._change(found, stage, None, actor, kind, message)
             return self.get(name, version)
         self.verify(name, version)
         former = self.production(name)
@@ -217,7 +143,7 @@ class Registry:
             former,
             actor,
             PROMOTE,
-            f"{found} is in production now{'' if judgement.passed else ' against the gate'}{because}",
+            f"{found} is now in production{'' if judgement.passed else ' against the gate'}{_because(reason)}",
             forced=not judgement.passed,
             gate={**asdict(judgement), "in words": str(judgement)},
         )
@@ -226,25 +152,25 @@ class Registry:
     def roll_back(
         self, name: str, version: int | None = None, *, actor: str | None = None, reason: str = ""
     ) -> AdapterVersion:
-        """Bring back the version that was in production before the present one, at once: the emergency exit.
+        """Put the version back that was in production before the present one, at once: the emergency exit.
 
-        The gate is not asked. A version that had been forced in against it comes back all the same, and the record is
-        marked as forced again. Done twice it goes back twice.
+        The gate is bypassed. If the version had been forced in against it, the record is marked as forced again.
+        Rolling back twice goes back twice.
 
         Args:
             name: The adapter.
-            version: An archived version that was in production at any time before, where it is not to be the last.
-            actor: Who does it.
+            version: Any archived version that was in production before; by default the last.
+            actor: The person who does it.
             reason: Why, for the record.
 
         Raises:
-            RegistryError: If no such version was in production before, or its files were changed since.
+            RegistryError: If no such version was in production before, or its files have changed since.
         """
         former, actions = self.production(name), self.history(name)
         target = before(actions, former.version if former else None) if version is None else version
         if target is None:
             raise RegistryError(
-                f"no version of {name!r} was in production before {former or 'now'}; promote another one instead"
+                f"no version of {name!r} was in production before {former or 'now'}; promote one instead"
             )
         found = self.get(name, target)
         if target not in were_in_production(actions):
@@ -252,42 +178,33 @@ class Registry:
         if found.stage is not Stage.ARCHIVED:
             raise RegistryError(f"{found} is {found.stage}; a rollback brings back an archived version only")
         self.verify(name, target)
-        because = f": {reason.strip()}" if reason.strip() else ""
         forced = was_forced(actions, target)
         against = ", though it had been forced in against the gate" if forced else ""
-        message = f"{found} is back in production{f' instead of {former}' if former else ''}{against}{because}"
+        instead = f" instead of {former}" if former else ""
+        message = f"{found} is back in production{instead}{against}{_because(reason)}"
         self._change(found, Stage.PRODUCTION, former, actor, ROLL_BACK, message, forced=forced)
         return self.get(name, target)
 
-    def history(self, name: str) -> tuple[Action, ...]:
-        """Return what was done to an adapter, by whom and when, the latest first.
-
-        Raises:
-            RegistryError: If the name can be no adapter's.
-        """
-        _check_name(name)
-        return self._database.actions.all(adapter=name, limit=_ALL_ACTIONS)
-
     def set_alias(self, name: str, version: int, alias: str, *, actor: str | None = None) -> AdapterVersion:
-        """Let an alias mean a version from now on, whichever it meant before.
+        """Point an alias at a version, wherever it pointed before.
 
         Raises:
-            RegistryError: If there is no such version, or the word can be no alias.
+            RegistryError: If there is no such version, or the word cannot be an alias.
         """
         found = self.get(name, version)
         valid_alias(alias)
-        action = _action(actor, "alias", name, version, f"{alias} means {found} now", alias=alias)
+        action = _action(actor, "alias", name, version, f"{alias} now means {found}", alias=alias)
         self._require(self._database.adapters.set_alias(name, alias, version, action), found)
         return self.get(name, version)
 
     def remove_alias(self, name: str, version: int, alias: str, *, actor: str | None = None) -> AdapterVersion:
-        """Take an alias from a version.
+        """Remove an alias from a version.
 
         Raises:
             RegistryError: If there is no such version, or the alias does not mean it.
         """
         found = self.get(name, version)
-        action = _action(actor, "unalias", name, version, f"{alias} does not mean {found} any more", alias=alias)
+        action = _action(actor, "unalias", name, version, f"{alias} no longer means {found}", alias=alias)
         if not self._database.adapters.remove_alias(name, alias, version, action):
             known = f"its aliases are {', '.join(found.aliases)}" if found.aliases else "it has no alias"
             raise RegistryError(f"{found} is not called {alias[:120]!r}; {known}")
@@ -317,20 +234,8 @@ class Registry:
             self._require(self._database.adapters.describe(name, version, action, note=text), found)
         return self.get(name, version)
 
-    def verify(self, name: str, version: int) -> AdapterVersion:
-        """Check every file of a version against its checksum, and return the version.
-
-        Raises:
-            RegistryError: If there is no such version, or listing every file that is missing, changed or added.
-        """
-        found = self.get(name, version)
-        wrong = files.differences(found.folder, found.files)
-        if wrong:
-            raise RegistryError(f"{found} is not as it was registered: {'; '.join(wrong)}; do not use it")
-        return found
-
     def delete(self, name: str, version: int, *, actor: str | None = None) -> None:
-        """Delete the files of an archived version. Its row stays, so that its number and lineage are never lost.
+        """Delete the files of an archived version. Its row stays, so its number and lineage are never lost.
 
         Raises:
             RegistryError: If there is no such version, or it is not archived.
@@ -354,9 +259,9 @@ class Registry:
         forced: bool = False,
         **data: Any,
     ) -> None:
-        """Change one stage, and that of the ``former`` production version with it, unless someone else was faster.
+        """Change one stage, and archive the ``former`` production version, unless someone else was faster.
 
-        What was judged is what is changed: where another version came into production since, nothing is.
+        Nothing is changed if another version has come into production since the gate judged.
         """
         changes = {found.version: (found.stage, stage)}
         if former is not None:
@@ -369,21 +274,22 @@ class Registry:
     def _require(self, done: bool, found: AdapterVersion) -> None:
         if not done:
             raise RegistryError(
-                f"{found} or the production version was moved by someone else just now: look, and try again"
+                f"{found} or the production version was just moved by someone else: check, then try again"
             )
 
     def _clean(self, name: str) -> None:
         """Remove what crashes left behind: temporary folders, and folders of deleted versions."""
+        remove_leftovers(self._home.adapter(name, 1).parent)
         given = self._database.adapters.last_version(name)
         deleted = set(range(1, given + 1)) - {record.version for record in self._database.adapters.all(name)}
         for folder in self._home.adapter(name, 1).parent.iterdir():
             match = _VERSION_FOLDER.fullmatch(folder.name)
-            if match and not folder.is_symlink() and (match[2] or int(match[1]) in deleted):
+            if match and not folder.is_symlink() and int(match[1]) in deleted:
                 shutil.rmtree(folder)
 
     @contextmanager
     def _locked(self, name: str) -> Iterator[None]:
-        """Let one process at a time number, copy and clean the versions of a name."""
+        """Hold the lock under which the versions of a name are numbered, copied and cleaned up."""
         folder = self._home.adapter(name, 1).parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -394,23 +300,6 @@ class Registry:
                 f"the registry cannot write {error.filename or folder} ({error.strerror}): "
                 "check its permissions and the disk's space"
             ) from error
-
-    def _version(self, record: AdapterRecord, aliases: dict[tuple[str, str], int]) -> AdapterVersion:
-        return AdapterVersion(
-            name=record.name,
-            version=record.version,
-            stage=record.stage,
-            folder=self._home.adapter(record.name, record.version),
-            sha256=record.sha256,
-            bytes=record.bytes,
-            files=record.files,
-            scores=record.scores,
-            lineage=Lineage(**record.lineage),
-            created_at=record.created_at,
-            aliases=tuple(alias for (of, alias), v in aliases.items() if (of, v) == (record.name, record.version)),
-            tags=tuple(record.tags),
-            note=record.note,
-        )
 
 
 def _action(
@@ -428,16 +317,13 @@ def _action(
     )
 
 
+def _because(reason: str) -> str:
+    return f": {reason.strip()}" if reason.strip() else ""
+
+
 def _remedy(found: AdapterVersion, judgement: GateResult) -> str:
-    """Say what can be done about a refusal."""
+    """Return what can be done about a refusal."""
     overrule = "overrule the gate with --force, which is marked in the record"
     if judgement.state == "not scored":
         return f"score it with `sweeper adapters compare {found.name} {found.version}`, or {overrule}"
     return f"promote a better version, or {overrule}"
-
-
-def _check_name(name: str) -> None:
-    try:
-        valid_name(name)
-    except ValueError as error:
-        raise RegistryError(f"adapter name {name[:120]!r}: {error}") from error

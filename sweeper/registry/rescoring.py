@@ -1,10 +1,9 @@
-"""Registered versions scored where the gate lacks it: on the test examples of another version's study."""
+"""Scoring of registered versions for the gate: on the test examples of another version's study."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 
 from sweeper.config.trial import TrialSpec
 from sweeper.data.splits import read_prepared
@@ -16,7 +15,7 @@ from sweeper.models.cache import OnStage
 from sweeper.paths import Home
 from sweeper.registry import AdapterVersion, Registry
 from sweeper.registry.gate import TEST, base_examples, judge, own_examples, split_of
-from sweeper.registry.specification import require_base
+from sweeper.registry.version import trial_spec
 from sweeper.store import Database, Evaluation
 from sweeper.training.base_model import load_base
 from sweeper.training.device import resolve_device
@@ -25,17 +24,17 @@ from sweeper.training.device import resolve_device
 def score_missing(
     home: Home, database: Database, candidate: AdapterVersion, other: AdapterVersion | None, on_progress: OnStage
 ) -> tuple[str, ...]:
-    """Score whatever the gate needs to compare a version with another, or with its base model, and has not.
+    """Compute the scores that the gate lacks to compare a version with another, or with its base model.
 
-    Everything is scored on the test examples of the candidate's study, with its metrics and settings. What is found of
-    another version is stored with that version's own study and trial, under a split of its own.
+    Everything is scored on the test examples of the candidate's study, with its metrics and settings. Scores of another
+    version are stored with that version's own study and trial, under a separate split.
 
     Args:
-        home: Where the versions and the prepared data are.
-        database: Where scores are kept.
+        home: Holds the versions and the prepared data.
+        database: Holds the scores.
         candidate: The version that is judged.
-        other: What it is compared with; None for its base model.
-        on_progress: Told how far the scoring is.
+        other: The version it is compared with; None for its base model.
+        on_progress: Called with the progress.
 
     Returns:
         What was scored, in words.
@@ -46,7 +45,7 @@ def score_missing(
     """
     if not judge(database, candidate, other).unscored:
         return ()
-    asked = _specification(home, candidate)
+    asked = trial_spec(home, candidate)
     scored = []
     if not own_examples(database, candidate):
         scores = _scores(home, database, asked, candidate, on_progress)
@@ -70,11 +69,11 @@ def score_missing(
 def _scores(
     home: Home, database: Database, asked: TrialSpec, version: AdapterVersion | None, on_progress: OnStage
 ) -> Scores:
-    """Score a version, or the base model where it is None, as the candidate's study asks."""
+    """Score a version, or the base model if it is None, by the settings of the candidate's study."""
     subject = "the base model" if version is None else str(version)
-    spec = asked if version is None else _specification(home, version)
+    spec = asked if version is None else trial_spec(home, version)
     if spec.technique.head != asked.technique.head:
-        raise RegistryError(f"{subject} is no model of the same kind: one of the two is a reward model")
+        raise RegistryError(f"{subject} is not a model of the same kind: one of the two is a reward model")
     rows = read_prepared(home.study(asked.study).data / "test.jsonl")
     if version is not None:
         Registry(home, database).verify(version.name, version.version)
@@ -92,7 +91,7 @@ def _scores(
 
 
 def _store(database: Database, version: AdapterVersion, split: str, scores: Scores, candidate: AdapterVersion) -> None:
-    """Store what a version scored, with its differences to the base model where that was scored there too."""
+    """Store a version's scores, with its differences to the base model if that was scored there too."""
     lineage = version.lineage
     same_base = lineage.base_model_fingerprint == candidate.lineage.base_model_fingerprint
     to_base = _to_base(database, candidate, scores) if same_base else {}
@@ -110,15 +109,6 @@ def _to_base(database: Database, candidate: AdapterVersion, scores: Scores) -> M
 
 
 def _base_label(database: Database, version: AdapterVersion) -> str:
-    """Return what tells the base model of a version from others of its study; empty where there is one."""
+    """Return the label that tells the base model of a version from others of its study; empty if it has one only."""
     found = database.evaluations.all(version.lineage.study)
     return next((each.base for each in found if each.number == version.lineage.trial), "")
-
-
-def _specification(home: Home, version: AdapterVersion) -> TrialSpec:
-    path: Path = home.study(version.lineage.study).trial(version.lineage.trial).spec
-    if not path.is_file():
-        raise RegistryError(f"{path} is gone, so {version} cannot be scored; restore it from a backup")
-    spec = TrialSpec.model_validate_json(path.read_text(encoding="utf-8"))
-    require_base(version, spec.model_folder)
-    return spec

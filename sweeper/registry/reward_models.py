@@ -10,15 +10,15 @@ from sweeper.errors import RegistryError
 from sweeper.paths import Home
 from sweeper.registry.files import differences
 from sweeper.registry.registry import Registry
-from sweeper.registry.specification import trial_spec
+from sweeper.registry.version import trial_spec
 from sweeper.store import Database
 
 
 def reward_sources(rewards: Sequence[Reward], study_folder: Path, home: Home) -> RewardSources:
-    """Find what a study's rewards are made of.
+    """Find the sources of a study's rewards.
 
     Raises:
-        RegistryError: If a reward model is not registered, is none, or was changed since.
+        RegistryError: If a reward model is not registered, is not a reward model, or has changed since.
     """
     named = [reward for reward in rewards if isinstance(reward, AdapterReward)]
     if not named:
@@ -31,10 +31,10 @@ def reward_sources(rewards: Sequence[Reward], study_folder: Path, home: Home) ->
 
 
 def require_unchanged(sources: RewardSources | None, home: Home, database: Database) -> None:
-    """Refuse to go on with reward models that are not as they were registered.
+    """Refuse reward models that are not as they were registered.
 
     Raises:
-        RegistryError: If a file of one was changed since, or one is no more.
+        RegistryError: If one has changed or is gone.
     """
     for model in () if sources is None else sources.models:
         version = Registry(home, database).get(model.name, model.version)

@@ -1,29 +1,26 @@
-"""Questions about registered adapters; the rules of the registry are in ``sweeper.registry``."""
+"""Adapter queries; the rules of the registry are in ``sweeper.registry``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Executable, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from sweeper.retry import retried_methods
-from sweeper.store.connection import Transactions
 from sweeper.store.records import Action, AdapterRecord, Stage
-from sweeper.store.rows import changed_study, columns, trial_row
+from sweeper.store.rows import Queries, as_records, changed_study, columns, trial_row
 from sweeper.store.tables import ActionRow, AdapterRow, AliasRow, StudyRow
 
 
 @retried_methods()
-class Adapters:
+class Adapters(Queries):
     """The adapter versions of a database.
 
-    What changes one takes the ``Action`` that it is: both are stored, or neither.
+    A change takes the ``Action`` that it is part of: both are stored, or neither.
     """
-
-    def __init__(self, transactions: Transactions) -> None:
-        self._transactions = transactions
 
     def add(self, record: AdapterRecord, action: Action | None = None) -> None:
         """Store a new version.
@@ -38,19 +35,16 @@ class Adapters:
             _record(session, action)
 
     def last_version(self, name: str) -> int:
-        """Return the highest version ever given to ``name``, deleted ones included; 0 where there is none."""
+        """Return the highest version ever given to ``name``, including deleted ones; 0 if there is none."""
         with self._transactions.reading() as session:
             return session.scalar(select(func.max(AdapterRow.version)).where(AdapterRow.name == name)) or 0
 
     def all(self, name: str | None = None) -> tuple[AdapterRecord, ...]:
-        """Return every version, or those of ``name``, by name and version; deleted ones are left out."""
+        """Return every version that is not deleted, or those of ``name``, by name and version."""
+        query = select(*columns(AdapterRow, AdapterRecord, study=StudyRow.name)).join(StudyRow)
+        query = query.where(AdapterRow.stage != Stage.DELETED).order_by(AdapterRow.name, AdapterRow.version)
         with self._transactions.reading() as session:
-            query = select(*columns(AdapterRow, AdapterRecord, study=StudyRow.name)).join(StudyRow)
-            query = query.where(AdapterRow.stage != Stage.DELETED)
-            if name is not None:
-                query = query.where(AdapterRow.name == name)
-            rows = session.execute(query.order_by(AdapterRow.name, AdapterRow.version))
-            return tuple(AdapterRecord(*row) for row in rows)
+            return as_records(session, query if name is None else query.where(AdapterRow.name == name), AdapterRecord)
 
     def change_stages(
         self, name: str, changes: Mapping[int, tuple[Stage, Stage]], action: Action | None = None
@@ -61,12 +55,12 @@ class Adapters:
 
         Args:
             name: The adapter.
-            changes: Version to (the stage it is believed to have, the stage it gets).
-            action: What somebody did by this.
+            changes: Version to (its expected stage, its new stage).
+            action: What a person did by this.
 
         Returns:
-            Whether it was done; False where one of the versions no longer has the stage it was believed to have, or
-            where another one is in production that was not believed to be.
+            Whether it was done; False if a version is no longer in its expected stage, or if an unexpected one is in
+            production.
         """
         with self._transactions.writing() as session:
             rows = {row.version: row for row in session.scalars(select(AdapterRow).where(AdapterRow.name == name))}
@@ -92,41 +86,43 @@ class Adapters:
         tags: Sequence[str] | None = None,
         note: str | None = None,
     ) -> bool:
-        """Replace a version's tags, its note, or both; tell whether there is such a version."""
+        """Replace a version's tags, its note, or both; return whether there is such a version."""
         values = {key: value for key, value in (("tags", tags), ("note", note)) if value is not None}
-        with self._transactions.writing() as session:
-            where = AdapterRow.name == name, AdapterRow.version == version, AdapterRow.stage != Stage.DELETED
-            found = session.execute(update(AdapterRow).where(*where).values(**values).returning(AdapterRow.id)).all()
-            if found:
-                _record(session, action)
-            return bool(found)
+        return self._change(update(AdapterRow).where(*_is(name, version)).values(**values), AdapterRow.id, action)
 
     def aliases(self, name: str | None = None) -> dict[tuple[str, str], int]:
         """Return the version of every (adapter, alias), or of the aliases of one adapter, in order."""
+        query = select(AliasRow.name, AliasRow.alias, AliasRow.version).order_by(AliasRow.name, AliasRow.alias)
         with self._transactions.reading() as session:
-            query = select(AliasRow.name, AliasRow.alias, AliasRow.version).order_by(AliasRow.name, AliasRow.alias)
-            if name is not None:
-                query = query.where(AliasRow.name == name)
-            return {(of, alias): version for of, alias, version in session.execute(query)}
+            rows = session.execute(query if name is None else query.where(AliasRow.name == name))
+            return {(of, alias): version for of, alias, version in rows}
 
     def set_alias(self, name: str, alias: str, version: int, action: Action | None = None) -> bool:
-        """Let an alias mean a version from now on; tell whether there is such a version."""
+        """Point an alias at a version; return whether there is such a version."""
         with self._transactions.writing() as session:
-            where = AdapterRow.name == name, AdapterRow.version == version, AdapterRow.stage != Stage.DELETED
-            if session.scalar(select(AdapterRow.id).where(*where)) is None:
+            if session.scalar(select(AdapterRow.id).where(*_is(name, version))) is None:
                 return False
             session.merge(AliasRow(name=name, alias=alias, version=version))
             _record(session, action)
             return True
 
     def remove_alias(self, name: str, alias: str, version: int, action: Action | None = None) -> bool:
-        """Take an alias from the version that it is believed to mean; tell whether it did."""
+        """Remove an alias from the version it is expected to point at; return whether it did."""
+        where = AliasRow.name == name, AliasRow.alias == alias, AliasRow.version == version
+        return self._change(delete(AliasRow).where(*where), AliasRow.version, action)
+
+    def _change(self, statement: Any, returning: Any, action: Action | None) -> bool:
+        """Execute a statement, and store the action if any row was affected; return whether one was."""
+        changing: Executable = statement.returning(returning)
         with self._transactions.writing() as session:
-            where = AliasRow.name == name, AliasRow.alias == alias, AliasRow.version == version
-            found = session.execute(delete(AliasRow).where(*where).returning(AliasRow.version)).all()
+            found = session.execute(changing).all()
             if found:
                 _record(session, action)
             return bool(found)
+
+
+def _is(name: str, version: int) -> tuple[Any, ...]:
+    return AdapterRow.name == name, AdapterRow.version == version, AdapterRow.stage != Stage.DELETED
 
 
 def _record(session: Session, action: Action | None) -> None:

@@ -28,24 +28,17 @@ from sweeper.store.workers import Workers
 class Database:
     """An open database; a context manager that closes it. Threads may share it; processes open their own.
 
-    Every call of its parts is one transaction, stored in full or not at all. Any call raises ``DatabaseError`` where
-    it is locked for too long, full, read-only, damaged, or gone; the next call tries again.
+    Every call of its parts is one transaction, stored in full or not at all. A call about a study that does not exist
+    raises ``StudyStateError``. Any call raises ``DatabaseError`` if the database is locked for too long, full,
+    read-only, damaged, or gone; the next call tries again.
 
     Attributes:
         address: The file, or the server's database.
-        studies: Questions about studies.
-        trials: Questions about trials.
-        metrics: Questions about what trials reported.
-        evaluations: Questions about final scores.
-        adapters: Questions about registered adapters.
-        events: Questions about what happened.
-        actions: Questions about what people did.
-        feedback: Questions about what people thought of answers.
-        orders: Questions about what people ask of the runner of a study.
-        workers: Questions about the processes that run trials.
-        leases: Questions about which of them holds which trial.
-        artifacts: Questions about the files of trials.
-        integrity: Questions about the database itself.
+        actions: What people did.
+        orders: What people ask of the runner of a study.
+        leases: Which worker holds which trial.
+        artifacts: The files of trials.
+        integrity: Checks of the database itself.
     """
 
     def __init__(self, transactions: Transactions) -> None:
@@ -75,13 +68,13 @@ class Database:
 
         Args:
             address: The SQLite file, or the server's database.
-            create: Whether to make the file, or the tables on the server, where there are none.
-            read_only: Whether to change nothing in it, its schema included.
+            create: Whether to make the file, or the tables on the server, if there are none.
+            read_only: Whether to change nothing in it, not even its schema.
             busy_timeout_s: How long to wait for other processes' writes.
 
         Raises:
-            DatabaseError: If it is no database of ours, is from a newer sweeper (read only: from an older one too), or
-                cannot be used; nothing changed.
+            DatabaseError: If it is not sweeper's, is from a newer sweeper (read-only: or from an older one), or cannot
+                be used; it is unchanged.
         """
         address = address if isinstance(address, PostgresUrl) else address.absolute()
         if read_only:
@@ -93,7 +86,7 @@ class Database:
     @staticmethod
     @retried
     def exists(address: Address) -> bool:
-        """Tell whether there is a database at ``address``: the file, or our tables on the server.
+        """Return whether there is a database at ``address``: the file, or our tables on the server.
 
         Raises:
             DatabaseError: If the server cannot be asked.
@@ -104,7 +97,7 @@ class Database:
         """Return a block in which no other process or thread decides about a study; blocks may be nested.
 
         Raises:
-            DatabaseError: On entering, if another process holds it for too long.
+            DatabaseError: On entering, if another process holds the lock for too long.
         """
         return self._locks.hold(study)
 

@@ -1,4 +1,4 @@
-"""Questions about what people thought of answers."""
+"""Feedback queries: ratings and corrections of answers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from sqlalchemy import case, func, select
 
 from sweeper.errors import DataError
 from sweeper.retry import retried_methods
-from sweeper.store.connection import Transactions
 from sweeper.store.records import Feedback
-from sweeper.store.rows import columns
+from sweeper.store.rows import Queries
 from sweeper.store.tables import EXAMPLE_LIMIT, ActionRow, FeedbackRow
 
 GIVEN = "feedback"
-"""The kind of the action that giving feedback is."""
+"""The kind of action that giving feedback is."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +27,11 @@ class FeedbackCounts:
 
 
 @retried_methods()
-class FeedbackStore:
+class FeedbackStore(Queries):
     """The feedback of a database; it is only ever added to."""
 
-    def __init__(self, transactions: Transactions) -> None:
-        self._transactions = transactions
-
     def add(self, feedback: Feedback) -> None:
-        """Store what a person thought of an answer, and that they said so.
+        """Store feedback on an answer, and the action of giving it.
 
         Raises:
             DataError: If it says nothing, or a text is too long to be kept whole.
@@ -47,32 +43,18 @@ class FeedbackStore:
                 raise DataError(f"the {name} has more than {EXAMPLE_LIMIT:,} characters, which feedback cannot keep")
         with self._transactions.writing() as session:
             session.add(FeedbackRow(**asdict(feedback)))
-            session.add(
-                ActionRow(
-                    at=feedback.at,
-                    actor=feedback.actor,
-                    kind=GIVEN,
-                    adapter=feedback.adapter,
-                    version=feedback.version,
-                    message=_told(feedback),
-                )
-            )
+            same = {name: getattr(feedback, name) for name in ("at", "actor", "adapter", "version")}
+            session.add(ActionRow(kind=GIVEN, message=_message(feedback), **same))
 
     def all(
         self, *, adapter: str | None = None, version: int | None = None, limit: int | None = None
     ) -> tuple[Feedback, ...]:
-        """Return feedback, the latest first: to an adapter, to one of its versions, or to all, at most ``limit``."""
-        with self._transactions.reading() as session:
-            query = select(*columns(FeedbackRow, Feedback))
-            if adapter is not None:
-                query = query.where(FeedbackRow.adapter == adapter)
-            if version is not None:
-                query = query.where(FeedbackRow.version == version)
-            rows = session.execute(query.order_by(FeedbackRow.id.desc()).limit(limit))
-            return tuple(Feedback(**row._mapping) for row in rows)
+        """Return at most ``limit`` pieces of feedback, the latest first: on an adapter, one of its versions, or all."""
+        equal = {FeedbackRow.adapter: adapter, FeedbackRow.version: version}
+        return self._fetch(Feedback, FeedbackRow, equal=equal, order_by=[FeedbackRow.id.desc()], limit=limit)
 
     def counts(self) -> Mapping[tuple[str | None, int | None], FeedbackCounts]:
-        """Return how much feedback every version has; under (None, None) that of bare base models."""
+        """Return how much feedback every version has; that of bare base models is under (None, None)."""
         numbers = (
             func.sum(case((FeedbackRow.good.is_(True), 1), else_=0)),
             func.sum(case((FeedbackRow.good.is_(False), 1), else_=0)),
@@ -84,7 +66,7 @@ class FeedbackStore:
             return {(name, version): FeedbackCounts(*map(int, found)) for name, version, *found in rows}
 
 
-def _told(feedback: Feedback) -> str:
+def _message(feedback: Feedback) -> str:
     thumb = {True: "thumb up", False: "thumb down", None: ""}[feedback.good]
     parts = [thumb, "correction" * (feedback.correction is not None)]
     subject = "the bare base model" if feedback.adapter is None else f"{feedback.adapter} v{feedback.version}"

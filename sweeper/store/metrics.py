@@ -1,4 +1,4 @@
-"""Questions about the metrics that trials report while they train."""
+"""Metric queries: what trials report while they train."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from sweeper.errors import DatabaseError, StudyStateError
 from sweeper.retry import retried_methods
-from sweeper.store.connection import Transactions
 from sweeper.store.leases import require_held
 from sweeper.store.records import MetricPoint
-from sweeper.store.rows import changed_study, study_id
+from sweeper.store.rows import Queries, as_records, changed_study, study_id
 from sweeper.store.tables import MetricRow, TrialRow
 
 LARGEST_STEP = 2**63 - 1
 LONGEST_NAME = 100
 
 Reported = tuple[int, int, Mapping[str, float]] | tuple[int, int, Mapping[str, float], float]
-"""Trial number, optimizer step, values by name, and the seconds since the trial was begun where they are known."""
+"""Trial number, optimizer step, values by name, and the seconds since the trial began if they are known."""
 
 # Made once: making a statement takes longer than executing it, and these are executed while others wait for the lock.
 _TRIALS: Any = TrialRow.__table__
@@ -36,29 +35,31 @@ _REACH = (
 
 
 def _put(insert: Any) -> Any:
-    """Return what stores points, in place of those that were told before."""
+    """Return the statement that stores points in place of those reported before."""
     statement = insert(MetricRow.__table__)
     new = {"value": statement.excluded.value, "seconds": statement.excluded.seconds}
     return statement.on_conflict_do_update(index_elements=["trial_id", "step", "name"], set_=new)
 
 
+_POINTS = (
+    select(TrialRow.number, MetricRow.step, MetricRow.name, MetricRow.value, MetricRow.seconds)
+    .select_from(MetricRow)
+    .join(TrialRow, TrialRow.id == MetricRow.trial_id)
+)
 _PUT = {"sqlite": _put(sqlite.insert), "postgresql": _put(postgresql.insert)}
 
 
 @retried_methods()
-class Metrics:
+class Metrics(Queries):
     """The metrics of a database, by study, trial and optimizer step."""
 
-    def __init__(self, transactions: Transactions) -> None:
-        self._transactions = transactions
-
     def add(self, study: str, batch: Iterable[Reported], *, holder: str | None = None) -> None:
-        """Store many reports in one transaction; a step told again replaces the former.
+        """Store many reports in one transaction; a step reported again replaces the former.
 
         Args:
             study: The study.
             batch: The reports.
-            holder: The worker that holds the trials; None asks for no lease.
+            holder: The worker that holds the trials; None requires no lease.
 
         Raises:
             StudyStateError: If the study or one of the trials does not exist.
@@ -82,97 +83,68 @@ class Metrics:
                 raise StudyStateError(f"study {study!r} has no trial {min(missing)}")
             if holder is not None:
                 require_held(session, study, study_key, set(keys), holder)
-            connection.execute(
-                _PUT[connection.dialect.name],
-                [
-                    {
-                        "trial_id": keys[p.number],
-                        "step": p.step,
-                        "name": p.name,
-                        "value": p.value,
-                        "seconds": p.seconds,
-                    }
-                    for p in points
-                ],
-            )
+            rows = [
+                {"trial_id": keys[p.number], "step": p.step, "name": p.name, "value": p.value, "seconds": p.seconds}
+                for p in points
+            ]
+            connection.execute(_PUT[connection.dialect.name], rows)
             reached = {keys[p.number]: p.step for p in sorted(points, key=lambda p: p.step)}
             connection.execute(
                 _REACH, [{"trial": key, "step": step, "change": change} for key, step in reached.items()]
             )
 
     def get(self, study: str, *, number: int | None = None, name: str | None = None) -> tuple[MetricPoint, ...]:
-        """Return the metrics of a study by trial and step, all or those of one trial or one name.
-
-        Raises:
-            StudyStateError: If there is no such study.
-        """
+        """Return the metrics of a study by trial and step, all or those of one trial or one name."""
         with self._transactions.reading() as session:
-            query = select(TrialRow.number, MetricRow.step, MetricRow.name, MetricRow.value, MetricRow.seconds)
-            query = query.join(TrialRow)
-            query = query.where(TrialRow.study_id == study_id(session, study))
+            query = _POINTS.where(TrialRow.study_id == study_id(session, study))
             if number is not None:
                 query = query.where(TrialRow.number == number)
             if name is not None:
                 query = query.where(MetricRow.name == name)
-            rows = session.execute(query.order_by(TrialRow.number, MetricRow.step, MetricRow.name))
-            return tuple(MetricPoint(*row) for row in rows)
+            query = query.order_by(TrialRow.number, MetricRow.step, MetricRow.name)
+            return as_records(session, query, MetricPoint)
 
     def since(self, study: str, seen: Mapping[int, int]) -> tuple[MetricPoint, ...]:
-        """Return what some trials reported at a step or after it, by trial and step.
+        """Return what some trials reported at or after a step, by trial and step.
 
         Args:
             study: The study.
             seen: The step by the number of the trial.
-
-        Raises:
-            StudyStateError: If there is no such study.
         """
+        query, found = _POINTS.order_by(MetricRow.step, MetricRow.name), list[MetricPoint]()
         with self._transactions.reading() as session:
             key = study_id(session, study)
-            query = select(TrialRow.number, MetricRow.step, MetricRow.name, MetricRow.value, MetricRow.seconds)
-            query = query.join(TrialRow).order_by(MetricRow.step, MetricRow.name)
-            found = list[MetricPoint]()
-            for number, step in sorted(seen.items()):  # few at a time run, and each is one look at the primary key
-                rows = session.execute(
-                    query.where(TrialRow.study_id == key, TrialRow.number == number, MetricRow.step >= step)
-                )
-                found += [MetricPoint(*row) for row in rows]
-            return tuple(found)
+            for number, step in sorted(seen.items()):  # few run at a time, and each is one look-up by primary key
+                of_one = TrialRow.study_id == key, TrialRow.number == number, MetricRow.step >= step
+                found += as_records(session, query.where(*of_one), MetricPoint)
+        return tuple(found)
 
     def first_at_or_after(self, study: str, name: str, percent: int) -> tuple[MetricPoint, ...]:
-        """Return, of every trial, the first value of a metric at or after ``percent`` of its training, by trial.
+        """Return, for every trial, the first value of a metric at or after ``percent`` of its training, by trial.
 
-        Progress is rounded to whole per cent, halves to the even one, as the search counts it.
-
-        Raises:
-            StudyStateError: If there is no such study.
+        Progress is rounded to whole per cent, halves to even, as the search counts it.
         """
         reached, asked = 200.0 * MetricRow.step, (2.0 * percent - 1.0) * TrialRow.total_steps
         with self._transactions.reading() as session:
             first = select(MetricRow.trial_id, func.min(MetricRow.step).label("step")).join(TrialRow)
             first = first.where(TrialRow.study_id == study_id(session, study), MetricRow.name == name)
-            if percent > 1:  # progress is never told as less
+            if percent > 1:  # progress is never reported as less
                 first = first.where(reached > asked if percent % 2 else reached >= asked)
             at = first.group_by(MetricRow.trial_id).subquery()
-            query = select(TrialRow.number, MetricRow.step, MetricRow.name, MetricRow.value, MetricRow.seconds)
-            query = query.join(TrialRow).join(at, (at.c.trial_id == MetricRow.trial_id) & (at.c.step == MetricRow.step))
-            rows = session.execute(query.where(MetricRow.name == name).order_by(TrialRow.number))
-            return tuple(MetricPoint(*row) for row in rows)
+            query = _POINTS.join(at, (at.c.trial_id == MetricRow.trial_id) & (at.c.step == MetricRow.step))
+            return as_records(session, query.where(MetricRow.name == name).order_by(TrialRow.number), MetricPoint)
 
     def curves(
         self, study: str, numbers: Collection[int], names: Collection[str] = ()
     ) -> list[tuple[int, int, str, float | None, float | None]]:
         """Return (trial number, step, name, value, seconds) of some trials, by trial and step; NaN comes as None.
 
-        Plain rows of the database: a chart of many trials needs hundreds of thousands of them.
+        Plain database rows: a chart of many trials needs hundreds of thousands of them.
 
         Args:
             study: The study.
             numbers: Its trials.
-            names: Only these metrics; all where it is empty.
-
-        Raises:
-            StudyStateError: If there is no such study.
+            names: Only these metrics; all if it is empty.
         """
         with self._transactions.reading() as session:
             chosen = TrialRow.study_id == study_id(session, study), TrialRow.number.in_(numbers)

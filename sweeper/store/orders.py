@@ -1,4 +1,4 @@
-"""Questions about orders: what people ask of the runner of a study, and what became of it."""
+"""Order queries: what people ask of the runner of a study, and its answers."""
 
 from __future__ import annotations
 
@@ -10,18 +10,14 @@ from sqlalchemy import func, select, update
 
 from sweeper.errors import StudyStateError
 from sweeper.retry import retried_methods
-from sweeper.store.connection import Transactions
 from sweeper.store.records import Order, OrderKind, OrderState
-from sweeper.store.rows import changed_study, columns, now, study_id
+from sweeper.store.rows import Queries, as_records, changed_study, columns, now
 from sweeper.store.tables import ORDER_DATA_LIMIT, ActionRow, EventRow, OrderRow, StudyRow
 
 
 @retried_methods()
-class Orders:
+class Orders(Queries):
     """The orders of a database."""
-
-    def __init__(self, transactions: Transactions) -> None:
-        self._transactions = transactions
 
     def add(
         self,
@@ -33,10 +29,10 @@ class Orders:
         number: int | None = None,
         data: Mapping[str, Any] | None = None,
     ) -> int:
-        """Store an order, and that somebody gave it; return the order's number.
+        """Store an order, and the action of giving it; return the order's number.
 
         Args:
-            study: The study whose runner is asked.
+            study: The study whose runner is to follow it.
             kind: What is asked.
             actor: Who asks.
             message: What is asked, in words.
@@ -51,48 +47,38 @@ class Orders:
             raise StudyStateError(f"an order may hold {ORDER_DATA_LIMIT} characters at most; it was not given")
         with self._transactions.writing(study) as session:
             key, _ = changed_study(session, study)
-            at = now()
-            row = OrderRow(
-                study_id=key, number=number, at=at, actor=actor, kind=kind, data=asked, state=OrderState.WAITING
-            )
+            common = {"at": now(), "actor": actor, "number": number}
+            row = OrderRow(study_id=key, kind=kind, data=asked, state=OrderState.WAITING, **common)
             session.add(row)
             session.flush()
-            action = ActionRow(at=at, actor=actor, kind=kind.value, study=study, number=number, message=message)
-            action.data = {"order": row.id, **asked}
-            session.add(action)
+            data = {"order": row.id, **asked}
+            session.add(ActionRow(kind=kind.value, study=study, message=message, data=data, **common))
             return row.id
 
     def waiting(self, study: str) -> tuple[Order, ...]:
-        """Return the orders of a study that wait for an answer, the first given first; cheap enough for every step."""
-        with self._transactions.reading() as session:
-            query = select(*columns(OrderRow, Order)).join(StudyRow, StudyRow.id == OrderRow.study_id)
-            query = query.where(StudyRow.name == study, OrderRow.state == OrderState.WAITING)
-            return tuple(Order(**row._mapping) for row in session.execute(query.order_by(OrderRow.id)))
+        """Return the unanswered orders of a study, oldest first; cheap enough for every step."""
+        return self.news(study, after=None)
 
-    def news(self, study: str, *, after: int) -> tuple[Order, ...]:
-        """Return the orders that wait for an answer, and all with a number above ``after``; the first given first.
+    def news(self, study: str, *, after: int | None) -> tuple[Order, ...]:
+        """Return the unanswered orders of a study, and all with a number above ``after``; oldest first.
 
-        Cheap enough for every step.
+        Cheap enough for every step: a study that does not exist has none.
         """
+        new = OrderRow.state == OrderState.WAITING
         with self._transactions.reading() as session:
             query = select(*columns(OrderRow, Order)).join(StudyRow, StudyRow.id == OrderRow.study_id)
-            new = (OrderRow.state == OrderState.WAITING) | (OrderRow.id > after)
-            query = query.where(StudyRow.name == study, new).order_by(OrderRow.id)
-            return tuple(Order(**row._mapping) for row in session.execute(query))
+            query = query.where(StudyRow.name == study, new if after is None else new | (OrderRow.id > after))
+            return as_records(session, query.order_by(OrderRow.id), Order)
 
     def latest(self, study: str) -> int:
-        """Return the number of the latest order that was answered; 0 where none was."""
+        """Return the number of the latest answered order; 0 if there is none."""
         with self._transactions.reading() as session:
             query = select(func.max(OrderRow.id)).join(StudyRow, StudyRow.id == OrderRow.study_id)
             found = session.scalar(query.where(StudyRow.name == study, OrderRow.state != OrderState.WAITING))
             return int(found or 0)
 
     def answer(self, study: str, order: int, state: OrderState, text: str) -> bool:
-        """Store what became of an order, as an event too; return whether it was still waiting: none is answered twice.
-
-        Raises:
-            StudyStateError: If there is no such study.
-        """
+        """Store the answer to an order, and the event of it; return False if it had one: none is answered twice."""
         with self._transactions.writing(study) as session:
             key, _ = changed_study(session, study)
             at = now()
@@ -114,21 +100,11 @@ class Orders:
         Raises:
             StudyStateError: If study or order do not exist.
         """
-        with self._transactions.reading() as session:
-            query = select(*columns(OrderRow, Order))
-            query = query.where(OrderRow.study_id == study_id(session, study), OrderRow.id == order)
-            row = session.execute(query).one_or_none()
-        if row is None:
+        found = self._fetch(Order, OrderRow, OrderRow.id == order, study=study)
+        if not found:
             raise StudyStateError(f"study {study!r} was never given an order {order}")
-        return Order(**row._mapping)
+        return found[0]
 
     def all(self, study: str, *, limit: int = 1_000) -> tuple[Order, ...]:
-        """Return the orders of a study, the latest first; at most ``limit``.
-
-        Raises:
-            StudyStateError: If there is no such study.
-        """
-        with self._transactions.reading() as session:
-            query = select(*columns(OrderRow, Order)).where(OrderRow.study_id == study_id(session, study))
-            rows = session.execute(query.order_by(OrderRow.id.desc()).limit(limit))
-            return tuple(Order(**row._mapping) for row in rows)
+        """Return at most ``limit`` orders of a study, the latest first."""
+        return self._fetch(Order, OrderRow, study=study, order_by=[OrderRow.id.desc()], limit=limit)

@@ -1,42 +1,83 @@
-"""Finding rows and turning them into records: what all questions share."""
+"""Shared parts of all queries: finding rows, and turning them into records."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, bindparam, select, update
+from sqlalchemy import ColumnElement, Executable, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from sweeper.errors import StudyStateError
+from sweeper.store.connection import Transactions
 from sweeper.store.tables import Base, StudyRow, TrialRow
-from sweeper.store.types import Sought
+from sweeper.store.types import SearchText
 
-_LOOKED_AT = 200
-"""Characters of an unknown name that count: no known one is longer."""
+R = TypeVar("R")
+
+_SHOWN = 200
+"""Characters of an unknown name that are compared and shown: no known one is longer."""
 
 # Made once: making a statement takes longer than executing it, and many are executed while others wait for the lock.
-_STUDY = select(StudyRow.id).where(StudyRow.name == bindparam("name", type_=Sought))
+_STUDY = select(StudyRow.id).where(StudyRow.name == bindparam("name", type_=SearchText))
 _STUDIES: Any = StudyRow.__table__
 _COUNT = (
     update(_STUDIES)
-    .where(_STUDIES.c.name == bindparam("study", type_=Sought))
+    .where(_STUDIES.c.name == bindparam("study", type_=SearchText))
     .values(changes=_STUDIES.c.changes + 1)
     .returning(_STUDIES.c.id, _STUDIES.c.changes)
 )
 _TRIAL = select(TrialRow).where(TrialRow.study_id == bindparam("study"), TrialRow.number == bindparam("number"))
 
 
-def now() -> datetime:
-    """Return the present, aware, in UTC."""
-    return datetime.now(UTC)
+class Queries:
+    """The queries about one kind of record; each public method of a subclass is one transaction.
+
+    Whatever is asked about a study raises ``StudyStateError`` if there is no such study, naming the nearest.
+    """
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+
+    def _fetch(
+        self,
+        record: type[R],
+        table: Any,
+        *conditions: ColumnElement[bool],
+        study: str | None = None,
+        equal: Mapping[Any, Any] | None = None,
+        order_by: Sequence[Any] = (),
+        limit: int | None = None,
+    ) -> tuple[R, ...]:
+        """Return records of ``table``, in a transaction of its own.
+
+        Args:
+            record: The class of the records; the table has a column for each of its fields.
+            table: The table.
+            conditions: What every row must meet.
+            study: The name of their study; None for all.
+            equal: The values that columns must have; None stands for any.
+            order_by: Columns.
+            limit: How many records at most.
+        """
+        with self._transactions.reading() as session:
+            query = select(*columns(table, record)).where(*conditions)
+            if study is not None:
+                query = query.where(table.study_id == study_id(session, study))
+            query = query.where(*(column == value for column, value in (equal or {}).items() if value is not None))
+            return as_records(session, query.order_by(*order_by).limit(limit), record)
+
+
+def as_records(session: Session, query: Executable, record: type[R]) -> tuple[R, ...]:
+    """Return the rows of a query that selects ``columns`` of a record, as such records."""
+    return tuple(record(*row) for row in session.execute(query))
 
 
 def columns(table: type[Base], record: type[Any], **computed: Any) -> list[ColumnElement[Any]]:
-    """Return the columns of ``table`` that fill the fields of ``record``, by name; ``computed`` gives the others.
+    """Return the columns of ``table`` for the fields of ``record``, in their order; ``computed`` gives the others.
 
     Selecting columns instead of objects keeps 100,000 rows cheap.
     """
@@ -44,9 +85,14 @@ def columns(table: type[Base], record: type[Any], **computed: Any) -> list[Colum
     return [(computed[name] if name in computed else getattr(table, name)).label(name) for name in names]
 
 
+def now() -> datetime:
+    """Return the present, aware, in UTC."""
+    return datetime.now(UTC)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean 'x'?`` for the nearest known name, or an empty string where none is near."""
-    near = difflib.get_close_matches(name[:_LOOKED_AT], list(known), n=1)
+    """Return ``; did you mean 'x'?`` for the nearest known name, or an empty string if none is near."""
+    near = difflib.get_close_matches(name[:_SHOWN], list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
@@ -59,7 +105,7 @@ def study_id(session: Session, name: str) -> int:
     found = session.scalar(_STUDY, {"name": name})
     if found is None:
         known = session.scalars(select(StudyRow.name)).all()
-        raise StudyStateError(f"no study {name[:_LOOKED_AT]!r} in this database{did_you_mean(name, known)}")
+        raise StudyStateError(f"no study {name[:_SHOWN]!r} in this database{did_you_mean(name, known)}")
     return found
 
 
@@ -86,5 +132,5 @@ def trial_row(session: Session, study: str, number: int) -> TrialRow:
 
 
 def no_trial(study: str, number: int) -> StudyStateError:
-    """Return what is to be raised where a study has no such trial."""
+    """Return the error of a trial that a study does not have."""
     return StudyStateError(f"study {study!r} has no trial {number}")

@@ -1,4 +1,4 @@
-"""Questions about studies."""
+"""Study queries."""
 
 from __future__ import annotations
 
@@ -12,18 +12,14 @@ from sqlalchemy import select
 from sweeper import __version__
 from sweeper.errors import StudyStateError
 from sweeper.retry import retried_methods
-from sweeper.store.connection import Transactions
 from sweeper.store.records import Action, StudyRecord, StudyState
-from sweeper.store.rows import changed_study, columns, now, study_id
+from sweeper.store.rows import Queries, as_records, changed_study, columns, now, study_id
 from sweeper.store.tables import ActionRow, EventRow, StudyRow
 
 
 @retried_methods()
-class Studies:
+class Studies(Queries):
     """The studies of a database."""
-
-    def __init__(self, transactions: Transactions) -> None:
-        self._transactions = transactions
 
     def create(
         self,
@@ -42,8 +38,8 @@ class Studies:
     ) -> StudyRecord:
         """Store a new study, running from now on, and return it. The arguments are ``StudyRecord``'s.
 
-        ``at`` is when it begins, now if left out. A study that is there and began at that very moment is this one,
-        stored when the connection was lost, and told again.
+        ``at`` is when it begins, by default now. A study of that name that began at the same moment is this one,
+        stored before the connection was lost.
 
         Raises:
             StudyStateError: If the name is taken.
@@ -75,63 +71,41 @@ class Studies:
         return self.get(name)
 
     def get(self, name: str) -> StudyRecord:
-        """Return study ``name``.
-
-        Raises:
-            StudyStateError: If there is none; names the nearest.
-        """
+        """Return study ``name``."""
         with self._transactions.reading() as session:
-            where = StudyRow.id == study_id(session, name)
-            return StudyRecord(**session.execute(select(*columns(StudyRow, StudyRecord)).where(where)).one()._mapping)
+            query = select(*columns(StudyRow, StudyRecord)).where(StudyRow.id == study_id(session, name))
+            return as_records(session, query, StudyRecord)[0]
 
     def find(self, name: str) -> StudyRecord | None:
-        """Return study ``name``, or None where there is none."""
-        with self._transactions.reading() as session:
-            query = select(*columns(StudyRow, StudyRecord)).where(StudyRow.name == name)
-            row = session.execute(query).one_or_none()
-        return None if row is None else StudyRecord(**row._mapping)
+        """Return study ``name``, or None if there is none."""
+        return next(iter(self._fetch(StudyRecord, StudyRow, StudyRow.name == name)), None)
 
     def all(self) -> tuple[StudyRecord, ...]:
         """Return every study, oldest first."""
-        with self._transactions.reading() as session:
-            rows = session.execute(select(*columns(StudyRow, StudyRecord)).order_by(StudyRow.id))
-            return tuple(StudyRecord(**row._mapping) for row in rows)
+        return self._fetch(StudyRecord, StudyRow, order_by=[StudyRow.id])
 
     def set_config(self, name: str, config: Mapping[str, Any]) -> None:
-        """Replace the resolved configuration of a study whose budget was changed.
-
-        Raises:
-            StudyStateError: If there is no such study.
-        """
-        with self._transactions.writing() as session:
-            session.get_one(StudyRow, changed_study(session, name)[0]).config = dict(config)
+        """Replace the resolved configuration of a study whose budget was changed."""
+        self._change(name, None, config=dict(config))
 
     def set_tags(self, name: str, tags: Sequence[str], action: Action) -> None:
-        """Replace the tags of a study, and store who did so.
-
-        Raises:
-            StudyStateError: If there is no such study.
-        """
-        with self._transactions.writing() as session:
-            session.get_one(StudyRow, changed_study(session, name)[0]).tags = list(tags)
-            session.add(ActionRow(**asdict(action)))
+        """Replace the tags of a study, and record who did so."""
+        self._change(name, action, tags=list(tags))
 
     def archive(self, name: str, action: Action, *, archived: bool) -> None:
-        """Put a study out of sight, or back into sight, and store who did so; nothing of the study is deleted.
+        """Hide a study, or show it again, and record who did so; nothing of the study is deleted."""
+        self._change(name, action, archived_at=now() if archived else None)
 
-        Raises:
-            StudyStateError: If there is no such study.
-        """
+    def _change(self, name: str, action: Action | None, **values: Any) -> None:
         with self._transactions.writing() as session:
-            session.get_one(StudyRow, changed_study(session, name)[0]).archived_at = now() if archived else None
-            session.add(ActionRow(**asdict(action)))
+            row = session.get_one(StudyRow, changed_study(session, name)[0])
+            for column, value in values.items():
+                setattr(row, column, value)
+            if action is not None:
+                session.add(ActionRow(**asdict(action)))
 
     def set_state(self, name: str, state: StudyState) -> None:
-        """Say that a study runs again, is paused, was interrupted or has finished; the change is kept as an event too.
-
-        Raises:
-            StudyStateError: If there is no such study.
-        """
+        """Store that a study runs again, is paused, was interrupted or has finished, and the event of it."""
         with self._transactions.writing() as session:
             row = session.get_one(StudyRow, changed_study(session, name)[0])
             at = now()

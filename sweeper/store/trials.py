@@ -1,4 +1,4 @@
-"""Questions about trials."""
+"""Trial queries."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from sqlalchemy import bindparam, func, select, update
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.errors import StudyStateError
 from sweeper.retry import retried_methods
-from sweeper.store.artifacts import forget_files, put_files
-from sweeper.store.connection import Transactions
+from sweeper.store.artifacts import replace_files
 from sweeper.store.leases import require_held
 from sweeper.store.records import Artifact, TrialKind, TrialRecord
-from sweeper.store.rows import changed_study, columns, no_trial, now, study_id, trial_row
+from sweeper.store.rows import Queries, as_records, changed_study, columns, no_trial, now, study_id, trial_row
 from sweeper.store.tables import TrialRow
 
 # Made once, and without objects: they are executed while others wait for the lock.
@@ -32,11 +31,8 @@ _FROM_RESULT = {
 
 
 @retried_methods()
-class Trials:
+class Trials(Queries):
     """The trials of a database."""
-
-    def __init__(self, transactions: Transactions) -> None:
-        self._transactions = transactions
 
     def start(
         self,
@@ -52,19 +48,19 @@ class Trials:
         clones: int | None = None,
         initial: int | None = None,
     ) -> None:
-        """Store that a trial begins.
+        """Store that a trial starts.
 
         Args:
             spec: What is asked of it.
             kind: Why it is run.
-            at: When it begins; now if left out.
-            chosen: The alternatives it stands for by what was to choose, adapter or model; kept with its parameters.
+            at: When it starts; by default now.
+            chosen: The adapter or model that was chosen, where there was a choice; kept with its parameters.
             base_model_fingerprint: Hash of its base model's weights and config.
-            total_steps: Optimizer steps planned; 0 where that is not known.
+            total_steps: Optimizer steps planned; 0 if unknown.
             confirms: The trial that it re-runs with a fresh seed.
-            restarts: The interrupted trial that it takes up again.
+            restarts: The interrupted trial that it runs again.
             clones: The trial whose configuration, changed by hand, it runs.
-            initial: The trial whose weights it begins from.
+            initial: The trial whose weights it starts from.
 
         Raises:
             StudyStateError: If the study does not exist, or has a trial of that number.
@@ -75,7 +71,7 @@ class Trials:
             begun = connection.execute(_BEGUN, {"study": study, "number": spec.number}).one_or_none()
             if begun is not None:
                 if begun.started_at == at:
-                    return  # stored when the connection was lost, and told again
+                    return  # stored before the connection was lost
                 raise StudyStateError(f"trial {spec.number} of study {spec.study!r} was started before")
             row = {
                 "study_id": study,
@@ -99,13 +95,13 @@ class Trials:
     def finish(
         self, study: str, result: TrialResult, *, holder: str | None = None, artifacts: Sequence[Artifact] = ()
     ) -> None:
-        """Store how a trial ended, and the files that it leaves.
+        """Store the result of a trial, and its files.
 
         Args:
             study: The study.
-            result: How it ended.
-            holder: The worker that holds the trial; None asks for no lease.
-            artifacts: Its files; what was stored of it before is forgotten.
+            result: Its result.
+            holder: The worker that holds the trial; None requires no lease.
+            artifacts: Its files, in place of those stored before.
 
         Raises:
             StudyStateError: If it was never started, or has ended before: no trial is finished twice.
@@ -119,18 +115,17 @@ class Trials:
             if holder is not None:
                 require_held(session, study, key, [result.number], holder)
             if row.outcome is result.outcome and row.finished_at == datetime.fromisoformat(result.finished_at):
-                return  # stored when the connection was lost, and told again
+                return  # stored before the connection was lost
             if row.outcome is not None:
                 raise StudyStateError(f"trial {result.number} of study {study!r} has already ended: {row.outcome}")
-            forget_files(session, key, result.number)
-            put_files(session, key, artifacts)
+            replace_files(session, key, result.number, artifacts)
             ending = {column: getattr(result, name) for name, column in _FROM_RESULT.items()}
             ending["started_at"] = datetime.fromisoformat(result.started_at)
             ending["finished_at"] = datetime.fromisoformat(result.finished_at)
             connection.execute(_CHANGE, {"trial": row.id, "changed": changed_study(session, study)[1], **ending})
 
     def reopen(self, study: str, number: int, *, holder: str | None = None) -> None:
-        """Store that a stopped or paused trial goes on; what it was stopped with may change from now on.
+        """Store that a stopped or paused trial continues; the state it was stopped with may now change.
 
         Raises:
             StudyStateError: If it was never started, or has ended for good.
@@ -143,11 +138,11 @@ class Trials:
             if row.outcome is not None and not row.outcome.is_open:
                 raise StudyStateError(f"trial {number} of study {study!r} has already ended: {row.outcome}")
             row.outcome = row.reason = row.finished_at = None
-            forget_files(session, row.study_id, number)
+            replace_files(session, row.study_id, number, ())
             row.changed = changed_study(session, study)[1]
 
     def interrupt(self, study: str, numbers: Collection[int], reason: str) -> tuple[int, ...]:
-        """End those of some trials that have not ended as interrupted, and return their numbers."""
+        """Mark those of some trials that have not ended as interrupted, and return their numbers."""
         with self._transactions.writing(study) as session:
             key, change = changed_study(session, study)
             unfinished = TrialRow.study_id == key, TrialRow.outcome.is_(None), TrialRow.number.in_(set(numbers))
@@ -164,66 +159,39 @@ class Trials:
         """
         with self._transactions.reading() as session:
             where = TrialRow.id == trial_row(session, study, number).id
-            return TrialRecord(**session.execute(select(*columns(TrialRow, TrialRecord)).where(where)).one()._mapping)
+            return as_records(session, select(*columns(TrialRow, TrialRecord)).where(where), TrialRecord)[0]
 
     def counts(self, study: str) -> dict[Outcome | None, int]:
-        """Return how many trials of a study ended in which way; None counts those that have not.
-
-        Raises:
-            StudyStateError: If there is no such study.
-        """
+        """Return how many trials of a study have each outcome; None counts those that have not ended."""
         with self._transactions.reading() as session:
             query = select(TrialRow.outcome, func.count()).where(TrialRow.study_id == study_id(session, study))
             return {row[0]: row[1] for row in session.execute(query.group_by(TrialRow.outcome))}
 
     def best_value(self, study: str, direction: str) -> float | None:
-        """Return the best value of a study's trials, ``direction`` being ``minimize`` or ``maximize``.
-
-        Raises:
-            StudyStateError: If there is no such study.
-        """
+        """Return the best value of a study's trials, ``direction`` being ``minimize`` or ``maximize``."""
         best = func.min if direction == "minimize" else func.max
         with self._transactions.reading() as session:
             where = TrialRow.study_id == study_id(session, study)
             return session.scalar(select(best(TrialRow.value)).where(where))
 
     def pages(self, study: str, size: int = 2_000) -> Iterator[tuple[TrialRecord, ...]]:
-        """Yield the trials of a study by number, ``size`` at a time, so that memory does not grow with them.
-
-        Raises:
-            StudyStateError: If there is no such study.
-        """
+        """Yield the trials of a study by number, ``size`` at a time, so that memory does not grow with them."""
         last = -1
-        while True:
-            with self._transactions.reading() as session:
-                query = select(*columns(TrialRow, TrialRecord)).where(TrialRow.study_id == study_id(session, study))
-                rows = session.execute(query.where(TrialRow.number > last).order_by(TrialRow.number).limit(size))
-                page = tuple(TrialRecord(**row._mapping) for row in rows)
-            if not page:
-                return
+        while page := self.page(study, after=last, size=size):
             last = page[-1].number
             yield page
 
-    def latest(self, study: str, limit: int) -> tuple[TrialRecord, ...]:
-        """Return the ``limit`` trials of a study with the highest numbers, by number.
+    def page(self, study: str, *, after: int, size: int) -> tuple[TrialRecord, ...]:
+        """Return the first ``size`` trials of a study with a number above ``after``, by number."""
+        beyond, order = TrialRow.number > after, [TrialRow.number]
+        return self._fetch(TrialRecord, TrialRow, beyond, study=study, order_by=order, limit=size)
 
-        Raises:
-            StudyStateError: If there is no such study.
-        """
-        with self._transactions.reading() as session:
-            query = select(*columns(TrialRow, TrialRecord)).where(TrialRow.study_id == study_id(session, study))
-            rows = session.execute(query.order_by(TrialRow.number.desc()).limit(limit))
-            return tuple(TrialRecord(**row._mapping) for row in rows)[::-1]
+    def latest(self, study: str, limit: int) -> tuple[TrialRecord, ...]:
+        """Return the ``limit`` trials of a study with the highest numbers, by number."""
+        order = [TrialRow.number.desc()]
+        return self._fetch(TrialRecord, TrialRow, study=study, order_by=order, limit=limit)[::-1]
 
     def all(self, study: str, *, since: int = 0) -> tuple[TrialRecord, ...]:
-        """Return the trials of a study by number: all, or those that changed after the study's change ``since``.
-
-        Raises:
-            StudyStateError: If there is no such study.
-        """
-        with self._transactions.reading() as session:
-            query = select(*columns(TrialRow, TrialRecord)).where(TrialRow.study_id == study_id(session, study))
-            if since:
-                query = query.where(TrialRow.changed > since)
-            rows = session.execute(query.order_by(TrialRow.number))
-            return tuple(TrialRecord(**row._mapping) for row in rows)
+        """Return the trials of a study by number: all, or those that changed after the study's change ``since``."""
+        changed = [TrialRow.changed > since] if since else []
+        return self._fetch(TrialRecord, TrialRow, *changed, study=study, order_by=[TrialRow.number])

@@ -82,10 +82,10 @@ class Word(TypeDecorator[str]):
 
     def coerce_compared_value(self, op: Any, value: Any) -> Any:
         """Return the type of what is looked for: it may be any text, and is not found where it cannot be stored."""
-        return Sought() if isinstance(value, str) else super().coerce_compared_value(op, value)
+        return SearchText() if isinstance(value, str) else super().coerce_compared_value(op, value)
 
 
-class Sought(TypeDecorator[str]):
+class SearchText(TypeDecorator[str]):
     """Any text that a ``Word`` is compared with."""
 
     impl = Text

@@ -1,38 +1,31 @@
-"""Questions about workers: the processes that run trials of a study, on this machine and on others."""
+"""Worker queries: the processes that run trials of a study, on this machine and on others."""
 
 from __future__ import annotations
 
 import os
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, update
 
 from sweeper.machine import process_started, this_host
 from sweeper.retry import retried_methods
-from sweeper.store.connection import Transactions
 from sweeper.store.records import WorkerRecord
-from sweeper.store.rows import columns, now, study_id
+from sweeper.store.rows import Queries, now, study_id
 from sweeper.store.tables import LeaseRow, WorkerRow
 
 
 @retried_methods()
-class Workers:
+class Workers(Queries):
     """The workers of a database."""
-
-    def __init__(self, transactions: Transactions) -> None:
-        self._transactions = transactions
 
     def join(self, study: str, token: str, device: str, *, expires_in_s: float) -> None:
         """Store that this process runs trials of a study, unless that is stored already.
 
         Args:
             study: The study.
-            token: What it is known by, unique for ever.
+            token: Identifies the worker; never used again.
             device: What it trains on.
-            expires_in_s: How long it is believed to live without another word.
-
-        Raises:
-            StudyStateError: If there is no such study.
+            expires_in_s: How long it counts as alive without a heartbeat.
         """
         with self._transactions.writing(study) as session:
             key = study_id(session, study)
@@ -44,7 +37,7 @@ class Workers:
                 session.add(row)
 
     def beat(self, token: str, *, expires_in_s: float) -> bool:
-        """Store that a worker lives; return whether it was still known."""
+        """Store a worker's heartbeat; return whether it was still known."""
         values = {"beat": WorkerRow.beat + 1, "expires_at": now() + timedelta(seconds=expires_in_s)}
         with self._transactions.writing(single=True) as session:
             found = session.execute(
@@ -54,36 +47,25 @@ class Workers:
             return found.one_or_none() is not None
 
     def leave(self, token: str) -> None:
-        """Forget a worker, and all that it holds: it has left, or is dead."""
+        """Forget a worker that has left or died, and all its leases."""
         with self._transactions.writing() as session:
             session.execute(delete(LeaseRow).where(LeaseRow.worker == token))
             session.execute(delete(WorkerRow).where(WorkerRow.token == token))
 
     def all(self, study: str) -> tuple[WorkerRecord, ...]:
-        """Return the workers of a study, dead ones included that nobody has noticed yet; the first to join first.
-
-        Raises:
-            StudyStateError: If there is no such study.
-        """
-        with self._transactions.reading() as session:
-            query = select(*columns(WorkerRow, WorkerRecord)).where(WorkerRow.study_id == study_id(session, study))
-            rows = session.execute(query.order_by(WorkerRow.joined_at, WorkerRow.token))
-            return tuple(WorkerRecord(**row._mapping) for row in rows)
+        """Return the workers of a study, including dead ones that are not noticed yet; the first to join first."""
+        return self._fetch(WorkerRecord, WorkerRow, study=study, order_by=[WorkerRow.joined_at, WorkerRow.token])
 
     def alive(self, study: str) -> tuple[WorkerRecord, ...]:
-        """Return the workers that live as far as a glance can tell: by their process here, elsewhere by their word.
-
-        Raises:
-            StudyStateError: If there is no such study.
-        """
+        """Return the workers that seem alive: by their process on this machine, elsewhere by their heartbeat."""
         return tuple(worker for worker in self.all(study) if seems_alive(worker, now()))
 
 
 def seems_alive(worker: WorkerRecord, at: datetime) -> bool:
-    """Tell whether a worker lives, by its process if that is on this machine, else by when it last said so."""
+    """Return whether a worker is alive, by its process if that is on this machine, else by its last heartbeat."""
     return not is_gone(worker) if worker.host == this_host() else worker.expires_at > at
 
 
 def is_gone(worker: WorkerRecord) -> bool:
-    """Tell whether a worker's process was on this machine and is no more; False where that cannot be seen from here."""
+    """Return whether a worker's process was on this machine and has ended; False if it is on another machine."""
     return worker.host == this_host() and process_started(worker.pid) != worker.process_started

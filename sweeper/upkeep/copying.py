@@ -1,8 +1,7 @@
-"""Copying files of a home that may change meanwhile: each is checked against what it is said to be."""
+"""Copying files of a home that may change meanwhile, each checked against its recorded sum."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -10,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.files.atomic import write_json
-from sweeper.files.checksums import Sum
+from sweeper.files.checksums import Sum, copy_file
 from sweeper.paths import Home
-
-_CHUNK_BYTES = 1024 * 1024
 
 
 class Copier:
@@ -37,25 +34,19 @@ class Copier:
 
     def file(self, path: Path, expected: Sum | None = None) -> str | None:
         """Copy a file, and return what is wrong with it: then there is no copy."""
-        target, digest, size = self.target_of(path), hashlib.sha256(), 0
+        target = self.target_of(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with path.open("rb") as source, target.open("wb") as copy:
-                while chunk := source.read(_CHUNK_BYTES):
-                    digest.update(chunk)
-                    copy.write(chunk)
-                    size += len(chunk)
-                    self._on_bytes(len(chunk))
+            found = copy_file(path, target, self._on_bytes, follow_link=True)
         except FileNotFoundError:
             return f"{path} is missing"
-        wrong = expected is not None and (digest.hexdigest() != expected.sha256 or expected.bytes not in (None, size))
-        if wrong:
+        if expected is not None and (found.sha256 != expected.sha256 or expected.bytes not in (None, found.bytes)):
             target.unlink()
             return f"{path} is not what was recorded"
-        self.bytes, self.files = self.bytes + size, self.files + 1
+        self.bytes, self.files = self.bytes + (found.bytes or 0), self.files + 1
         return None
 
-    def files_of(self, folder: Path, expected: Mapping[str, Sum]) -> list[str]:
+    def files_of(self, folder: Path, expected: Mapping[str, Sum | None]) -> list[str]:
         """Copy files of a folder, all or none, and return what is wrong with them."""
         wrong = [text for name, of in expected.items() if (text := self.file(folder / name, of)) is not None]
         if wrong:
@@ -65,10 +56,7 @@ class Copier:
     def folder(self, folder: Path) -> list[str]:
         """Copy all files of a folder of which nothing is recorded, all or none."""
         names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-        wrong = [text for name in names if (text := self.file(folder / name)) is not None]
-        if wrong:
-            shutil.rmtree(self.target_of(folder), ignore_errors=True)
-        return wrong
+        return self.files_of(folder, dict.fromkeys(names))
 
     def moved_json(self, path: Path) -> str | None:
         """Copy a JSON file in which paths below the home become paths below the copy."""

@@ -112,7 +112,7 @@ def test_a_better_version_is_promoted_by_the_button(show, judged):
     assert "itn v2 against itn v1, exact_match on 40 test examples: gain +0.5" in _text(app)
     button(app, "Promote to production").click().run()
     assert stages(judged) == ["archived", "production", "staging"]
-    assert "itn v2 is production now" in _text(app)
+    assert "itn v2 is now production" in _text(app)
     action = judged.registry.history("itn")[0]
     assert (action.actor, action.kind, action.forced) == (sweeper_dashboard.session.user().name, "promote", False)
 
@@ -165,9 +165,9 @@ def test_the_verdict_follows_what_becomes_of_the_version_in_production(judged):
         found.append(gate.judgement("itn", 3).against)
     assert found == [
         "itn v2",
-        "itn v2 (the last in production, archived now)",
-        "itn v2 (the last in production, candidate now)",
-        "itn v1 (the last in production, archived now)",
+        "itn v2 (the last in production, now archived)",
+        "itn v2 (the last in production, now candidate)",
+        "itn v1 (the last in production, now archived)",
         "the base model of itn v3",
     ]
 
@@ -212,7 +212,7 @@ def test_stage_moves_aliases_tags_and_notes(show, judged):
     assert judged.registry.get("itn", 2).aliases == ("champion",)
     app.text_input(key="alias itn 2").set_value("production").run()
     button(app, "Add").click().run()
-    assert app.error and "would be taken for a version" in _text(app)
+    assert app.error and "would be mistaken for a version" in _text(app)
     app = show("adapters", adapter="itn", version="2")
     button(app, "Remove").click().run()
     assert judged.registry.get("itn", 2).aliases == ()

@@ -120,7 +120,7 @@ def test_what_a_dead_worker_ran_begins_again_once_and_it_can_say_no_more_of_it(s
     assert reclaim(second) == 0
     again = claims.ask(second)
     assert (again.restarts, again.number) == (number, 1)
-    with pytest.raises(LeaseLost, match="was given to another worker"):
+    with pytest.raises(LeaseLost, match="was reassigned to another worker"):
         recorder.flush()
     with pytest.raises(LeaseLost):
         finish(first, complete(number))

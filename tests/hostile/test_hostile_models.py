@@ -280,20 +280,20 @@ class TestAdapters:
         result = sweeper("export", version.name, "--format", form, "--out", tmp_path / "out")
         wanted = version.lineage.base_model_fingerprint[:12]
         refused(
-            result, f"tiny v1 was trained on {tmp_path}/base ({wanted})", f"{another_base} holds another base model"
+            result, f"tiny v1 was trained on {tmp_path}/base ({wanted})", f"{another_base} now holds another base model"
         )
         assert not (tmp_path / "out").exists()
 
     def test_a_study_that_begins_from_it_is_refused_by_name(self, version, another_base, sweeper, study_file, tmp_path):
         study_file("next", model="adapter:tiny")
-        refused(sweeper("check", tmp_path / "next.yaml"), "tiny v1 was trained on", "holds another base model now")
+        refused(sweeper("check", tmp_path / "next.yaml"), "tiny v1 was trained on", "now holds another base model")
 
     def test_the_playground_and_rewards_refuse_it_by_name(self, version, another_base):
         from sweeper.errors import RegistryError
         from sweeper.paths import Home
-        from sweeper.registry.specification import trial_spec
+        from sweeper.registry.version import trial_spec
 
-        with pytest.raises(RegistryError, match=r"tiny v1 was trained on .* holds another base model now"):
+        with pytest.raises(RegistryError, match=r"tiny v1 was trained on .* now holds another base model"):
             trial_spec(Home.current(), version)
 
     def test_a_pickle_put_beside_its_weights(self, version, sweeper, tmp_path):

@@ -180,7 +180,7 @@ def test_two_promotions_at_once_leave_one_production_version(
     register()
     stale = registry.move("itn", 1, Stage.STAGING)
     registry.move("itn", 1, Stage.ARCHIVED)
-    with pytest.raises(RegistryError, match="moved by someone else just now"):
+    with pytest.raises(RegistryError, match="just moved by someone else"):
         registry._change(stale, Stage.PRODUCTION, None, "ann", "promote", "too late")
     assert registry.get("itn", 1).stage is Stage.ARCHIVED
     assert not database.adapters.change_stages("itn", {8: (Stage.STAGING, Stage.PRODUCTION)})
@@ -212,7 +212,7 @@ def test_a_file_swapped_for_a_link_is_seen(registry: Registry, register: Callabl
     weights = registry.get("itn", 1).folder / WEIGHTS
     weights.unlink()
     weights.symlink_to(source / WEIGHTS)
-    with pytest.raises(RegistryError, match=r"adapter_model.safetensors is not a regular file any more"):
+    with pytest.raises(RegistryError, match=r"adapter_model.safetensors is no longer a regular file"):
         registry.verify("itn", 1)
 
 
@@ -328,8 +328,8 @@ def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
 if where == "while copying":
-    copy_file = files._copy_file
-    files._copy_file = lambda source, target: die() if target.name == files.ADAPTER[0] else copy_file(source, target)
+    copy_file = files.checksums.copy_file
+    files.checksums.copy_file = lambda file, to: die() if to.name == files.ADAPTER[0] else copy_file(file, to)
 elif where == "before the row":
     Adapters.add = die
 with Database.open(home.database, create=False) as database:

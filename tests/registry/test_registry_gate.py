@@ -40,7 +40,7 @@ def test_a_better_version_passes_and_the_former_is_archived(itn):
     assert stages(itn) == ["archived", "production"]
     action = itn.registry.history("itn")[0]
     assert (action.kind, action.actor, action.version, action.forced) == ("promote", "ann", 2, False)
-    assert action.message == "itn v2 is in production now: a good week"
+    assert action.message == "itn v2 is now in production: a good week"
     assert action.data["replaced"] == 1 and action.data["gate"]["gain"] == pytest.approx(0.5)
 
 
@@ -72,7 +72,7 @@ def test_archiving_the_version_in_production_opens_no_way_round_it(itn, later):
     itn.registry.move("itn", 1, Stage.ARCHIVED)
     if later is not Stage.ARCHIVED:
         itn.registry.move("itn", 1, later)
-    with pytest.raises(RegistryError, match=rf"itn v2 against itn v1 \(the last in production, {later} now\), exact"):
+    with pytest.raises(RegistryError, match=rf"itn v2 against itn v1 \(the last in production, now {later}\), exact"):
         itn.registry.move("itn", 2, Stage.PRODUCTION)
     judgement = itn.registry.judge("itn", 2)
     assert judgement.opponent == 1 and judgement.gain == pytest.approx(-0.25)
@@ -166,7 +166,7 @@ def test_few_examples_decide_nothing(judged):
     judged.study()
     judged.version(0, [0.0] * 5, stage=Stage.PRODUCTION)
     judged.version(1, [1.0] * 5)
-    with pytest.raises(RegistryError, match="fewer than 6 examples decide nothing"):
+    with pytest.raises(RegistryError, match="fewer than 6 examples are too few to decide"):
         judged.registry.move("itn", 2, Stage.PRODUCTION)
 
 
@@ -210,7 +210,7 @@ def test_force_overrules_the_gate_and_is_marked(itn):
     itn.registry.move("itn", 2, Stage.PRODUCTION, actor="bob", force=True, reason="the old one leaks")
     action = itn.registry.history("itn")[0]
     assert (action.actor, action.forced) == ("bob", True)
-    assert action.message == "itn v2 is in production now against the gate: the old one leaks"
+    assert action.message == "itn v2 is now in production against the gate: the old one leaks"
 
 
 def test_force_where_the_gate_agrees_overrules_nothing(itn):
@@ -303,12 +303,12 @@ def test_what_was_judged_is_what_is_replaced(itn, twice, monkeypatch):
     def interrupted(*asked, **more):
         found = judge(*asked, **more)
         with twice() as other:
-            monkeypatch.setattr("sweeper.registry.registry.judge", judge)
+            monkeypatch.setattr("sweeper.registry.versions.judge", judge)
             Registry(itn.home, other).move("itn", 3, Stage.PRODUCTION, actor="bob")
         return found
 
-    monkeypatch.setattr("sweeper.registry.registry.judge", interrupted)
-    with pytest.raises(RegistryError, match="moved by someone else just now"):
+    monkeypatch.setattr("sweeper.registry.versions.judge", interrupted)
+    with pytest.raises(RegistryError, match="just moved by someone else"):
         itn.registry.move("itn", 2, Stage.PRODUCTION, actor="ann")
     assert stages(itn) == ["archived", "staging", "production"]
     assert [action.actor for action in itn.registry.history("itn") if action.kind == "promote"] == ["bob", "ann"]
@@ -321,13 +321,13 @@ def test_two_first_promotions_leave_one(itn, twice, monkeypatch):
     judge = gate.judge
 
     def interrupted(*asked, **more):
-        monkeypatch.setattr("sweeper.registry.registry.judge", judge)
+        monkeypatch.setattr("sweeper.registry.versions.judge", judge)
         with twice() as other:
             Registry(itn.home, other).move("itn", 2, Stage.PRODUCTION)
         return judge(*asked, **more)
 
-    monkeypatch.setattr("sweeper.registry.registry.judge", interrupted)
-    with pytest.raises(RegistryError, match="moved by someone else just now"):
+    monkeypatch.setattr("sweeper.registry.versions.judge", interrupted)
+    with pytest.raises(RegistryError, match="just moved by someone else"):
         itn.registry.move("itn", 1, Stage.PRODUCTION)
     assert stages(itn) == ["staging", "production"]
 

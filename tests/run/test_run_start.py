@@ -75,7 +75,7 @@ def test_its_base_answers_as_the_adapter_it_began_from(first, study_file, tiny_m
         ("adapter:frist", RegistryError, "no adapter 'frist' is registered; did you mean 'first'"),
         ("adapter:first@7", RegistryError, "has no version 7"),
         ("adapter:first@newest", RegistryError, "has no version newest; there are: v1 (candidate)"),
-        ("adapter:first@", ModelError, "must be adapter:NAME, or that with @VERSION, @STAGE or @ALIAS"),
+        ("adapter:first@", ModelError, "must be adapter:NAME, optionally with @VERSION, @STAGE or @ALIAS"),
     ],
 )
 def test_what_cannot_be_begun_from(first, study_file, model, error, words):

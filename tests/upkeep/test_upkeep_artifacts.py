@@ -122,7 +122,7 @@ def test_what_another_trial_was_frozen_as_is_no_replacement(begun):
     shutil.rmtree(study.paths.trial(first).frozen)
     shutil.copytree(study.paths.trial(second).frozen, study.paths.trial(first).frozen)
     assert damage(study.database, "kept", study.paths.trial(first), "frozen") == [
-        "it is of trial 1 of kept, not of trial 0 of kept"
+        "it belongs to trial 1 of kept, not to trial 0 of kept"
     ]
 
 
