@@ -66,7 +66,7 @@ def doctor(
     study: Annotated[
         str | None, typer.Argument(help="Examine this study, not the machine.", show_default=False)
     ] = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Repair whatever has exactly one right repair.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Repair what can be repaired without guessing.")] = False,
     as_json: Json = False,
 ) -> None:
     """Check this machine, or find inconsistencies in a study.

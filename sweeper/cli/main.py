@@ -64,7 +64,7 @@ COMMANDS = {
     "models": Lazy(SHIP, "models", "List, download and remove base models."),
     "guide": Lazy(HOME, "guide", "Read a guide in the terminal."),
     "doctor": Lazy(HOME, "doctor", "Check this machine, or find inconsistencies in a study."),
-    "gc": Lazy(HOME, "upkeep", "Delete files that nothing needs any more."),
+    "gc": Lazy(HOME, "upkeep", "Delete files that are no longer needed."),
     "backup": Lazy(HOME, "upkeep", "Back up this home, even while studies run."),
     "migrate-storage": Lazy(HOME, "upkeep", "Move this home's studies to PostgreSQL.", "migrate_storage"),
     "users": Lazy(HOME, "users", "Manage who may use the dashboard."),

@@ -19,7 +19,7 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be deleted; delete nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Delete files that nothing needs any more, and give the reason for each.
+    """Delete files that are no longer needed, and give the reason for each.
 
     These are: temporary files of dead processes, folders of studies that are not in the database, checkpoints of
     finished trials, adapters beyond a study's keep policy, and merged models that no study starts from. Registered

@@ -58,6 +58,29 @@ def test_every_command_is_there_with_complete_help(name):
     assert result.exit_code == 0, result.output
 
 
+def test_help_follows_a_study_s_life_plain_when_piped_and_in_panels_on_a_terminal(monkeypatch):
+    panels = list(dict.fromkeys(lazy.panel for lazy in COMMANDS.values()))
+    piped = run("--help").stdout
+    headings = [line.rstrip(":") for line in piped.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert headings == ["Options", *panels]
+    assert "\u256d" not in piped and "\x1b" not in piped
+    assert piped.index("Resume a stopped study.") < piped.index(panels[1]) < piped.index("Pause a running study")
+    screen, ours = os.openpty()
+    with os.fdopen(screen, "rb", buffering=0) as reader:
+        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+        process = subprocess.Popen([sys.executable, "-m", "sweeper", "--help"], stdout=ours, env=environment)
+        os.close(ours)
+        shown = b""
+        try:
+            while part := reader.read(4096):
+                shown += part
+        except OSError:
+            pass  # the terminal is gone with the process
+        assert process.wait(30) == 0
+    text = shown.decode()
+    assert "\u256d" in text and all(f" {panel} " in text for panel in panels)
+
+
 def test_version():
     assert run("--version").stdout == f"sweeper {sweeper.__version__}\n"
 
