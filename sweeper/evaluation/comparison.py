@@ -1,4 +1,4 @@
-"""Which candidate wins, and whether it beats the base."""
+"""Comparison of candidates on the test split, with each other and with their base models."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from sweeper.store import Example
 Verdict = Literal["better", "worse", "undecided"]
 
 BASE = "base model"
-"""What the only base model of a study is called; of several, each has its own name after these words."""
+"""The name of a study's only base model; of several, each has its own name after these words."""
 
 FEWEST_EXAMPLES = 6
 """With fewer pairs not even a difference on all of them is significant at 5 % (two-sided sign test: 2 * 0.5**5 > 0.05),
-while the bootstrap, which only knows what it saw, would be certain."""
+while the bootstrap, which knows only these pairs, would be certain."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Difference:
     Attributes:
         value: First minus second, in the metric's own units.
         interval: Its bootstrap interval.
-        verdict: Whether the first is better, worse, or neither can be said.
+        verdict: Of the first.
     """
 
     value: float
@@ -43,13 +43,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Challenge:
-    """One step to the winner: a candidate measured against the best before it.
-
-    Attributes:
-        holder: The best so far.
-        challenger: A candidate that was worse on the validation split.
-        difference: Challenger minus holder on the deciding metric.
-    """
+    """One step to the winner: a candidate against the best before it, ``holder``; challenger minus holder."""
 
     holder: str
     challenger: str
@@ -58,15 +52,15 @@ class Challenge:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the test split says.
+    """The result of a comparison.
 
     Attributes:
-        metric: The one that decides.
+        metric: The deciding metric.
         winner: The best candidate.
-        beats_base: Whether the winner is better than its base on the deciding metric, its interval beyond zero.
+        beats_base: Whether the winner is better than its base on the deciding metric, with the whole interval.
         to_base: For each candidate and metric, candidate minus its base.
-        challenges: How the winner was found, in order; none where something else than this metric decided.
-        base_of: For each candidate, the name of the base that it stands on and is compared with.
+        challenges: The steps to the winner, in order; none if something other than this metric decided.
+        base_of: For each candidate, the name of its base.
     """
 
     metric: str
@@ -78,7 +72,7 @@ class Comparison:
 
 
 def named_bases(base: Scores | Mapping[str, Scores]) -> Mapping[str, Scores]:
-    """Return base models by name, also where there is only one, which needs none."""
+    """Return base models by name; a single one needs none."""
     return {BASE: base} if isinstance(base, Scores) else base
 
 
@@ -92,16 +86,16 @@ def compare(
 ) -> Comparison:
     """Find the winner among candidates, and whether it beats its base.
 
-    Candidates come in their validation order, best first. A later one overturns the best so far only where its paired
-    difference on the deciding metric is beyond zero with its whole interval; else the validation order stands, so
-    that the noise of the test split chooses nothing.
+    Candidates come in their validation order, best first. A later one overtakes the best so far only if the whole
+    interval of its paired difference on the deciding metric is beyond zero; otherwise the validation order holds, so
+    the noise of the test split chooses nothing.
 
     Args:
         candidates: Scores by the candidate's name.
         base: Scores of the base model without adapter, on the same examples; of several, by name.
-        metric: The one that decides.
-        base_of: For each candidate the name of its own base; left out where there is one base.
-        winner: The candidate that wins, where something else than this metric decides.
+        metric: The deciding metric.
+        base_of: For each candidate the name of its base; may be left out for one base.
+        winner: The winner, if something other than this metric decides.
 
     Raises:
         DataError: If the deciding metric was not measured, or the examples are not the same.
@@ -129,11 +123,7 @@ def difference(first: Scores, second: Scores, metric: str) -> Difference:
 
 
 def paired_difference(first_NK: FloatArray, second_NK: FloatArray, metric: str) -> Difference:
-    """Return the paired difference of two systems, first minus second, from the statistics of the same examples.
-
-    Raises:
-        ValueError: If there is no example, or the systems have different numbers of them.
-    """
+    """Return the paired difference, first minus second, from two systems' statistics of the same examples."""
     aggregate, count = load_metric(metric).aggregate, len(first_NK)
     interval = paired_interval(first_NK, second_NK, aggregate)
     one, other = (float(aggregate(of.sum(axis=0, keepdims=True), count)[0]) for of in (first_NK, second_NK))
@@ -143,8 +133,7 @@ def paired_difference(first_NK: FloatArray, second_NK: FloatArray, metric: str) 
 def stored_difference(first: Sequence[Example], second: Sequence[Example], metric: str) -> Difference:
     """Return the paired difference of two systems on a metric, first minus second, from their stored examples.
 
-    Raises:
-        DataError: If they were not scored on the same examples, or not with this metric.
+    Raises as ``paired_statistics`` does.
     """
     return paired_difference(*paired_statistics(first, second, metric), metric)
 
@@ -190,7 +179,7 @@ def _require_comparable(name: str, scores: Scores, base: Scores, metric: str) ->
 
 
 def _statistics(examples: Sequence[Example], metric: str) -> FloatArray:
-    """Return the statistics of stored examples, shape (N, K); where only scores were kept, a mean needs no more."""
+    """Return the statistics of stored examples, shape (N, K); for a mean, the scores suffice."""
     if all(metric in (example.statistics or {}) for example in examples):
         return np.array([example.statistics[metric] for example in examples if example.statistics], dtype=np.float64)
     if load_metric(metric).is_mean and all(metric in example.scores for example in examples):

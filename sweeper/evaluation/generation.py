@@ -1,4 +1,4 @@
-"""Greedy answers to prompts, in batches: the same texts whatever the batch size."""
+"""Greedy generation in batches: the same texts whatever the batch size."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Message = Mapping[str, Any]
 """One turn of a conversation: ``role`` and ``content``."""
 
 Prompt = str | Sequence[Message]
-"""Text to go on from, or the turns before the answer."""
+"""Text to continue, or the turns before the answer."""
 
 
 @dataclass(frozen=True)
@@ -67,22 +67,21 @@ def answers(
 ) -> list[Answer]:
     """Return the model's greedy answer to each prompt, in the order of the prompts.
 
-    Text is continued as it stands, with the tokenizer's own special tokens in front; conversations go through the
-    chat template with the generation prompt. An answer ends at an end-of-sequence token (the tokenizer's, and those
-    of the model's generation config) or after ``max_new_tokens``; special tokens are left out of it. Whatever else
-    the model's generation config asks for (sampling, penalties) does not count. Prompts longer than the model's
-    context lose their beginning.
+    Text is continued after the tokenizer's own special tokens; conversations go through the chat template with the
+    generation prompt. An answer ends at an end-of-sequence token (the tokenizer's, or one of the model's generation
+    config) or after ``max_new_tokens``; special tokens are left out of it. Sampling and penalties of the model's
+    generation config do not apply. Prompts longer than the model's context lose their beginning.
 
-    Batches are padded on the left by hand, so the tokenizer is not touched; the model's mode and generation config
-    are put back as they were found, also after an error.
+    Batches are padded on the left by hand, so the tokenizer stays as it is; the model's mode and generation config are
+    restored, also after an error.
 
     Args:
         model: A causal language model of transformers, or one wrapped by PEFT.
         tokenizer: Its tokenizer.
         prompts: Texts or conversations.
         max_new_tokens: Longest answer, in tokens.
-        batch_size: Prompts per batch; None for what suits the device. Halved where memory runs out.
-        on_progress: Told after every batch.
+        batch_size: Prompts per batch; None for what suits the device. Halved when memory runs out.
+        on_progress: Called after every batch.
 
     Raises:
         DataError: If a prompt is a conversation and the tokenizer has no chat template, or a prompt has no token.
@@ -105,11 +104,7 @@ def answers(
 
 
 def prompt_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
-    """Return a prompt's tokens, up to where the answer begins.
-
-    Raises:
-        DataError: If it is a conversation and the tokenizer has no chat template.
-    """
+    """Return a prompt's tokens, up to the start of the answer; raises as ``chat_ids`` does."""
     if isinstance(prompt, str):
         return list(tokenizer(prompt)["input_ids"])
     return chat_ids(tokenizer, prompt, add_generation_prompt=True)
@@ -134,13 +129,13 @@ def chat_ids(tokenizer: Any, messages: Sequence[Message], *, add_generation_prom
 
 
 def context_length(model: Any) -> int | None:
-    """Return the most tokens the model takes, or None where its config does not say."""
+    """Return the most tokens the model takes, or None if its config does not say."""
     config = model.config.get_text_config()
     return getattr(config, "max_position_embeddings", None)
 
 
 def default_batch_size(model: Any) -> int:
-    """Return how many rows a batch begins with on the model's device."""
+    """Return the initial batch size for the model's device."""
     return answers_at_once(input_device(model).type)
 
 
@@ -152,11 +147,10 @@ def input_device(model: Any) -> torch.device:
 
 @contextmanager
 def as_found(model: Any) -> Iterator[None]:
-    """Put the model in evaluation mode, and everything that changes for it back at the end.
+    """Put the model in evaluation mode, and restore every module's mode and generation config at the end.
 
-    That is every module's mode and generation config, and one switch of bitsandbytes: in evaluation mode its 4-bit
-    layers repack their weights for the CPU, for good. The packed layers have no backward and hold
-    rounded scales, so the switch is off meanwhile.
+    In evaluation mode bitsandbytes' 4-bit layers would also repack their weights for the CPU, for good, without a
+    backward pass and with rounded scales; the switch for that is off meanwhile.
     """
     packing = [(module, vars(module)[_CPU_PACKING]) for module in model.modules() if _CPU_PACKING in vars(module)]
     modes = [(module, module.training) for module in model.modules()]
@@ -180,10 +174,10 @@ def as_found(model: Any) -> Iterator[None]:
 
 @contextmanager
 def contiguous_head(model: Any) -> Iterator[None]:
-    """Hand the language-model head contiguous hidden states.
+    """Make the hidden states that enter the language-model head contiguous.
 
-    Of the prompt only the last position goes through the head; that slice is not contiguous, and in bfloat16 on the
-    CPU PyTorch then copies the vocabulary matrix once for every row of the batch: gigabytes, and minutes.
+    Of the prompt only the last position goes through the head, a slice that is not contiguous: in bfloat16 on the CPU
+    PyTorch then copies the vocabulary matrix for every row of the batch, which takes gigabytes and minutes.
     """
     head = model.get_output_embeddings()
     if head is None:
@@ -199,7 +193,7 @@ def contiguous_head(model: Any) -> Iterator[None]:
 def generation_config(
     model: Any, tokenizer: Any, max_new_tokens: int, *, temperature: float = 0.0, top_p: float = 1.0
 ) -> GenerationConfig:
-    """Return how answers are made: greedily, or sampled where there is a temperature."""
+    """Return a configuration for greedy decoding, or for sampling if there is a temperature."""
     found = getattr(model, "generation_config", None)
     ends = set(_as_list(getattr(found, "eos_token_id", None))) | set(_as_list(tokenizer.eos_token_id))
     sampling = {"temperature": temperature, "top_p": top_p, "top_k": 0} if temperature > 0 else {}
@@ -216,7 +210,7 @@ def generation_config(
 
 
 def _pad_id(tokenizer: Any, ends: set[int]) -> int:
-    """Return a filler for masked places; any token will do, as nothing attends to it."""
+    """Return a token for masked positions; any will do, as nothing attends to it."""
     if tokenizer.pad_token_id is not None:
         return int(tokenizer.pad_token_id)
     return min(ends, default=0)
@@ -242,15 +236,15 @@ def _last(ids: list[int], room: int | None) -> list[int]:
 
 
 def _has_virtual_tokens(model: Any) -> bool:
-    """Tell whether PEFT puts virtual tokens in front of every row."""
+    """Return whether PEFT puts virtual tokens before every row."""
     config = getattr(model, "active_peft_config", None)
     return config is not None and config.is_prompt_learning
 
 
 def _of_equal_length(batch: list[list[int]]) -> list[list[list[int]]]:
-    """Return a batch in parts that need no padding: it would stand between the virtual tokens and the text.
+    """Return a batch in parts without padding, which would separate the text from the virtual tokens.
 
-    Training pads on the other side, and the text would be further from the virtual tokens than it ever was there.
+    Training pads on the other side, so there the two are always adjacent.
     """
     return [list(part) for _, part in groupby(batch, key=len)]
 
@@ -272,5 +266,5 @@ def _answer(model: Any, tokenizer: Any, batch: list[list[int]], settings: Genera
 
 
 def _up_to_end(ids: list[int], ends: set[int]) -> list[int]:
-    """Leave out the filler after the token that ends an answer."""
+    """Drop the padding after the token that ends an answer."""
     return ids[: next((place for place, token in enumerate(ids, start=1) if token in ends), len(ids))]

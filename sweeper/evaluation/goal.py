@@ -1,4 +1,4 @@
-"""Whether a goal on the metric is met, and by which candidate: the smallest that does."""
+"""A study's goal on its metric, and the smallest candidate that meets it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Contender:
     """A trial that may meet the goal.
 
     Attributes:
-        number: The trial.
+        number: The trial's number.
         model: Its base model.
-        score: The metric of the goal.
-        parameters: Weights of base and adapter together; None where they were not counted.
-        latency_ms: Milliseconds per generated token; None where it was not measured.
+        score: Its score on the goal's metric.
+        parameters: Weights of base and adapter together; None if unknown.
+        latency_ms: Milliseconds per generated token; None if not measured.
     """
 
     number: int
@@ -29,24 +29,24 @@ class Contender:
 
     @property
     def size(self) -> tuple[float, float, int]:
-        """What sorts the smallest first: weights, then latency."""
+        """The sorting key, smallest first: weights, then latency."""
         parameters, latency = (math.inf if x is None else x for x in (self.parameters, self.latency_ms))
         return parameters, latency, self.number
 
 
 @dataclass(frozen=True)
 class GoalResult:
-    """What became of a goal.
+    """The outcome of a goal.
 
     Attributes:
-        metric: What it is on.
-        goal: What it asks for.
-        split: Where the metric was measured: ``test``, or ``validation`` where only the search measured it.
-        contenders: The trials that were held against it.
-        meets: Numbers of those that meet it, the smallest first.
-        nearest: The one with the best score.
-        miss: By how much the nearest misses the goal; 0 where it meets it.
-        seeks_smallest: Whether the smallest that meets it is sought; else the winner alone is held against it.
+        metric: The goal's metric.
+        goal: The score it asks for.
+        split: ``test``, or ``validation`` if only the search measured the metric.
+        contenders: The trials considered.
+        meets: Numbers of those that meet it, the smallest model first.
+        nearest: The number of the best one.
+        miss: By how much the best misses the goal; 0 if it meets it.
+        seeks_smallest: Whether the smallest that meets it is sought, or only the winner is considered.
     """
 
     metric: str
@@ -60,12 +60,12 @@ class GoalResult:
 
     @property
     def met(self) -> bool:
-        """Whether any meets it."""
+        """Whether any trial meets it."""
         return bool(self.meets)
 
     @property
     def smallest(self) -> int | None:
-        """The smallest that meets the goal; None where none does."""
+        """The number of the smallest that meets it; None if none does."""
         return self.meets[0] if self.meets else None
 
     def __str__(self) -> str:
@@ -86,16 +86,12 @@ class GoalResult:
 
 
 def meets(metric: str, score: float, goal: float) -> bool:
-    """Tell whether a score reaches the goal, in the metric's own direction."""
+    """Return whether a score reaches the goal, in the metric's direction."""
     return score <= goal if direction(metric) == "minimize" else score >= goal
 
 
 def judge(config: EvaluationConfig, contenders: Sequence[Contender], split: str) -> GoalResult | None:
-    """Return what became of a study's goal; None where it has none.
-
-    Raises:
-        ValueError: If there is no contender.
-    """
+    """Return the outcome of a study's goal; None if it has none."""
     if config.goal is None:
         return None
     metric, goal = config.metric, config.goal
@@ -107,11 +103,7 @@ def judge(config: EvaluationConfig, contenders: Sequence[Contender], split: str)
 
 
 def best_first(metric: str, contenders: Sequence[Contender]) -> list[Contender]:
-    """Return contenders by score; of equal ones the smaller first.
-
-    Raises:
-        ValueError: If there is none.
-    """
+    """Return contenders by score, of equal ones the smaller first; ValueError if there are none."""
     if not contenders:
         raise ValueError("a goal needs at least one contender")
     sign = 1.0 if direction(metric) == "minimize" else -1.0
@@ -121,8 +113,8 @@ def best_first(metric: str, contenders: Sequence[Contender]) -> list[Contender]:
 def to_score(config: EvaluationConfig, front: Sequence[Contender]) -> list[int]:
     """Return which trials of a front to score on the test split, at most ``config.candidates``.
 
-    The smallest of each model that met the goal on the validation split come first, smallest model first, so that
-    no larger model is left out for another trial of a smaller one; then the best; then what else met the goal.
+    First, for each model the smallest trial that met the goal on the validation split, smallest model first, so no
+    larger model loses its place to another trial of a smaller one; then the best; then the others that met it.
     """
     goal = config.goal
     assert goal is not None
@@ -134,5 +126,5 @@ def to_score(config: EvaluationConfig, front: Sequence[Contender]) -> list[int]:
 
 
 def shown_count(number: int) -> str:
-    """Return a number of weights as a person says it: 134.5M."""
+    """Return a number of weights for people: 134.5M."""
     return f"{number / 1e9:.2f}B" if number >= 1e9 else f"{number / 1e6:.1f}M"

@@ -21,7 +21,7 @@ class Interval:
     Attributes:
         low: Lower end.
         high: Upper end.
-        level: Share of intervals made in this way that hold the true value; 0.95 unless told otherwise.
+        level: Share of such intervals that hold the true value.
     """
 
     low: float
@@ -29,7 +29,7 @@ class Interval:
     level: float = LEVEL
 
     def excludes_zero(self) -> bool:
-        """Tell whether zero lies outside."""
+        """Return whether zero lies outside."""
         return self.low > 0 or self.high < 0
 
 
@@ -40,11 +40,7 @@ def score_interval(statistics_NK: FloatArray, aggregate: Aggregate, *, level: fl
     takes the quantiles of the scores (Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13).
     Examples are drawn, not scores, so a corpus metric such as BLEU is scored on every resample as on a corpus.
 
-    Args:
-        statistics_NK: Statistics of each example.
-        aggregate: The metric's score as a function of their sums.
-        level: Share of the resampled scores inside.
-        seed: The same seed draws the same examples.
+    The same seed draws the same examples. ``aggregate`` returns the score of sums of statistics.
 
     Raises:
         ValueError: If there is no example.
@@ -71,10 +67,8 @@ def paired_p_value(candidate_NK: FloatArray, base_NK: FloatArray, aggregate: Agg
 
     Twice the smaller share of resampled differences on either side of zero, zero itself on both: the level at which
     the percentile interval would just touch zero (Efron and Tibshirani 1993, section 15.4). One is added to both counts
-    (Davison and Hinkley 1997, "Bootstrap Methods and their Application", section 4.2), so that it is never 0.
-
-    Raises:
-        ValueError: If there is no example, or the systems have different numbers of them.
+    (Davison and Hinkley 1997, "Bootstrap Methods and their Application", section 4.2), so it is never 0. Raises as
+    ``paired_interval`` does.
     """
     differences_R = _differences(candidate_NK, base_NK, aggregate, seed)
     if np.isnan(differences_R).any():  # of infinite perplexities

@@ -1,4 +1,4 @@
-"""What a policy's greedy answers to held-out prompts earn, and how far it has moved from the base model."""
+"""Rewards of a policy's greedy answers to held-out prompts, and its divergence from the base model."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from sweeper.training.base_model import BaseModel
 
 
 class PolicyScorer:
-    """Scores policies on the same prompts; made while the base stands without an adapter.
+    """Scores policies on the same prompts; made before an adapter is put on the base.
 
-    What the base itself answers is found once and kept with it: answers are compared with it for the win rate.
+    The base's own answers, which the win rate compares with, are generated once and kept with it.
     """
 
     def __init__(
@@ -46,13 +46,7 @@ class PolicyScorer:
             self._answered(base.model, None)
 
     def __call__(self, model: Any, on_progress: OnProgress | None = None) -> Scores:
-        """Return the scores of a model: the base's own, or one with an adapter on it.
-
-        Raises:
-            DataError: If the rows cannot be scored with these metrics.
-            RewardError: If a reward fails.
-            OutOfMemoryError: If a single row does not fit in memory.
-        """
+        """Return the scores of the base itself or of the base with an adapter on it; raises as ``Scorer`` does."""
         total = 2 * len(self._rows)  # a row counts once for its answer and once for the divergence
         answers, rewards = self._answered(model, part_of(on_progress, 0, total))
         texts = tuple(answer.text.strip() for answer in answers)
@@ -69,7 +63,7 @@ class PolicyScorer:
         return scores_of(self._config.metrics, statistics, self._examples, texts)
 
     def _answered(self, model: Any, on_progress: OnProgress | None) -> tuple[list[Answer], FloatArray]:
-        """Return a model's answers and what they earn; the base's own are remembered."""
+        """Return a model's answers and their rewards; the base's are cached."""
         if model is not self._base.model:
             return self._answer(model, on_progress)
         if self._key not in self._base.measured:
@@ -88,7 +82,7 @@ class PolicyScorer:
 
 
 def _as_example(row: Row) -> PromptExample:
-    """Return a prompt as evaluation sees rows; without a reference the right answer is empty."""
+    """Return a prompt as an example; without a reference the right answer is empty."""
     reference = row.get("reference", "")
     chat = [{"role": "assistant", "content": reference}]
     return read_examples(

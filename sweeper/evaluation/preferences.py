@@ -1,4 +1,4 @@
-"""How often, and by how much, a model ranks the better answer above the worse one.
+"""Preference accuracy and margin: how often, and by how much, a model ranks the better answer first.
 
 A model trained against a reference ranks by its implicit reward: how much more likely an answer has become, the sum of
 log pi - log pi_ref over its tokens (Rafailov et al. 2023, arXiv:2305.18290, section 4). The factor beta is left out,
@@ -6,9 +6,7 @@ because it is searched, and would make margins of different trials incomparable;
 is its own reference and ranks nothing: its accuracy is one half.
 
 A model trained without a reference ranks by the mean log-likelihood of a token, as ORPO does (Hong et al. 2024,
-arXiv:2403.07691, section 4.2); summed ones would favour the shorter answer.
-
-A reward model ranks by its scores.
+arXiv:2403.07691, section 4.2); sums would favour the shorter answer. A reward model ranks by its scores.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The final report as Markdown: scores, differences, the winner and why, and texts side by side."""
+"""The final report as Markdown: scores, differences, the winner and why, and generated texts side by side."""
 
 from __future__ import annotations
 
@@ -27,15 +27,9 @@ def markdown_report(
     examples: int,
     goal: GoalResult | None = None,
 ) -> str:
-    """Return the report of the final comparison.
+    """Return the report of the final comparison, with ``examples`` generated texts side by side.
 
-    Args:
-        title: Heading, for example the study's name.
-        candidates: Scores by the candidate's name, in validation order.
-        base: Scores of the base model without adapter; of several, by name.
-        comparison: Of these candidates to their bases.
-        examples: How many generated texts to show side by side.
-        goal: What became of the study's goal, where it has one.
+    ``candidates`` are in validation order; for ``base`` and ``candidates`` see ``comparison.compare``.
     """
     bases = named_bases(base)
     own = bases[comparison.base_of[comparison.winner]]
@@ -60,8 +54,8 @@ def markdown_report(
 def escape(text: str, longest: int = LONGEST_TEXT) -> str:
     r"""Return any text as one line that Markdown and HTML show as it is, in a table cell too.
 
-    Line ends become ``<br>``; control characters, and invisible ones that turn the writing direction, become their
-    escapes, such as ``\x1b``; what is beyond ``longest`` characters is left out.
+    Line ends become ``<br>``; control characters, and invisible ones that change the writing direction, become their
+    escapes, such as ``\x1b``; text beyond ``longest`` characters is cut.
     """
     shown = text if len(text) <= longest else text[:longest] + "…"
     lines = shown.replace("\r\n", "\n").replace("\r", "\n").split("\n")
@@ -69,10 +63,9 @@ def escape(text: str, longest: int = LONGEST_TEXT) -> str:
 
 
 def pick_examples(base: MetricScore, winner: MetricScore, count: int) -> list[int]:
-    """Return the examples to show: a mix of those the winner does better, worse and equally well.
+    """Return the examples to show, in data order: a mix of those the winner does better, worse and equally well.
 
-    The kinds take turns, so that the rare losses are seen beside the many gains; where the kinds have room the
-    examples are spread over the data. The order is that of the data.
+    The kinds take turns, so rare losses are seen beside the many gains; within a kind they are spread over the data.
     """
     gains = [w - b for w, b in zip(winner.examples, base.examples, strict=True)]
     kinds = [
@@ -110,7 +103,7 @@ def _scores_table(candidates: Mapping[str, Scores], bases: Mapping[str, Scores],
 
 
 def _size_table(goal: GoalResult) -> str:
-    """Show what else the candidates were weighed by; the smallest that meets the goal comes first."""
+    """Show the candidates' sizes; the smallest that meets the goal comes first."""
     header = ["model", f"{goal.metric} on {goal.split}", "weights", "ms per token", "meets the goal"]
     rows = [
         _row(
@@ -182,14 +175,14 @@ def _capital(text: str) -> str:
 
 
 def _spread(items: Sequence[int], count: int) -> list[int]:
-    """Return ``count`` of the items at even distances; all of them where there are no more."""
+    """Return at most ``count`` of the items, at even distances."""
     if len(items) <= count:
         return list(items)
     return [items[turn * len(items) // count] for turn in range(count)]
 
 
 def visible(line: str) -> str:
-    """Return a line in which control characters, and invisible ones that turn the writing direction, are escapes."""
+    """Return a line with control characters, and invisible ones that change the writing direction, as escapes."""
     return "".join(
         character if character.isprintable() or character in _JOINERS else _code(character) for character in line
     )

@@ -26,7 +26,7 @@ class MetricScore:
         value: The score over all examples.
         interval: Its bootstrap interval.
         examples: The score of each example alone.
-        statistics: What the score is computed from: one row per example, see ``metrics.base.Metric``.
+        statistics: What the score is computed from, a row per example; see ``metrics.base.Metric``.
     """
 
     value: float
@@ -46,9 +46,9 @@ class Scores:
 
     Attributes:
         metrics: Scores by the metric's name, in the order the study names them.
-        prompts: What the model was given, readable; empty texts where the rows have no prompt.
-        references: The right answers, white space at both ends removed.
-        predictions: The generated answers, likewise; empty where no metric needed text.
+        prompts: The prompts as people read them; empty texts for rows without one.
+        references: The right answers, stripped.
+        predictions: The generated answers, stripped; empty if no metric needed text.
     """
 
     metrics: dict[str, MetricScore]
@@ -84,7 +84,7 @@ def metric_score(name: str, statistics_NK: FloatArray) -> MetricScore:
 
 
 def score_rows(scores: Scores, to_base: Mapping[str, Difference]) -> tuple[ScoreRecord, ...]:
-    """Return scores as they are stored, each with its difference to the base model where there is one."""
+    """Return scores as they are stored, with their differences to the base model."""
     rows = []
     for name, metric in scores.metrics.items():
         paired = to_base.get(name)
@@ -109,7 +109,7 @@ def example_rows(scores: Scores) -> Iterator[Example]:
 
 
 def stored_scores(stored: Sequence[ScoreRecord], examples: Sequence[Example]) -> Scores | None:
-    """Return scores as they were when they were stored; None where too little of them was kept."""
+    """Return stored scores as they were computed; None if too little of them was stored."""
     metrics = {score.metric: metric for score in stored if (metric := _stored_metric(score, examples)) is not None}
     if not examples or not stored or len(metrics) < len(stored):
         return None

@@ -22,7 +22,7 @@ from sweeper.executors.micro_batches import MicroBatches
 from sweeper.paths import TrialPaths
 from sweeper.search.candidate import Candidate
 from sweeper.training.base_model import BaseModel
-from sweeper.training.checkpoint import is_kept, progress_of
+from sweeper.training.checkpoint import has_checkpoint, progress_of
 from sweeper.training.resumable_trainer import CheckpointPolicy
 from sweeper.training.trial import train_trial
 from sweeper.training.trial_output import TrialOutput, TrialProgress
@@ -42,14 +42,14 @@ class InlineExecutor:
         """Run trials until the search or the budget ends, or the user asks to stop."""
         before = sum(trial.train_seconds for trial in context.database.trials.all(context.config.name))
         begun = context.asked.clock()
-        begin_unreadable_again(context, is_kept)
+        begin_unreadable_again(context, has_checkpoint)
         if waiting := stopped(context):
             context.listener.note(f"{len(waiting)} stopped trial(s) go on where they were")
         while True:
             process_orders(context)
             if context.stop.is_set:
                 return
-            begin_unreadable_again(context, is_kept)
+            begin_unreadable_again(context, has_checkpoint)
             others = others_train(context)
             candidate = claim(context, partial(_next, context, before + context.asked.clock() - begun))
             if candidate is not None:
@@ -100,8 +100,8 @@ class InlineExecutor:
         keeping = CheckpointPolicy(
             context.config.executor.checkpoint_s, partial(_before_checkpoint, context, recorder, spec)
         )
-        report, goes_on = obedient(context, recorder), kept is not None
-        result = train_trial(spec, base, report, rows, evaluate, keeping=keeping, goes_on=goes_on)
+        report, resume = obedient(context, recorder), kept is not None
+        result = train_trial(spec, base, report, rows, evaluate, keeping=keeping, resume=resume)
         planner.learn(spec, rows, result)
         recorder.end(result)
 
@@ -131,7 +131,7 @@ def begun(recorder: Recorder, spec: TrialSpec) -> TrialProgress | None:
         StudyStateError: If it goes on and its checkpoint is damaged.
     """
     paths = TrialPaths(spec.folder)
-    if not is_kept(paths):
+    if not has_checkpoint(paths):
         recorder.start()
         return None
     kept = progress_of(paths)

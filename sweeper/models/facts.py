@@ -1,4 +1,4 @@
-"""What a base model is, read from its files without loading it; imports no torch."""
+"""Facts of a base model, read from its files without loading it or importing torch."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from typing import Any
 from sweeper.errors import ModelError
 from sweeper.files.atomic import write_json
 from sweeper.models.catalogue import lookup
-from sweeper.models.consistency import check_weights
-from sweeper.models.folder import read_object, read_tensors, weight_files
-from sweeper.models.headers import TensorHeader
+from sweeper.models.folder import TensorHeader, read_object, read_tensors, weight_files
 from sweeper.paths import cache_folder
 
 _NOT_LINEAR = re.compile(r"(^|[._])(embed\w*|embeddings?|wte|wpe|lm_head|embed_out|output_layer|norm|ln_\w+)$")
 _HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output_layer)\.weight$")
 _LARGEST_SIZE = 10_000_000  # beyond any layer's width and any vocabulary
 _VOLATILE = ("transformers_version", "_name_or_path", "_model_name_or_path")
+_FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E8M0")
+_EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte)\.weight$")
+_READS_HIDDEN = re.compile(r"\.layers\.\d+\.(self_attn\.[qkv]|mlp\.(gate|up))_proj\.weight$")
+"""Layers that read the residual stream, so that their inputs are as many as it is wide."""
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -32,18 +35,11 @@ class ModelFacts:
     Attributes:
         architecture: Class name, for example ``LlamaForCausalLM``.
         model_type: Family, for example ``llama``.
-        hidden_size: Width of the residual stream.
-        layers: Number of blocks.
-        heads: Number of attention heads.
-        kv_heads: Number of key and value heads.
-        head_dim: Width of one head.
-        vocab_size: Number of tokens.
-        max_positions: Longest sequence, in tokens; None where the model names none.
+        max_positions: Longest sequence, in tokens; None if the model names none.
         parameters: Number of weights, tied embeddings counted once.
         linear: Linear layers that adapters can sit on, by full name, as (in_features, out_features); neither
             embeddings nor the output head.
         tied_embeddings: Whether the output head is the embedding matrix.
-        license: Licence, where it is known.
     """
 
     architecture: str
@@ -62,7 +58,7 @@ class ModelFacts:
 
     @property
     def linear_parameters(self) -> int:
-        """Number of weights in the linear layers, which is what quantisation makes smaller."""
+        """Number of weights in the linear layers, which quantisation makes smaller."""
         return sum(inputs * outputs for inputs, outputs in self.linear.values())
 
     def targets(self, target_modules: str | tuple[str, ...] = "all-linear") -> dict[str, tuple[int, int]]:
@@ -83,19 +79,12 @@ class ModelFacts:
     def largest_rank(self, target_modules: str | tuple[str, ...] = "all-linear") -> int:
         """Return the largest LoRA rank that makes sense: the smallest side of any targeted layer.
 
-        Beyond it the two factors hold more numbers than the layer itself and their product gains nothing.
-
-        Raises:
-            ModelError: If a name matches no layer.
+        Beyond it the product of the two factors gains nothing. Raises as ``targets`` does.
         """
         return min(min(shape) for shape in self.targets(target_modules).values())
 
     def lora_parameters(self, rank: int, target_modules: str | tuple[str, ...] = "all-linear") -> int:
-        """Return how many weights LoRA trains: ``rank * (in + out)`` a layer (Hu et al. 2021, section 4.1).
-
-        Raises:
-            ModelError: If a name matches no layer.
-        """
+        """Return how many weights LoRA trains: ``rank * (in + out)`` a layer (Hu et al. 2021, section 4.1)."""
         return sum(rank * (inputs + outputs) for inputs, outputs in self.targets(target_modules).values())
 
     def _no_such_module(self, wanted: str) -> str:
@@ -106,10 +95,10 @@ class ModelFacts:
 
 
 def read_facts(folder: Path) -> ModelFacts:
-    """Return what the configuration and the safetensors headers of a model folder say.
+    """Return the facts in the configuration and the safetensors headers of a model folder.
 
     Raises:
-        ModelError: If the folder is not a usable model, or its configuration lacks a size.
+        ModelError: If it is not a usable model, its configuration lacks a size, or the two contradict each other.
     """
     config = read_object(folder / "config.json")
     if isinstance(config.get("text_config"), dict):
@@ -120,7 +109,7 @@ def read_facts(folder: Path) -> ModelFacts:
     tied = not any(_HEAD.search(name) for name in tensors)
     origin = folder / "sweeper.json"
     layers = _size(config, folder, "num_hidden_layers", "n_layer")
-    check_weights(folder, config, tensors, layers)
+    _check_weights(folder, config, tensors, layers)
     return ModelFacts(
         architecture=_architecture(config, folder),
         model_type=str(config.get("model_type", "unknown")),
@@ -141,8 +130,8 @@ def read_facts(folder: Path) -> ModelFacts:
 def fingerprint(folder: Path) -> str:
     """Return a SHA-256 over the configuration and the weights of a model folder.
 
-    Two folders with the same fingerprint are the same base; the version of the library that wrote the configuration
-    does not count. Digests are remembered by path, size and time of change, so that only new files are read.
+    Two folders with the same fingerprint are the same base, whatever library version wrote the configuration. Digests
+    are remembered by path, size and modification time, so only new files are read.
 
     Raises:
         ModelError: If the folder is not a usable model.
@@ -156,13 +145,9 @@ def fingerprint(folder: Path) -> str:
 
 
 def tokenizer_fingerprint(folder: Path) -> str:
-    """Return what is equal for models that cut text into the same tokens, as far as ``tokenizer.json`` tells.
+    """Return a value that is equal for models with the same ``tokenizer.json``, its truncation and padding aside.
 
-    How a caller last cut or padded its texts is in that file too, and does not count. A model without that file is
-    equal to itself only.
-
-    Raises:
-        ModelError: If the file is there and is no JSON object.
+    A model without that file equals only itself. Raises ModelError if the file is not a JSON object.
     """
     file = folder / "tokenizer.json"
     if not file.is_file():
@@ -189,7 +174,7 @@ def _file_digest(file: Path) -> str:
 def _known_digests(store: Path) -> dict[str, Any]:
     try:
         return read_object(store)
-    except ModelError:  # absent or damaged: it is only a memory, and is written anew
+    except ModelError:  # absent or damaged: it is only a cache, and is rewritten
         return {}
 
 
@@ -238,3 +223,56 @@ def _license(folder: Path) -> str | None:
     repo = next((part for part in folder.parts if part.startswith("models--")), "")
     entry = lookup(repo.removeprefix("models--").replace("--", "/")) if repo else None
     return entry.license if entry is not None else None
+
+
+def _check_weights(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, TensorHeader], layers: int) -> None:
+    """Refuse weights whose layers, shapes or types are not those of the configuration.
+
+    Weights saved quantised are packed in other shapes and types: they are left to their library.
+    """
+    if "quantization_config" in config:
+        return
+    _check_types(folder, tensors)
+    _check_layers(folder, tensors, layers)
+    _check_shapes(folder, config, tensors)
+
+
+def _check_types(folder: Path, tensors: Mapping[str, TensorHeader]) -> None:
+    for name, tensor in tensors.items():
+        if name.endswith(".weight") and len(tensor.shape) == 2 and not tensor.dtype.startswith(_FLOATS):
+            raise ModelError(
+                f"{folder}: the tensor {name} is of type {tensor.dtype}, and weights are floating-point numbers; "
+                "save the model again, or download it again"
+            )
+
+
+def _check_layers(folder: Path, tensors: Mapping[str, TensorHeader], layers: int) -> None:
+    found = {int(match[1]) for name in tensors if (match := _LAYER.search(name))}
+    if found and layers > len(found):
+        raise ModelError(
+            f"{folder / 'config.json'} says num_hidden_layers {layers:,}, and the weights have {len(found):,}; "
+            "weights and configuration are of different models, or part of the weights is missing"
+        )
+
+
+def _check_shapes(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, TensorHeader]) -> None:
+    if "text_config" in config or config.keys() & {"word_embed_proj_dim", "embedding_size"}:
+        return  # several towers, or embeddings of a width of their own
+    hidden = next((config[name] for name in ("hidden_size", "n_embd", "d_model") if name in config), None)
+    for name, tensor in tensors.items():
+        if len(tensor.shape) != 2:
+            continue
+        if _EMBEDDING.search(name) and tensor.shape != (config.get("vocab_size"), hidden):
+            raise ModelError(
+                _another(folder, name, tensor, f"vocab_size {config.get('vocab_size')}, hidden_size {hidden}")
+            )
+        if _READS_HIDDEN.search(name) and tensor.shape[1] != hidden:
+            raise ModelError(_another(folder, name, tensor, f"hidden_size {hidden}"))
+
+
+def _another(folder: Path, name: str, tensor: TensorHeader, said: str) -> str:
+    shape = " x ".join(map(str, tensor.shape))
+    return (
+        f"{folder}: the tensor {name} has the shape {shape}, and {folder / 'config.json'} says {said[:200]}; "
+        "weights and configuration are of different models"
+    )

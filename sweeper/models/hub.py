@@ -1,4 +1,4 @@
-"""Base models on the Hugging Face Hub: what is in the local cache, and what can be downloaded."""
+"""Base models on the Hugging Face Hub and in its local cache."""
 
 from __future__ import annotations
 
@@ -12,18 +12,14 @@ _WANTED = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
 
 
 def switched_off() -> bool:
-    """Tell whether the user wants no network (``HF_HUB_OFFLINE``)."""
+    """Return whether the user wants no network (``HF_HUB_OFFLINE``)."""
     from huggingface_hub import is_offline_mode
 
     return is_offline_mode()
 
 
 def cached(repo: str, revision: str | None) -> Path:
-    """Return the folder of a model in the Hub's local cache.
-
-    Raises:
-        ModelNotFoundError: If it is not there.
-    """
+    """Return the folder of a model in the Hub's local cache; ModelNotFoundError if it is not there."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
@@ -38,11 +34,7 @@ def cached(repo: str, revision: str | None) -> Path:
 def download(repo: str, revision: str | None, on_progress: OnStage, *, with_code: bool = False) -> Path:
     """Download a model's safetensors, configuration and tokenizer, never a pickle, and return its folder.
 
-    Args:
-        repo: ``owner/name``.
-        revision: Branch, tag or commit.
-        on_progress: Told what is being done; the Hub draws its own bars for the files.
-        with_code: Whether to fetch the Python files of the model as well.
+    The Hub draws its own progress bars for the files. ``with_code`` adds the model's Python files.
 
     Raises:
         ModelNotFoundError: If the Hub is switched off, cannot be reached, or does not give the model out.

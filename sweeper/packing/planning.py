@@ -1,4 +1,4 @@
-"""How many slots, and how many tokens in a pass: from the memory that is free."""
+"""The number of slots, and of tokens in a pass, that fit the free memory."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from sweeper.models.facts import ModelFacts
 from sweeper.models.memory import Workload, estimate
 
 MOST_SLOTS = 8
-"""More at once gains little speed by ``tests/benchmarks/packed_vs_loop.py``, and makes the search blinder."""
+"""More gain little speed by ``tests/benchmarks/packed_vs_loop.py``, and leave the search less to learn from."""
 
 _TRIALS_PER_SLOT = 3
-"""``auto`` runs at most a third of a study's trials at once: the search learns from those that ended."""
+"""``auto`` runs at most a third of a study's trials at once, as the search learns from finished ones."""
 
 
 @dataclass
 class Plan:
-    """Lowered where memory runs out after all, never raised.
+    """A plan, lowered if memory runs out after all, never raised.
 
     Attributes:
         slots: Most trials at once.
@@ -29,17 +29,10 @@ class Plan:
 
 
 def plan(facts: ModelFacts, work: Workload, *, slots: int | None, n_trials: int, free_bytes: int) -> Plan:
-    """Return how many slots fit beside the base, and how many tokens all of them may pass at once.
+    """Return how many slots fit beside the base, which is in memory already, and how many tokens a pass may have.
 
-    Every slot costs its adapter, gradient and optimizer whether its rows are in a pass or not; every token costs its
-    activations while it is. With the slots there is room for at least one row of each.
-
-    Args:
-        facts: The base model, which is in memory already.
-        work: The largest trial of the study.
-        slots: How many the user asks for; None for ``auto``.
-        n_trials: Trials of the study.
-        free_bytes: Memory that may be used.
+    A slot always costs its adapter, gradient and optimizer; a token in a pass costs its activations. ``work`` is the
+    study's largest trial, ``slots`` what the user asks for (None for ``auto``).
     """
     row = estimate(facts, work, 1)
     a_slot = row.adapter + row.gradients + row.optimizer

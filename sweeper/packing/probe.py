@@ -1,4 +1,4 @@
-"""Whether trials can share passes over a base model: tried on the model itself."""
+"""A trial pass that shows whether trials can share passes over a base model."""
 
 from __future__ import annotations
 
@@ -16,32 +16,31 @@ _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2}
 
 
 def obstacle_in_base(base: BaseModel) -> str | None:
-    """Return why trials cannot share passes over a base model, or None where they can.
+    """Return why trials cannot share passes over a base model, or None if they can.
 
-    What matters is tried, not looked up in a list of families: the base must say the same of a few documents laid end
-    to end as of each in a row of its own.
+    There is no list of model families: the base must give a few concatenated documents the same losses as each alone.
     """
     model = base.model
     if base.dtype not in _TOLERANCE:
-        return f"{str(base.dtype).removeprefix('torch.')} needs a loss scale of each trial's own"
+        return f"{str(base.dtype).removeprefix('torch.')} needs a separate loss scale for each trial"
     config = model.config.get_text_config()
     if any(getattr(config, name, None) for name in _ATTENTION_DROPOUT) or any(
         isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules()
     ):
-        return "the base model has dropout of its own, whose random numbers trials would share"
+        return "the base model has its own dropout, whose random numbers trials would share"
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         try:
             apart, together = _losses(base)
         except Exception as error:  # a family that is built otherwise may fail in any way
-            return f"the base model does not take documents laid end to end ({type(error).__name__}: {error})"
+            return f"the base model does not take concatenated documents ({type(error).__name__}: {error})"
     difference = float((together - apart).abs().mean() / apart.abs().mean())
     if not difference <= _TOLERANCE[base.dtype]:
-        return f"the base model says otherwise of documents laid end to end (by {difference:.1%})"
+        return f"the base model gives concatenated documents other losses (by {difference:.1%})"
     return None
 
 
 def _losses(base: BaseModel) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the token losses of a few random documents, in rows of their own and end to end; in training mode."""
+    """Return the token losses of a few random documents, apart and concatenated; in training mode."""
     model, device = base.model, torch.device(base.device)
     random = torch.Generator().manual_seed(0)
     vocabulary = model.get_output_embeddings().weight.shape[0]

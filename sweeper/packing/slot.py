@@ -1,4 +1,4 @@
-"""A slot: one trial in training, with everything that is its own."""
+"""A slot: one packed trial in training."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from sweeper.training.weights import load_weights
 class Slot:
     """One trial's adapter, optimizer, schedule, data order, random numbers and progress.
 
-    Nothing in it depends on the other slots, so a trial goes the same way whatever runs beside it. What it does in a
-    step, and the order in which it does it, follow transformers' ``Trainer`` and TRL's ``SFTTrainer``.
+    Nothing in it depends on the other slots, so a trial's result is the same whatever runs beside it. The operations of
+    a step and their order follow transformers' ``Trainer`` and TRL's ``SFTTrainer``.
 
     Args:
         spec: The trial.
         base: The base model.
-        adapter: Its weights, newly made or thawed.
+        adapter: The trial's weights, new or thawed.
         rows: The training and the validation rows in tokens.
-        micro_batch: Rows per forward pass to begin with.
+        micro_batch: Rows per forward pass at the start.
 
     Raises:
-        Exception: Whatever an optimizer raises that cannot be made here.
+        Exception: From an optimizer that cannot be made here.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class Slot:
 
     @classmethod
     def new(cls, spec: TrialSpec, base: BaseModel, micro_batch: int) -> Slot:
-        """Return a slot with the weights, the rows and the configuration that the trial has when it is trained alone.
+        """Return a slot with the weights, rows and configuration of the trial when it is trained alone.
 
         Raises:
             UserError: If the data or the configuration is at fault.
-            Exception: Whatever an optimizer raises that cannot be made here.
+            Exception: From an optimizer that cannot be made here.
         """
         with base.adapted(peft_config(spec.adapter, spec.hyperparameters), spec.seed) as model:
             rows = sft_rows(spec, base, model)

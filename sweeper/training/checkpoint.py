@@ -1,15 +1,15 @@
-"""A trial that runs through a trainer of TRL's, on disk: tensors as safetensors, everything else as JSON.
+"""Checkpoints of a trial in a TRL trainer: tensors as safetensors, everything else as JSON.
 
-The folder is the same as a frozen slot's (``TrialPaths.frozen``); its JSON says which of the two wrote it. Nothing in
-it is a pickle, so transformers' own files for the optimizer, the schedule and the random numbers are not used;
-``training/resumable.py`` says where in transformers' own resuming they take the place of those.
+They share their folder (``TrialPaths.frozen``) with the packed slots'; the JSON names its writer. There are no pickles,
+so transformers' own files for the optimizer, the schedule and the random numbers are not used; see
+``resumable_trainer`` for the hooks that replace them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -26,8 +26,8 @@ from sweeper.files.atomic import new_folder, read_json, write_json
 from sweeper.files.checksums import owner, seal
 from sweeper.paths import TrialPaths
 from sweeper.retry import retried
-from sweeper.training import optimizer_state
 from sweeper.training.micro_batch import is_out_of_memory
+from sweeper.training.optimizer import optimizer_state, restore_optimizer
 from sweeper.training.trial_output import TrialOutput, TrialProgress
 from sweeper.training.weights import put_back, trained_weights
 
@@ -35,27 +35,27 @@ if TYPE_CHECKING:
     from sweeper.training.resumable_trainer import ResumableTrainer
 
 TRAINER = "trainer"
-"""What the JSON names as its writer."""
+"""The writer that the JSON names."""
 
 _TENSORS, _REST, _STATE = "checkpoint.safetensors", "checkpoint.json", "trainer_state.json"
 _GROUPS = ("weights", "optimizer", "best", "random")
 
 
-def is_kept(paths: TrialPaths) -> bool:
-    """Tell whether a trial can go on from what its trainer wrote; a frozen slot is nothing that a trainer can read."""
+def has_checkpoint(paths: TrialPaths) -> bool:
+    """Return whether a trainer wrote a checkpoint of the trial; it cannot read a packed slot's."""
     try:
         return bool(read_json(paths.frozen / _REST)["written_by"] == TRAINER)
     except FileNotFoundError:
         return False
     except (ValueError, KeyError, TypeError):
-        return True  # damaged: whoever reads it says so
+        return True  # damaged: reading it raises
 
 
 def progress_of(paths: TrialPaths) -> TrialProgress:
-    """Return how far a trial had come that its trainer wrote, without reading its weights.
+    """Return the progress in a trial's checkpoint, without reading its weights.
 
     Raises:
-        StudyStateError: If what is on disk is damaged.
+        StudyStateError: If the checkpoint is damaged.
     """
     with named_faults(paths.frozen):
         return TrialProgress(**read_json(paths.frozen / _REST)["progress"])
@@ -63,35 +63,28 @@ def progress_of(paths: TrialPaths) -> TrialProgress:
 
 @retried
 def write(trainer: ResumableTrainer, ledger: TrialOutput, progress: TrialProgress, evaluated: int) -> None:
-    """Write a trial between two steps, so that a crash leaves all of it or what was there before.
-
-    Args:
-        trainer: What trains it.
-        ledger: Its best evaluation, and its folder.
-        progress: How far it has come.
-        evaluated: The last step whose evaluation was judged.
+    """Write a trial between two steps; a crash leaves either the whole checkpoint or the previous one.
 
     Raises:
-        OSError: If the disk does not take it.
-        TypeError: If something of the optimizer's or the schedule's is neither a tensor nor JSON.
+        OSError: If it cannot be written.
+        TypeError: If some state of the optimizer or the schedule is neither a tensor nor JSON.
     """
     optimizer, best, numbers = trainer.plain_optimizer, ledger.best, trainer.random_numbers
-    kept = optimizer_state.leaves(optimizer)
+    kept = optimizer_state(optimizer)
     groups = {
         "weights": trained_weights(trainer.model),
         "optimizer": {name: value for name, value in kept.items() if isinstance(value, torch.Tensor)},
         "best": best.weights,
         "random": numbers.tensors,
     }
-    tensors = {f"{group} {name}": value for group, of in groups.items() for name, value in of.items()}
     rest = {
         "written_by": TRAINER,
         "progress": asdict(progress),
         "evaluated": evaluated,
         "device": trainer.args.device.type,
         "started": ledger.started.isoformat(),
-        "begun_with": trainer.begun_with,
-        "best": {"value": best.value, "step": best.step, "metrics": best.metrics},
+        "begun_with": trainer.initial_digest,
+        "best": best.record(),
         "optimizer": {name: value for name, value in kept.items() if name not in groups["optimizer"]},
         "groups": optimizer.state_dict()["param_groups"],
         "scheduler": trainer.lr_scheduler.state_dict(),
@@ -101,9 +94,7 @@ def write(trainer: ResumableTrainer, ledger: TrialOutput, progress: TrialProgres
     }
     state = {**asdict(trainer.state), "log_history": [], "stateful_callbacks": {}}
     with new_folder(ledger.paths.frozen) as folder:
-        save_file(
-            {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}, folder / _TENSORS
-        )
+        save_groups(groups, folder / _TENSORS)
         write_json(folder / _REST, rest)
         write_json(folder / _STATE, state)
         seal(folder, owner(ledger.spec.study, ledger.spec.number))
@@ -111,13 +102,7 @@ def write(trainer: ResumableTrainer, ledger: TrialOutput, progress: TrialProgres
 
 @dataclass
 class Checkpoint:
-    """What ``write`` wrote, read.
-
-    Attributes:
-        folder: Where it is.
-        tensors: By group and name.
-        rest: Everything else.
-    """
+    """A checkpoint in memory: the tensors by group and name, and ``rest``, the JSON."""
 
     folder: Path
     tensors: dict[str, dict[str, torch.Tensor]]
@@ -128,58 +113,53 @@ class Checkpoint:
         """Return a trial's checkpoint.
 
         Raises:
-            StudyStateError: If what is on disk is damaged, or is from another kind of device.
+            StudyStateError: If it is damaged, or is from another kind of device.
         """
         with named_faults(paths.frozen):
             rest = read_json(paths.frozen / _REST)
             if rest["device"] != torch.device(device).type:
-                raise ValueError(f"it was written on {rest['device']} and cannot go on on {device}")
-            tensors: dict[str, dict[str, torch.Tensor]] = {group: {} for group in _GROUPS}
-            for full, tensor in load_file(paths.frozen / _TENSORS).items():
-                group, _, name = full.partition(" ")
-                tensors[group][name] = tensor
+                raise ValueError(f"it was written on {rest['device']} and cannot resume on {device}")
+            tensors = load_groups(paths.frozen / _TENSORS, _GROUPS)
             read_json(paths.frozen / _STATE)
             return cls(paths.frozen, tensors, rest)
 
     @property
     def evaluated(self) -> int:
-        """The last step whose evaluation was judged."""
+        """The last step whose evaluation was reported."""
         return int(self.rest["evaluated"])
 
     @property
     def progress(self) -> TrialProgress:
-        """How far the trial had come."""
+        """The progress of the trial."""
         return TrialProgress(**self.rest["progress"])
 
     def put_into(self, ledger: TrialOutput) -> None:
-        """Give a ledger the best evaluation so far, and the time the trial began."""
+        """Restore the best evaluation and the start time."""
         with named_faults(self.folder):
-            best, kept = ledger.best, self.rest["best"]
-            best.value, best.step, best.metrics = kept["value"], kept["step"], kept["metrics"]
-            best.weights = self.tensors["best"]
+            ledger.best.restore(self.rest["best"], self.tensors["best"])
             ledger.started = datetime.fromisoformat(self.rest["started"])
 
     def put_weights_into(self, model: torch.nn.Module) -> None:
-        """Give what is trained the values that it had."""
+        """Restore the trained weights."""
         with named_faults(self.folder):
             put_back(model, self.tensors["weights"])
 
     def put_optimizer_into(self, trainer: ResumableTrainer) -> None:
-        """Give a trainer's optimizer, schedule, and whatever is its own, their states back."""
+        """Restore a trainer's optimizer, schedule and own state."""
         with named_faults(self.folder):
             kept = {**self.tensors["optimizer"], **self.rest["optimizer"]}
-            optimizer_state.restore(trainer.plain_optimizer, kept, self.rest["groups"])
+            restore_optimizer(trainer.plain_optimizer, kept, self.rest["groups"])
             trainer.lr_scheduler.load_state_dict(self.rest["scheduler"])
             trainer.restore_own_state(self.rest["own"])
 
     def put_scaler_into(self, trainer: ResumableTrainer) -> None:
-        """Give the scaler of float16's gradients its state back, where there is one."""
+        """Restore the gradient scaler of float16, if there is one."""
         if trainer.accelerator.scaler is not None:
             with named_faults(self.folder):
                 trainer.accelerator.scaler.load_state_dict(self.rest["scaler"])
 
     def random_numbers(self) -> RandomNumbers:
-        """Return the state of all random numbers."""
+        """Return the state of all random generators."""
         with named_faults(self.folder):
             kept = self.rest["random"]
             version, numbers, gauss = kept["python"]
@@ -196,11 +176,11 @@ class RandomNumbers:
 
     @classmethod
     def now(cls, device: torch.device) -> RandomNumbers:
-        """Return the state that they are in."""
+        """Return their present state."""
         return cls(random.getstate(), _numpy_state(), _torch_states(device))
 
     def put_back(self, device: torch.device) -> None:
-        """Let them go on from here."""
+        """Restore this state."""
         random.setstate(self.python)
         state = self.numpy["state"]
         keys = np.array(state["key"], dtype=np.uint32)
@@ -223,10 +203,10 @@ def _torch_states(device: torch.device) -> dict[str, torch.Tensor]:
 
 @contextmanager
 def named_faults(folder: Path) -> Iterator[None]:
-    """Say of what is wrong with a frozen trial's folder where it is and what to do.
+    """Turn an error over a damaged checkpoint into one that names the folder and the way out.
 
     Raises:
-        StudyStateError: In place of whatever the block raises over damaged files.
+        StudyStateError: In place of such an error.
     """
     try:
         yield
@@ -234,9 +214,24 @@ def named_faults(folder: Path) -> Iterator[None]:
         if is_out_of_memory(error):
             raise
         raise StudyStateError(
-            f"the trial frozen in {folder} cannot go on ({type(error).__name__}: {error}); delete that folder, and "
-            "`sweeper resume` begins the trial again"
+            f"the trial cannot resume from the checkpoint in {folder} ({type(error).__name__}: {error}); delete that "
+            "folder, and `sweeper resume` restarts the trial"
         ) from error
+
+
+def save_groups(groups: Mapping[str, Mapping[str, torch.Tensor]], path: Path) -> None:
+    """Write tensors by group and name as safetensors."""
+    tensors = {f"{group} {name}": value for group, of in groups.items() for name, value in of.items()}
+    save_file({name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}, path)
+
+
+def load_groups(path: Path, groups: Sequence[str]) -> dict[str, dict[str, torch.Tensor]]:
+    """Return what ``save_groups`` wrote, groups without a tensor included."""
+    found: dict[str, dict[str, torch.Tensor]] = {group: {} for group in groups}
+    for full, tensor in load_file(path).items():
+        group, _, name = full.partition(" ")
+        found[group][name] = tensor
+    return found
 
 
 def digest(weights: Mapping[str, torch.Tensor]) -> str:

@@ -1,4 +1,4 @@
-"""What every technique's trainer shares: it takes a step in as many parts as memory asks for."""
+"""Base of every technique's trainer: takes an optimizer step in as many micro-batches as memory requires."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sweeper.training.resumable_trainer import ResumableTrainer
 
 
 class MicroBatchedTrainer(ResumableTrainer):
-    """Stands before a TRL trainer among a class's bases.
+    """Mixin before a TRL trainer.
 
     The trainer gets the effective batch whole and splits it into parts that fit. The loss of a batch is the mean over
     its rows, so each part counts by its rows; a technique whose loss is another mean overrides two methods.
@@ -69,7 +69,7 @@ class MicroBatchedTrainer(ResumableTrainer):
         return self._tokens_seen
 
     def own_state(self) -> dict[str, Any]:
-        """Return what is kept beside weights, optimizer and schedule."""
+        """Return the number of tokens seen."""
         return {"tokens_seen": self._tokens_seen}
 
     def restore_own_state(self, state: dict[str, Any]) -> None:

@@ -1,18 +1,20 @@
-"""Between the trainer and ``report``: what a trial tells, when it evaluates, and which adapter it keeps."""
+"""Reports of a trial in training, its evaluations, and the best adapter so far."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sweeper.config.trial import Decision, Report
 from sweeper.errors import DivergedError, TrialError
-from sweeper.training.sharded import gathered
-from sweeper.training.weights import Adapted, trained_weights
+from sweeper.training.weights import Adapted, gathered, trained_weights
+
+if TYPE_CHECKING:
+    from sweeper.training.resumable_trainer import Checkpointer
 
 _REPORTED = {
     "loss": "loss",
@@ -21,7 +23,7 @@ _REPORTED = {
     "reward": "train_reward",
     "kl": "train_kl",  # TRL's estimate from the sampled tokens; the evaluation's kl is exact
 }
-"""What is reported of a step: names in TRL's logs, and names here."""
+"""Reported metrics of a step: from their names in TRL's logs to sweeper's."""
 
 
 def evaluation_steps(total_steps: int, points: int) -> tuple[int, ...]:
@@ -29,31 +31,23 @@ def evaluation_steps(total_steps: int, points: int) -> tuple[int, ...]:
     return tuple(sorted({math.ceil(total_steps * point / points) for point in range(1, points + 1)}))
 
 
-class CheckpointWriter(Protocol):
-    """Whoever writes a trial to disk."""
-
-    @property
-    def is_due(self) -> bool:
-        """Whether the last checkpoint is old enough."""
-
-
-class Best:
-    """The adapter of the best evaluation so far, on the host."""
+class BestEvaluation:
+    """The best evaluation so far, with its adapter's weights on the host."""
 
     def __init__(self, metric: str, *, maximize: bool) -> None:
         self.metric = metric
         self.sign = -1.0 if maximize else 1.0
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
-        """Be as new: the trial begins again."""
+    def reset(self) -> None:
+        """Forget every evaluation: the trial starts over."""
         self.value: float | None = None
         self.step: int | None = None
         self.metrics: dict[str, float] = {}
         self.weights: dict[str, torch.Tensor] = {}
 
     def offer(self, step: int, metrics: Mapping[str, float], weights: Mapping[str, torch.Tensor]) -> None:
-        """Keep the adapter's weights, by whichever names the caller will ask for, if this evaluation is the best.
+        """Keep an evaluation and the adapter's weights if it is the best so far.
 
         Raises:
             TrialError: If the deciding metric is not among the metrics.
@@ -67,33 +61,34 @@ class Best:
             self.value, self.step, self.metrics = value, step, dict(metrics)
             self.weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in weights.items()}
 
+    def record(self) -> dict[str, Any]:
+        """Return all but the weights, as JSON."""
+        return {"value": self.value, "step": self.step, "metrics": self.metrics}
+
+    def restore(self, record: Mapping[str, Any], weights: dict[str, torch.Tensor]) -> None:
+        """Take back what ``record`` returned, and the weights."""
+        self.value, self.step, self.metrics = (record[name] for name in ("value", "step", "metrics"))
+        self.weights = weights
+
 
 class ReportingCallback(TrainerCallback):
-    """Reports every step and every evaluation, ends the training when told to, and asks for it to be kept on disk.
+    """Reports every step and evaluation, stops the training when told to, and requests checkpoints.
 
     Attributes:
-        decision: What the trial was told; the first word that it is not to go on stays.
+        decision: The first decision other than to continue.
         at: The optimizer steps after which to evaluate.
-        evaluated: The last of them whose evaluation was judged.
+        evaluated: The last of them whose evaluation was reported.
     """
 
     def __init__(
         self,
         report: Report,
-        best: Best,
+        best: BestEvaluation,
         points: int,
         evaluate: Callable[[Adapted], dict[str, float]] | None,
-        keeper: CheckpointWriter | None = None,
+        keeper: Checkpointer | None = None,
     ) -> None:
-        """Make a callback of one trial.
-
-        Args:
-            report: Told of every step and every evaluation.
-            best: Keeps the best evaluation.
-            points: How often to evaluate.
-            evaluate: Further validation metrics.
-            keeper: Knows when the trial is to be written to disk again; None where it is not.
-        """
+        """Make the callback of one trial, which evaluates at ``points`` steps; without ``keeper``, no checkpoints."""
         self.report = report
         self.keeper = keeper
         self.best = best
@@ -104,7 +99,7 @@ class ReportingCallback(TrainerCallback):
         self.evaluated = 0
 
     def owes(self, step: int) -> bool:
-        """Tell whether there is an evaluation after a step that was not judged yet."""
+        """Return whether the evaluation after a step is still to be reported."""
         return step in self.at and self.evaluated < step
 
     def on_train_begin(
@@ -117,7 +112,7 @@ class ReportingCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        """Ask for an evaluation where one is due, and for a checkpoint; at its end a trial needs none."""
+        """Request an evaluation or a checkpoint when one is due; a trial at its end needs no checkpoint."""
         control.should_evaluate = state.global_step in self.at
         control.should_save = self.keeper is not None and self.keeper.is_due and state.global_step < state.max_steps
         return control
@@ -137,7 +132,7 @@ class ReportingCallback(TrainerCallback):
         require_finite({"loss": metrics["loss"]}, state.global_step)
         self._tell(state, control, metrics)
         if self.keeper is not None and self.decision is Decision.INTERRUPT:
-            control.should_evaluate = False  # it is evaluated when it goes on
+            control.should_evaluate = False  # it is evaluated when it resumes
         return control
 
     def on_evaluate(
@@ -156,7 +151,7 @@ class ReportingCallback(TrainerCallback):
         if self.evaluate is not None and self.decision is Decision.CONTINUE:
             measured |= self.evaluate(model)
         if self.decision is not Decision.CONTINUE and self.best.metric not in measured:
-            return control  # the trial was told at this very step to end: what it takes time to measure is not missed
+            return control  # stopped at this very step: metrics that take time are not measured
         with gathered(model):
             self.best.offer(state.global_step, measured, trained_weights(model))
         self._tell(state, control, measured)

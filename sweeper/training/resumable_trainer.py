@@ -1,8 +1,8 @@
-"""What every technique's trainer shares: it is kept on disk between two steps, and goes on from there bit for bit.
+"""Base of every technique's trainer: saves checkpoints between two steps and resumes from one bit for bit.
 
-transformers' ``Trainer`` brings the frame: when to save, which batches of an epoch to skip, and when to put the random
-numbers back so that skipping draws none of them. Its files are pickles, so everything that reads or writes one is
-replaced here by ``training/checkpoint.py``.
+transformers' ``Trainer`` decides when to save, which batches of an epoch to skip, and when to restore the random
+numbers so that skipping draws none. Its own files are pickles, so ``training/checkpoint.py`` replaces whatever reads or
+writes one.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CheckpointPolicy:
-    """How a trial is to be kept on disk.
+    """When a trial is checkpointed.
 
     Attributes:
         every_s: Seconds of training between two checkpoints; 0 is one after every step.
-        before: Called before anything of the trial is written: to record what was reported, and to raise where the
-            trial is another's by now.
+        before: Called before anything of the trial is written: records what was reported, and raises if the trial was
+            reassigned to another worker.
     """
 
     every_s: float
@@ -45,13 +45,7 @@ class CheckpointPolicy:
 
 
 class Checkpointer:
-    """Writes a trial to disk every so often, and when it is stopped.
-
-    Args:
-        keeping: How often.
-        ledger: The trial's folder and best evaluation.
-        progress: Tells how far it has come.
-    """
+    """Writes checkpoints of a trial at intervals, and when it is stopped."""
 
     def __init__(self, keeping: CheckpointPolicy, ledger: TrialOutput, progress: Callable[[], TrialProgress]) -> None:
         self._keeping = keeping
@@ -65,77 +59,74 @@ class Checkpointer:
         return time.monotonic() - self._kept >= self._keeping.every_s
 
     def keep(self, trainer: ResumableTrainer, evaluated: int) -> None:
-        """Write a checkpoint; where that fails, the one before stays, and the trial goes on without."""
+        """Write a checkpoint; if that fails, the previous one stays, and the trial continues."""
         self._keeping.before()
         try:
             write(trainer, self._ledger, self._progress(), evaluated)
         except (OSError, TypeError, SafetensorError) as error:  # an optimizer may keep more than tensors and numbers
-            log.warning("trial %s goes on without a checkpoint: %s", self._ledger.spec.number, error)
+            log.warning("trial %s continues without a new checkpoint: %s", self._ledger.spec.number, error)
         self._kept = time.monotonic()
 
 
 class ResumableTrainer(Trainer):
-    """Stands before a TRL trainer among a class's bases.
+    """Mixin before a TRL trainer.
 
     Attributes:
-        keeper: Writes it to disk; None where nothing is kept.
-        checkpoint: What it goes on from; None where it begins.
-        begun_with: A digest of the weights it began with, where the base's own were changed by them.
+        keeper: Writes the checkpoints; None for no checkpoints.
+        checkpoint: What it resumes from; None at the beginning.
+        initial_digest: A digest of the initial adapter, if that was taken out of the base's weights.
     """
 
     keeper: Checkpointer | None = None
     checkpoint: Checkpoint | None = None
-    begun_with: str | None = None
+    initial_digest: str | None = None
     reporting: ReportingCallback
     _random: RandomNumbers | None = None
     _before_evaluation: RandomNumbers | None = None
     _has_caught_up = False
 
     def own_state(self) -> dict[str, Any]:
-        """Return what the technique keeps beside weights, optimizer and schedule, as JSON."""
+        """Return the technique's own state beside weights, optimizer and schedule, as JSON."""
         return {}
 
     def restore_own_state(self, state: dict[str, Any]) -> None:
         """Take back what ``own_state`` returned."""
 
-    def be_kept(self, reporting: ReportingCallback, keeper: Checkpointer | None, changes_base: bool) -> None:
-        """Say who writes the trainer to disk; to be called before training, once the adapter has its first weights.
+    def checkpoint_with(self, reporting: ReportingCallback, keeper: Checkpointer | None, changes_base: bool) -> None:
+        """Set what writes the checkpoints; call it before training, once the adapter has its first weights.
 
-        Args:
-            reporting: Knows which evaluations were judged.
-            keeper: Writes it; None where nothing is kept.
-            changes_base: Whether the adapter's beginning was taken out of the base's weights.
+        ``changes_base`` says whether the initial adapter was taken out of the base's weights.
         """
         self.reporting, self.keeper = reporting, keeper
         if changes_base:
-            self.begun_with = digest(trained_weights(self.model))
+            self.initial_digest = digest(trained_weights(self.model))
 
-    def go_on_from(self, checkpoint: Checkpoint) -> bool:
-        """Take a checkpoint to go on from; return whether it can be done.
+    def resume_from(self, checkpoint: Checkpoint) -> bool:
+        """Resume from a checkpoint; return whether that is possible.
 
-        It cannot where the adapter's beginning was taken out of the base's weights and was not found to be the same
-        again: such a beginning is a decomposition, which another machine may round otherwise.
+        It is not if the initial adapter was taken out of the base's weights and now differs: it is a decomposition,
+        which another machine may round differently.
         """
-        if checkpoint.rest.get("begun_with") != self.begun_with:
+        if checkpoint.rest.get("begun_with") != self.initial_digest:
             return False
         self.checkpoint = checkpoint
         self.reporting.evaluated = checkpoint.evaluated
         return True
 
-    def train_on(self) -> None:
-        """Train from the checkpoint where there is one, else from the beginning."""
+    def run(self) -> None:
+        """Train from the checkpoint, if there is one, or from the beginning."""
         self.train(None if self.checkpoint is None else str(self.checkpoint.folder))
 
     @property
     def plain_optimizer(self) -> torch.optim.Optimizer:
-        """The optimizer itself, without what accelerate wraps it in."""
+        """The optimizer without accelerate's wrapper."""
         wrapped: Any = self.optimizer
         found: torch.optim.Optimizer = getattr(wrapped, "optimizer", wrapped)
         return found
 
     @property
     def random_numbers(self) -> RandomNumbers:
-        """The random numbers to go on with: where an evaluation is to be repeated, those from before it."""
+        """The random numbers to resume with: if an evaluation is to be repeated, those from before it."""
         if self._before_evaluation is not None and self.reporting.owes(self.state.global_step):
             return self._before_evaluation
         return RandomNumbers.now(self.args.device)
@@ -169,7 +160,7 @@ class ResumableTrainer(Trainer):
             self._random.put_back(self.args.device)
 
     def _run_epoch(self, *arguments: Any, **named: Any) -> None:
-        """Train an epoch, unless the evaluation that a stop cut short says to end."""
+        """Train an epoch, unless the evaluation that a stop interrupted ends the trial."""
         if self.checkpoint is not None and not self._has_caught_up:
             self._has_caught_up = True
             self._evaluate_what_is_owed()
@@ -177,7 +168,7 @@ class ResumableTrainer(Trainer):
             super()._run_epoch(*arguments, **named)
 
     def _evaluate_what_is_owed(self) -> None:
-        """Take the evaluation of the last step, if it was not judged before the trial was written to disk."""
+        """Evaluate the last step, if the checkpoint was written before its evaluation was reported."""
         if self.reporting.owes(self.state.global_step):
             self._load_rng_state(None)
             self._evaluate(None, None)

@@ -18,13 +18,12 @@ from sweeper.training.latency import milliseconds_per_token
 from sweeper.training.micro_batch import MicroBatch
 from sweeper.training.reporting import ReportingCallback
 from sweeper.training.resumable_trainer import Checkpointer, CheckpointPolicy
-from sweeper.training.sharded import begin_from, gathered, restore
 from sweeper.training.techniques import build_trainer
 from sweeper.training.trial_output import TrialOutput, TrialProgress
-from sweeper.training.weights import Adapted
+from sweeper.training.weights import Adapted, gathered, load_weights, put_back
 
 Evaluate = Callable[[Adapted], dict[str, float]]
-"""Measures the task's own metrics on the validation split, beside the loss."""
+"""Measures further metrics on the validation split, beside the loss."""
 
 PRUNED = "worse than other trials at the same progress"
 STOPPED = "stopped by the user"
@@ -39,27 +38,27 @@ def train_trial(
     evaluate: Evaluate | None = None,
     *,
     keeping: CheckpointPolicy | None = None,
-    goes_on: bool = False,
+    resume: bool = False,
 ) -> TrialResult:
     """Train one trial and write its adapter and result into its folder.
 
-    A trial that is pruned, diverges, does not fit or fails is a result too; only what the user must mend is raised.
-    One that is interrupted can go on later, if it is kept on disk: its curve is then that of one which never stopped.
+    A trial that is pruned, diverges, does not fit or fails is a result too; only what the user must fix is raised.
+    An interrupted trial with checkpoints can resume: its curve is then that of one which never stopped.
 
     Args:
-        spec: What to train.
-        base: The base model, left as it was found.
-        report: Told every step and every evaluation; decides whether to go on.
-        micro_batch: Rows per forward pass to begin with.
-        evaluate: Further validation metrics; None where the loss is all that is asked for.
-        keeping: How the trial is kept on disk; None for not at all. One whose backend spreads it is not either.
-        goes_on: Whether to go on from the trial's checkpoint.
+        spec: The trial.
+        base: The base model, left unchanged.
+        report: Called with every step and evaluation; decides whether to continue.
+        micro_batch: Rows per forward pass at the start.
+        evaluate: Further validation metrics; None for the loss alone.
+        keeping: When to checkpoint; None for never. A backend that shards the weights never does.
+        resume: Whether to resume from the trial's checkpoint.
 
     Raises:
         UserError: If the data or the configuration is at fault, or the checkpoint is damaged.
     """
     paths = TrialPaths(spec.folder)
-    checkpoint = Checkpoint.read(paths, base.device) if goes_on else None
+    checkpoint = Checkpoint.read(paths, base.device) if resume else None
     run = _Run(spec, base, micro_batch, checkpoint, keeping)
     result = run.through(report, evaluate)
     if base.backend.ranks.leads and not result.outcome.is_open:
@@ -68,7 +67,7 @@ def train_trial(
 
 
 class _Run:
-    """The state of one training: what has been seen so far, whatever happens next."""
+    """One training from start to result."""
 
     def __init__(
         self,
@@ -95,7 +94,7 @@ class _Run:
         self.clock = time.monotonic()
 
     def through(self, report: Report, evaluate: Evaluate | None) -> TrialResult:
-        """Train from the beginning or the checkpoint to the end, whatever end that is."""
+        """Train from the beginning or the checkpoint to whatever end, and return the result."""
         spec, base = self.spec, self.base
         self._begin()
         reset_peak_memory(base.device)
@@ -106,7 +105,7 @@ class _Run:
                 return self._finish(model, decision)
         except Exception as error:
             if self.keeping is not None and not isinstance(error, UserError | LeaseLost):
-                self.keeping.before()  # its files may be another worker's by now
+                self.keeping.before()  # raises if the trial was reassigned to another worker
             return self.ledger.failed(self.progress, error)
 
     def _begin(self) -> None:
@@ -120,18 +119,18 @@ class _Run:
         best, points, keeper = self.ledger.best, self.spec.evaluation.points, self.keeper
         callback = ReportingCallback(self._untimed(report), best, points, evaluate, keeper)
         self.trainer = build_trainer(self.spec, self.base, model, self.micro_batch, callback)
-        self.trainer.be_kept(callback, keeper, self.base.initial is not None)
-        if self.checkpoint is not None and not self.trainer.go_on_from(self.checkpoint):
+        self.trainer.checkpoint_with(callback, keeper, self.base.initial is not None)
+        if self.checkpoint is not None and not self.trainer.resume_from(self.checkpoint):
             self.checkpoint = None
             self.ledger.begin()
-            best.forget()
+            best.reset()
         if self.checkpoint is None and self.spec.initial_adapter is not None:
-            begin_from(model, self.spec.initial_adapter)
-        self.trainer.train_on()
+            load_weights(model, self.spec.initial_adapter)
+        self.trainer.run()
         return callback.decision
 
     def _untimed(self, report: Report) -> Report:
-        """Leave out of the trial's time what its reports take: the study may be paused in one."""
+        """Exclude reports from the trial's time: the study may be paused in one."""
 
         def timed(step: int, metrics: Mapping[str, float]) -> Decision:
             begun = time.monotonic()
@@ -145,13 +144,13 @@ class _Run:
     def _finish(self, model: Adapted, decision: Decision) -> TrialResult:
         if self.keeping is not None and self.base.backend.ranks.leads:
             self.keeping.before()
-        if decision in (Decision.PRUNE, Decision.PAUSE):  # there is no rung to wait at here
+        if decision in (Decision.PRUNE, Decision.PAUSE):  # no rung to wait at here
             return self.ledger.result(self.progress, Outcome.PRUNED, PRUNED)
         if decision is Decision.END:
             return self.ledger.result(self.progress, Outcome.PRUNED, BY_HAND)
         if decision is Decision.INTERRUPT:
             return self.ledger.result(self.progress, Outcome.INTERRUPTED, STOPPED)
-        restore(model, self.ledger.best.weights)
+        put_back(model, self.ledger.best.weights)
         timed = "latency" in self.spec.evaluation.objectives
         latency = milliseconds_per_token(model, self.base.tokenizer) if timed else None
         with gathered(model):

@@ -1,4 +1,4 @@
-"""What a trial leaves behind: its folder, its adapter and its result, in whichever executor it ran."""
+"""A trial's output, whatever the executor: its folder, its adapter and its result."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from sweeper.retry import retried
 from sweeper.training.base_model import BaseModel
 from sweeper.training.device import peak_memory_bytes
 from sweeper.training.micro_batch import is_out_of_memory
-from sweeper.training.reporting import Best
+from sweeper.training.reporting import BestEvaluation
 from sweeper.training.weights import Adapted, count_weights, save_weights
 
 
 @dataclass
 class TrialProgress:
-    """How far a trial has come.
+    """The progress of a trial.
 
     Attributes:
         steps: Optimizer steps taken.
-        total_steps: Optimizer steps planned; 0 until that is known.
-        epochs: Passes over the training split, fractions counted.
-        tokens: Training tokens seen, padding left out.
-        seconds: What it took, evaluations included; of a packed trial its share of the device's time.
+        total_steps: Optimizer steps planned; 0 while unknown.
+        epochs: Passes over the training split, with fractions.
+        tokens: Training tokens seen, without padding.
+        seconds: Training time, evaluations included; of a packed trial its share of the device's time.
         micro_batch: Rows per forward pass.
     """
 
@@ -48,7 +48,7 @@ class TrialProgress:
 
 @dataclass
 class TrialOutput:
-    """A trial's folder and what will be its result. Of several processes only the leading one writes."""
+    """A trial's folder and its result to be. Of several processes only rank 0 writes."""
 
     spec: TrialSpec
     base: BaseModel
@@ -56,10 +56,10 @@ class TrialOutput:
 
     def __post_init__(self) -> None:
         self.paths = TrialPaths(self.spec.folder)
-        self.best = Best(self.spec.evaluation.metric, maximize=self.spec.evaluation.direction == "maximize")
+        self.best = BestEvaluation(self.spec.evaluation.metric, maximize=self.spec.evaluation.direction == "maximize")
 
     def begin(self) -> None:
-        """Make the folder, without what a study of the same name whose database is gone may have left."""
+        """Make the folder, without leftovers of a study of the same name whose database is gone."""
         if not self.base.backend.ranks.leads:
             return
         self.paths.result.unlink(missing_ok=True)
@@ -68,7 +68,7 @@ class TrialOutput:
         write_atomically(self.paths.spec, self.spec.model_dump_json(indent=2) + "\n")
 
     def complete(self, progress: TrialProgress, model: Adapted, latency_ms: float | None) -> TrialResult:
-        """Save the adapter on ``model`` and return the result of a trial that trained to its end."""
+        """Save the adapter on ``model`` and return the result of a completed trial."""
         leads = self.base.backend.ranks.leads
         size, digest = save_adapter(self.base, model, self.paths.adapter) if leads else (None, None)
         kept = {
@@ -80,7 +80,7 @@ class TrialOutput:
         return self.result(progress, Outcome.COMPLETE, None, value=self.best.value, **kept)
 
     def result(self, progress: TrialProgress, outcome: Outcome, reason: str | None, **more: Any) -> TrialResult:
-        """Return the result of a trial that ended as ``outcome`` says, and write it into the folder."""
+        """Return the result of a trial with this outcome, and write it into the folder."""
         result = TrialResult(
             number=self.spec.number,
             outcome=outcome,
@@ -109,9 +109,9 @@ class TrialOutput:
         """Return the result of a trial that an error ended.
 
         Raises:
-            UserError: If that is what the error is: it ends the study.
-            LeaseLost: If that is what it is: the trial is another worker's.
-            StudyInterrupted: If the user stopped while the disk was full, which is no fault of the trial's.
+            UserError: The error itself: it ends the study.
+            LeaseLost: The error itself: the trial is another worker's.
+            StudyInterrupted: The error itself: the user stopped while the disk was full.
         """
         if isinstance(error, UserError | LeaseLost | StudyInterrupted):
             raise error
@@ -127,7 +127,7 @@ class TrialOutput:
 
 @retried
 def save_adapter(base: BaseModel, model: Adapted, folder: Path) -> tuple[int, str]:
-    """Write what was trained so that a crash leaves all of it or nothing; return its size in bytes and its SHA-256."""
+    """Write what was trained, all of it or nothing; return its size in bytes and its SHA-256."""
     with new_folder(folder) as filled:
         name = save_weights(model, filled, tokenizer=base.tokenizer, dtype=base.dtype, initial=base.initial).name
     weights = folder / name

@@ -1,16 +1,18 @@
-"""The weights that a trial trains, whatever kind of adapter they belong to: kept, put back, saved and loaded."""
+"""The weights that a trial trains: gathered from all ranks, copied, restored, saved and loaded."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import torch
 from peft import PeftModel, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sweeper.errors import TrialError
@@ -41,13 +43,14 @@ def count_weights(model: Adapted) -> int:
 
 @torch.no_grad()
 def put_back(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    """Give the trained weights the values that ``trained_weights`` had once."""
-    for name, weight in trained_weights(model).items():
-        weight.copy_(weights[name])
+    """Restore what ``trained_weights`` returned; all ranks do."""
+    with gathered(model):
+        for name, weight in trained_weights(model).items():
+            weight.copy_(weights[name])
 
 
 def load_weights(model: torch.nn.Module, folder: Path) -> None:
-    """Give the adapter on a model the weights that ``save_weights`` wrote of another one of the same shape.
+    """Load the weights that ``save_weights`` wrote of an adapter of the same shape; all ranks do.
 
     Raises:
         TrialError: If there are none, or they do not fit.
@@ -55,7 +58,8 @@ def load_weights(model: torch.nn.Module, folder: Path) -> None:
     path = folder / ADAPTER_WEIGHTS
     try:
         weights = load_file(path)
-        loaded = set_peft_model_state_dict(model, weights)
+        with gathered(model):
+            loaded = set_peft_model_state_dict(model, weights)
     except (OSError, SafetensorError, RuntimeError, KeyError) as error:
         raise TrialError(f"the trial cannot start from the weights in {path}: {error}") from error
     if loaded.unexpected_keys or not weights:
@@ -85,3 +89,43 @@ def save_weights(
     model.to(dtype).save_pretrained(folder, max_shard_size="1TB")  # one file, whose checksum is the model's
     tokenizer.save_pretrained(folder)
     return folder / MODEL_WEIGHTS
+
+
+@contextmanager
+def gathered(model: torch.nn.Module) -> Iterator[None]:
+    """Gather the trainable weights from all ranks for a ``with`` block that all ranks enter; rank 0's changes are kept.
+
+    Only ZeRO stage 3 and FSDP2 shard them; otherwise this does nothing.
+    """
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if any(hasattr(parameter, "ds_id") for parameter in trainable):
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters(trainable, modifier_rank=0):
+            yield
+    elif any(isinstance(parameter, DTensor) for parameter in trainable):
+        with _gathered_tensors(model):
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def _gathered_tensors(model: torch.nn.Module) -> Iterator[None]:
+    places = [
+        (module, name, parameter)
+        for module in model.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        if parameter.requires_grad and isinstance(parameter, DTensor)
+    ]
+    for module, name, parameter in places:
+        module._parameters[name] = torch.nn.Parameter(cast(DTensor, parameter.detach()).full_tensor())
+    try:
+        yield
+    finally:
+        for module, name, parameter in places:
+            whole = module._parameters[name]
+            assert whole is not None
+            with torch.no_grad():
+                parameter.copy_(distribute_tensor(whole.detach(), parameter.device_mesh, parameter.placements))
+            module._parameters[name] = parameter

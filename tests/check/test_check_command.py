@@ -299,11 +299,11 @@ def test_hostile_text_reaches_the_terminal_harmless(sweeper, write_study, folder
 
 LORA_LINE = "lora_rank:"
 ADAPTERS = {
-    "prefix": ("20 virtual tokens", "virtual_tokens: one of 8, 20", "adapter prefix is no LoRA"),
+    "prefix": ("20 virtual tokens", "virtual_tokens: one of 8, 20", "adapter prefix is not LoRA"),
     "prompt": ("20 virtual tokens", "preset prompt, picked for sft with prompt", "run one at a time"),
     "p_tuning": ("20 virtual tokens", "preset prompt, picked for sft with p_tuning", "run one at a time"),
-    "ia3": ("about", "preset ia3, picked for sft with ia3", "adapter ia3 is no LoRA"),
-    "full": ("copy to train with optimizer", "preset full, picked for sft with full", "adapter full is no LoRA"),
+    "ia3": ("about", "preset ia3, picked for sft with ia3", "adapter ia3 is not LoRA"),
+    "full": ("copy to train with optimizer", "preset full, picked for sft with full", "adapter full is not LoRA"),
 }
 
 

@@ -150,7 +150,7 @@ def test_processes_are_every_gpu_unless_said():
 @pytest.mark.parametrize(
     "backend, words",
     [
-        ("fsdp", "processes of its own"),
+        ("fsdp", "its own processes"),
         ({"kind": "trl", "compile": True}, "liger and compile"),
         ({"kind": "trl", "liger": True}, "liger and compile"),
     ],

@@ -153,8 +153,8 @@ def test_the_weights_are_exactly_those_that_were_saved(begin, tmp_path):
     from sweeper.packing.slot import Slot
     from sweeper.training.adapters import peft_config
     from sweeper.training.base_model import load_base
-    from sweeper.training.sharded import begin_from
     from sweeper.training.trial import train_trial
+    from sweeper.training.weights import load_weights
 
     context = begin()
     model = next(iter(context.models.values())).folder
@@ -168,7 +168,7 @@ def test_the_weights_are_exactly_those_that_were_saved(begin, tmp_path):
     assert state.keys() == weights.keys()
     assert all((state[name] == weights[name]).all() for name in weights)
     with base.adapted(peft_config(spec.adapter, spec.hyperparameters), 1) as adapted:
-        begin_from(adapted, saved)
+        load_weights(adapted, saved)
         loaded = get_peft_model_state_dict(adapted)
         assert all((loaded[name] == weights[name]).all() for name in weights)
 

@@ -9,8 +9,7 @@ import struct
 import pytest
 
 from sweeper.errors import ModelError
-from sweeper.models.folder import check_folder, weight_files
-from sweeper.models.headers import read_headers
+from sweeper.models.folder import check_folder, read_headers, weight_files
 
 
 def refused(folder, message, **options):

@@ -87,5 +87,5 @@ def test_what_is_damaged_is_named(base_of, spec_of, slot_of, damage):
             rest.write_text("{")
         case "a field gone":
             rest.write_text(json.dumps({k: v for k, v in json.loads(rest.read_text()).items() if k != "scheduler"}))
-    with pytest.raises(StudyStateError, match=r"frozen cannot go on .*begins the trial again"):
+    with pytest.raises(StudyStateError, match=r"cannot resume from the checkpoint in .*frozen .*restarts the trial"):
         thaw(slot.spec, base)

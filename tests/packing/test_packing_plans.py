@@ -51,14 +51,14 @@ def test_every_planned_slot_has_room_for_a_row(facts):
         ({"adapter": {"kind": "qlora", "quantization": "int8"}}, "int8 layers look for outliers"),
         ({"adapter": {"kind": "lora", "rslora": True, "init": "gaussian"}}, None),
         ({"adapter": {"kind": "lora", "dora": True}}, "dora divides by the length of the whole weights"),
-        ({"adapter": {"kind": "lora", "init": "pissa"}}, "init pissa takes its start out of the base's weights"),
+        ({"adapter": {"kind": "lora", "init": "pissa"}}, "init pissa changes the base's weights"),
         ({"adapter": {"kind": "lora", "init": "eva"}}, "init eva is computed before training"),
         ({"adapter": {"kind": "qlora", "lora_plus": 16}}, "lora_plus gives A and B learning rates of their own"),
-        ({"adapter": "prefix", "search": {"space": {}}}, "adapter prefix is no LoRA"),
-        ({"adapter": "full", "search": {"space": {}}}, "adapter full is no LoRA"),
+        ({"adapter": "prefix", "search": {"space": {}}}, "adapter prefix is not LoRA"),
+        ({"adapter": "full", "search": {"space": {}}}, "adapter full is not LoRA"),
         ({"search": {"space": {"rslora": [True, False], "init": ["default", "orthogonal"]}}}, None),
         ({"search": {"space": {"dora": [True, False]}}}, "dora divides"),
-        ({"search": {"space": {"init": ["default", "olora"]}}}, "init olora takes its start"),
+        ({"search": {"space": {"init": ["default", "olora"]}}}, "init olora changes the base's"),
         ({"evaluation": {"objectives": ["training_time"]}}, "training_time is an objective"),
         ({"evaluation": {"objectives": ["adapter_size", "latency"]}}, None),
         ({"search": {"space": {"optim": ["adamw_torch", "adafactor"]}}}, None),
@@ -81,7 +81,7 @@ def test_what_a_study_file_says_against_packing(study_file, parts, said):
 def test_the_ranges_of_single_alternatives_count_too(study_file):
     config = study_file(adapter={"choice": ["lora", {"kind": "lora", "rslora": True}]}).config
     space = {"adapter": config.search.space["lora_rank"], "lora.optim": Fixed(value="lomo")}
-    assert obstacle_in_study(config, space) == "optim lomo wants the whole model for itself"
+    assert obstacle_in_study(config, space) == "optim lomo needs the whole model"
     several = {"adapter": Choice(choice=("lora", "lora rslora=True")), "lora.lora_plus": Fixed(value=4)}
     assert "lora_plus" in obstacle_in_study(config, several)
 
@@ -96,10 +96,10 @@ def test_bases_that_pack(base_of, kind, family, dtype):
 @pytest.mark.parametrize(
     ("family", "more", "said"),
     [
-        ("gpt2", {"resid_pdrop": 0.1}, "dropout of its own"),
-        ("gpt2", {"attn_pdrop": 0.1}, "dropout of its own"),
-        ("llama", {"attention_dropout": 0.1}, "dropout of its own"),
-        ("gemma3", {"final_logit_softcapping": 5.0}, "says otherwise of documents"),
+        ("gpt2", {"resid_pdrop": 0.1}, "its own dropout"),
+        ("gpt2", {"attn_pdrop": 0.1}, "its own dropout"),
+        ("llama", {"attention_dropout": 0.1}, "its own dropout"),
+        ("gemma3", {"final_logit_softcapping": 5.0}, "gives concatenated documents other losses"),
     ],
 )
 def test_bases_that_do_not(base_of, family, more, said):
@@ -118,6 +118,6 @@ def test_a_base_that_cannot_take_documents_says_so(base_of, monkeypatch):
         raise TypeError("unexpected keyword argument 'position_ids'")
 
     monkeypatch.setattr(base.model.base_model, "forward", refuse)
-    assert "does not take documents laid end to end (TypeError" in obstacle_in_base(base)
+    assert "does not take concatenated documents (TypeError" in obstacle_in_base(base)
     monkeypatch.setattr(base, "dtype", torch.float16)
     assert "float16 needs a loss scale" in obstacle_in_base(base)

@@ -25,7 +25,7 @@ def test_a_study_on_two_processes(study_file):
         evaluation={"points": 1, "metrics": ["perplexity"]},
     )
     verdict = run_study(study, listener=notes, force=True)
-    assert "trials run one at a time: with the backend fsdp each trial has processes of its own" in notes.notes
+    assert "trials run one at a time: with the backend fsdp each trial has its own processes" in notes.notes
     home = Home.current()
     with Database.open(home.database, create=False) as database:
         (trial,) = database.trials.all("tiny")

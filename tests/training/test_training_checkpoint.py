@@ -18,7 +18,7 @@ from sweeper.config.technique import CPO, DPO, KTO, RewardModel
 from sweeper.config.trial import Decision, Outcome
 from sweeper.errors import StudyStateError
 from sweeper.paths import TrialPaths
-from sweeper.training.checkpoint import is_kept
+from sweeper.training.checkpoint import has_checkpoint
 from sweeper.training.resumable_trainer import CheckpointPolicy
 from sweeper.training.trial import train_trial
 
@@ -49,18 +49,18 @@ class Stopping(tiny.Curve):
 
 def in_parts(spec, base, stops, micro_batch=8, evaluate=None):
     """Train a trial, stopped at every one of ``stops`` and gone on with each time."""
-    curve, goes_on = tiny.Curve(), False
+    curve, resume = tiny.Curve(), False
     for stop in stops:
         told = Stopping(*stop)
-        result = train_trial(spec, base, told, micro_batch, evaluate, keeping=SELDOM, goes_on=goes_on)
+        result = train_trial(spec, base, told, micro_batch, evaluate, keeping=SELDOM, resume=resume)
         assert (result.outcome, result.steps) == (Outcome.INTERRUPTED, stop[0]), result.reason
-        assert is_kept(TrialPaths(spec.folder))
+        assert has_checkpoint(TrialPaths(spec.folder))
         curve.steps |= told.steps
         curve.evaluations |= told.evaluations
         random.seed(1), np.random.seed(1), torch.manual_seed(1)  # whatever another process has done meanwhile
-        goes_on = True
+        resume = True
     rest = tiny.Curve()
-    result = train_trial(spec, base, rest, micro_batch, evaluate, keeping=SELDOM, goes_on=goes_on)
+    result = train_trial(spec, base, rest, micro_batch, evaluate, keeping=SELDOM, resume=resume)
     curve.steps |= rest.steps
     curve.evaluations |= rest.evaluations
     return result, curve
@@ -159,7 +159,7 @@ def test_what_a_kill_cut_short_is_repeated_from_the_last_checkpoint(spec, lora_b
     with pytest.raises(Killed):
         train_trial(asked, lora_base, killed_at(5), 8, keeping=ALWAYS)
     rest = tiny.Curve()
-    result = train_trial(asked, lora_base, rest, 8, goes_on=True)
+    result = train_trial(asked, lora_base, rest, 8, resume=True)
     assert (result.outcome, result.steps) == (Outcome.COMPLETE, 9)
     assert rest.steps == {step: of for step, of in expected.steps.items() if step > 4}
     assert rest.evaluations == {step: of for step, of in expected.evaluations.items() if step > 4}
@@ -172,7 +172,7 @@ def test_a_trial_is_not_kept_before_its_time_nor_where_nobody_asks(spec, lora_ba
             train_trial(spec(), lora_base, killed_at(5), 8, keeping=keeping)
         assert not kept(spec()).exists()
     assert train_trial(spec(), lora_base, Stopping(2), 8).outcome is Outcome.INTERRUPTED
-    assert not is_kept(TrialPaths(spec().folder))
+    assert not has_checkpoint(TrialPaths(spec().folder))
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def stopped(spec, lora_base):
 
 
 def test_fewer_rows_at_a_time_go_on_and_more_are_not_taken(stopped, lora_base):
-    result = train_trial(stopped, lora_base, tiny.Curve(), 3, keeping=SELDOM, goes_on=True)
+    result = train_trial(stopped, lora_base, tiny.Curve(), 3, keeping=SELDOM, resume=True)
     assert (result.outcome, result.micro_batch, result.steps) == (Outcome.COMPLETE, 3, 6)
 
 
@@ -209,7 +209,7 @@ def test_a_beginning_that_is_not_found_again_begins_the_trial_again(tiny_model, 
     rest = kept(asked) / "checkpoint.json"
     rest.write_text(json.dumps({**json.loads(rest.read_text()), "begun_with": "rounded otherwise"}))
     curve = tiny.Curve()
-    assert train_trial(asked, lora_base, curve, 8, goes_on=True).outcome is Outcome.COMPLETE
+    assert train_trial(asked, lora_base, curve, 8, resume=True).outcome is Outcome.COMPLETE
     assert curve.steps == expected.steps
 
 
@@ -242,6 +242,6 @@ def test_what_is_damaged_is_named(stopped, lora_base, damage):
                 },
                 tensors,
             )
-    assert is_kept(TrialPaths(stopped.folder)) == (damage != "no json")
-    with pytest.raises(StudyStateError, match=r"frozen cannot go on .*begins the trial again"):
-        train_trial(stopped, lora_base, tiny.Curve(), 8, goes_on=True)
+    assert has_checkpoint(TrialPaths(stopped.folder)) == (damage != "no json")
+    with pytest.raises(StudyStateError, match=r"cannot resume from the checkpoint in .*frozen .*restarts the trial"):
+        train_trial(stopped, lora_base, tiny.Curve(), 8, resume=True)

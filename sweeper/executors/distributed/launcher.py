@@ -29,7 +29,7 @@ from sweeper.executors.gpu_memory import FreedMemory
 from sweeper.files.atomic import write_atomically
 from sweeper.hardware import machine
 from sweeper.paths import TrialPaths
-from sweeper.training.checkpoint import is_kept
+from sweeper.training.checkpoint import has_checkpoint
 from sweeper.training.resumable_trainer import CheckpointPolicy
 
 WORKER = (sys.executable, "-m", "sweeper.executors.distributed.rank")
@@ -120,7 +120,7 @@ class _Losses:
         self._count += 1
         if self._count > most:
             return False
-        how = "goes on from its checkpoint" if is_kept(self._paths) else "begins again"
+        how = "goes on from its checkpoint" if has_checkpoint(self._paths) else "begins again"
         note(f"trial {self._number} {how} (retry {self._count} of {most}): {result.reason}")
         return True
 
@@ -318,7 +318,15 @@ def _started(spec: TrialSpec, size: int, rows: int, endurance: LaunchPolicy) -> 
     environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
     group = _Group(spec, endurance)
     every_s = None if endurance.keeping is None else endurance.keeping.every_s
-    job = Job(spec=spec, rank=0, size=size, port=store.port, rows=rows, checkpoint_s=every_s, goes_on=_goes_on(spec))
+    job = Job(
+        spec=spec,
+        rank=0,
+        size=size,
+        port=store.port,
+        rows=rows,
+        checkpoint_s=every_s,
+        resume=has_checkpoint(TrialPaths(spec.folder)),
+    )
     try:
         for rank in range(size):
             group.workers.append(_Worker(job.model_copy(update={"rank": rank}), environment))
@@ -326,7 +334,3 @@ def _started(spec: TrialSpec, size: int, rows: int, endurance: LaunchPolicy) -> 
     finally:
         for worker in group.workers:
             worker.end()
-
-
-def _goes_on(spec: TrialSpec) -> bool:
-    return is_kept(TrialPaths(spec.folder))

@@ -41,7 +41,7 @@ class Job(Frozen):
         port: Of the store through which they find each other.
         rows: Rows per forward pass to begin with.
         checkpoint_s: Seconds between two checkpoints; None where the trial is not kept on disk.
-        goes_on: Whether it goes on from its checkpoint.
+        resume: Whether to resume from its checkpoint.
     """
 
     spec: TrialSpec
@@ -50,7 +50,7 @@ class Job(Frozen):
     port: int
     rows: int
     checkpoint_s: float | None = None
-    goes_on: bool = False
+    resume: bool = False
 
 
 class Parent:
@@ -132,7 +132,7 @@ def train(job: Job, parent: Parent) -> TrialResult:
     )
     keeping = None if job.checkpoint_s is None else CheckpointPolicy(job.checkpoint_s, parent.before_keeping)
     report = _Together(ranks, parent)
-    return train_trial(spec, base, report, job.rows, evaluate, keeping=keeping, goes_on=job.goes_on)
+    return train_trial(spec, base, report, job.rows, evaluate, keeping=keeping, resume=job.resume)
 
 
 class _Together:

@@ -10,7 +10,7 @@ from sweeper.executors.base import StudyContext
 from sweeper.executors.packed.capacity import PackCapacity
 from sweeper.executors.packed.running import Running, share
 from sweeper.packing.adapter import SlotAdapter
-from sweeper.packing.batch import Row
+from sweeper.packing.batch import TokenisedRow
 from sweeper.packing.engine import Engine
 from sweeper.training.micro_batch import is_out_of_memory
 from sweeper.training.reporting import perplexity, require_finite
@@ -63,7 +63,7 @@ class Evaluating:
         measured = [(running, self._measure(running, loss)) for running, loss in zip(due, losses, strict=True)]
         return [(running, metrics) for running, metrics in measured if metrics is not None]
 
-    def _mean_losses(self, adapters: Sequence[SlotAdapter], rows: Sequence[Row]) -> list[float]:
+    def _mean_losses(self, adapters: Sequence[SlotAdapter], rows: Sequence[TokenisedRow]) -> list[float]:
         tokens = self._room.tokens
         while True:
             try:
