@@ -1,4 +1,4 @@
-"""Everything about a study that can be known without training; imports no torch."""
+"""Checks of a study without training it; imports no torch."""
 
 from sweeper.check.report import CheckReport, Section, check_study
 

@@ -1,11 +1,11 @@
-"""How long the sweep may take: arithmetic on tokens and weights, and the speed of the device. Rough by nature.
+"""Section on duration: a rough estimate from tokens, weights, and the speed of the device.
 
 A step costs 2 floating-point operations a weight and token forward, and 2 backward: through frozen weights only the
 gradient of the input is computed, not that of the weight (a third of the usual 6, which full fine-tuning takes;
 Kaplan et al. 2020, arXiv:2001.08361, section 2.1). Checkpointing computes the forward pass once more. An evaluation is
 a forward pass.
-To that comes a fixed time for each layer that carries an adapter, which small steps consist of (measured on
-SmolLM2-135M in NF4 on a CPU: about 0.4 s of a step whatever its size, over 210 layers). Packed trials share it.
+Each layer with an adapter adds a fixed time, which dominates small steps (measured on SmolLM2-135M in NF4 on a CPU:
+about 0.4 s a step whatever its size, over 210 layers). Packed trials share it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sweeper.presets.rules import corner_values
 from sweeper.study.resolve import ResolvedStudy
 
 PRUNING_SAVES = 0.4
-"""Part of the training that pruning is assumed to save."""
+"""Share of the training that pruning is assumed to save."""
 
 _CPU_EFFICIENCY = 0.5  # of the speed of a plain product of matrices
 _CPU_LAYER_S = 2e-3
@@ -44,7 +44,7 @@ _UNKNOWN_TFLOPS = 60
 
 
 def duration(study: ResolvedStudy, here: Machine, tokens: Mapping[str, Tokens]) -> Section:
-    """Estimate how long one trial and the whole search take; of several models, a trial of the mean one."""
+    """Estimate the duration of one trial, averaged over the models, and of the whole search."""
     speed, basis = _speed(study, here)
     together = slots(study, *largest_workload(study, here, tokens), free_bytes(study.device, here))
     trial_s = fmean(
@@ -56,16 +56,16 @@ def duration(study: ResolvedStudy, here: Machine, tokens: Mapping[str, Tokens]) 
     prunes = not isinstance(config.search.pruner, NoPruner) and not config.evaluation.objectives
     search_s = _LOAD_S + config.search.n_trials * trial_s * (1 - PRUNING_SAVES * prunes)
     bounded = min(search_s, config.search.timeout or search_s)
-    assumed = f", pruning taken to save {PRUNING_SAVES:.0%}" if prunes else ""
+    assumed = f", assuming that pruning saves {PRUNING_SAVES:.0%}" if prunes else ""
     lines = [
-        f"roughly {_time(trial_s)} a trial, {_time(bounded)} for {config.search.n_trials} trials{assumed} ({basis}); "
-        "half or double that would be no surprise",
-        "the comparison on the test split comes on top",
+        f"roughly {_time(trial_s)} per trial, {_time(bounded)} for {config.search.n_trials} trials{assumed} ({basis}); "
+        "expect anything from half to double that",
+        "the comparison on the test split is not included",
     ]
     if bounded < search_s:
-        lines.append(f"search.timeout ends it; without, roughly {_time(search_s)}")
+        lines.append(f"search.timeout ends it; without that, roughly {_time(search_s)}")
     if config.evaluation.metric in (*TASK_METRICS, *REWARD_METRICS):
-        lines.append(f"{config.evaluation.metric} needs generated text at every evaluation, which is not counted here")
+        lines.append(f"{config.evaluation.metric} needs generated text at every evaluation, which is not included")
     if config.technique.rows == "prompts":
         lines.append(f"{config.technique.kind} generates text at every step, which takes at least as long again")
     figures = {"trial_s": trial_s, "search_s": bounded, "gflops": speed / 1e9, "basis": basis}
@@ -96,7 +96,7 @@ def _fixed_s(study: ResolvedStudy, facts: ModelFacts) -> float:
 
 
 def _speed(study: ResolvedStudy, here: Machine) -> tuple[float, str]:
-    """Return floating-point operations a second in training, and where the number is from."""
+    """Return floating-point operations per second in training, and the source of that number."""
     if study.device == "cpu":
         peak = probe_flops()
         basis = f"from a probe of the CPU just now: {here.cpus} x {peak / 1e9:.0f} GFLOP/s"

@@ -1,4 +1,4 @@
-"""What a study is made of: the model, the data and the space."""
+"""Sections on a study's model, data and search space."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from sweeper.check.section import Section
 from sweeper.config.backend import processes
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.space import Fixed, describe
+from sweeper.evaluation.goal import shown_count
 from sweeper.hardware import gpus
 from sweeper.study.resolve import ResolvedModel, ResolvedStudy
 
@@ -15,7 +16,7 @@ _WARNING = "warning: "
 
 
 def model(study: ResolvedStudy) -> Section:
-    """Say where the base models are and what they are, and what trains on them."""
+    """Describe the base models, their sources, and the training device."""
     lines: list[str] = []
     figures: dict[str, dict[str, Any]] = {}
     for name, resolved in study.models.items():
@@ -37,11 +38,12 @@ def _one_model(resolved: ResolvedModel) -> tuple[tuple[str, ...], dict[str, Any]
         "planned": found.planned,
     }
     if facts is None:
-        later = "its sizes and token counts are checked once it is here (--fetch)"
+        later = "its size and token counts are checked once it is downloaded (--fetch)"
         return (f"{found.name}: {found.planned}", later), figures
     figures |= {"architecture": facts.architecture, "parameters": facts.parameters}
+    size, licence = shown_count(facts.parameters), found.license or "?"
     lines = (
-        f"{found.name}: {facts.architecture}, {_count(facts.parameters)} parameters, licence {found.license or '?'}",
+        f"{found.name}: {facts.architecture}, {size} parameters, licence {licence}",
         f"from {_SOURCES[found.source]}: {found.path}",
     )
     return lines, figures
@@ -65,7 +67,7 @@ _SOURCES = {
 
 
 def data(study: ResolvedStudy) -> Section:
-    """Say how many rows there are and what they hold."""
+    """Describe the rows."""
     splits = study.splits
     rows = {name: len(getattr(splits, name)) for name in ("train", "validation", "test")}
     counts = ", ".join(f"{name} {count:,}" for name, count in rows.items())
@@ -75,14 +77,14 @@ def data(study: ResolvedStudy) -> Section:
 
 
 def space(study: ResolvedStudy) -> Section:
-    """Say what is searched and why."""
+    """Describe the search space, and why it is so."""
     resolved, search = study.space, study.config.search
     ranges = {name: describe(range_) for name, range_ in resolved.space.items()}
     searched = [name for name, range_ in resolved.space.items() if not isinstance(range_, Fixed)]
     reasons = [reason for reason in resolved.reasons if not reason.startswith(_WARNING)]
     warnings = tuple(reason.removeprefix(_WARNING) for reason in resolved.reasons if reason.startswith(_WARNING))
     if not searched:
-        warnings += ("nothing is searched: every parameter is fixed, so all trials differ by their seed only",)
+        warnings += ("nothing is searched: every parameter is fixed, so trials differ only in their seeds",)
     lines = [f"{name}: {text}{_when(resolved.space[name].when)}" for name, text in ranges.items()]
     lines += [f"because: {reason}" for reason in reasons]
     lines += [f"known good: {_listed(values)}" for values in resolved.known_good]
@@ -102,7 +104,7 @@ def space(study: ResolvedStudy) -> Section:
 
 
 def _aims(evaluation: EvaluationConfig) -> str:
-    """Say what else than the metric decides."""
+    """Describe what decides beside the metric."""
     further = f" beside {', '.join(evaluation.objectives)}" if evaluation.objectives else ""
     if evaluation.goal is None:
         return further
@@ -118,7 +120,3 @@ def _when(when: dict[str, Any]) -> str:
 def _listed(values: dict[str, Any]) -> str:
     shown = (f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items())
     return ", ".join(shown)
-
-
-def _count(number: int) -> str:
-    return f"{number / 1e9:.2f}B" if number >= 1e9 else f"{number / 1e6:.1f}M"

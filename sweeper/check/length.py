@@ -1,4 +1,4 @@
-"""How long trials are: optimizer steps at the corners of the space, and tokens in a row."""
+"""Sections on the length of trials: optimizer steps at the corners of the space, and tokens per row."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Corner:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Lengths of the training rows, in tokens, cut at ``max_length``; whether any were counted."""
+    """Lengths of the training rows in tokens, truncated to ``max_length``; assumed, if not ``counted``."""
 
     mean: float
     longest: int
@@ -59,7 +59,7 @@ def _corner(space: Space, train_rows: int, batch: int, epochs: float) -> Corner:
 
 
 def steps(study: ResolvedStudy) -> Section:
-    """Say how many optimizer steps each corner of the space gives."""
+    """Describe the optimizer steps at each corner of the space."""
     found = corners(study.space.space, len(study.splits.train))
     points = study.config.evaluation.points
     lines = tuple(
@@ -71,8 +71,8 @@ def steps(study: ResolvedStudy) -> Section:
     warnings = []
     if shortest < points:
         warnings.append(
-            f"evaluation.points is {points}, but the shortest trial has {shortest} optimizer steps: it is evaluated "
-            "after each of them, and no oftener"
+            f"evaluation.points is {points}, but the shortest trial has only {shortest} optimizer steps: it is "
+            "evaluated after each of them"
         )
     return Section("steps", lines, tuple(warnings), {"corners": [vars(corner) for corner in found]})
 
@@ -88,7 +88,7 @@ def all_tokens(study: ResolvedStudy) -> dict[str, Tokens]:
 
 
 def tokens_section(counted: Mapping[str, Tokens]) -> Section:
-    """Say the lengths in the tokens of every model: of several, with their names."""
+    """Return the section on lengths in the tokens of every model, by name if there are several."""
     if len(counted) == 1:
         return next(iter(counted.values())).section
     sections = {name: found.section for name, found in counted.items()}
@@ -101,7 +101,7 @@ def tokens_section(counted: Mapping[str, Tokens]) -> Section:
 
 
 def tokens(study: ResolvedStudy, model: ResolvedModel) -> Tokens:
-    """Say how long the rows are, what is cut at ``max_length``, and what has nothing left to learn from.
+    """Describe the rows' lengths, what ``max_length`` truncates, and what has nothing left to learn from.
 
     Raises:
         DataError: If no row has anything left to learn from, or the chat template refuses one.
@@ -130,13 +130,13 @@ def tokens(study: ResolvedStudy, model: ResolvedModel) -> Tokens:
     }
     if masked == len(rows):
         raise DataError(
-            f"data: {_what_is_too_long(study)} technique.max_length ({most} tokens), so that nothing is left to learn "
+            f"data: {_what_is_too_long(study)} technique.max_length ({most} tokens), so there is nothing left to learn "
             f"from; raise it (the longest row has {max(lengths):,} tokens), or shorten the rows"
         )
-    several = "" if len(rows) == len(study.splits.train) else f" of {len(rows):,} rows taken evenly"
+    several = "" if len(rows) == len(study.splits.train) else f" of {len(rows):,} evenly spaced rows"
     lines = (
         f"mean {figures['mean']:.0f}, longest {max(lengths):,}{several}; max_length {most:,}",
-        f"{figures['truncated']:.1%} of the rows are cut, {figures['dropped']:.1%} {_why_dropped(study)}",
+        f"{figures['truncated']:.1%} of the rows are truncated, {figures['dropped']:.1%} {_why_dropped(study)}",
     )
     warnings = [*_cut_warnings(figures, _why_dropped(study)), *_text_warnings(study, model, counter, rows)]
     kept = [min(length, most) for length in lengths]
@@ -145,7 +145,7 @@ def tokens(study: ResolvedStudy, model: ResolvedModel) -> Tokens:
 
 
 def _masked(study: ResolvedStudy, counter: TokenCounter, rows: list[Row]) -> int:
-    """Return how many rows have nothing with a loss left after the cut, which the trainer drops."""
+    """Return how many rows have no token with a loss left after truncation; the trainer drops them."""
     technique = study.config.technique
     if study.splits.kind == "text" or (isinstance(technique, SFT) and not technique.completion_only):
         return 0
@@ -169,7 +169,7 @@ def _cut_warnings(figures: dict[str, Any], why: str) -> list[str]:
     if figures["truncated"] > 0:
         warnings.append(
             f"{figures['truncated']:.1%} of the training rows are longer than max_length {figures['max_length']:,} and "
-            f"are cut at the end; the longest has {figures['longest']:,} tokens"
+            f"are truncated; the longest has {figures['longest']:,} tokens"
         )
     if figures["dropped"] > 0:
         warnings.append(f"{figures['dropped']:.1%} of the training rows {why} and are dropped")
@@ -181,17 +181,17 @@ def _text_warnings(study: ResolvedStudy, model: ResolvedModel, counter: TokenCou
     special = counter.special_tokens_in(rows)
     if special:
         warnings.append(
-            f"train: {len(special):,} of {len(rows):,} rows hold a special token of the model in their text (first: "
-            f"row {special[0] + 1} of those counted); the model takes it for a turn's end or the like"
+            f"train: {len(special):,} of {len(rows):,} rows contain a special token of the model in their text (first: "
+            f"row {special[0] + 1} of those counted), which the model may read as the end of a turn"
         )
     if is_chat(study.splits.kind) and not counter.has_chat_template:
-        warnings.append("the data are chats, and the model has no chat template: turns are joined without any mark")
+        warnings.append("the data are chats, but the model has no chat template: turns are joined without markers")
     positions = model.facts.max_positions if model.facts else None
     extra = max(adapter.extra_tokens for adapter in study.config.variants(study.space.space))
     most = study.config.technique.max_length + extra
     if positions is not None and most > positions:
         virtual = f" with {extra:,} virtual tokens" if extra else ""
         warnings.append(
-            f"max_length {most - extra:,}{virtual} is beyond the {positions:,} positions that the model was made for"
+            f"max_length {most - extra:,}{virtual} exceeds the {positions:,} positions that the model supports"
         )
     return warnings

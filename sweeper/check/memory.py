@@ -1,4 +1,4 @@
-"""Whether it fits: an estimate of memory at the largest configuration, against what the device has free."""
+"""Section on memory: an estimate for the largest configuration, against the device's free memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _UNKNOWN_MEMORY = 1 << 50
 
 
 def memory(study: ResolvedStudy, here: Machine, tokens: Mapping[str, Tokens]) -> Section:
-    """Say what the largest configuration takes, and how many rows fit at once."""
+    """Estimate the memory of the largest configuration, and how many rows fit at once."""
     facts, work = largest_workload(study, here, tokens)
     together = _processes(study, here)
     batch = ceil(max(corner_values(study.space.space, "batch_size")) * answers_per_row(study) / together)
@@ -55,7 +55,7 @@ def memory(study: ResolvedStudy, here: Machine, tokens: Mapping[str, Tokens]) ->
 
 
 def answers_per_row(study: ResolvedStudy) -> int:
-    """Return the most rows that pass through the model for a row of the data: of a prompt, every answer to it."""
+    """Return the most rows in the model for a row of the data: of a prompt, every answer to it."""
     searched = study.space.space.get("num_generations")
     return int(max(searched.corners())) if searched is not None else default_generations(study.config.technique.kind)
 
@@ -72,7 +72,7 @@ def slots(study: ResolvedStudy, facts: ModelFacts, work: Workload, free: int | N
 
 
 def workers(study: ResolvedStudy) -> tuple[str, ...]:
-    """Return the device of each worker that is known before the study runs: of those on a cluster, one."""
+    """Return the device of each worker known before the study runs; of a cluster's workers, one."""
     executor = study.config.executor
     if isinstance(executor, PerGpuExecutor):
         return pick_devices(executor.devices, executor.device, gpus())
@@ -80,7 +80,7 @@ def workers(study: ResolvedStudy) -> tuple[str, ...]:
 
 
 def _packing(study: ResolvedStudy, facts: ModelFacts, work: Workload, free: int | None) -> tuple[str, ...]:
-    """Say how many trials share the base model, or why they cannot."""
+    """Describe how many trials share the base model, or why they cannot."""
     if not isinstance(study.config.executor, Packs):
         return ()
     obstacle = obstacle_in_study(study.config, study.space.space)
@@ -93,7 +93,7 @@ def _packing(study: ResolvedStudy, facts: ModelFacts, work: Workload, free: int 
 
 
 def largest_workload(study: ResolvedStudy, here: Machine, tokens: Mapping[str, Tokens]) -> tuple[ModelFacts, Workload]:
-    """Return what takes most memory among all configurations, and the base model that it is on."""
+    """Return the base model and the configuration that take the most memory."""
     works = [
         (model.facts, _workload(study, here, name, label, tokens[name]))
         for name, model in study.models.items()
@@ -125,7 +125,7 @@ def _processes(study: ResolvedStudy, here: Machine) -> int:
 
 
 def _weight(adapter: AnyAdapter) -> tuple[int, ...]:
-    """Order the variants of an adapter by the memory that they take: what changes the base keeps a copy of it."""
+    """Order an adapter's variants by memory; those that change the base keep a copy of it."""
     sizes = (getattr(adapter, name, None) or 0 for name in ("projection", "projection_size", "encoder_size", "dora"))
     return adapter.changes_base, adapter.extra_tokens, *sizes
 
@@ -138,7 +138,7 @@ def _adapter_size(work: Workload) -> str:
 
 
 def compute_type(model: ModelConfig, device: str, here: Machine) -> str:
-    """Return the number type that training will pick for the device."""
+    """Return the number type that training will use on the device."""
     if model.dtype != "auto":
         return model.dtype
     if device == "cpu":
@@ -148,7 +148,7 @@ def compute_type(model: ModelConfig, device: str, here: Machine) -> str:
 
 
 def free_bytes(device: str, here: Machine) -> int | None:
-    """Return the free memory of a device; None where it does not tell."""
+    """Return the free memory of a device; None if unknown."""
     return here.free_bytes if device == "cpu" else here.gpus[_index(device)].free_bytes
 
 

@@ -1,4 +1,4 @@
-"""The check of a study: one section a question, warnings gathered from all."""
+"""The check of a study: one section per topic."""
 
 from __future__ import annotations
 
@@ -19,19 +19,14 @@ __all__ = ["CheckReport", "Section", "check_study"]
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What is known of a study before anything trains.
-
-    Attributes:
-        study: Name of the study.
-        sections: What was found, by question.
-    """
+    """The findings about the study of this name, by topic."""
 
     study: str
     sections: tuple[Section, ...]
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What may be wrong but stops nothing."""
+        """The warnings of all sections; they stop nothing."""
         return tuple(warning for section in self.sections for warning in section.warnings)
 
     @property
@@ -47,17 +42,16 @@ def check_study(
     awaited: Collection[str] = (),
     on_progress: OnStage = lambda stage, fraction: None,
 ) -> CheckReport:
-    """Find out everything about a study that can be known without training.
+    """Check everything about a study that can be known without training.
 
     Args:
         file: A valid study with its file.
-        fetch: Whether to download a model that is not on this machine; without it, what depends on the model is
-            left out.
-        awaited: Names of adapters that an earlier stage is going to register.
-        on_progress: Called with what is being downloaded and how far it is.
+        fetch: Whether to download a missing model; otherwise what depends on the model is left out.
+        awaited: Names of adapters that an earlier stage will register.
+        on_progress: Called with the stage and the fraction downloaded.
 
     Raises:
-        UserError: Whatever the user has to change before the study can run; see ``resolve_study``.
+        UserError: For anything the user must change before the study can run; see ``resolve_study``.
     """
     study = resolve_study(file, fetch=fetch, awaited=awaited, on_progress=on_progress)
     return CheckReport(file.config.name, tuple(_sections(study)))

@@ -1,4 +1,4 @@
-"""One part of a check's answer."""
+"""One section of a check."""
 
 from __future__ import annotations
 
@@ -9,14 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Section:
-    """What was found about one question.
-
-    Attributes:
-        title: One word.
-        lines: For people.
-        warnings: What may be wrong but stops nothing.
-        figures: The same as plain data, for programs.
-    """
+    """The findings on one topic: lines and warnings for people, figures as plain data for programs."""
 
     title: str
     lines: tuple[str, ...]

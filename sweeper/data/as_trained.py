@@ -1,7 +1,6 @@
-"""A row as training sees it, without torch: its tokens after templating, which carry a loss, and what is cut off.
+"""A row as training sees it, without torch: its tokens after templating, their losses, and the truncation.
 
-TRL's trainers do this while they prepare their data; here it is done again from the tokenizer's files, and the tests
-hold the two to the same tokens and the same masks.
+The same as in TRL's trainers, from the tokenizer's files; the tests compare tokens and masks.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from sweeper.errors import DataError
 Row = Mapping[str, Any]
 
 _GENERATION = re.compile(r"{%-?\s*generation\s*-?%}")
-"""Where a chat template begins what the assistant says."""
+"""The start of the assistant's turn in a chat template."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,8 @@ class Token:
 
     Attributes:
         id: Its number.
-        text: What it stands for; empty where a character takes several tokens, and this is not the first.
-        loss: Whether training learns to say it (of a reward model: whether the score is read there).
+        text: Its text; empty for all but the first token of a character.
+        loss: Whether it carries a loss (of a reward model: whether the score is read there).
     """
 
     id: int
@@ -41,13 +40,13 @@ class Token:
 
 @dataclass(frozen=True)
 class Passage:
-    """What goes through the model at once for a row.
+    """One sequence of a row.
 
     Attributes:
         name: ``row``, ``chosen``, ``rejected`` or ``prompt``.
-        tokens: All of them, also those that are cut off.
-        prompt: How many of them come before the answer.
-        kept: How many of them are left by ``max_length``.
+        tokens: All tokens, before truncation.
+        prompt: Number of tokens before the answer.
+        kept: Number of tokens within ``max_length``.
     """
 
     name: str
@@ -57,12 +56,12 @@ class Passage:
 
     @property
     def loss_tokens(self) -> int:
-        """How many tokens would carry a loss if nothing were cut."""
+        """Number of tokens with a loss before truncation."""
         return sum(token.loss for token in self.tokens)
 
     @property
     def lost_loss_tokens(self) -> int:
-        """How many tokens with a loss are cut off."""
+        """Number of tokens with a loss that are truncated."""
         return sum(token.loss for token in self.tokens[self.kept :])
 
 
@@ -72,7 +71,7 @@ class TrainedRow:
 
     Attributes:
         passages: One, or of a pair the chosen and the rejected one.
-        dropped: Why training leaves the row out; None where it does not.
+        dropped: Why training drops the row; None if it does not.
     """
 
     passages: tuple[Passage, ...]
@@ -80,7 +79,7 @@ class TrainedRow:
 
     @property
     def cut(self) -> bool:
-        """Whether ``max_length`` takes something away, the whole row included."""
+        """Whether ``max_length`` truncates or drops the row."""
         return self.dropped is not None or any(each.kept < len(each.tokens) for each in self.passages)
 
 
@@ -88,7 +87,7 @@ def as_trained(row: Row, tokenizer: ModelTokenizer, technique: Technique) -> Tra
     """Return a prepared row as a technique trains on it.
 
     Raises:
-        DataError: If the chat template refuses it, or there is none, or it marks no turns where that is asked for.
+        DataError: If the chat template refuses it, is missing, or does not mark the turns that should be.
     """
     if _is_chat(row) and tokenizer.template_source is None:
         raise DataError("the rows are conversations, and the model has no chat template to write them with")
@@ -130,12 +129,12 @@ def _conversation(messages: Sequence[Mapping[str, str]], tokenizer: ModelTokeniz
 
 
 def _marked(messages: Sequence[Mapping[str, str]], tokenizer: ModelTokenizer) -> tuple[str, list[tuple[int, int]]]:
-    """Return a conversation as text, and where in it the template marks the assistant's turns."""
+    """Return a conversation as text, and the spans that the template marks as the assistant's."""
     source = tokenizer.template_source or ""
     if not _GENERATION.search(source):
         raise DataError(
-            "technique.assistant_only: the model's chat template does not mark the assistant's turns; TRL puts a "
-            "template of its own in its place, whose mask is known while training only"
+            "technique.assistant_only: the model's chat template does not mark the assistant's turns; TRL replaces it "
+            "with its own template, whose mask is known only in training"
         )
     from transformers.utils.chat_template_utils import render_jinja_template  # no torch, but half a second
 
@@ -146,14 +145,14 @@ def _marked(messages: Sequence[Mapping[str, str]], tokenizer: ModelTokenizer) ->
 
 
 def _pair(row: Row, tokenizer: ModelTokenizer, technique: Technique) -> TrainedRow:
-    """DPO: both answers behind what of the prompt's tokens they have in common."""
+    """DPO: both answers after the prompt tokens that they share."""
     pair = [_answered(name, row["prompt"], row[name], tokenizer) for name in ("chosen", "rejected")]
     prompt = min(each.prompt for each in pair)
     return _ranked([_answer_from(each, prompt) for each in pair], technique)
 
 
 def _labelled(row: Row, tokenizer: ModelTokenizer, technique: Technique) -> TrainedRow:
-    """KTO: one answer, called good or bad."""
+    """KTO: one answer, labelled good or bad."""
     return _ranked([_answered("row", row["prompt"], row["completion"], tokenizer)], technique)
 
 
@@ -164,7 +163,7 @@ def _ranked(passages: Iterable[Passage], technique: Technique) -> TrainedRow:
 
 
 def _pair_without_reference(row: Row, tokenizer: ModelTokenizer, technique: Technique) -> TrainedRow:
-    """ORPO and CPO: TRL adds the special tokens itself, and writes chats as text first."""
+    """ORPO and CPO: TRL renders chats as text first and adds the special tokens itself."""
     prompt, answers = row["prompt"], [row["chosen"], row["rejected"]]
     if not isinstance(prompt, str):
         wholes = [tokenizer.render([*prompt, *answer], ask=False) for answer in answers]
@@ -191,7 +190,7 @@ def _joined(name: str, prompt: str, answer: str, tokenizer: ModelTokenizer) -> P
 
 
 def _scored(row: Row, tokenizer: ModelTokenizer, technique: Technique) -> TrainedRow:
-    """A reward model: both answers whole, each scored at its last token; a pair with a longer one is left out."""
+    """A reward model: both answers, each scored at its last token; a pair with one that is too long is dropped."""
     found = []
     for name in ("chosen", "rejected"):
         each = _answered(name, row["prompt"], row[name], tokenizer)
@@ -202,7 +201,7 @@ def _scored(row: Row, tokenizer: ModelTokenizer, technique: Technique) -> Traine
 
 
 def _prompt(row: Row, tokenizer: ModelTokenizer, technique: Technique) -> TrainedRow:
-    """GRPO and RLOO: the prompt, which the policy answers itself."""
+    """GRPO and RLOO: the prompt alone, which the policy answers."""
     tokens = _prompt_tokens(row["prompt"], tokenizer)
     long = len(tokens) > technique.max_length
     found = _passage("prompt", tokens, len(tokens), lambda place: False)
@@ -247,7 +246,7 @@ def _tokens(tokenizer: ModelTokenizer, text: str, *, special: bool = True) -> li
 
 
 def _pieces(tokenizer: ModelTokenizer, text: str, encoding: Encoding) -> list[Token]:
-    """Return tokens with the text that each stands for; some tokenizers leave spaces out of the places they give."""
+    """Return tokens with their texts; some tokenizers leave spaces out of the offsets."""
     found, done = [], 0
     for number, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
         if start == end == 0:
@@ -270,7 +269,7 @@ def _cut(passage: Passage, max_length: int) -> Passage:
 
 
 def _common(first: Sequence[Any], second: Sequence[Any]) -> int:
-    """Return how many elements two sequences have in common at their beginning."""
+    """Return the length of two sequences' common prefix."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 

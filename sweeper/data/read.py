@@ -1,4 +1,4 @@
-"""From a source as a study file names it to rows: a file, a folder written by ``datasets``, or a Hub name."""
+"""Rows of a data source: a file, a folder written by ``datasets``, or a data set on the Hub."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def read_rows(source: str, base: Path) -> list[dict[str, Any]]:
     """Read all rows of a source.
 
     Args:
-        source: A JSONL, JSON, CSV or Parquet file; a folder written by ``datasets`` or a Hub data set, each
-            optionally with ``:split`` behind it.
+        source: A JSONL, JSON, CSV or Parquet file, or a folder written by ``datasets`` or a Hub data set with an
+            optional ``:split``.
         base: The folder where relative paths start.
 
     Raises:
-        DataError: If nothing is there, or what is there cannot be read; names the file and the line.
+        DataError: If nothing is there, or it cannot be read; names the file and the line.
     """
     path, split = _locate(source, base)
     mode = _mode(path)
@@ -44,7 +44,7 @@ def read_rows(source: str, base: Path) -> list[dict[str, Any]]:
 
 
 def _locate(source: str, base: Path) -> tuple[Path, str | None]:
-    """Return the path and the split; a colon belongs to the path where a file of that name exists."""
+    """Return the path and the split; a colon belongs to the path if that exists."""
     path = base / source
     name, colon, split = source.rpartition(":")
     if colon and name and split and _mode(path) is None and _mode(base / name) is not None:
@@ -53,7 +53,7 @@ def _locate(source: str, base: Path) -> tuple[Path, str | None]:
 
 
 def _mode(path: Path) -> int | None:
-    """Return the file mode, None where nothing is there."""
+    """Return the file mode, or None if nothing is there."""
     try:
         return os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""The three splits of a study: read, converted, cut by content, limited, and kept as JSONL."""
+"""The three splits of a study: read, converted, divided by content hash, limited, and stored as JSONL."""
 
 from __future__ import annotations
 
@@ -22,12 +22,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Splits:
-    """Converted rows by split, and what is worth knowing about them.
-
-    Attributes:
-        notes: Findings that do not stop a study: duplicates, rows shared between splits, prompts that touch
-            their completions.
-    """
+    """Converted rows by split, with notes: duplicates, rows shared between splits, prompts that touch completions."""
 
     train: tuple[Row, ...]
     validation: tuple[Row, ...]
@@ -36,7 +31,7 @@ class Splits:
 
     @property
     def kind(self) -> RowKind:
-        """What the rows hold; the same in all splits."""
+        """The kind of the rows, the same in all splits."""
         return kind_of(self.train[0])
 
 
@@ -51,16 +46,11 @@ class PreparedData:
 
 
 def load_splits(config: DataConfig, base: Path, learns: Rows = "answers") -> Splits:
-    """Read and convert the splits of a study; those that are not named are cut from ``train``.
+    """Read and convert the splits of a study; those that are not named are taken from ``train``.
 
-    A row goes to a split by the hash of its content alone, so it stays there when rows are added or moved, and
-    identical rows are never apart. Row limits choose by the same hash, which mixes all parts of a file, and a larger
-    limit only adds rows.
-
-    Args:
-        config: Sources, format and limits.
-        base: The folder where relative paths start.
-        learns: What the technique learns from.
+    A row's split depends only on the hash of its content, so it stays there when rows are added or moved, and identical
+    rows stay together. Row limits choose by a second hash, which mixes all parts of a file; a larger limit only adds
+    rows. Relative paths start at ``base``.
 
     Raises:
         DataError: If a source cannot be read or converted, layouts differ, or a split is empty.
@@ -89,11 +79,7 @@ def write_splits(splits: Splits, folder: Path) -> PreparedData:
 
 
 def read_prepared(path: Path) -> list[dict[str, Any]]:
-    """Read a split that ``write_splits`` wrote.
-
-    Raises:
-        DataError: If the file is missing or broken.
-    """
+    """Read a split that ``write_splits`` wrote; DataError if the file is missing or broken."""
     return read_file(path)
 
 
@@ -109,9 +95,9 @@ def _refuse_mixed_kinds(rows: dict[str, list[Row]]) -> None:
 
 
 def _cut(rows: dict[str, list[Row]], config: DataConfig) -> None:
-    """Move rows from train to the splits that are not named: test from the low hashes, validation from the high.
+    """Move rows from train to the splits that are not named: test from the low hashes, validation from the high ones.
 
-    Each end moves alone, so that changing one fraction leaves the other split as it was.
+    So changing one fraction leaves the other split unchanged.
     """
     low = 0.0 if config.test else config.test_fraction
     high = 1.0 if config.validation else 1.0 - config.validation_fraction
@@ -129,7 +115,7 @@ def _cut(rows: dict[str, list[Row]], config: DataConfig) -> None:
 
 
 def _limit(rows: list[Row], most: int | None) -> list[Row]:
-    """Return at most ``most`` rows, those of the lowest hashes in a second, independent hash, in file order."""
+    """Return at most ``most`` rows, those with the lowest values of an independent hash, in file order."""
     if most is None or len(rows) <= most:
         return rows
     chosen = sorted(range(len(rows)), key=lambda index: _position(rows[index], salt=b"limit"))[:most]
@@ -141,7 +127,7 @@ def _canonical(row: Row) -> str:
 
 
 def _position(row: Row, salt: bytes = b"split") -> float:
-    """Return where the content of a row falls between 0 (included) and 1 (not)."""
+    """Return a hash of a row's content, in [0, 1)."""
     digest = hashlib.blake2b(_canonical(row).encode(), digest_size=8, key=salt).digest()
     return (int.from_bytes(digest) >> 11) / 2**53
 
@@ -157,19 +143,19 @@ def _notes(splits: dict[str, tuple[Row, ...]]) -> list[str]:
         if shared:
             notes.append(
                 f"{held_out}: {shared:,} of {len(splits[held_out]):,} rows are also in {other}; "
-                "scores on them are flattered"
+                "scores on them are too good"
             )
     touching = sum(_touches(row) for row in splits["train"])
     if touching:
         notes.append(
             f"train: in {touching:,} of {len(splits['train']):,} rows the completion follows the prompt without a "
-            "space or line break; they are joined as they are"
+            "space or line break; they are joined without one"
         )
     return notes
 
 
 def _touches(row: Row) -> bool:
-    """Tell whether a prompt and its completion run into one word or sentence when joined."""
+    """Return whether a prompt and its completion run together when joined."""
     prompt, completion = row.get("prompt"), row.get("completion", row.get("chosen"))
     if not isinstance(prompt, str) or not isinstance(completion, str):
         return False

@@ -1,4 +1,4 @@
-"""A model's tokenizer and chat template without torch: the files of a model folder, as transformers reads them."""
+"""A model folder's tokenizer and chat template, as transformers reads them, without torch."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class ModelTokenizer:
     """The tokenizer of a model folder.
 
     Attributes:
-        tokenizer: Neither cuts nor pads.
-        special: The special tokens that a template may name; empty text for one that is not there.
-        template_source: The chat template; None where the folder has none.
+        tokenizer: Without truncation and padding.
+        special: The special tokens that a template may name; empty text for a missing one.
+        template_source: The chat template; None if the folder has none.
     """
 
     def __init__(self, model_folder: Path) -> None:
@@ -47,35 +47,30 @@ class ModelTokenizer:
 
     @property
     def eos(self) -> str:
-        """The token that ends a text; empty where the model has none."""
+        """The end-of-sequence token; empty if the model has none."""
         return self.special["eos_token"]
 
     def token_id(self, name: str) -> int | None:
-        """Return the number of a special token by its role, such as ``bos_token``."""
+        """Return the id of a special token by its role, such as ``bos_token``."""
         found: int | None = self.tokenizer.token_to_id(self.special[name]) if self.special[name] else None
         return found
 
     def encode(self, text: str, *, special: bool = True) -> Encoding:
-        """Return a text in tokens, with the special tokens that the tokenizer adds by itself if ``special``."""
+        """Return a text in tokens, with the tokenizer's own special tokens if ``special``."""
         return self.tokenizer.encode(text, add_special_tokens=special)
 
     def special_tokens(self) -> list[str]:
-        """Return every special token as it is written."""
+        """Return the text of every special token."""
         return [token.content for token in self.tokenizer.get_added_tokens_decoder().values() if token.special]
 
     def ended(self, text: str) -> str:
-        """Return a text with the end-of-sequence token behind it, as TRL appends it."""
+        """Return a text with the end-of-sequence token appended, as TRL does."""
         return text if text.endswith(self.eos) else text + self.eos
 
     def render(self, messages: Sequence[Message], *, ask: bool) -> str:
-        """Return a conversation as text through the chat template; joined where the model has none.
+        """Return a conversation as text through the chat template; without a template, its contents joined.
 
-        Args:
-            messages: The turns.
-            ask: Whether to end where the assistant's answer begins.
-
-        Raises:
-            DataError: If the template refuses it.
+        ``ask`` adds the generation prompt. Raises DataError if the template refuses the conversation.
         """
         if self._template is None:
             return "".join(message["content"] for message in messages)
@@ -91,7 +86,7 @@ class _Generation(Extension):
     tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
-        """Return the block's body as it stands."""
+        """Return the block's body."""
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
@@ -123,11 +118,7 @@ def _load_config(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> str | None:
-    """Return the text of a file of a model folder; None where there is none.
-
-    Raises:
-        ModelError: If it is not a regular file of a sensible size, or not UTF-8 text.
-    """
+    """Return the text of a file; None if it is missing; ModelError if it is not UTF-8 text of a sensible size."""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
@@ -144,11 +135,7 @@ def _read(path: Path) -> str | None:
 
 
 def _template_source(folder: Path, config: Mapping[str, Any]) -> str | None:
-    """Return the chat template, from its own file or the tokenizer's configuration.
-
-    Raises:
-        ModelError: If what is there is none.
-    """
+    """Return the chat template, from its own file or the tokenizer's configuration; None if there is none."""
     source = _read(folder / "chat_template.jinja")
     if source is not None:
         return source
@@ -187,7 +174,7 @@ def _raise(message: str) -> None:
 
 
 def _token(value: Any) -> str:
-    """Return a special token, written as text or as an object with ``content``; empty where there is none."""
+    """Return a special token, given as text or as an object with ``content``; empty for none."""
     if isinstance(value, Mapping):
         value = value.get("content")
     return value if isinstance(value, str) else ""

@@ -28,7 +28,7 @@ class TokenCounter:
         return self._tokenizer.template_source is not None
 
     def lengths(self, rows: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Return the tokens of each row, prompt and completion together; of a pair, with the longer answer.
+        """Return the number of tokens of each row, prompt and completion; of a pair, with the longer answer.
 
         Raises:
             DataError: If the chat template refuses a row; names the row, from 1.
@@ -37,16 +37,13 @@ class TokenCounter:
         return self._count(texts, rows)
 
     def prompt_lengths(self, rows: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Return the tokens of each row's prompt alone; 0 for rows without one.
-
-        A row whose prompt fills the training length has no completion left to learn from.
-        """
+        """Return the number of tokens of each row's prompt; 0 for rows without one."""
         texts = [self._prompt(row, number) for number, row in enumerate(rows, 1)]
         counts = self._count(texts, rows)
         return [count if text else 0 for count, text in zip(counts, texts, strict=True)]
 
     def special_tokens_in(self, rows: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Return the indices of rows whose own text holds a special token of the tokenizer, such as ``<|im_end|>``."""
+        """Return the indices of rows whose text contains a special token of the tokenizer, such as ``<|im_end|>``."""
         special = self._tokenizer.special_tokens()
         return [i for i, row in enumerate(rows) if any(token in text for text in texts_of(row) for token in special)]
 

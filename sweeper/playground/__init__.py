@@ -1,4 +1,4 @@
-"""Asking registered versions, side by side: a worker process holds the models, whoever asks imports no torch.
+"""Side-by-side answers of registered versions: a worker process holds the models, its clients import no torch.
 
-``client.Playground`` starts the worker, ``worker`` is its program, ``protocol`` what passes between the two.
+``client.Playground`` starts the worker, ``worker`` is its program, ``protocol`` their messages.
 """

@@ -1,11 +1,10 @@
-"""One answer, told piece by piece while it is made."""
+"""Streaming generation of one answer."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
@@ -20,25 +19,15 @@ from sweeper.evaluation.generation import (
     prompt_ids,
     prompt_room,
 )
-from sweeper.playground.protocol import Sampling
+from sweeper.playground.protocol import Ended, Sampling
 from sweeper.training.library_logging import silent_about_positions
 
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
-"""What a character decodes to while some of its tokens are still to come."""
+"""The decoded text of a character whose tokens are not all there yet."""
 
 
-@dataclass(frozen=True)
-class Spoken:
-    """An answer that has ended; see ``protocol.Event``."""
-
-    tokens: int
-    first_token_s: float | None
-    tokens_per_s: float | None
-    ended: Literal["end", "stop", "length", "cancelled"]
-
-
-class _Teller(BaseStreamer):
-    """Turns tokens into pieces of text as they come; holds back what may be the beginning of a stop text."""
+class _TextStreamer(BaseStreamer):
+    """Streams the text of tokens as they come, but for what may be the beginning of a stop text."""
 
     def __init__(self, tokenizer: Any, stop: Sequence[str], on_text: Callable[[str], None]) -> None:
         self._tokenizer = tokenizer
@@ -46,35 +35,35 @@ class _Teller(BaseStreamer):
         self._on_text = on_text
         self._began = time.monotonic()
         self._prompt_came = False
-        self._told = 0
+        self._sent = 0
         self.ids: list[int] = []
         self.times: list[float] = []
         self.stopped = False
 
     def put(self, value: torch.Tensor) -> None:
-        """Take the next tokens; the first that transformers hands over are the prompt."""
+        """Take the next tokens; transformers first passes the prompt."""
         if not self._prompt_came:
             self._prompt_came = True
             return
         self.ids += value.flatten().tolist()
         self.times.append(time.monotonic() - self._began)
-        self._tell(last=False)
+        self._send(last=False)
 
     def end(self) -> None:
-        """Tell what was held back."""
+        """Send the rest of the text."""
         if not self.stopped:
-            self._tell(last=True)
+            self._send(last=True)
 
-    def _tell(self, *, last: bool) -> None:
+    def _send(self, *, last: bool) -> None:
         text = self._tokenizer.decode(self.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         ends = [text.index(stop) for stop in self._stop if stop in text]
         if ends:
             text, self.stopped = text[: min(ends)], True
         elif not last:
             text = text[: len(text) - self._held_back(text)]
-        if len(text) > self._told:
-            self._on_text(text[self._told :])
-            self._told = len(text)
+        if len(text) > self._sent:
+            self._on_text(text[self._sent :])
+            self._sent = len(text)
 
     def _held_back(self, text: str) -> int:
         unfinished = len(text) - len(text.rstrip(_UNFINISHED))
@@ -83,7 +72,7 @@ class _Teller(BaseStreamer):
 
 
 class _Until(StoppingCriteria):
-    """Ends an answer as soon as a condition holds."""
+    """Stops generation as soon as a condition holds."""
 
     def __init__(self, condition: Callable[[], bool]) -> None:
         self._condition = condition
@@ -92,15 +81,17 @@ class _Until(StoppingCriteria):
         return torch.full((len(input_ids),), self._condition(), device=input_ids.device, dtype=torch.bool)
 
 
-def speak(
+def stream_answer(
     model: Any,
     tokenizer: Any,
     prompt: Any,
     sampling: Sampling,
     on_text: Callable[[str], None],
     cancelled: Callable[[], bool],
-) -> Spoken:
-    """Answer a prompt, telling every piece of text; the model is left as it was found.
+) -> dict[str, Any]:
+    """Answer a prompt, calling ``on_text`` with every piece, and return the fields of its ``answered`` event.
+
+    The model is left unchanged.
 
     Raises:
         DataError: If the prompt has no token, does not fit the model's context, or is a conversation and the model has
@@ -108,7 +99,7 @@ def speak(
     """
     ids = prompt_ids(tokenizer, prompt)
     _require_fit(ids, prompt_room(model, sampling.max_new_tokens))
-    teller = _Teller(tokenizer, sampling.stop, on_text)
+    streamer = _TextStreamer(tokenizer, sampling.stop, on_text)
     settings = generation_config(
         model, tokenizer, sampling.max_new_tokens, temperature=sampling.temperature, top_p=sampling.top_p
     )
@@ -119,10 +110,10 @@ def speak(
             input_ids=inputs,
             attention_mask=torch.ones_like(inputs),
             generation_config=settings,
-            streamer=teller,
-            stopping_criteria=StoppingCriteriaList([_Until(lambda: teller.stopped or cancelled())]),
+            streamer=streamer,
+            stopping_criteria=StoppingCriteriaList([_Until(lambda: streamer.stopped or cancelled())]),
         )
-    return _spoken(teller, set(settings.eos_token_id or ()), cancelled())
+    return _summary(streamer, set(settings.eos_token_id or ()), cancelled())
 
 
 def _require_fit(ids: Sequence[int], room: int | None) -> None:
@@ -135,14 +126,19 @@ def _require_fit(ids: Sequence[int], room: int | None) -> None:
         )
 
 
-def _spoken(teller: _Teller, ends: set[int], cancelled: bool) -> Spoken:
-    times = teller.times
+def _summary(streamer: _TextStreamer, ends: set[int], cancelled: bool) -> dict[str, Any]:
+    times = streamer.times
     after = times[-1] - times[0] if len(times) > 1 else 0.0
-    ended: Literal["end", "stop", "length", "cancelled"] = "length"
-    if teller.stopped:
+    ended: Ended = "length"
+    if streamer.stopped:
         ended = "stop"
-    elif teller.ids and teller.ids[-1] in ends:
+    elif streamer.ids and streamer.ids[-1] in ends:
         ended = "end"
     elif cancelled:
         ended = "cancelled"
-    return Spoken(len(teller.ids), times[0] if times else None, (len(times) - 1) / after if after > 0 else None, ended)
+    return {
+        "tokens": len(streamer.ids),
+        "first_token_s": times[0] if times else None,
+        "tokens_per_s": (len(times) - 1) / after if after > 0 else None,
+        "ended": ended,
+    }

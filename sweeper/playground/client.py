@@ -1,4 +1,4 @@
-"""Asking the worker: one of it for all who ask, started when it is needed; no torch."""
+"""The client of the worker: one worker for all threads, started on demand; imports no torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sweeper.playground.protocol import IDLE_S, Ask, Cancel, Event, Sampling, Su
 from sweeper.redact import redact
 
 _LOOK_S = 0.3
-"""How often whoever waits is told their place in the queue."""
+"""Seconds between two events about the place in the queue."""
 
 _ENDS = ("done", "failed")
 
@@ -32,9 +32,9 @@ class PendingRequest:
         self.events_in: queue.Queue[Event] = queue.Queue()
 
     def events(self) -> Iterator[Event]:
-        """Yield what happens until the request ends, and while nothing does its place in the queue now and then.
+        """Yield events until the request ends; while it waits, its place in the queue at intervals.
 
-        A request that is left before it has ended is cancelled.
+        Leaving the iteration early cancels the request.
         """
         try:
             while True:
@@ -50,12 +50,12 @@ class PendingRequest:
             self.cancel()
 
     def cancel(self) -> None:
-        """End it; nothing happens where it has ended."""
+        """Cancel it, unless it has ended."""
         self._playground.cancel(self.ask.id)
 
 
 class Playground:
-    """The worker of one home, for any number of threads; the first request starts it, and the next after its end."""
+    """The worker of one home, for any number of threads; a request starts it if it is not running."""
 
     def __init__(self, home: Home, idle_s: float = IDLE_S) -> None:
         self._home = home
@@ -66,15 +66,11 @@ class Playground:
 
     @property
     def running(self) -> bool:
-        """Whether the worker is there, and holds memory."""
+        """Whether the worker is running, and holds memory."""
         return self._process is not None and self._process.poll() is None
 
     def ask(self, subjects: Sequence[Subject], turns: Sequence[Turn], sampling: Sampling) -> PendingRequest:
-        """Ask the same of several subjects, one after the other; events tell the rest.
-
-        Raises:
-            ValidationError: If there are none, or too many.
-        """
+        """Send a request to several subjects, answered in turn; ValidationError if there are none or too many."""
         request = Ask(id=uuid.uuid4().hex, subjects=tuple(subjects), turns=tuple(turns), sampling=sampling)
         asked = PendingRequest(self, request)
         with self._lock:
@@ -83,18 +79,18 @@ class Playground:
         return asked
 
     def place(self, request: str) -> int:
-        """Return how many requests are answered before this one."""
+        """Return the number of requests to be answered first."""
         with self._lock:
             return list(self._open).index(request) if request in self._open else 0
 
     def cancel(self, request: str) -> None:
-        """End a request, if it has not ended."""
+        """Cancel a request, unless it has ended."""
         with self._lock:
             if request in self._open and self.running:
                 self._send(Cancel(id=request))
 
     def close(self) -> None:
-        """End the worker, and what it is answering."""
+        """Kill the worker, and fail its open requests."""
         with self._lock:
             process, self._process = self._process, None
             open_, self._open = self._open, {}
@@ -107,7 +103,7 @@ class Playground:
     def _send(self, request: Ask | Cancel) -> None:
         process = self._started()
         assert process.stdin is not None
-        with suppress(BrokenPipeError):  # it has just ended; its reader sends the request again, or says why not
+        with suppress(BrokenPipeError):  # it has just exited; its reader sends the request again, or says why not
             process.stdin.write(request.model_dump_json() + "\n")
             process.stdin.flush()
 
@@ -130,7 +126,7 @@ class Playground:
         return self._process
 
     def _hear(self, process: subprocess.Popen[str], listening: threading.Thread, said: deque[str]) -> None:
-        """Hand events to whoever asked, until the worker ends."""
+        """Pass events to their requests until the worker exits."""
         assert process.stdout is not None
         for line in process.stdout:
             event = Event.model_validate_json(line)
@@ -152,7 +148,7 @@ class Playground:
                 return
             self._process = None
             left = list(self._open.values())
-            if process.returncode == 0:  # it ended for want of requests while these were on their way
+            if process.returncode == 0:  # it was idle and exited while these were on their way
                 for asked in left:
                     self._send(asked.ask)
                 return
@@ -171,7 +167,7 @@ def _why(code: int, said: Sequence[str]) -> str:
     if code < 0:
         how = f"by {signal.Signals(-code).name}"
         if -code == signal.SIGKILL:
-            how += ", as the system does where memory runs out"
+            how += ", as the system does when memory runs out"
     last = next((line.strip() for line in reversed(said) if line.strip()), "")
-    told = f"; the last it said: {redact(last)[:300]}" if last else ""
+    told = f"; its last message: {redact(last)[:300]}" if last else ""
     return f"the playground's worker ended {how}{told}. The next request starts a new one"

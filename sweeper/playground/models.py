@@ -1,4 +1,4 @@
-"""The models that are asked: base models loaded once, versions put on them for an answer."""
+"""Models of the playground: base models loaded once, versions put on them for an answer."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from sweeper.store import Database
 from sweeper.training.base_model import BaseModel, load_base
 
 _Key = tuple[Path, ModelConfig, str, str]
-"""All that the weights in memory depend on: folder, types, quantisation, device."""
+"""The properties that the weights in memory depend on: folder, types, quantisation, device."""
 
 
 @dataclass(frozen=True)
 class Playable:
-    """A subject found: the version, and how it was trained."""
+    """A subject with its version and training specification."""
 
     subject: Subject
     version: AdapterVersion
@@ -36,17 +36,17 @@ class Playable:
 
 
 class Models:
-    """Keeps the base models of the request at hand; several versions of one share it."""
+    """Holds the base models of the current request; versions of one base share it."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
         self._bases: dict[_Key, BaseModel] = {}
 
     def find(self, subject: Subject) -> Playable:
-        """Find a version that can be asked.
+        """Find a version that can answer.
 
         Raises:
-            RegistryError: If there is none, it was changed since, or it answers with a number.
+            RegistryError: If there is none, its files were changed, or it answers with a number.
             DatabaseError: If there is no database.
         """
         with Database.open(self._home.database, create=False) as database:
@@ -60,7 +60,7 @@ class Models:
         return Playable(subject, version, spec)
 
     def keep_only(self, wanted: Collection[Playable], device: str) -> None:
-        """Free the base models that none of these stand on."""
+        """Free the base models that none of these use."""
         for key in self._bases.keys() - {_key(each, device) for each in wanted}:
             del self._bases[key]
         free_memory()
@@ -72,7 +72,7 @@ class Models:
 
     @contextmanager
     def ready(self, playable: Playable, device: str, on_stage: Callable[[str], None]) -> Iterator[tuple[Any, Any]]:
-        """Give the model and the tokenizer of a subject for the length of a ``with`` block.
+        """Yield the model and the tokenizer of a subject.
 
         Raises:
             ModelError: If it cannot be loaded.
@@ -95,19 +95,19 @@ class Models:
 
 
 def pick_device(home: Home) -> tuple[str, str]:
-    """Return what to answer on and why: a GPU, unless there is none or a study of this home trains here now."""
+    """Return the device, and why if it is not a GPU: there is none, or a study of this home is training here."""
     if not torch.cuda.is_available():
         return "cpu", "no GPU here"
     with Database.open(home.database, create=False) as database:
         running = [study.name for study in database.studies.all() if database.workers.alive(study.name)]
     if running:
-        return "cpu", f"study {running[0]} is running, and has the GPU for itself"
+        return "cpu", f"study {running[0]} is running and uses the GPU"
     return "cuda:0", ""
 
 
 def free_memory() -> None:
-    """Give back what nothing holds any more."""
-    gc.collect()  # PEFT leaves circles behind
+    """Free unused memory."""
+    gc.collect()  # PEFT leaves reference cycles
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

@@ -1,4 +1,4 @@
-"""A prompt as a version was trained to read it: plain text, an instruction, or a conversation."""
+"""Prompts in the shape that a version was trained on: plain text, an instruction, or a conversation."""
 
 from __future__ import annotations
 
@@ -19,27 +19,25 @@ _HEADS = (_ALPACA_HEAD, "Below is an instruction that describes a task, paired w
 
 
 def trained_shape(train: Path) -> Shape:
-    """Return the shape of the prompts that a version was trained on, from the first of its rows.
-
-    Raises:
-        DataError: If they are gone.
-    """
+    """Return the shape of a version's training prompts, from the first row; DataError if that cannot be read."""
     try:
         with train.open(encoding="utf-8") as file:
             row = json.loads(file.readline())
     except (OSError, ValueError) as error:
-        raise DataError(f"{train} is gone or damaged, so how this version is to be asked is not known") from error
+        raise DataError(f"{train} is gone or damaged, so the shape of this version's prompts is unknown") from error
     if is_chat(kind_of(row)):
         return "chat"
     return "alpaca" if str(row.get("prompt", "")).startswith(_HEADS) else "text"
 
 
 def shaped(turns: Sequence[Turn], shape: Shape) -> tuple[str | list[dict[str, Any]], str]:
-    """Return a prompt in a shape, and what is to be said about that; empty where there is nothing."""
+    """Return a prompt in a shape, and a note about that, which may be empty."""
     if shape == "chat":
         return [turn.model_dump() for turn in turns], ""
     text = turns[-1].content
-    note = "trained on plain text: it gets the prompt alone, no other turns" if len(turns) > 1 else ""
+    note = "trained on plain text: it gets only the prompt, no earlier turns" if len(turns) > 1 else ""
     if shape == "alpaca" and not text.startswith(_HEADS):
-        return ALPACA.format(instruction=text), note or "the prompt is set in the instruction that it was trained with"
+        return ALPACA.format(
+            instruction=text
+        ), note or "the prompt is put into the instruction that it was trained with"
     return text, note

@@ -1,4 +1,4 @@
-"""What passes between whoever asks and the worker: one JSON object a line, requests one way and events the other."""
+"""Messages between client and worker, one JSON object a line: requests one way, events the other."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from sweeper.data.layouts import text as checked_text
 from sweeper.errors import RegistryError
 
 MOST_VERSIONS = 4
-"""Versions that are asked at once: more cannot be read side by side. A bare base model may stand beside them."""
+"""Versions in one request: more cannot be read side by side. A bare base model may join them."""
 
 IDLE_S = 600.0
-"""After this long without a request the worker ends."""
+"""Seconds without a request after which the worker exits."""
 
 _REFERENCE = re.compile(r"(?P<bare>base:)?(?P<adapter>[^@:]+)@(?P<version>[1-9]\d{0,8})")
 
 
 class Subject(Frozen):
-    """Who is asked: a registered version, or (``bare``) the base model that it stands on, loaded in the same way."""
+    """A registered version or, if ``bare``, its base model, loaded in the same way."""
 
     adapter: Name
     version: int = Field(ge=1)
@@ -30,16 +30,12 @@ class Subject(Frozen):
 
     @property
     def reference(self) -> str:
-        """How an address names it: ``NAME@VERSION``, or ``base:NAME@VERSION``."""
+        """Its name in an address: ``NAME@VERSION``, or ``base:NAME@VERSION``."""
         return f"{'base:' * self.bare}{self.adapter}@{self.version}"
 
     @classmethod
     def parse(cls, reference: str) -> Subject:
-        """Return the subject that a reference means.
-
-        Raises:
-            RegistryError: If it is none.
-        """
+        """Return the subject of a reference; RegistryError if that is malformed."""
         match = _REFERENCE.fullmatch(reference)
         try:
             if match is not None:
@@ -61,7 +57,7 @@ class Turn(Frozen):
 
 
 class Sampling(Frozen):
-    """How an answer is made; temperature 0 is greedy, and then neither ``top_p`` nor the seed counts."""
+    """Sampling settings; temperature 0 is greedy, whatever ``top_p`` and the seed."""
 
     max_new_tokens: int = Field(default=128, ge=1, le=2048)
     temperature: float = Field(default=0.0, ge=0, le=2)
@@ -71,7 +67,7 @@ class Sampling(Frozen):
 
 
 class Ask(Frozen):
-    """Ask the same of several; the last turn is the user's."""
+    """A request to several subjects; the last turn is the user's."""
 
     kind: Literal["ask"] = "ask"
     id: str
@@ -81,32 +77,34 @@ class Ask(Frozen):
 
 
 class Cancel(Frozen):
-    """End an answer that is being made, or take a request that waits out of the queue."""
+    """A request to stop an answer, or to leave the queue."""
 
     kind: Literal["cancel"] = "cancel"
     id: str
 
 
-Request = Annotated[Ask | Cancel, Field(discriminator="kind")]
-REQUEST: TypeAdapter[Ask | Cancel] = TypeAdapter(Request)
+REQUEST: TypeAdapter[Ask | Cancel] = TypeAdapter(Annotated[Ask | Cancel, Field(discriminator="kind")])
+
+Ended = Literal["end", "stop", "length", "cancelled"]
+"""Why an answer ended: the model ended it, a stop text came, it had its full length, or it was cancelled."""
 
 
 class Event(Frozen):
-    """Something that the worker (or, for ``queued`` and ``failed``, the client) says of a request.
+    """An event of a request, from the worker or, for ``queued`` and ``failed``, from the client.
 
     Attributes:
         id: The request.
-        kind: ``queued`` (place in it), ``loading``, ``started``, ``piece`` (of text), ``answered``, ``refused`` (this
-            subject cannot answer), ``failed`` (the request as a whole), ``done``.
-        subject: Which of the request's subjects; None where it is about the whole of it.
-        text: The piece, the stage or the reason; when it started, what is worth knowing.
-        place: How many requests are answered before this one.
-        seen: When it started, the prompt as the model got it: a text, or turns.
-        device: When it started, what it runs on.
+        kind: ``queued`` (with its place), ``loading``, ``started``, ``piece`` (of text), ``answered``, ``refused``
+            (this subject cannot answer), ``failed`` (the request as a whole), ``done``.
+        subject: Index among the request's subjects; None for the request as a whole.
+        text: The piece, the stage or the reason; of ``started`` a note.
+        place: Number of requests to be answered first.
+        seen: Of ``started``, the prompt as the model got it: a text, or turns.
+        device: Of ``started``, the device.
         tokens: Tokens of the whole answer.
-        first_token_s: Seconds to the first of them.
-        tokens_per_s: How many followed in a second; None where none did.
-        ended: Why the answer ended: the model ended it, a stop text came, it had its length, or it was cancelled.
+        first_token_s: Seconds to the first token.
+        tokens_per_s: Tokens per second after it; None if there were none.
+        ended: Why the answer ended.
     """
 
     id: str
@@ -119,4 +117,4 @@ class Event(Frozen):
     tokens: int = 0
     first_token_s: float | None = None
     tokens_per_s: float | None = None
-    ended: Literal["end", "stop", "length", "cancelled"] | None = None
+    ended: Ended | None = None

@@ -1,7 +1,6 @@
 """The worker: ``python -m sweeper.playground.worker`` answers requests on its standard input.
 
-It ends with whoever started it, because its standard input then ends, and after a while without a request, so that
-its memory is free again.
+It exits with its client, when its standard input ends, and after some time without a request, to free its memory.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from pydantic import ValidationError
 
 from sweeper.errors import SweeperError
 from sweeper.paths import Home
-from sweeper.playground.answering import speak
+from sweeper.playground.answering import stream_answer
 from sweeper.playground.models import Models, Playable, pick_device
 from sweeper.playground.prompts import shaped, trained_shape
 from sweeper.playground.protocol import IDLE_S, REQUEST, Ask, Event
@@ -29,7 +28,7 @@ from sweeper.training.micro_batch import is_out_of_memory
 
 
 class Worker:
-    """Answers one request after the other; a thread beside reads the next ones, and what is cancelled."""
+    """Answers one request after another; a second thread reads further requests and cancellations."""
 
     def __init__(self, home: Home, requests: TextIO, answers: TextIO) -> None:
         self._home = home
@@ -41,7 +40,7 @@ class Worker:
         self._over = threading.Event()
 
     def run(self, idle_s: float) -> None:
-        """Answer until the requests end, or none comes for ``idle_s`` seconds."""
+        """Answer until standard input ends, or no request comes for ``idle_s`` seconds."""
         threading.Thread(target=self._read, daemon=True).start()
         with contextlib.suppress(queue.Empty):
             while (ask := self._waiting.get(timeout=idle_s)) is not None:
@@ -66,7 +65,7 @@ class Worker:
         return ask.id in self._cancelled or self._over.is_set()
 
     def _answer(self, ask: Ask) -> None:
-        """Let every subject answer; one that cannot says why, and the others go on."""
+        """Let every subject answer; one that cannot is refused, and the others continue."""
         found: dict[int, Playable] = {}
         for place, subject in enumerate(ask.subjects):
             try:
@@ -94,7 +93,7 @@ class Worker:
             ):
                 on = f"{device} ({why})" if why else device
                 self._say(ask, "started", place, text=note, seen=prompt, device=on)
-                spoken = speak(
+                answered = stream_answer(
                     model,
                     tokenizer,
                     prompt,
@@ -102,14 +101,14 @@ class Worker:
                     lambda piece: self._say(ask, "piece", place, text=piece),
                     lambda: self._is_cancelled(ask),
                 )
-            self._say(ask, "answered", place, **vars(spoken))
+            self._say(ask, "answered", place, **answered)
         except SweeperError as error:
             self._say(ask, "refused", place, text=str(error))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             self._models.clear()
-            text = "it does not fit in memory; ask fewer versions of different base models at once, or a shorter prompt"
+            text = "it does not fit in memory; choose fewer versions of different base models, or a shorter prompt"
             self._say(ask, "refused", place, text=text)
 
     def _say(self, ask: Ask, kind: str, subject: int | None = None, **more: object) -> None:
@@ -121,19 +120,19 @@ class Worker:
 
 
 def main() -> None:
-    """Keep standard output for events alone, whatever libraries print, and answer."""
+    """Answer requests, with standard output reserved for events, whatever libraries print."""
     parser = ArgumentParser(prog="python -m sweeper.playground.worker")
-    parser.add_argument("--idle", type=float, default=IDLE_S, help="Seconds without a request after which it ends.")
+    parser.add_argument("--idle", type=float, default=IDLE_S, help="Seconds without a request after which it exits.")
     arguments = parser.parse_args()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     requests = os.fdopen(os.dup(0), encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends whoever started it, and that ends this
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the client, and that ends this
     with contextlib.suppress(BrokenPipeError):
         Worker(Home.current(), requests, answers).run(arguments.idle)
     sys.stderr.flush()
-    os._exit(0)  # the thread that reads may be inside a read that nothing ends
+    os._exit(0)  # the reading thread may be blocked for good
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""One trial from a plain ``TrialSpec``: knows TRL, PEFT and bitsandbytes, and nothing of the search."""
+"""Training of one trial from a plain ``TrialSpec``, with TRL, PEFT and bitsandbytes; knows nothing of the search."""
 
 import logging
 
-# Before bitsandbytes is imported: it tells of a missing CPU kernel that it falls back from by itself.
+# Before bitsandbytes is imported: it warns of a missing CPU kernel, for which it has a fallback.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

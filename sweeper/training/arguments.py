@@ -1,4 +1,4 @@
-"""A trial's configuration in the words of transformers' ``TrainingArguments``, which all TRL configs extend."""
+"""A trial's configuration as fields of transformers' ``TrainingArguments``, which all TRL configs extend."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sweeper.training.base_model import BaseModel
 
 
 def training_arguments(spec: TrialSpec, base: BaseModel) -> dict[str, Any]:
-    """Return what every technique is trained with; a further TRL field of the trial's own comes last."""
+    """Return the arguments of every technique; the trial's own TRL fields come last."""
     parameters = spec.hyperparameters
     return {
         "output_dir": str(spec.folder),
@@ -40,14 +40,14 @@ def training_arguments(spec: TrialSpec, base: BaseModel) -> dict[str, Any]:
 
 
 def one_device(arguments: Any) -> Any:
-    """Keep a trial on one device: the trainer would spread over every GPU it sees, which TRL refuses."""
+    """Keep a trial on one device: the trainer would use every visible GPU, which TRL refuses."""
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1
     return arguments
 
 
 def warmup_argument(parameters: Hyperparameters) -> float:
-    """Return TRL's ``warmup_steps``: a whole number is steps, a part of 1 is a ratio."""
+    """Return TRL's ``warmup_steps``: a whole number of steps, or a ratio below 1."""
     if parameters.warmup_steps is not None:
         return parameters.warmup_steps
     return parameters.warmup_ratio or 0

@@ -1,4 +1,4 @@
-"""How long an adapted model takes to answer."""
+"""Generation latency of an adapted model."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """The micro-batch: how many rows pass through the model at once. Not a hyperparameter: it changes no loss or gradient.
 
-(Rounding apart; and with dropout another micro-batch draws other masks, as another seed would.)
-
-The effective batch arrives whole, is split into micro-batches that fit, and steps the optimizer once. Where memory
-runs out the micro-batch is halved and the whole step repeated, so the effective batch stays what the trial asked for.
+(Rounding apart; and with dropout another micro-batch draws other masks, as another seed would.) The effective batch is
+split into micro-batches that fit, and steps the optimizer once. When memory runs out, the micro-batch is halved and the
+whole step repeated, so the effective batch stays what the trial asked for.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from sweeper.errors import OutOfMemoryError
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error means that the device or the host has no memory left."""
+    """Return whether an error means that the device or the host ran out of memory."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )
@@ -26,8 +25,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 class MicroBatch:
     """The number of rows per forward pass, lowered when memory runs out and never raised within a trial.
 
-    A ``fixed`` one is that of several processes: where one runs out of memory the others are in the middle of a
-    collective, so the step cannot be repeated, and the trial begins again with fewer rows.
+    It is ``fixed`` for several processes: when one runs out of memory the others are inside a collective, so the step
+    cannot be repeated, and the trial restarts with fewer rows.
     """
 
     def __init__(self, rows: int, *, fixed: bool = False) -> None:
@@ -35,11 +34,7 @@ class MicroBatch:
         self.fixed = fixed
 
     def halve(self, cause: BaseException) -> None:
-        """Lower it.
-
-        Raises:
-            OutOfMemoryError: If it is 1 already, or fixed.
-        """
+        """Halve it; OutOfMemoryError if it is 1 already, or fixed."""
         if self.fixed and self.rows > 1:
             raise OutOfMemoryError(f"{self.rows} rows at a time do not fit in memory: {cause}") from cause
         if self.rows == 1:
@@ -48,9 +43,9 @@ class MicroBatch:
 
 
 class WholeBatch:
-    """The rows of one optimizer step, not yet collated. Opaque to accelerate, which would walk through the tokens.
+    """The rows of one optimizer step, uncollated and longest first, which wastes little padding.
 
-    Longest first: like lengths together waste little padding.
+    A class, because accelerate would walk through the tokens of a plain list.
     """
 
     def __init__(self, rows: list[dict[str, Any]]) -> None:
@@ -62,7 +57,7 @@ class WholeBatch:
 
     @property
     def tokens(self) -> int:
-        """Tokens of all rows, padding left out."""
+        """Tokens of all rows, without padding."""
         return sum(len(row["input_ids"]) for row in self.rows)
 
 
@@ -73,21 +68,17 @@ def _length(row: dict[str, Any]) -> int:
 
 
 def answers_at_once(device_type: str) -> int:
-    """Return how many prompts to answer at once to begin with; a cache of keys and values is all that it takes."""
+    """Return the initial number of prompts to answer at once; only the key-value cache takes memory."""
     return 64 if device_type == "cpu" else 256
 
 
 def loss_tokens(inputs: dict[str, Any]) -> int:
-    """Return how many tokens of collated inputs carry a loss; the first of a row has nothing before it: none."""
+    """Return how many tokens of collated inputs carry a loss; the first of a row never does."""
     return int((inputs["labels"][..., 1:] != -100).sum())
 
 
 def until_it_fits(micro_batch: MicroBatch, attempt: Callable[[], Any], undo: Callable[[], None]) -> Any:
-    """Run ``attempt``; where memory runs out, ``undo`` what it left, halve the micro-batch and run it again.
-
-    Raises:
-        OutOfMemoryError: If a single row does not fit.
-    """
+    """Run ``attempt``; when memory runs out, ``undo`` it, halve the micro-batch and repeat, down to a single row."""
     state = torch.get_rng_state()
     cuda_state = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
     while True:

@@ -1,4 +1,4 @@
-"""The processes that train one trial together: how they share an optimizer step, and how they agree."""
+"""The processes that train one trial together: their shares of a step, and their collectives."""
 
 from __future__ import annotations
 
@@ -16,19 +16,15 @@ from sweeper.training.micro_batch import WholeBatch
 
 _DECISIONS = tuple(Decision)
 IGNORED = -100
-"""A label that carries no loss, in transformers' words."""
+"""The label of a token without a loss, as in transformers."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of its trial; by itself where ``size`` is 1.
+    """This process's ``rank`` among the ``size`` processes of its trial.
 
-    Every rank is given the whole effective batch and takes its share, so that data order and number of steps are those
-    of a single process. Whatever is told or decided is the same on all ranks, so that none waits for another.
-
-    Attributes:
-        rank: Of this process, from 0.
-        size: How many there are.
+    Every rank gets the whole effective batch and takes its share, so data order and number of steps are those of a
+    single process. Reports and decisions are the same on all ranks, so none waits for another.
     """
 
     rank: int = 0
@@ -42,7 +38,7 @@ class Ranks:
     def parts(self, whole: WholeBatch, most: int, collate: Callable[[Any], dict[str, Any]]) -> list[dict[str, Any]]:
         """Return this rank's share of a batch, collated in parts of at most ``most`` rows: as many on every rank.
 
-        A rank without rows for a part passes a row without a loss, for the model's own collectives count on all.
+        A rank short of rows passes one without a loss, as the model's collectives need all ranks.
         """
         mine = WholeBatch(whole.rows[self.rank :: self.size])
         parts = [collate(part) for part in mine.parts(most)]
@@ -66,7 +62,7 @@ class Ranks:
         return value if self.size == 1 else torch.full_like(value, self.total(float(value)) / self.size)
 
     def agree(self, decision: Decision) -> Decision:
-        """Return what the leading rank decided."""
+        """Return the leading rank's decision."""
         if self.size == 1:
             return decision
         index = torch.tensor(_DECISIONS.index(decision))

@@ -1,4 +1,4 @@
-"""A study's rows in tokens: made once by TRL, kept on disk by content, mapped into memory by every trial."""
+"""A study's tokenised rows: made once by TRL, cached on disk by content, memory-mapped by every trial."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sweeper.retry import retried
 from sweeper.training.base_model import BaseModel
 
 _READ = ("input_ids", "labels", "seq_lengths")
-"""What the collator reads; only packed rows, which evaluation never has, know where their parts end."""
+"""Columns that the collator reads; only packed training rows have the last one."""
 
 
 def tokenised(
@@ -31,14 +31,8 @@ def tokenised(
 ) -> tuple[Dataset, Dataset]:
     """Return the training and the validation split of a trial in tokens.
 
-    They are kept beside the study's data, named by the content that they were made from, so that another trial, a
-    resumed study and another process find them; both are mapped into memory, not read into it.
-
-    Args:
-        spec: The trial.
-        base: The model whose tokenizer is used.
-        model: What a trainer accepts: the base with an adapter on it.
-        arguments: The trial's TRL arguments, preparation not skipped.
+    They are cached beside the study's data, named by the content that they were made from, for other trials, processes
+    and resumed studies. ``model`` is the base with an adapter, as a trainer requires.
 
     Raises:
         DataError: If nothing with a loss is left after truncation.
@@ -55,7 +49,7 @@ def tokenised(
 
 
 def has_completions(path: Path) -> bool:
-    """Tell whether the rows have a completion; TRL refuses to mask the prompt of a plain text."""
+    """Return whether the rows have a completion; TRL refuses to mask the prompt of a plain text."""
     with path.open(encoding="utf-8") as file:
         return "text" not in json.loads(file.readline())
 
@@ -78,7 +72,7 @@ def _prepare(spec: TrialSpec, base: BaseModel, model: torch.nn.Module, arguments
             raise
         raise DataError(
             f"technique.assistant_only: the model's chat template does not mark the assistant's turns, and TRL cannot "
-            f"mend it: {error}; use completion_only, or a model whose template has {{% generation %}}"
+            f"add the marks: {error}; use completion_only, or a model whose template has {{% generation %}}"
         ) from error
     splits = {"train": trainer.train_dataset, "validation": trainer.eval_dataset}
     for split, dataset in splits.items():
@@ -94,7 +88,7 @@ def _prepare(spec: TrialSpec, base: BaseModel, model: torch.nn.Module, arguments
 
 
 def _digest(spec: TrialSpec, base: BaseModel) -> str:
-    """Return a name for what the tokens are made from: rows, tokenizer, template, technique and TRL's version."""
+    """Return a digest of what the tokens are made from: rows, tokenizer, template, technique and TRL's version."""
     digest = hashlib.sha256()
     for path in (spec.train, spec.validation):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
@@ -120,7 +114,7 @@ def _row_fields(spec: TrialSpec) -> tuple[tuple[str, Any], ...]:
 
 
 def _rows(path: Path, technique: Technique) -> Dataset:
-    """Return the rows as TRL takes them; where only completions are learned, a conversation's last turn is one."""
+    """Return the rows for TRL; if only completions are learned, a conversation's last turn is one."""
     rows = read_prepared(path)
     last_turn = isinstance(technique, SFT) and technique.completion_only and not technique.assistant_only
     if last_turn and "messages" in rows[0]:

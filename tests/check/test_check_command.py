@@ -103,7 +103,7 @@ class TestWarnings:
 
     def test_special_tokens_in_text(self, sweeper, write_study, folder):
         write_rows(folder / "train.jsonl", [*rows(399), {"prompt": "a </s> b =>", "completion": " c"}])
-        self.warned(sweeper("check", write_study()), "1 of 400 rows hold a special token")
+        self.warned(sweeper("check", write_study()), "1 of 400 rows contain a special token")
 
     def test_longer_than_the_model_was_made_for(self, sweeper, write_study):
         text = STUDY.replace("max_length: 16", "max_length: 4096")

@@ -105,10 +105,10 @@ def test_duplicates_shared_rows_and_touching_prompts_are_noted(tmp_path: Path) -
     splits = load(tmp_path, train=train, validation=write(tmp_path, "v.jsonl", numbered(2, start=55)), test=test)
     assert splits.notes == (
         "train: 4 of 55 rows repeat an earlier row",
-        "test: 3 of 10 rows are also in train; scores on them are flattered",
-        "test: 2 of 10 rows are also in validation; scores on them are flattered",
+        "test: 3 of 10 rows are also in train; scores on them are too good",
+        "test: 2 of 10 rows are also in validation; scores on them are too good",
         "train: in 1 of 55 rows the completion follows the prompt without a space or line break; "
-        "they are joined as they are",
+        "they are joined without one",
     )
 
 

@@ -368,4 +368,4 @@ class TestTokenizers:
         study_file("chats", shape="messages", model=str(folder))
         result = sweeper("check", tmp_path / "chats.yaml")
         assert result.exit_code == 0, result.output
-        assert "the model has no chat template: turns are joined without any mark" in result.stdout
+        assert "the model has no chat template: turns are joined without markers" in result.stdout

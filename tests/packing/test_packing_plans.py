@@ -50,10 +50,10 @@ def test_every_planned_slot_has_room_for_a_row(facts):
         ({"adapter": {"kind": "qlora"}}, None),
         ({"adapter": {"kind": "qlora", "quantization": "int8"}}, "int8 layers look for outliers"),
         ({"adapter": {"kind": "lora", "rslora": True, "init": "gaussian"}}, None),
-        ({"adapter": {"kind": "lora", "dora": True}}, "dora divides by the length of the whole weights"),
+        ({"adapter": {"kind": "lora", "dora": True}}, "dora divides by the norm of the whole weights"),
         ({"adapter": {"kind": "lora", "init": "pissa"}}, "init pissa changes the base's weights"),
         ({"adapter": {"kind": "lora", "init": "eva"}}, "init eva is computed before training"),
-        ({"adapter": {"kind": "qlora", "lora_plus": 16}}, "lora_plus gives A and B learning rates of their own"),
+        ({"adapter": {"kind": "qlora", "lora_plus": 16}}, "lora_plus gives A and B different learning rates"),
         ({"adapter": "prefix", "search": {"space": {}}}, "adapter prefix is not LoRA"),
         ({"adapter": "full", "search": {"space": {}}}, "adapter full is not LoRA"),
         ({"search": {"space": {"rslora": [True, False], "init": ["default", "orthogonal"]}}}, None),
@@ -62,8 +62,8 @@ def test_every_planned_slot_has_room_for_a_row(facts):
         ({"evaluation": {"objectives": ["training_time"]}}, "training_time is an objective"),
         ({"evaluation": {"objectives": ["adapter_size", "latency"]}}, None),
         ({"search": {"space": {"optim": ["adamw_torch", "adafactor"]}}}, None),
-        ({"search": {"space": {"optim": ["adamw_torch", "lomo"]}}}, "optim lomo wants the whole model"),
-        ({"search": {"space": {"optim": "muon"}}}, "optim muon wants the whole model"),
+        ({"search": {"space": {"optim": ["adamw_torch", "lomo"]}}}, "optim lomo needs the whole model"),
+        ({"search": {"space": {"optim": "muon"}}}, "optim muon needs the whole model"),
         ({"search": {"space": {"neftune_noise_alpha": 5.0}}}, "neftune_noise_alpha belongs to TRL's trainer"),
         ({"adapter": {"choice": ["lora", "qlora"]}}, "different base models (dense, nf4)"),
         ({"adapter": {"choice": ["qlora", {"kind": "qlora", "rslora": True}]}}, None),
@@ -120,4 +120,4 @@ def test_a_base_that_cannot_take_documents_says_so(base_of, monkeypatch):
     monkeypatch.setattr(base.model.base_model, "forward", refuse)
     assert "does not take concatenated documents (TypeError" in obstacle_in_base(base)
     monkeypatch.setattr(base, "dtype", torch.float16)
-    assert "float16 needs a loss scale" in obstacle_in_base(base)
+    assert "float16 needs a separate loss scale" in obstacle_in_base(base)

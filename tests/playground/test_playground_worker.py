@@ -134,7 +134,7 @@ def test_instructions_are_set_as_they_were_trained(begin, playground, tmp_path):
 def test_plain_text_versions_get_the_prompt_alone_and_say_so(served):
     events = ask(served, "tiny@1", turns=[Turn(role="system", content="Be brief."), *user("x: ")])
     (started,) = of_kind(events, "started")
-    assert started.seen == "x: " and "gets the prompt alone" in started.text
+    assert started.seen == "x: " and "gets only the prompt" in started.text
 
 
 def test_a_seed_gives_the_same_answer_again_and_another_another(served):
@@ -261,12 +261,12 @@ def test_it_ends_with_whoever_started_it(begin):
 NOISY = """
 import os, runpy, sys
 from sweeper.playground import answering
-own = answering.speak
-def speak(*arguments):
+own = answering.stream_answer
+def stream_answer(*arguments):
     print("a library says hello", flush=True)
     os.write(1, b"and C too\\n")
     return own(*arguments)
-answering.speak = speak
+answering.stream_answer = stream_answer
 sys.argv = ["worker"]
 runpy.run_module("sweeper.playground.worker", run_name="__main__")
 """

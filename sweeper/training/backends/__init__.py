@@ -1,1 +1,1 @@
-"""One file a backend: what it changes in loading the base model, attaching the adapter and training."""
+"""Training backends, one per file: changes to loading the base model, attaching the adapter and training."""

@@ -1,4 +1,4 @@
-"""What a backend may change in a trial's training; this one, TRL's trainer on one device, changes almost nothing."""
+"""The base class of backends: TRL's trainer on one device."""
 
 from __future__ import annotations
 
@@ -12,11 +12,7 @@ from sweeper.training.ranks import Ranks
 
 
 class TrainingBackend:
-    """TRL by itself.
-
-    Attributes:
-        keeps: Whether a trial can be written to disk midway: its weights and its optimizer are whole, in one process.
-    """
+    """TRL alone; ``keeps`` says whether trials can be checkpointed: weights and optimizer are in one process."""
 
     keeps = True
 
@@ -25,7 +21,7 @@ class TrainingBackend:
         self.ranks = ranks or Ranks()
 
     def load_arguments(self, device: str) -> dict[str, Any]:
-        """Return further arguments of ``from_pretrained``: where the weights go."""
+        """Return further arguments of ``from_pretrained``, which place the weights."""
         return {"device_map": {"": device}}
 
     def attach(self, model: PreTrainedModel, config: PeftConfig, seed: int) -> PeftModel:
@@ -37,12 +33,9 @@ class TrainingBackend:
         return {"use_liger_kernel": self._config.liger, "torch_compile": self._config.compile}
 
     def prepare(self, trainer: Any) -> None:
-        """Change a trainer that is ready to train."""
+        """Adapt a trainer that is ready to train."""
 
 
 def in_this_process(config: Backend) -> TrainingBackend:
-    """Return a study's backend for a base model in the process that runs the study.
-
-    Where the trials have processes of their own that model is only for scoring, and nothing is changed in it.
-    """
+    """Return a study's backend for a base model in the study's process; if trials have their own, it only scores."""
     return TrainingBackend(config if isinstance(config, TRL) else None)

@@ -1,4 +1,4 @@
-"""DeepSpeed's ZeRO through accelerate: gradients, optimizer and (stage 3) weights spread over processes."""
+"""DeepSpeed's ZeRO through accelerate: gradients, optimizer and (stage 3) weights sharded over processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sweeper.training.ranks import Ranks
 
 
 class DeepSpeedBackend(TrainingBackend):
-    """One rank of a trial under ZeRO; the process group is there already."""
+    """One rank of a trial under ZeRO, within an existing process group."""
 
     keeps = False
 
@@ -38,7 +38,7 @@ class DeepSpeedBackend(TrainingBackend):
             # Shared memory in place of gloo: its kernel would be compiled first, which takes a minute and a compiler.
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         PartialState(backend="gloo" if device == "cpu" else "nccl")
-        # While it lives, transformers spreads the weights over the ranks as it loads them.
+        # As long as it exists, transformers shards the weights as it loads them.
         self._loading = HfDeepSpeedConfig(self._settings) if config.stage == 3 else None
 
     def load_arguments(self, device: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""PyTorch's FSDP2: every layer's weights, gradients and optimizer state spread over processes."""
+"""PyTorch's FSDP2: every layer's weights, gradients and optimizer state sharded over processes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from sweeper.training.ranks import Ranks
 
 
 class FSDPBackend(TrainingBackend):
-    """One rank of a trial under FSDP2; the process group is there already.
+    """One rank of a trial under FSDP2, within an existing process group.
 
-    The model is sharded before the trainer sees it, as transformers does with one that it shards while loading.
+    The model is sharded before the trainer sees it, like a model that transformers shards while loading.
     """
 
     keeps = False
@@ -28,11 +28,11 @@ class FSDPBackend(TrainingBackend):
         self._mesh = init_device_mesh(device.partition(":")[0], (ranks.size,))
 
     def load_arguments(self, device: str) -> dict[str, Any]:
-        """Load into main memory: a device gets its share only."""
+        """Load into main memory: a device gets only its share."""
         return {"device_map": {"": "cpu"}}
 
     def attach(self, model: PreTrainedModel, config: PeftConfig, seed: int) -> PeftModel:
-        """Put a new adapter on the base model, and spread both."""
+        """Put a new adapter on the base model, and shard both."""
         adapted = super().attach(model, config, seed)
         layers = set(model._no_split_modules or ())
         for module in model.modules():
@@ -44,11 +44,11 @@ class FSDPBackend(TrainingBackend):
         return adapted
 
     def arguments(self) -> dict[str, Any]:
-        """Return further fields of TRL's configuration: none, the trainer is not to distribute anything."""
+        """Return no further fields of TRL's configuration: the trainer must not distribute anything."""
         return {}
 
     def prepare(self, trainer: Any) -> None:
-        """Clip by the norm over all ranks, and give the trainer a plain number for it."""
+        """Clip gradients by the norm over all ranks, as a plain tensor."""
         trainer.accelerator.clip_grad_norm_ = _clip
 
 

@@ -1,4 +1,4 @@
-"""From a trial's backend to what this process does for it."""
+"""Loading of the base model by a trial's backend."""
 
 from __future__ import annotations
 
@@ -16,17 +16,11 @@ from sweeper.training.device import resolve_dtype
 from sweeper.training.ranks import Ranks
 
 _TIMEOUT = timedelta(minutes=30)
-"""How long a rank waits for another (torch's own value for gloo; NCCL's is shorter than generating text may take)."""
+"""How long a rank waits for another (torch's default for gloo; NCCL's is too short for generating text)."""
 
 
 def load(spec: TrialSpec, ranks: Ranks, port: int) -> BaseModel:
-    """Load the base model as the backend of a trial wants it, once the trial's processes have met.
-
-    Args:
-        spec: The trial.
-        ranks: This process among those of the trial.
-        port: Of the store on this machine through which they find each other.
-    """
+    """Load the base model for a trial's backend, once the trial's processes have met through the store at ``port``."""
     device = spec.device if spec.device == "cpu" or ranks.size == 1 else f"cuda:{ranks.rank}"
     if isinstance(spec.backend, Unsloth):
         from sweeper.training.backends.unsloth import load_with_unsloth
@@ -51,7 +45,7 @@ def _backend(spec: TrialSpec, ranks: Ranks, device: str) -> TrainingBackend:
 
 
 def meet(ranks: Ranks, device: str, port: int) -> None:
-    """Form the process group: numbers travel by gloo, a GPU's tensors by NCCL."""
+    """Form the process group: gloo for numbers on the CPU, NCCL for tensors on GPUs."""
     if device != "cpu":
         torch.cuda.set_device(torch.device(device))
     dist.init_process_group(

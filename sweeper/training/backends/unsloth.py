@@ -1,4 +1,4 @@
-"""Unsloth's loader and patched LoRA. Imported in a trial's own process only, where ``unsloth`` was imported first."""
+"""Unsloth's loader and patched LoRA; imported only in a trial's own process, after ``unsloth``."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class UnslothBackend(TrainingBackend):
         return adapted
 
     def arguments(self) -> dict[str, Any]:
-        """Return further fields of TRL's configuration: none, for all that Unsloth changes is patched in."""
+        """Return no further fields of TRL's configuration: Unsloth patches its changes in."""
         return {}
 
 
@@ -74,7 +74,7 @@ def load_with_unsloth(spec: TrialSpec, device: str) -> BaseModel:
 
 
 def _linear(model: PreTrainedModel) -> list[str]:
-    """Return the names of the linear layers that "all-linear" means: all but the output's."""
+    """Return the names of the "all-linear" layers: all but the output layer."""
     head = model.get_output_embeddings()
     linear = (name for name, module in model.named_modules() if _is_linear(module) and module is not head)
     return sorted({name.rpartition(".")[2] for name in linear})
