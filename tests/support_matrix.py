@@ -17,7 +17,7 @@ from sweeper.config.backend import FSDP, TRL, Backend, DeepSpeed, Unsloth
 from sweeper.config.combinations import RULES
 from sweeper.config.model import ModelConfig
 from sweeper.config.rewards import ExactMatchReward
-from sweeper.config.technique import CPO, DPO, GRPO, KTO, ORPO, RLOO, SFT, RewardModel, Technique
+from sweeper.config.technique import CPO, DPO, GMPO, GRPO, KTO, ORPO, RLOO, SFT, RewardModel, Technique
 from sweeper.hardware import Gpu
 
 _REWARDED = {"rewards": (ExactMatchReward(),)}
@@ -31,6 +31,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     RewardModel(),
     GRPO(**_REWARDED),
     RLOO(**_REWARDED),
+    GMPO(**_REWARDED),
 )
 
 ADAPTERS: Mapping[str, AnyAdapter] = {

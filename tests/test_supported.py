@@ -28,7 +28,7 @@ CELLS = [
 ]
 WORKS = [cell for cell in CELLS if reason(cell.values[0], ADAPTERS[cell.values[1]], cell.values[2]) is None]
 REFUSED = [cell for cell in CELLS if cell not in WORKS]
-LIKE_ANOTHER = ("orpo", "cpo", "kto", "rloo")
+LIKE_ANOTHER = ("orpo", "cpo", "kto", "rloo", "gmpo")
 """Techniques that treat adapters as DPO or GRPO do: the default adapters every time, the others are long."""
 WITH_TRL = [
     pytest.param(*cell.values, id=cell.id, marks=pytest.mark.long)

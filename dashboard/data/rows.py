@@ -39,7 +39,7 @@ class View:
 
     Attributes:
         technique: The kind of training.
-        kind: What training does with a row, in words.
+        learning: What training learns of a row.
         models: Names of the base models, each with its own tokens.
         max_length: Where rows are cut, in tokens.
         facts: A row a measure, a column a split.
@@ -48,6 +48,7 @@ class View:
 
     inspection: Inspection
     technique: str
+    learning: str
     models: tuple[str, ...]
     max_length: int
     facts: pd.DataFrame
@@ -131,6 +132,7 @@ def _looked_at(study: str, model: str, folder: str, technique: str, stamps: tupl
     return View(
         inspection=inspection,
         technique=of.data.technique.kind,
+        learning=of.data.technique.learning,
         models=tuple(of.data.models),
         max_length=inspection.max_length,
         facts=_facts(inspection),

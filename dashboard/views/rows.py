@@ -12,15 +12,6 @@ from sweeper_dashboard.views import parts, tokens
 PAGE = 5
 """Examples shown at once."""
 
-_LEARNING = {
-    "sft": "Training learns the tokens that are marked.",
-    "reward": "A reward model reads both answers whole; the score is read at the marked token, the last.",
-    "grpo": "The policy reads the prompt and answers it itself; the loss is on its own answers.",
-    "rloo": "The policy reads the prompt and answers it itself; the loss is on its own answers.",
-    "orpo": "Both answers are compared by their marked tokens; of the chosen one the whole row is learned as well.",
-}
-_COMPARED = "The answers are compared by their marked tokens; the prompt is read only."
-
 
 def page() -> None:
     """Show the data of the study that the address names, or of the latest."""
@@ -85,7 +76,7 @@ def _browser(view: data.View) -> None:
     if st.session_state.get("at", 1) > pages:
         st.session_state["at"] = pages  # fewer rows are looked for than before
     wanted = left.number_input("Page", 1, pages, key="at", bind="query-params")
-    right.caption(f"of {pages:,}; {len(numbers):,} rows. {_LEARNING.get(view.technique, _COMPARED)}")
+    right.caption(f"of {pages:,}; {len(numbers):,} rows. {view.learning}")
     tokens.legend()
     for number in numbers[(int(wanted) - 1) * PAGE :][:PAGE]:
         with parts.explained():

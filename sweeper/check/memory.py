@@ -13,7 +13,6 @@ from sweeper.config.backend import processes, spreads_weights
 from sweeper.config.checkpointing import checkpoints
 from sweeper.config.executor import Packs, PerGpuExecutor
 from sweeper.config.model import ModelConfig
-from sweeper.config.parameters import default_generations
 from sweeper.config.space import ADAPTER, MODEL, space_of
 from sweeper.config.variants import variants
 from sweeper.hardware import Machine, gpus, pick_devices
@@ -57,7 +56,7 @@ def memory(study: ResolvedStudy, here: Machine, tokens: Mapping[str, Tokens]) ->
 def answers_per_row(study: ResolvedStudy) -> int:
     """Return the most rows in the model for a row of the data: of a prompt, every answer to it."""
     searched = study.space.space.get("num_generations")
-    return int(max(searched.corners())) if searched is not None else default_generations(study.config.technique.kind)
+    return int(max(searched.corners())) if searched is not None else study.config.technique.generations
 
 
 def slots(study: ResolvedStudy, facts: ModelFacts, work: Workload, free: int | None) -> int:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from sweeper.config.base import Frozen, kind_of, word_is_kind
+from sweeper.config.base import Frozen, kinds, word_is_kind
 
 Quantization = Literal["nf4", "fp4", "int8"]
 Initialisation = Literal["default", "gaussian", "orthogonal", "pissa", "olora", "loftq", "eva"]
@@ -239,18 +239,11 @@ class Full(AnyAdapter):
     kind: Literal["full"] = "full"
 
 
-KINDS: tuple[type[AnyAdapter], ...] = (LoRA, QLoRA, Prefix, Prompt, PTuning, IA3, Full)
-"""Every adapter; the next is one more class, here and in the union below."""
-
 Adapter = Annotated[
-    Annotated[LoRA, Tag("lora")]
-    | Annotated[QLoRA, Tag("qlora")]
-    | Annotated[Prefix, Tag("prefix")]
-    | Annotated[Prompt, Tag("prompt")]
-    | Annotated[PTuning, Tag("p_tuning")]
-    | Annotated[IA3, Tag("ia3")]
-    | Annotated[Full, Tag("full")],
-    Discriminator(kind_of),
+    LoRA | QLoRA | Prefix | Prompt | PTuning | IA3 | Full,
+    Field(discriminator="kind"),
     BeforeValidator(word_is_kind),
 ]
 """An adapter as a study file names it."""
+
+ADAPTERS: dict[str, type[AnyAdapter]] = kinds(Adapter)

@@ -69,9 +69,7 @@ class FSDP(Frozen):
     processes: Processes = "auto"
 
 
-Backend = Annotated[
-    Annotated[TRL | Unsloth | DeepSpeed | FSDP, Field(discriminator="kind")], BeforeValidator(word_is_kind)
-]
+Backend = Annotated[TRL | Unsloth | DeepSpeed | FSDP, Field(discriminator="kind"), BeforeValidator(word_is_kind)]
 """A backend as a study file names it: a word, or a mapping with its options."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,6 +16,11 @@ class Frozen(BaseModel):
 def kind_of(value: Any) -> str | None:
     """Return the tag of one of several models, from a mapping or from a model."""
     return value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+def kinds(union: Any) -> dict[str, Any]:
+    """Return every class of a tagged union by its kind."""
+    return {model.model_fields["kind"].default: model for model in get_args(get_args(union)[0])}
 
 
 def word_is_kind(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Which techniques go with which adapters: every pair not named here was seen to train, and a test runs them all."""
+"""Pairs of technique and adapter that do not work; every other was seen to train, and a test runs them all."""
 
 from __future__ import annotations
 
@@ -35,15 +35,13 @@ RULES = (
         "orthogonal or eva for {technique}",
     ),
     Rule(
-        lambda technique, adapter: (
-            getattr(adapter, "init", None) == "eva" and technique.kind not in ("sft", "dpo", "reward")
-        ),
+        lambda technique, adapter: getattr(adapter, "init", None) == "eva" and not technique.has_token_rows,
         "init eva looks at whole rows of tokens, which {technique} does not have; use it with sft, dpo or reward, or "
         "init default",
     ),
     Rule(
         lambda technique, adapter: (
-            technique.kind in ("orpo", "cpo") and adapter.is_prompt_learning and not isinstance(adapter, Prefix)
+            not technique.bears_virtual_tokens and adapter.is_prompt_learning and not isinstance(adapter, Prefix)
         ),
         "TRL's trainer for {technique} takes the virtual tokens of {adapter} for answers; use prefix, or dpo",
     ),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
-from sweeper.config.base import Frozen, kind_of, word_is_kind
+from sweeper.config.base import Frozen, word_is_kind
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 
@@ -142,11 +142,8 @@ def _packed_unless_said(value: Any) -> Any:
 
 
 Executor = Annotated[
-    Annotated[PackedExecutor, Tag("packed")]
-    | Annotated[InlineExecutor, Tag("inline")]
-    | Annotated[PerGpuExecutor, Tag("per_gpu")]
-    | Annotated[RayExecutor, Tag("ray")],
-    Discriminator(kind_of),
+    PackedExecutor | InlineExecutor | PerGpuExecutor | RayExecutor,
+    Field(discriminator="kind"),
     BeforeValidator(_packed_unless_said),
     BeforeValidator(word_is_kind),
 ]

@@ -13,13 +13,13 @@ from pydantic_core import ErrorDetails
 
 from sweeper.config.adapter import Adapter, AnyAdapter, QLoRA
 from sweeper.config.choice import ONE, SEVERAL
-from sweeper.config.parameters import EXCLUSIVE, PARAMETERS, TECHNIQUE_PARAMETERS
+from sweeper.config.parameters import EXCLUSIVE, PARAMETERS
 from sweeper.config.pipeline import STAGES, connection_faults, is_pipeline, pipeline_faults, stage_source
 from sweeper.config.space import ADAPTER, MODEL, Choice, Fixed, FloatRange, IntRange, Range
 from sweeper.config.storage import PostgresStorage
 from sweeper.config.study import StudyConfig
-from sweeper.config.technique import technique_class
-from sweeper.config.trl_fields import CONFIG_CLASSES, OWNED, RENAMED, trl_fields
+from sweeper.config.technique import AnyTechnique, technique_class
+from sweeper.config.trl_fields import OWNED, RENAMED, trl_fields
 from sweeper.config.variants import foreign_fault, option_fault
 from sweeper.config.yaml_source import Path_, YamlSource, parse, read_text
 from sweeper.errors import Fault, StudyFileError
@@ -233,10 +233,10 @@ def _short(value: Any) -> str:
 
 def _space_faults(source: YamlSource) -> Iterator[Fault]:
     """Check each well-formed range against its parameter, also where other parts of the file are at fault."""
-    kind = technique_class(source.data.get("technique", "sft")).model_fields["kind"].default
+    technique = technique_class(source.data.get("technique", "sft"))
     for at, raw, adapters in _written_spaces(source.data):
         for name, value in raw.items():
-            message, hint = _parameter_fault(name, value, str(kind), adapters)
+            message, hint = _parameter_fault(name, value, technique, adapters)
             if message:
                 yield Fault(_dotted(at, name), message, source.line((*at, name)), hint)
         for pair in EXCLUSIVE:
@@ -287,7 +287,7 @@ def _adapter(raw: Any) -> AnyAdapter | None:
 
 
 def _parameter_fault(
-    name: str, value: Any, technique: str, adapters: Sequence[AnyAdapter]
+    name: str, value: Any, technique: type[AnyTechnique], adapters: Sequence[AnyAdapter]
 ) -> tuple[str | None, str | None]:
     """Return what is wrong with a parameter's name or values, and a hint; one adapter that it fits is enough."""
     foreign = [foreign_fault(adapter, name) for adapter in adapters]
@@ -298,7 +298,7 @@ def _parameter_fault(
     if name in OWNED:
         return "is set by sweeper for its own bookkeeping and cannot be searched", None
     having = [adapter for adapter in adapters if name in adapter.options()]
-    parameter = PARAMETERS.get(name) or TECHNIQUE_PARAMETERS.get(technique, {}).get(name)
+    parameter = PARAMETERS.get(name) or technique.parameters.get(name)
     if parameter is None and not having:
         options = frozenset[str]().union(*(adapter.options() for adapter in adapters))
         return _unknown_parameter(name, technique, options)
@@ -316,13 +316,17 @@ def _parameter_fault(
     return next((fault for v in _values(range_) if (fault := parameter.fault(v))), None), None
 
 
-def _unknown_parameter(name: str, technique: str, options: frozenset[str]) -> tuple[str | None, str | None]:
+def _unknown_parameter(
+    name: str, technique: type[AnyTechnique], options: frozenset[str]
+) -> tuple[str | None, str | None]:
     """Return what is wrong with a name that is neither a parameter nor an option of the adapter, and a hint."""
     fields = trl_fields(technique)
     if name in fields:
         return None, None
-    known = ", ".join([*PARAMETERS, *TECHNIQUE_PARAMETERS.get(technique, ()), *sorted(options)])
-    message = f"unknown parameter; known are {known} and the fields of TRL's {CONFIG_CLASSES[technique][1]}"
+    known = ", ".join([*PARAMETERS, *technique.parameters, *sorted(options)])
+    message = (
+        f"unknown parameter; known are {known} and the fields of TRL's {technique.trl_configs[-1].partition(':')[2]}"
+    )
     return message, nearest(name, [*PARAMETERS, *options, *fields])
 
 

@@ -6,7 +6,6 @@ Any other field of the technique's TRL config can be searched by its own name (s
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -86,96 +85,29 @@ class Parameter:
         return None
 
 
-def _table(parameters: Iterable[Parameter]) -> dict[str, Parameter]:
+def table(*parameters: Parameter) -> dict[str, Parameter]:
+    """Return parameters by name."""
     return {parameter.name: parameter for parameter in parameters}
 
 
-PARAMETERS = _table(
-    (
-        Parameter("learning_rate", "float", 2e-4, low=0, high=10, low_open=True),
-        Parameter("batch_size", "int", 16, low=1, high=65536),
-        Parameter("epochs", "float", 1, low=0, high=1000, low_open=True),
-        Parameter("warmup_steps", "int", None, low=0),
-        Parameter("warmup_ratio", "float", 0.05, low=0, high=0.9),
-        Parameter("lr_scheduler", "text", "linear", allowed=SCHEDULERS),
-        Parameter("weight_decay", "float", 0.0, low=0, high=10),
-        Parameter("max_grad_norm", "float", 1.0, low=0, low_open=True),
-        Parameter("lora_rank", "int", 16, low=1, high=65536),
-        Parameter("lora_alpha", "alpha", "2r", low=0, low_open=True),
-        Parameter("lora_dropout", "float", 0.0, low=0, high=0.95),
-        Parameter("target_modules", "modules", "all-linear"),
-    )
+PARAMETERS = table(
+    Parameter("learning_rate", "float", 2e-4, low=0, high=10, low_open=True),
+    Parameter("batch_size", "int", 16, low=1, high=65536),
+    Parameter("epochs", "float", 1, low=0, high=1000, low_open=True),
+    Parameter("warmup_steps", "int", None, low=0),
+    Parameter("warmup_ratio", "float", 0.05, low=0, high=0.9),
+    Parameter("lr_scheduler", "text", "linear", allowed=SCHEDULERS),
+    Parameter("weight_decay", "float", 0.0, low=0, high=10),
+    Parameter("max_grad_norm", "float", 1.0, low=0, low_open=True),
+    Parameter("lora_rank", "int", 16, low=1, high=65536),
+    Parameter("lora_alpha", "alpha", "2r", low=0, low_open=True),
+    Parameter("lora_dropout", "float", 0.0, low=0, high=0.95),
+    Parameter("target_modules", "modules", "all-linear"),
 )
 """Every hyperparameter that sweeper itself gives a meaning to, by name."""
 
-_DPO_LOSSES = (
-    "sigmoid",
-    "hinge",
-    "ipo",
-    "nca_pair",
-    "bco_pair",
-    "sppo_hard",
-    "aot",
-    "aot_unpaired",
-    "apo_zero",
-    "apo_down",
-    "discopop",
-    "sigmoid_norm",
-)
-
-TECHNIQUE_PARAMETERS: dict[str, dict[str, Parameter]] = {
-    "dpo": _table(
-        (
-            Parameter("beta", "float", 0.1, low=0, low_open=True),
-            Parameter("loss_type", "text", "sigmoid", allowed=_DPO_LOSSES),
-        )
-    ),
-    "kto": _table(
-        (
-            Parameter("beta", "float", 0.1, low=0, low_open=True),
-            Parameter("loss_type", "text", "kto", allowed=("kto", "apo_zero_unpaired")),
-            Parameter("desirable_weight", "float", 1.0, low=0),
-            Parameter("undesirable_weight", "float", 1.0, low=0),
-        )
-    ),
-    "orpo": _table((Parameter("beta", "float", 0.1, low=0, low_open=True),)),
-    "cpo": _table(
-        (
-            Parameter("beta", "float", 0.1, low=0, low_open=True),
-            Parameter("loss_type", "text", "sigmoid", allowed=("sigmoid", "hinge", "ipo", "simpo", "alphapo")),
-            Parameter("cpo_alpha", "float", 1.0, low=0),
-            Parameter("simpo_gamma", "float", 0.5, low=0),
-        )
-    ),
-    "reward": _table((Parameter("center_rewards_coefficient", "float", None, low=0),)),
-    "grpo": _table(
-        (
-            Parameter("beta", "float", 0.0, low=0),
-            Parameter("num_generations", "int", 8, low=2, high=1024),
-            Parameter("temperature", "float", 1.0, low=0, low_open=True),
-        )
-    ),
-    "rloo": _table(
-        (
-            Parameter("beta", "float", 0.05, low=0),
-            Parameter("num_generations", "int", 2, low=2, high=1024),
-            Parameter("temperature", "float", 1.0, low=0, low_open=True),
-        )
-    ),
-}
-"""Fields of the techniques' TRL configs whose values are checked before anything runs; the defaults are TRL's own."""
-
 LORA_PARAMETERS = ("lora_rank", "lora_alpha", "lora_dropout", "target_modules")
 """Those that only LoRA and QLoRA have."""
-
-
-def default_generations(technique: str) -> int:
-    """Return how often a prompt is answered where the space does not say; 1 for techniques that answer none."""
-    own = TECHNIQUE_PARAMETERS.get(technique, {}).get("num_generations")
-    if own is None:
-        return 1
-    assert isinstance(own.default, int)
-    return own.default
 
 
 EXCLUSIVE = (("warmup_steps", "warmup_ratio"),)

@@ -13,13 +13,18 @@ from typing import Any
 
 from sweeper.config.base import kind_of
 from sweeper.config.study import StudyConfig, valid_name
+from sweeper.config.technique import TECHNIQUES, Policy
 from sweeper.config.yaml_source import Path_, YamlSource
 from sweeper.errors import Fault
 from sweeper.paths import StudyPaths
 
 KIND = "rlhf"
 
-STAGES: dict[str, tuple[str, ...]] = {"sft": ("sft",), "reward": ("reward",), "policy": ("grpo", "rloo")}
+STAGES: dict[str, tuple[str, ...]] = {
+    "sft": ("sft",),
+    "reward": ("reward",),
+    "policy": tuple(kind for kind, of in TECHNIQUES.items() if issubclass(of, Policy)),
+}
 """The stages in order, each with the techniques that it may use, the first by default."""
 
 _SHARED = ("model", "adapter", "executor", "storage", "keep", "backend", "seed")
@@ -145,7 +150,7 @@ def _stage_faults(source: YamlSource, stage: str, part: Mapping[str, Any]) -> It
     technique = part.get("technique", STAGES[stage][0])
     kind = technique if isinstance(technique, str) else kind_of(technique)
     if kind not in STAGES[stage]:
-        message = f"must be {' or '.join(STAGES[stage])} in stage {stage}; found {kind!r}"
+        message = f"must be one of {', '.join(STAGES[stage])} in stage {stage}; found {kind!r}"
         yield _fault(source, ("stages", stage, "technique"), message)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator
 
 from sweeper.config.adapter import Adapter
-from sweeper.config.base import Frozen, kind_of, word_is_kind
+from sweeper.config.base import Frozen, word_is_kind
 from sweeper.config.model import ModelConfig
 from sweeper.config.patterns import pattern_fault
 
@@ -88,13 +88,8 @@ class AdapterReward(_Reward):
 
 
 Reward = Annotated[
-    Annotated[ExactMatchReward, Tag("exact_match")]
-    | Annotated[LengthReward, Tag("length")]
-    | Annotated[RegexReward, Tag("regex")]
-    | Annotated[JsonSchemaReward, Tag("json_schema")]
-    | Annotated[FunctionReward, Tag("function")]
-    | Annotated[AdapterReward, Tag("adapter")],
-    Discriminator(kind_of),
+    ExactMatchReward | LengthReward | RegexReward | JsonSchemaReward | FunctionReward | AdapterReward,
+    Field(discriminator="kind"),
     BeforeValidator(word_is_kind),
 ]
 """The next reward is one more class here and one more function in ``training.rewards``."""

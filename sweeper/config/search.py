@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from sweeper.config.base import Frozen, kind_of, word_is_kind
+from sweeper.config.base import Frozen, word_is_kind
 from sweeper.config.space import Space
 
 
@@ -65,14 +65,8 @@ NamedSampler = GPSampler | TPESampler | RandomSampler | GridSampler | QMCSampler
 """Every sampler that ``auto`` may stand for."""
 
 Sampler = Annotated[
-    Annotated[AutoSampler, Tag("auto")]
-    | Annotated[GPSampler, Tag("gp")]
-    | Annotated[TPESampler, Tag("tpe")]
-    | Annotated[RandomSampler, Tag("random")]
-    | Annotated[GridSampler, Tag("grid")]
-    | Annotated[QMCSampler, Tag("qmc")]
-    | Annotated[CmaEsSampler, Tag("cmaes")],
-    Discriminator(kind_of),
+    AutoSampler | GPSampler | TPESampler | RandomSampler | GridSampler | QMCSampler | CmaEsSampler,
+    Field(discriminator="kind"),
     BeforeValidator(word_is_kind),
     BeforeValidator(_null_is_none),
 ]
@@ -160,16 +154,16 @@ class NoPruner(Frozen):
 
 
 Pruner = Annotated[
-    Annotated[AutoPruner, Tag("auto")]
-    | Annotated[HalvingPruner, Tag("asha")]
-    | Annotated[HyperbandPruner, Tag("hyperband")]
-    | Annotated[MedianPruner, Tag("median")]
-    | Annotated[PercentilePruner, Tag("percentile")]
-    | Annotated[PatientPruner, Tag("patient")]
-    | Annotated[ThresholdPruner, Tag("threshold")]
-    | Annotated[WilcoxonPruner, Tag("wilcoxon")]
-    | Annotated[NoPruner, Tag("none")],
-    Discriminator(kind_of),
+    AutoPruner
+    | HalvingPruner
+    | HyperbandPruner
+    | MedianPruner
+    | PercentilePruner
+    | PatientPruner
+    | ThresholdPruner
+    | WilcoxonPruner
+    | NoPruner,
+    Field(discriminator="kind"),
     BeforeValidator(word_is_kind),
     BeforeValidator(_null_is_none),
 ]

@@ -1,12 +1,17 @@
-"""How the model is tuned: one class a technique, tagged by ``kind``; TRL's trainers do the training."""
+"""Techniques of tuning, one class each, tagged by ``kind``; TRL's trainers do the training.
+
+A technique is a class here, in the union below, and a trainer in ``training.techniques``.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
-from sweeper.config.base import Frozen, kind_of, word_is_kind
+from sweeper.config.base import Frozen, kind_of, kinds, word_is_kind
+from sweeper.config.parameters import Parameter, table
 from sweeper.config.rewards import Reward
 
 Rows = Literal["answers", "pairs", "labelled", "prompts"]
@@ -14,25 +19,66 @@ Rows = Literal["answers", "pairs", "labelled", "prompts"]
 or prompts alone."""
 
 
-class _Technique(Frozen):
+View = Literal["answer", "pair", "pair_as_text", "labelled", "scored", "prompt"]
+"""How ``data.as_trained`` shows a row: an answer; a pair; a pair that TRL tokenises as text; one answer called good or
+bad; a pair scored at its last tokens; a prompt alone."""
+
+
+_DPO_LOSSES = (
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "nca_pair",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "aot_unpaired",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+    "sigmoid_norm",
+)
+_BETA = Parameter("beta", "float", 0.1, low=0, low_open=True)
+_TEMPERATURE = Parameter("temperature", "float", 1.0, low=0, low_open=True)
+
+
+class AnyTechnique(Frozen):
     """What all techniques share.
 
     ``max_length`` is in tokens, prompt and completion together.
     ``gradient_checkpointing: auto`` is on for CUDA and off for the CPU, where it only costs time.
     """
 
+    trainer: ClassVar[str]
+    """The file in ``training.techniques`` and the function in it that builds the trainer."""
+    trl_configs: ClassVar[tuple[str, ...]]
+    """TRL's configuration class as ``module:Class``, after the one it inherits from, if any."""
+    trl_command: ClassVar[bool] = False
+    """Whether TRL's command line trains it."""
     rows: ClassVar[Rows]
+    view: ClassVar[View]
+    learning: ClassVar[str] = "The answers are compared by their marked tokens; the prompt is read only."
+    """What training learns of a row, for people who look at one."""
+    tuned: ClassVar[str | None] = None
+    """What was done to the model, for its card; None for "tuned with" the kind."""
+    parameters: ClassVar[Mapping[str, Parameter]] = {}
+    """Fields of TRL's configuration whose values are checked before anything runs; the defaults are TRL's own."""
     metric: ClassVar[str] = "preference_accuracy"
-    """What decides the search where the study names nothing."""
+    """What decides the search if the study names nothing."""
     metrics: ClassVar[tuple[str, ...]] = ("preference_accuracy", "preference_margin")
-    """The final comparison where the study names nothing."""
+    """The final comparison if the study names nothing."""
     has_reference: ClassVar[bool] = False
     """Whether the loss looks at the model as it was before: the base without its adapter."""
+    has_token_rows: ClassVar[bool] = False
+    """Whether its trainer holds whole rows of tokens, which EVA's initialisation looks at."""
+    bears_virtual_tokens: ClassVar[bool] = True
+    """Whether its trainer tells virtual tokens before the first layer from those of an answer."""
     drops_long: ClassVar[bool] = False
     """Whether rows longer than ``max_length`` are left out, rather than cut at the end."""
     head: ClassVar[Literal["language", "score"]] = "language"
     """What the base model ends in: the vocabulary, or a single number."""
 
+    kind: str
     max_length: int = Field(default=1024, ge=8)
     gradient_checkpointing: bool | Literal["auto"] = "auto"
 
@@ -41,8 +87,14 @@ class _Technique(Frozen):
         answers = 2 if self.rows == "pairs" else 1
         return answers * min(longest, self.max_length)
 
+    @property
+    def generations(self) -> int:
+        """How often a prompt is answered if the space does not say; 1 for techniques that answer none."""
+        own = self.parameters.get("num_generations")
+        return own.default if own is not None and isinstance(own.default, int) else 1
 
-class SFT(_Technique):
+
+class SFT(AnyTechnique):
     """Supervised fine-tuning (instruction tuning) with TRL's ``SFTTrainer``.
 
     Rows longer than ``max_length`` are cut at the end.
@@ -52,6 +104,13 @@ class SFT(_Technique):
     NEFTune is ``neftune_noise_alpha`` in the search space (Jain et al. 2023, arXiv:2310.05914).
     """
 
+    trainer: ClassVar[str] = "sft:build_sft"
+    trl_configs: ClassVar[tuple[str, ...]] = ("trl.trainer.sft_config:SFTConfig",)
+    trl_command: ClassVar[bool] = True
+    view: ClassVar[View] = "answer"
+    learning: ClassVar[str] = "Training learns the tokens that are marked."
+    tuned: ClassVar[str | None] = "tuned on instructions"
+    has_token_rows: ClassVar[bool] = True
     rows: ClassVar[Rows] = "answers"
     metric: ClassVar[str] = "eval_loss"
     metrics: ClassVar[tuple[str, ...]] = ("exact_match", "token_f1")
@@ -66,57 +125,104 @@ class SFT(_Technique):
         return self.max_length if self.packing else min(longest, self.max_length)
 
 
-class DPO(_Technique):
+class DPO(AnyTechnique):
     """Direct preference optimisation on pairs (Rafailov et al. 2023, arXiv:2305.18290).
 
     ``beta`` and ``loss_type`` are TRL's fields and can be searched: ``loss_type: ipo`` is IPO (Azar et al. 2023,
     arXiv:2310.12036). Rows whose prompt fills ``max_length`` are dropped, longer answers cut at the end.
     """
 
+    trl_configs: ClassVar[tuple[str, ...]] = ("trl.trainer.dpo_config:DPOConfig",)
+    trl_command: ClassVar[bool] = True
+    view: ClassVar[View] = "pair"
+    has_token_rows: ClassVar[bool] = True
+    parameters: ClassVar[Mapping[str, Parameter]] = table(
+        _BETA,
+        Parameter("loss_type", "text", "sigmoid", allowed=_DPO_LOSSES),
+    )
+    trainer: ClassVar[str] = "preferences:build_preference"
     rows: ClassVar[Rows] = "pairs"
     has_reference: ClassVar[bool] = True
 
     kind: Literal["dpo"] = "dpo"
 
 
-class KTO(_Technique):
+class KTO(AnyTechnique):
     """Kahneman-Tversky optimisation: answers called good or bad, unpaired (Ethayarajh et al. 2024, arXiv:2402.01306).
 
     Its reference point is estimated over the rows of a forward pass, so the micro-batch changes it a little.
     """
 
+    trl_configs: ClassVar[tuple[str, ...]] = ("trl.trainer.kto_config:KTOConfig",)
+    trl_command: ClassVar[bool] = True
+    view: ClassVar[View] = "labelled"
+    parameters: ClassVar[Mapping[str, Parameter]] = table(
+        _BETA,
+        Parameter("loss_type", "text", "kto", allowed=("kto", "apo_zero_unpaired")),
+        Parameter("desirable_weight", "float", 1.0, low=0),
+        Parameter("undesirable_weight", "float", 1.0, low=0),
+    )
+    trainer: ClassVar[str] = "preferences:build_preference"
     rows: ClassVar[Rows] = "labelled"
     has_reference: ClassVar[bool] = True
 
     kind: Literal["kto"] = "kto"
 
 
-class ORPO(_Technique):
+class ORPO(AnyTechnique):
     """Odds-ratio preference optimisation: pairs, without a reference model (Hong et al. 2024, arXiv:2403.07691)."""
 
+    trl_configs: ClassVar[tuple[str, ...]] = ("trl.experimental.orpo.orpo_config:ORPOConfig",)
+    view: ClassVar[View] = "pair_as_text"
+    learning: ClassVar[str] = (
+        "Both answers are compared by their marked tokens; of the chosen one the whole row is learned as well."
+    )
+    parameters: ClassVar[Mapping[str, Parameter]] = table(_BETA)
+    bears_virtual_tokens: ClassVar[bool] = False
+    trainer: ClassVar[str] = "preferences:build_preference"
     rows: ClassVar[Rows] = "pairs"
 
     kind: Literal["orpo"] = "orpo"
 
 
-class CPO(_Technique):
+class CPO(AnyTechnique):
     """Contrastive preference optimisation: pairs, without a reference model (Xu et al. 2024, arXiv:2401.08417).
 
     ``loss_type: simpo`` in the search space is SimPO (Meng et al. 2024, arXiv:2405.14734).
     """
 
+    trl_configs: ClassVar[tuple[str, ...]] = ("trl.experimental.cpo.cpo_config:CPOConfig",)
+    view: ClassVar[View] = "pair_as_text"
+    parameters: ClassVar[Mapping[str, Parameter]] = table(
+        _BETA,
+        Parameter("loss_type", "text", "sigmoid", allowed=("sigmoid", "hinge", "ipo", "simpo", "alphapo")),
+        Parameter("cpo_alpha", "float", 1.0, low=0),
+        Parameter("simpo_gamma", "float", 0.5, low=0),
+    )
+    bears_virtual_tokens: ClassVar[bool] = False
+    trainer: ClassVar[str] = "preferences:build_preference"
     rows: ClassVar[Rows] = "pairs"
 
     kind: Literal["cpo"] = "cpo"
 
 
-class RewardModel(_Technique):
+class RewardModel(AnyTechnique):
     """A reward model from pairs that people ranked (Ouyang et al. 2022, arXiv:2203.02155, section 3.5).
 
     The base gets a head that gives one number; a pair's ``margin``, where the data have one, is how much better the
     chosen answer is (Touvron et al. 2023, arXiv:2307.09288, section 3.2.2). Longer rows are dropped, never cut.
     """
 
+    trainer: ClassVar[str] = "preferences:build_preference"
+    trl_configs: ClassVar[tuple[str, ...]] = ("trl.trainer.reward_config:RewardConfig",)
+    trl_command: ClassVar[bool] = True
+    view: ClassVar[View] = "scored"
+    learning: ClassVar[str] = (
+        "A reward model reads both answers whole; the score is read at the marked token, the last."
+    )
+    tuned: ClassVar[str | None] = "made a reward model: it scores answers"
+    parameters: ClassVar[Mapping[str, Parameter]] = table(Parameter("center_rewards_coefficient", "float", None, low=0))
+    has_token_rows: ClassVar[bool] = True
     rows: ClassVar[Rows] = "pairs"
     drops_long: ClassVar[bool] = True
     head: ClassVar[Literal["language", "score"]] = "score"
@@ -124,11 +230,11 @@ class RewardModel(_Technique):
     kind: Literal["reward"] = "reward"
 
 
-class _Policy(_Technique):
-    """What GRPO and RLOO share: a policy that answers prompts and learns from the rewards of its answers.
+class Policy(AnyTechnique):
+    """A policy that answers prompts and learns from the rewards of its answers.
 
     ``batch_size`` counts prompts; each is answered ``num_generations`` times (a field of TRL's, which can be searched).
-    The current TRL has no PPO trainer; these two optimise a policy without a value model. ``max_length`` is that of a
+    The current TRL has no PPO trainer; these optimise a policy without a value model. ``max_length`` is that of a
     prompt here; longer ones are dropped.
 
     Attributes:
@@ -136,6 +242,9 @@ class _Policy(_Technique):
         max_completion_length: Longest answer while training, in tokens.
     """
 
+    trainer: ClassVar[str] = "policy:build_policy"
+    view: ClassVar[View] = "prompt"
+    learning: ClassVar[str] = "The policy reads the prompt and answers it itself; the loss is on its own answers."
     rows: ClassVar[Rows] = "prompts"
     metric: ClassVar[str] = "mean_reward"
     metrics: ClassVar[tuple[str, ...]] = ("mean_reward", "kl")
@@ -159,40 +268,59 @@ class _Policy(_Technique):
         return min(longest, self.max_length) + self.max_completion_length
 
 
-class GRPO(_Policy):
+class GRPO(Policy):
     """Group relative policy optimisation (Shao et al. 2024, arXiv:2402.03300)."""
+
+    trl_configs: ClassVar[tuple[str, ...]] = ("trl.trainer.grpo_config:GRPOConfig",)
+    trl_command: ClassVar[bool] = True
+    parameters: ClassVar[Mapping[str, Parameter]] = table(
+        Parameter("beta", "float", 0.0, low=0),
+        Parameter("num_generations", "int", 8, low=2, high=1024),
+        _TEMPERATURE,
+    )
 
     kind: Literal["grpo"] = "grpo"
 
 
-class RLOO(_Policy):
+class RLOO(Policy):
     """REINFORCE leave-one-out (Ahmadian et al. 2024, arXiv:2402.14740)."""
+
+    trl_configs: ClassVar[tuple[str, ...]] = ("trl.trainer.rloo_config:RLOOConfig",)
+    trl_command: ClassVar[bool] = True
+    parameters: ClassVar[Mapping[str, Parameter]] = table(
+        Parameter("beta", "float", 0.05, low=0),
+        Parameter("num_generations", "int", 2, low=2, high=1024),
+        _TEMPERATURE,
+    )
 
     kind: Literal["rloo"] = "rloo"
 
 
+class GMPO(Policy):
+    """Geometric-mean policy optimisation: GRPO with steadier updates (Zhao et al. 2025, arXiv:2507.20673).
+
+    ``epsilon`` in the search space clips the logarithm of a token's importance ratio.
+    """
+
+    trl_configs: ClassVar[tuple[str, ...]] = (*GRPO.trl_configs, "trl.experimental.gmpo.gmpo_config:GMPOConfig")
+    parameters: ClassVar[Mapping[str, Parameter]] = table(
+        *GRPO.parameters.values(), Parameter("epsilon", "float", 0.4, low=0)
+    )
+
+    kind: Literal["gmpo"] = "gmpo"
+
+
 Technique = Annotated[
-    Annotated[SFT, Tag("sft")]
-    | Annotated[DPO, Tag("dpo")]
-    | Annotated[KTO, Tag("kto")]
-    | Annotated[ORPO, Tag("orpo")]
-    | Annotated[CPO, Tag("cpo")]
-    | Annotated[RewardModel, Tag("reward")]
-    | Annotated[GRPO, Tag("grpo")]
-    | Annotated[RLOO, Tag("rloo")],
-    Discriminator(kind_of),
+    SFT | DPO | KTO | ORPO | CPO | RewardModel | GRPO | RLOO | GMPO,
+    Field(discriminator="kind"),
     BeforeValidator(word_is_kind),
 ]
-"""The next technique is one more class here and one more file in ``training.techniques``."""
+"""A technique as a study file names it."""
 
-TECHNIQUES: dict[str, type[_Technique]] = {
-    technique.model_fields["kind"].default: technique
-    for technique in (SFT, DPO, KTO, ORPO, CPO, RewardModel, GRPO, RLOO)
-}
-"""Every technique by its kind."""
+TECHNIQUES: dict[str, type[AnyTechnique]] = kinds(Technique)
 
 
-def technique_class(technique: Any) -> type[_Technique]:
+def technique_class(technique: Any) -> type[AnyTechnique]:
     """Return the class of a technique as a study file may write it; that of the default for what is none."""
     kind = technique if isinstance(technique, str) else kind_of(technique)
     return TECHNIQUES.get(str(kind), SFT)

@@ -14,7 +14,7 @@ from sweeper.config.backend import TRL, Backend
 from sweeper.config.base import Frozen
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.model import ModelConfig
-from sweeper.config.parameters import LORA_PARAMETERS, ParameterValue, default_generations
+from sweeper.config.parameters import LORA_PARAMETERS, ParameterValue
 from sweeper.config.rewards import RewardSources
 from sweeper.config.technique import Technique
 from sweeper.paths import TrialPaths
@@ -85,7 +85,7 @@ class TrialSpec(Frozen):
     @property
     def answers_per_row(self) -> int:
         """How many rows pass through the model for a row of the data: of a prompt, every answer to it."""
-        default = default_generations(self.technique.kind)
+        default = self.technique.generations
         return int(self.hyperparameters.trl.get("num_generations", default)) if default > 1 else 1
 
     @property

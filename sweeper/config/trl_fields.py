@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import ast
-from functools import lru_cache
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-CONFIG_CLASSES = {
-    "sft": ("trainer/sft_config.py", "SFTConfig"),
-    "dpo": ("trainer/dpo_config.py", "DPOConfig"),
-    "kto": ("trainer/kto_config.py", "KTOConfig"),
-    "orpo": ("experimental/orpo/orpo_config.py", "ORPOConfig"),
-    "cpo": ("experimental/cpo/cpo_config.py", "CPOConfig"),
-    "reward": ("trainer/reward_config.py", "RewardConfig"),
-    "grpo": ("trainer/grpo_config.py", "GRPOConfig"),
-    "rloo": ("trainer/rloo_config.py", "RLOOConfig"),
-}
-"""Where TRL keeps the configuration of each technique."""
+from sweeper.config.technique import AnyTechnique
 
-_BASES = (("trl", "trainer/base_config.py", "_BaseConfig"), ("transformers", "training_args.py", "TrainingArguments"))
+_BASES = ("trl.trainer.base_config:_BaseConfig", "transformers.training_args:TrainingArguments")
 
 RENAMED = {
     "per_device_train_batch_size": "batch_size",
@@ -106,19 +96,20 @@ OWNED = frozenset(
 """TRL fields that sweeper sets for its own bookkeeping."""
 
 
-@lru_cache
-def trl_fields(technique: str) -> frozenset[str]:
-    """Return the names of all fields of the technique's TRL config; empty where TRL is not installed."""
-    if technique not in CONFIG_CLASSES:
-        return frozenset()
-    return frozenset().union(*(_annotated(*place) for place in (("trl", *CONFIG_CLASSES[technique]), *_BASES)))
+def trl_fields(technique: type[AnyTechnique]) -> frozenset[str]:
+    """Return the names of all fields of the technique's TRL config; empty if TRL is not installed."""
+    return frozenset().union(*map(_annotated, (*technique.trl_configs, *_BASES)))
 
 
-def _annotated(package: str, file: str, class_name: str) -> frozenset[str]:
+@cache
+def _annotated(place: str) -> frozenset[str]:
+    module, _, class_name = place.partition(":")
+    package, *parts = module.split(".")
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         return frozenset()
-    tree = ast.parse((Path(spec.origin).parent / file).read_text(encoding="utf-8"))
+    file = Path(spec.origin).parent.joinpath(*parts).with_suffix(".py")
+    tree = ast.parse(file.read_text(encoding="utf-8"))
     body = next((n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == class_name), [])
     names = (n.target.id for n in body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name))
     return frozenset(name for name in names if not name.startswith("_"))

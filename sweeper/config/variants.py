@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from sweeper.config.adapter import KINDS, Adapter, AnyAdapter
+from sweeper.config.adapter import ADAPTERS, Adapter, AnyAdapter
 from sweeper.config.parameters import LORA_PARAMETERS
 from sweeper.config.space import Choice, FloatRange, IntRange, Range, is_active
 
@@ -68,7 +68,7 @@ def foreign_fault(adapter: AnyAdapter, name: str) -> str | None:
         return f"belongs to lora and qlora, and the study's adapter is {adapter.kind}; its own options are: {own}"
     if name in ("quantization", "double_quantization") and name in type(adapter).model_fields:
         return "is how the base is loaded, once for all trials; name it under adapter"
-    others = [other.model_fields["kind"].default for other in KINDS if name in other.options()]
+    others = [kind for kind, other in ADAPTERS.items() if name in other.options()]
     if others and name not in adapter.options():
         theirs = " and ".join(others)
         return f"is an option of {theirs}, and the study's adapter is {adapter.kind}; its own options are: {own}"

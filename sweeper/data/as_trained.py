@@ -13,7 +13,7 @@ from typing import Any
 
 from tokenizers import Encoding
 
-from sweeper.config.technique import SFT, Technique
+from sweeper.config.technique import SFT, Technique, View
 from sweeper.data.tokenizer import ModelTokenizer
 from sweeper.errors import DataError
 
@@ -91,7 +91,7 @@ def as_trained(row: Row, tokenizer: ModelTokenizer, technique: Technique) -> Tra
     """
     if _is_chat(row) and tokenizer.template_source is None:
         raise DataError("the rows are conversations, and the model has no chat template to write them with")
-    return _VIEWS[technique.kind](row, tokenizer, technique)
+    return _VIEWS[technique.view](row, tokenizer, technique)
 
 
 def _sft(row: Row, tokenizer: ModelTokenizer, technique: Technique) -> TrainedRow:
@@ -208,15 +208,13 @@ def _prompt(row: Row, tokenizer: ModelTokenizer, technique: Technique) -> Traine
     return TrainedRow((found,), "the prompt is longer than max_length" if long else None)
 
 
-_VIEWS: dict[str, Callable[[Row, ModelTokenizer, Technique], TrainedRow]] = {
-    "sft": _sft,
-    "dpo": _pair,
-    "kto": _labelled,
-    "orpo": _pair_without_reference,
-    "cpo": _pair_without_reference,
-    "reward": _scored,
-    "grpo": _prompt,
-    "rloo": _prompt,
+_VIEWS: dict[View, Callable[[Row, ModelTokenizer, Technique], TrainedRow]] = {
+    "answer": _sft,
+    "pair": _pair,
+    "labelled": _labelled,
+    "pair_as_text": _pair_without_reference,
+    "scored": _scored,
+    "prompt": _prompt,
 }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from sweeper.config.evaluation import TASK_METRICS, EvaluationConfig
 from sweeper.config.rewards import RewardSources
-from sweeper.config.technique import GRPO, RLOO
+from sweeper.config.technique import Policy
 from sweeper.evaluation.batching import OnProgress, part_of
 from sweeper.evaluation.examples import PromptExample, Row, read_examples
 from sweeper.evaluation.generation import Answer, answers
@@ -31,7 +31,7 @@ class PolicyScorer:
         base: BaseModel,
         rows: Sequence[Row],
         config: EvaluationConfig,
-        technique: GRPO | RLOO,
+        technique: Policy,
         sources: RewardSources | None,
     ) -> None:
         from sweeper.training.rewards import build_rewards  # imports torch where a reward is a model

@@ -8,7 +8,7 @@ from typing import Any
 
 from sweeper.config.evaluation import LOSSES, EvaluationConfig
 from sweeper.config.rewards import RewardSources
-from sweeper.config.technique import GRPO, RLOO, Technique
+from sweeper.config.technique import Policy, Technique
 from sweeper.data.splits import read_prepared
 from sweeper.errors import DataError
 from sweeper.evaluation.batching import OnProgress, part_of
@@ -41,9 +41,7 @@ class Scorer:
         self._rows = rows
         self._config = config
         self._technique = technique
-        self._policies = (
-            PolicyScorer(base, rows, config, technique, sources) if isinstance(technique, GRPO | RLOO) else None
-        )
+        self._policies = PolicyScorer(base, rows, config, technique, sources) if isinstance(technique, Policy) else None
         self._reference = self._base_likelihoods() if technique.has_reference and self._ranks else None
 
     def __call__(self, model: Any, on_progress: OnProgress | None = None) -> Scores:

@@ -108,9 +108,7 @@ def _summary(source: ExportSource, kind: Kind) -> str:
 
 
 def _tuned(source: ExportSource) -> str:
-    kind = source.spec.technique.kind
-    special = {"sft": "tuned on instructions", "reward": "made a reward model: it scores answers"}
-    return special.get(kind, f"tuned with {kind.upper()}")
+    return source.spec.technique.tuned or f"tuned with {source.spec.technique.kind.upper()}"
 
 
 def _scores(source: ExportSource) -> str:

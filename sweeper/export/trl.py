@@ -13,7 +13,7 @@ from typing import Any
 
 from sweeper.config.backend import TRL
 from sweeper.config.evaluation import LOSSES
-from sweeper.config.technique import SFT
+from sweeper.config.technique import SFT, Policy, Technique
 from sweeper.errors import ExportError
 from sweeper.export.heads import scores
 from sweeper.export.recipe import begun_elsewhere, bookkeeping, compare, heading, number, require_trainable, write_yaml
@@ -51,7 +51,7 @@ def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
 def verify(source: ExportSource, folder: Path) -> list[str]:
     """Read the file with TRL's own parser, as its command line does, and compare what it means."""
     check_row_counts(source, folder / DATA)
-    script, training, model = _parse(_kind(source), folder / FILE)
+    script, training, model = _parse(source.spec.technique, folder / FILE)
     chosen = script_fields(source) if is_policy(source) else {}
     wanted = {**chosen, **_hyperparameters(source), **_model(source), "dataset_train_split": "train"}
     found = {**vars(script), **vars(training), **vars(model)}
@@ -59,25 +59,14 @@ def verify(source: ExportSource, folder: Path) -> list[str]:
     return []
 
 
-COMMANDS = {
-    "sft": "SFTConfig",
-    "dpo": "DPOConfig",
-    "kto": "KTOConfig",
-    "reward": "RewardConfig",
-    "grpo": "GRPOConfig",
-    "rloo": "RLOOConfig",
-}
-"""TRL's commands by technique, and the class of each one's configuration."""
-
-
 def _kind(source: ExportSource) -> str:
-    kind = source.spec.technique.kind
-    if kind not in COMMANDS:
+    technique = source.spec.technique
+    if not technique.trl_command:
         raise ExportError(
-            f"TRL's command line has no {kind} (its trainer is experimental there); export the winner as adapter or "
-            f"merged, or train {kind} again with sweeper"
+            f"TRL's command line has no {technique.kind}; export the winner as adapter or merged, or train it again "
+            "with sweeper"
         )
-    return kind
+    return technique.kind
 
 
 def _values(source: ExportSource, out: Path) -> dict[str, Any]:
@@ -200,12 +189,13 @@ def _remarks(source: ExportSource) -> list[str]:
     return [*found, *(remarks(source) if is_policy(source) else [])]
 
 
-def _parse(kind: str, file: Path) -> tuple[Any, Any, Any]:
+def _parse(technique: Technique, file: Path) -> tuple[Any, Any, Any]:
     """Parse as TRL's command does; on the CPU, because the machine that exports need not be the one that trains."""
     import trl
 
-    classes = (_script_arguments(kind), getattr(trl, COMMANDS[kind]), trl.ModelConfig, trl.DatasetMixtureConfig)
-    parser = trl.TrlParser(classes, prog=f"trl {kind}")
+    config = getattr(trl, technique.trl_configs[-1].partition(":")[2])
+    classes = (_script_arguments(technique), config, trl.ModelConfig, trl.DatasetMixtureConfig)
+    parser = trl.TrlParser(classes, prog=f"trl {technique.kind}")
     try:
         script, training, model, _ = parser.parse_args_and_config(["--config", str(file), "--use_cpu", "true"])
     except (SystemExit, ValueError, TypeError) as error:
@@ -213,12 +203,13 @@ def _parse(kind: str, file: Path) -> tuple[Any, Any, Any]:
     return script, training, model
 
 
-def _script_arguments(kind: str) -> Any:
+def _script_arguments(technique: Technique) -> Any:
     """Return the class of a command's own arguments: those that take rewards have more of them."""
     import trl
 
-    if kind not in ("grpo", "rloo"):
+    if not isinstance(technique, Policy):
         return trl.ScriptArguments
+    kind = technique.kind
     return getattr(import_module(f"trl.scripts.{kind}"), f"{kind.upper()}ScriptArguments")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sweeper.config.technique import GRPO, RLOO
+from sweeper.config.technique import Policy
 from sweeper.export.source import ExportSource
 from sweeper.files.atomic import write_json
 from sweeper.training.rewards import unique_names
@@ -24,8 +24,8 @@ from sweeper.training.rewards.stored import load_rewards
 
 
 def is_policy(source: ExportSource) -> bool:
-    """Tell whether the technique learns from rewards."""
-    return isinstance(source.spec.technique, GRPO | RLOO)
+    """Return whether the technique learns from rewards."""
+    return isinstance(source.spec.technique, Policy)
 
 
 def write_rewards(source: ExportSource, folder: Path) -> None:
@@ -80,7 +80,7 @@ def remarks(source: ExportSource) -> list[str]:
     ]
 
 
-def _technique(source: ExportSource) -> GRPO | RLOO:
+def _technique(source: ExportSource) -> Policy:
     technique = source.spec.technique
-    assert isinstance(technique, GRPO | RLOO)
+    assert isinstance(technique, Policy)
     return technique

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sweeper.config.adapter import KINDS, Adapter
+from sweeper.config.adapter import ADAPTERS, Adapter
 from sweeper.config.parameters import EXCLUSIVE, LORA_PARAMETERS
 from sweeper.config.search import SearchConfig
 from sweeper.config.space import Fixed, Range, Space
@@ -14,7 +14,7 @@ from sweeper.config.technique import Technique
 from sweeper.presets import rules
 from sweeper.presets.presets import RECOMMENDED, KnownGood, Preset, Rule, load, recommend
 
-_OPTIONS = frozenset().union(*(kind.options() for kind in KINDS))
+_OPTIONS = frozenset().union(*(each.options() for each in ADAPTERS.values()))
 
 WARNING = "warning: "
 """How a reason begins that the user should act on."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from sweeper.config.adapter import KINDS, Adapter, LoRA, Prefix, PTuning, QLoRA
+from sweeper.config.adapter import ADAPTERS, Adapter, LoRA, Prefix, PTuning, QLoRA
 from sweeper.config.loader import load_study
 from sweeper.config.space import Choice, Fixed, FloatRange, IntRange
 from sweeper.config.variants import combination_fault, variants
@@ -25,15 +25,15 @@ def study(tmp_path):
     return load
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ADAPTERS)
 def test_a_word_is_a_kind_and_every_kind_survives_json(kind):
-    adapter = ADAPTER.validate_python(kind.model_fields["kind"].default)
-    assert type(adapter) is kind
+    adapter = ADAPTER.validate_python(kind)
+    assert type(adapter) is ADAPTERS[kind]
     assert ADAPTER.validate_json(adapter.model_dump_json()) == adapter
 
 
 def test_what_the_kinds_can_be_asked():
-    of = {kind.model_fields["kind"].default: kind() for kind in KINDS}
+    of = {kind: of() for kind, of in ADAPTERS.items()}
     assert {name for name, adapter in of.items() if adapter.is_lora} == {"lora", "qlora"}
     assert {name for name, adapter in of.items() if adapter.is_prompt_learning} == {"prefix", "prompt", "p_tuning"}
     assert {name for name, adapter in of.items() if not adapter.can_merge} == {"prefix", "prompt", "p_tuning"}

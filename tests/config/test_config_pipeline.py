@@ -92,7 +92,7 @@ def test_a_policy_may_name_rewards_of_its_own(load):
         ),
         (("  reward:\n", "  ranking:\n"), "stages.reward", 6, "is required"),
         (("    seed: 9", "    model: other"), "stages.reward.model", 12, "the stages share one model"),
-        (("kind: rloo", "kind: dpo"), "stages.policy.technique", 15, "must be grpo or rloo in stage policy"),
+        (("kind: rloo", "kind: dpo"), "stages.policy.technique", 15, "must be one of grpo, rloo, gmpo in stage policy"),
         (("n_trials: 3", "n_trials: 0"), "stages.sft.search.n_trials", 9, "greater than or equal to 1"),
         (("{train: rankings.jsonl}", "{}"), "stages.reward.data.train", 11, "is required"),
         (("kind: lora", "kind: lroa"), "adapter", 4, "must be one of"),

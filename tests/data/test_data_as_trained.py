@@ -107,16 +107,16 @@ def test_the_assistants_turns_are_those_of_trl(base, tiny_model, tmp_path, seen,
         seen(spec)
 
 
-def ranked_rows(spec, base, parts):
+def ranked_rows(spec, base):
     """The rows that a trainer of TRL's holds before it batches them."""
     from sweeper.training.adapters import peft_config
     from sweeper.training.micro_batch import MicroBatch
     from sweeper.training.reporting import Best, ReportingCallback
-    from sweeper.training.techniques.paired import build_ranked
+    from sweeper.training.techniques.preferences import build_preference
 
     with base.adapted(peft_config(spec.adapter, spec.hyperparameters, head=spec.technique.head), 0) as model:
         callback = ReportingCallback(tiny.Curve(), Best("eval_loss", maximize=False), 1, None)
-        return list(build_ranked(parts, spec, base, model, MicroBatch(8), callback).train_dataset)
+        return list(build_preference(spec, base, model, MicroBatch(8), callback).train_dataset)
 
 
 PAIRS = {"dpo": DPO, "orpo": ORPO, "cpo": CPO}
@@ -126,12 +126,10 @@ PAIRS = {"dpo": DPO, "orpo": ORPO, "cpo": CPO}
 @pytest.mark.parametrize("most", [64, 14])
 @pytest.mark.parametrize("kind", PAIRS)
 def test_pairs_are_those_of_trl(base, tiny_model, tmp_path, seen, shape, most, kind):
-    from sweeper.training.techniques.preferences import _PARTS
-
     spec = tiny.trial_spec(tiny_model, tmp_path, shape=shape, technique=PAIRS[kind](max_length=most))
     found = [row.passages for row in seen(spec) if row.dropped is None]
     try:
-        expected = ranked_rows(spec, base, _PARTS[kind])
+        expected = ranked_rows(spec, base)
     except DataError:
         expected = []
     assert len(found) == len(expected)
@@ -149,10 +147,8 @@ def test_pairs_are_those_of_trl(base, tiny_model, tmp_path, seen, shape, most, k
 
 
 def test_labelled_answers_are_those_of_trl(base, tiny_model, tmp_path, seen):
-    from sweeper.training.techniques.preferences import _PARTS
-
     spec = tiny.trial_spec(tiny_model, tmp_path, shape="unpaired", technique=KTO(max_length=64))
-    expected = ranked_rows(spec, base, _PARTS["kto"])
+    expected = ranked_rows(spec, base)
     for row, trl in zip(seen(spec), expected, strict=True):
         (passage,) = row.passages
         assert ids(passage) == trl["prompt_ids"] + trl["completion_ids"] and passage.prompt == len(trl["prompt_ids"])
@@ -162,11 +158,10 @@ def test_labelled_answers_are_those_of_trl(base, tiny_model, tmp_path, seen):
 def test_a_reward_model_sees_both_answers_whole_or_not_at_all(tiny_model, tmp_path, seen, monkeypatch, shape):
     monkeypatch.setattr(tiny, "WORDS", tuple(f"the digit {word} " for word in tiny.WORDS))
     from sweeper.training.base_model import load_base
-    from sweeper.training.techniques.reward import _PARTS
 
     base = load_base(tiny_model, ModelConfig(name="tiny"), LoRA(), "cpu", "score")
     spec = tiny.trial_spec(tiny_model, tmp_path, shape=shape, technique=RewardModel(max_length=128))
-    for row, trl in zip(seen(spec), ranked_rows(spec, base, _PARTS), strict=True):
+    for row, trl in zip(seen(spec), ranked_rows(spec, base), strict=True):
         assert [ids(passage) for passage in row.passages] == [trl["chosen_ids"], trl["rejected_ids"]]
         assert [token.loss for token in row.passages[0].tokens][-2:] == [False, True]
     short = tiny.trial_spec(tiny_model, tmp_path, shape=shape, technique=RewardModel(max_length=16))

@@ -72,9 +72,9 @@ def load_as_trl_does() -> None:
 
 
 def watch(rank: int, folder: Path) -> None:
-    from sweeper.training.techniques.sft import FittingSFTTrainer
+    from sweeper.training.techniques.sft import MicroBatchedSFTTrainer
 
-    original = FittingSFTTrainer.compute_loss
+    original = MicroBatchedSFTTrainer.compute_loss
 
     def compute_loss(self, model, inputs, **more):
         folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def watch(rank: int, folder: Path) -> None:
             misfortune(len(inputs["input_ids"]))
         return original(self, model, inputs, **more)
 
-    FittingSFTTrainer.compute_loss = compute_loss
+    MicroBatchedSFTTrainer.compute_loss = compute_loss
 
 
 def train(job, parent):

@@ -78,10 +78,11 @@ def scratch() -> Path:
 
 def words() -> list[str]:
     """Return every key and word that a study file can have."""
-    from sweeper.config.parameters import PARAMETERS, TECHNIQUE_PARAMETERS
+    from sweeper.config.parameters import PARAMETERS
     from sweeper.config.study import StudyConfig
+    from sweeper.config.technique import TECHNIQUES
 
-    found = set(PARAMETERS).union(*TECHNIQUE_PARAMETERS.values())
+    found = set(PARAMETERS).union(*(each.parameters for each in TECHNIQUES.values()))
 
     def walk(schema: object) -> None:
         if isinstance(schema, dict):

@@ -6,7 +6,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from sweeper.config.adapter import Adapter
-from sweeper.config.parameters import EXCLUSIVE, LORA_PARAMETERS, PARAMETERS, TECHNIQUE_PARAMETERS
+from sweeper.config.parameters import EXCLUSIVE, LORA_PARAMETERS, PARAMETERS
+from sweeper.config.technique import TECHNIQUES
 from sweeper.config.variants import option_fault
 from sweeper.errors import UserError
 from sweeper.presets import RECOMMENDED, load, names
@@ -49,7 +50,7 @@ def test_every_range_is_within_the_bounds_of_its_parameter(name):
     purpose = load(name).recommended_for
     for parameter, entry in load(name).parameters.items():
         values = getattr(entry.range, "choice", None) or entry.range.corners()
-        own = [TECHNIQUE_PARAMETERS.get(kind, {}).get(parameter) for kind in (purpose.techniques if purpose else ())]
+        own = [TECHNIQUES[kind].parameters.get(parameter) for kind in (purpose.techniques if purpose else ())]
         known = [each for each in (PARAMETERS.get(parameter), *own) if each is not None]
         assert [each.fault(value) for each in known for value in values] == [None] * len(values) * len(known)
         for kind in () if known else purpose.adapters:

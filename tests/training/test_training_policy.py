@@ -1,4 +1,4 @@
-"""GRPO and RLOO: policies learn from what their answers earn, in as many parts as memory asks for."""
+"""GRPO, RLOO and GMPO: policies learn from what their answers earn, in as many parts as memory asks for."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from variants import mostly_long
 from sweeper.config.adapter import LoRA, QLoRA
 from sweeper.config.rewards import ExactMatchReward, LengthReward
 from sweeper.config.schedule import steps
-from sweeper.config.technique import GRPO, RLOO
+from sweeper.config.technique import GMPO, GRPO, RLOO
 from sweeper.config.trial import Decision, Outcome
 from sweeper.errors import DataError, OutOfMemoryError
 
-KINDS = {"grpo": GRPO, "rloo": RLOO}
+KINDS = {"grpo": GRPO, "rloo": RLOO, "gmpo": GMPO}
 EXACT = ExactMatchReward()
 EARNS = ("mean_reward", "kl", "win_rate")
 
@@ -62,7 +62,7 @@ def trained(base, spec, micro_batch=10_000, curve=None):
     return train_trial(spec, base, curve, micro_batch, evaluate), curve
 
 
-@pytest.mark.parametrize("kind", ["grpo", "rloo"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_policy_learns_what_is_rewarded(lora_base, tiny_model, tmp_path, kind):
     spec = policy_spec(tiny_model, tmp_path, kind, generations=32, learning_rate=2e-2, epochs=4.0)
     result, curve = trained(lora_base, spec)
@@ -90,7 +90,7 @@ def test_a_policy_on_a_quantised_base_learns_too(qlora_base, tiny_model, tmp_pat
     assert len(curve.steps) == 6
 
 
-@pytest.mark.parametrize("kind", mostly_long(["grpo", "rloo"], "grpo"))
+@pytest.mark.parametrize("kind", mostly_long(list(KINDS), "grpo", "gmpo"))
 def test_a_step_is_the_same_in_any_number_of_parts(lora_base, tiny_model, tmp_path, kind):
     """Answers of several tokens and of several lengths; every prompt has a part of its group in another pass."""
     curves = [
@@ -108,7 +108,7 @@ def test_a_step_is_the_same_in_any_number_of_parts(lora_base, tiny_model, tmp_pa
     assert curves[1].of("mean_reward") == pytest.approx(curves[0].of("mean_reward"))
 
 
-@pytest.mark.parametrize("kind", ["grpo", "rloo"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_steps_are_as_planned_and_no_prompt_is_left_out(lora_base, tiny_model, tmp_path, kind, monkeypatch):
     from sweeper.training.rewards import RewardFunction
 
@@ -133,18 +133,18 @@ def test_where_memory_runs_out_the_parts_are_halved_and_nothing_else_changes(
     import torch
     from trl import GRPOTrainer
 
-    from sweeper.training.techniques.policy import FittingGRPOTrainer
+    from sweeper.training.techniques.policy import MicroBatchedGRPOTrainer
 
     make = lambda name: policy_spec(tiny_model, tmp_path / name, longest=4, rewards=(LengthReward(target=4),))  # noqa: E731
     _, whole = trained(lora_base, make("whole"))
-    learn, answer = FittingGRPOTrainer.compute_loss, GRPOTrainer._generate_single_turn
+    learn, answer = MicroBatchedGRPOTrainer.compute_loss, GRPOTrainer._generate_single_turn
 
     def compute_loss(self, model, inputs, **more):
         if len(inputs["completion_ids"]) > 10:
             raise torch.OutOfMemoryError("the answers do not fit")
         return learn(self, model, inputs, **more)
 
-    monkeypatch.setattr(FittingGRPOTrainer, "compute_loss", compute_loss)
+    monkeypatch.setattr(MicroBatchedGRPOTrainer, "compute_loss", compute_loss)
     result, halved = trained(lora_base, make("halved"))
     assert result.outcome is Outcome.COMPLETE
     assert result.micro_batch == 8
@@ -162,12 +162,12 @@ def test_where_memory_runs_out_the_parts_are_halved_and_nothing_else_changes(
 
 
 def test_a_policy_whose_single_answer_does_not_fit_is_infeasible(lora_base, tiny_model, tmp_path, monkeypatch):
-    from sweeper.training.techniques.policy import FittingGRPOTrainer
+    from sweeper.training.techniques.policy import MicroBatchedGRPOTrainer
 
     def compute_loss(self, model, inputs, **more):
         raise MemoryError("never")
 
-    monkeypatch.setattr(FittingGRPOTrainer, "compute_loss", compute_loss)
+    monkeypatch.setattr(MicroBatchedGRPOTrainer, "compute_loss", compute_loss)
     result, _ = trained(lora_base, policy_spec(tiny_model, tmp_path))
     assert result.outcome is Outcome.INFEASIBLE
     assert "a single row does not fit" in result.reason

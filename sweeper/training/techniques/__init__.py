@@ -1,4 +1,4 @@
-"""One file a technique: the TRL trainer that does the training."""
+"""Trainers by technique: TRL's own, in steps of as many parts as memory asks for."""
 
 from __future__ import annotations
 
@@ -18,19 +18,6 @@ if TYPE_CHECKING:
     from sweeper.training.micro_batch import MicroBatch
     from sweeper.training.reporting import ReportingCallback
 
-BUILDERS = {
-    "sft": "sft:build_sft",
-    "dpo": "preferences:build_preference",
-    "kto": "preferences:build_preference",
-    "orpo": "preferences:build_preference",
-    "cpo": "preferences:build_preference",
-    "reward": "reward:build_reward",
-    "grpo": "policy:build_policy",
-    "rloo": "policy:build_policy",
-}
-"""Where each technique's trainer is built: the file in this folder and the function in it. Imported when asked for,
-because each of TRL's trainers takes a while to import."""
-
 
 def build_trainer(
     spec: TrialSpec, base: BaseModel, model: Adapted, micro_batch: MicroBatch, callback: ReportingCallback
@@ -42,7 +29,7 @@ def build_trainer(
     Raises:
         DataError: If nothing that can be learned from is left after truncation.
     """
-    file, function = BUILDERS[spec.technique.kind].split(":")
+    file, function = spec.technique.trainer.split(":")  # imported only now: each of TRL's trainers takes a while
     trainer = getattr(import_module(f"{__name__}.{file}"), function)(spec, base, model, micro_batch, callback)
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)

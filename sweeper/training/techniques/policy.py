@@ -1,17 +1,16 @@
-"""Policies that learn from the rewards of their own answers, with TRL's trainers for GRPO and RLOO."""
+"""Policies that learn from the rewards of their own answers, with TRL's trainers for GRPO, RLOO and GMPO."""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from datasets import Dataset
-from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
-from trl.trainer.utils import RepeatSampler
 
-from sweeper.config.technique import GRPO, RLOO
+from sweeper.config.technique import Policy
 from sweeper.config.trial import TrialSpec
 from sweeper.data.splits import read_prepared
 from sweeper.errors import DataError
@@ -24,11 +23,17 @@ from sweeper.training.rewards import build_rewards
 from sweeper.training.techniques.reference import forget_reference
 from sweeper.training.weights import Adapted
 
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # TRL warns of its experimental folder, where GMPO lives
+
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+from trl.experimental.gmpo import GMPOConfig, GMPOTrainer
+from trl.trainer.utils import RepeatSampler
+
 _OWN = ("_step", "entropy_coef", "_last_world_entropy")
 """What TRL's trainers change as they train; the last two of GRPO's only."""
 
 
-class FittingPolicy(ResumableTrainer):
+class MicroBatchedPolicy(ResumableTrainer):
     """Stands before a TRL trainer among a class's bases.
 
     An optimizer step is one round: every prompt of the batch is answered, then the answers are learned from in as many
@@ -128,15 +133,23 @@ class FittingPolicy(ResumableTrainer):
         return super()._get_per_token_logps_and_entropies(model, ids, mask, kept, size, *others, **named)
 
 
-class FittingGRPOTrainer(FittingPolicy, GRPOTrainer):
+class MicroBatchedGRPOTrainer(MicroBatchedPolicy, GRPOTrainer):
     """TRL's trainer, taking a step in as many parts as memory asks for."""
 
 
-class FittingRLOOTrainer(FittingPolicy, RLOOTrainer):
+class MicroBatchedRLOOTrainer(MicroBatchedPolicy, RLOOTrainer):
     """TRL's trainer, taking a step in as many parts as memory asks for."""
 
 
-_PARTS = {"grpo": (GRPOConfig, FittingGRPOTrainer), "rloo": (RLOOConfig, FittingRLOOTrainer)}
+class MicroBatchedGMPOTrainer(MicroBatchedPolicy, GMPOTrainer):
+    """TRL's trainer, taking a step in as many parts as memory asks for."""
+
+
+TRAINERS: dict[str, tuple[type, type]] = {
+    "grpo": (GRPOConfig, MicroBatchedGRPOTrainer),
+    "rloo": (RLOOConfig, MicroBatchedRLOOTrainer),
+    "gmpo": (GMPOConfig, MicroBatchedGMPOTrainer),
+}
 
 
 def build_policy(
@@ -148,8 +161,8 @@ def build_policy(
         DataError: If no prompt is left.
         RewardError: If a reward cannot be used.
     """
-    config, trainer = _PARTS[spec.technique.kind]
-    assert isinstance(spec.technique, GRPO | RLOO)
+    config, trainer = TRAINERS[spec.technique.kind]
+    assert isinstance(spec.technique, Policy)
     rewards = build_rewards(spec.technique.rewards, spec.reward_sources, base.device)
     arguments = config(
         max_completion_length=spec.technique.max_completion_length,

@@ -20,7 +20,7 @@ from sweeper.training.tokenised import has_completions, tokenised
 from sweeper.training.weights import Adapted
 
 
-class FittingSFTTrainer(MicroBatchedTrainer, SFTTrainer):
+class MicroBatchedSFTTrainer(MicroBatchedTrainer, SFTTrainer):
     """TRL's trainer; the loss of a batch is the mean over its tokens, in however many parts it is taken."""
 
     def __init__(self, micro_batch: MicroBatch, ranks: Ranks, **arguments: Any) -> None:
@@ -55,14 +55,14 @@ class FittingSFTTrainer(MicroBatchedTrainer, SFTTrainer):
 
 def build_sft(
     spec: TrialSpec, base: BaseModel, model: Adapted, micro_batch: MicroBatch, callback: ReportingCallback
-) -> FittingSFTTrainer:
+) -> MicroBatchedSFTTrainer:
     """Return a trainer ready to train.
 
     Raises:
         DataError: If nothing with a loss is left after truncation.
     """
     train, validation = sft_rows(spec, base, model)
-    return FittingSFTTrainer(
+    return MicroBatchedSFTTrainer(
         micro_batch,
         base.backend.ranks,
         model=model,
