@@ -37,7 +37,7 @@ def _serves_this_machine_only() -> bool:
 def _secrets() -> dict[str, Any] | None:
     """Return what Streamlit's ``st.login`` needs, its cookies signed with the home's own key."""
     provider = access.oidc_provider()
-    return provider and {"auth": {**provider.model_dump(), "cookie_secret": access.signing_key()}}
+    return {"auth": {**provider.model_dump(), "cookie_secret": access.signing_key()}} if provider else None
 
 
 @asynccontextmanager

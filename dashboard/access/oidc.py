@@ -74,7 +74,7 @@ def _refused(why: str) -> Response:
 
 def _claims(headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
     """Return what the provider says of the user, from the cookies that Streamlit signed a moment ago."""
-    cookies = SimpleCookie[str]()
+    cookies = SimpleCookie()
     for name, value in headers:
         if name == b"set-cookie":
             cookies.load(value.decode("latin-1"))

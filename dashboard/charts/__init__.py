@@ -1,1 +1,1 @@
-"""Figures from frames, pure functions: no Streamlit, no sweeper."""
+"""Figures from frames: pure functions, without Streamlit or sweeper."""

@@ -1,32 +1,18 @@
-"""Figures of registered adapters: pure functions, no Streamlit, no sweeper."""
+"""Figures of registered adapters: the gate and the lineage."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 import plotly.graph_objects as go
-
-_GREY = "#8a94a3"
-_GREEN = "#17a398"
-_RED = "#e4572e"
-_BLUE = "#2f6fed"
-_LONGEST = 26
+from sweeper_dashboard.charts.style import ACCENT, BAD, GOOD, GREY, laid_out, plain, short
 
 
 def gate(gain: float, low: float, high: float, margin: float, passed: bool) -> go.Figure:
-    """Draw the interval of a gain beside the margin that it must pass: to the right is better.
-
-    Args:
-        gain: By how much the candidate is better.
-        low: Lower end of the interval.
-        high: Its upper end.
-        margin: What the whole interval must lie above.
-        passed: Whether it does.
-    """
+    """Draw the interval of a candidate's gain, which must lie above a margin to pass."""
     figure = go.Figure()
     error = {"type": "data", "array": [high - gain], "arrayminus": [gain - low], "thickness": 3, "width": 10}
-    colour = _GREEN if passed else _RED
+    colour = GOOD if passed else BAD
     figure.add_scatter(
         x=[gain],
         y=["gain"],
@@ -35,24 +21,24 @@ def gate(gain: float, low: float, high: float, margin: float, passed: bool) -> g
         marker={"size": 13, "color": colour},
         hovertemplate=f"gain {gain:+.4g}<br>95 % interval {low:+.4g} to {high:+.4g}<extra></extra>",
     )
-    figure.add_vline(x=0, line_dash="dot", line_color=_GREY, annotation={"text": "no difference", "font_size": 11})
+    figure.add_vline(x=0, line_dash="dot", line_color=GREY, annotation={"text": "no difference", "font_size": 11})
     if margin > 0:
-        figure.add_vline(x=margin, line_color=_BLUE, annotation_text="margin", annotation_position="bottom right")
+        figure.add_vline(x=margin, line_color=ACCENT, annotation_text="margin", annotation_position="bottom right")
     reach = max(abs(low), abs(high), margin) * 1.15 or 1.0
-    figure.update_xaxes(range=[-reach, reach], zeroline=False, title="gain (more is better)")
+    figure.update_xaxes(range=[-reach, reach], zeroline=False, title="gain (higher is better)")
     figure.update_yaxes(visible=False)
-    return figure.update_layout(height=150, margin={"l": 10, "r": 10, "t": 30, "b": 10}, showlegend=False)
+    return laid_out(figure, 150, showlegend=False)
 
 
 def lineage(sources: Sequence[str], study: str, trial: str, version: str, replaced: str | None) -> go.Figure:
-    """Draw where a version came from, left to right: bases and data, study, trial, version.
+    """Draw the lineage of a version from left to right: sources, study, trial, version.
 
     Args:
-        sources: What the study began from: its base model or other adapters, and its data.
+        sources: Base model or adapters, and data.
         study: The study.
         trial: The trial.
         version: The version.
-        replaced: The version that it was made to replace.
+        replaced: The version that it was trained to replace.
     """
     height = max(1, len(sources) - 1)
     middle = height / 2
@@ -63,21 +49,20 @@ def lineage(sources: Sequence[str], study: str, trial: str, version: str, replac
     figure = go.Figure()
     for x, y in places:
         _line(figure, (x, y), (1.0, middle))
-    _line(figure, (1.0, middle), (2.0, middle))
-    _line(figure, (2.0, middle), (3.0, middle))
-    nodes = [(x, y, text, _GREY) for (x, y), text in places.items()]
-    nodes += [(x, y, text, _GREEN if x == 3 else _BLUE) for x, y, text in chain]
+    _line(figure, (1.0, middle), (3.0, middle))
+    nodes = [(x, y, text, GREY) for (x, y), text in places.items()]
+    nodes += [(x, y, text, GOOD if x == 3 else ACCENT) for x, y, text in chain]
     if replaced is not None:
         _line(figure, (3.0, middle), (3.0, middle - 0.9), dash="dot")
-        nodes.append((3.0, middle - 0.9, f"replaces {replaced}", _GREY))
+        nodes.append((3.0, middle - 0.9, f"replaces {replaced}", GREY))
     figure.add_scatter(
         x=[x for x, *_ in nodes],
         y=[y for _, y, *_ in nodes],
         mode="markers+text",
         marker={"size": 16, "color": [colour for *_, colour in nodes]},
-        text=[_short(text) for _, _, text, _ in nodes],
+        text=[short(text) for _, _, text, _ in nodes],
         textposition=["bottom center" if y < middle else "top center" for _, y, *_ in nodes],
-        hovertext=[_plain(text) for _, _, text, _ in nodes],
+        hovertext=[plain(text) for _, _, text, _ in nodes],
         hoverinfo="text",
         cliponaxis=False,
     )
@@ -85,7 +70,7 @@ def lineage(sources: Sequence[str], study: str, trial: str, version: str, replac
     figure.update_xaxes(visible=False, range=[-0.45, 3.45], fixedrange=True)
     figure.update_yaxes(visible=False, range=[lowest - 0.6, height + 0.6], fixedrange=True)
     tall = 90 + 70 * (height - lowest + 0.5)
-    return figure.update_layout(height=tall, margin={"l": 10, "r": 10, "t": 10, "b": 10}, showlegend=False)
+    return laid_out(figure, int(tall), showlegend=False)
 
 
 def _line(figure: go.Figure, start: tuple[float, float], end: tuple[float, float], dash: str = "solid") -> None:
@@ -93,15 +78,6 @@ def _line(figure: go.Figure, start: tuple[float, float], end: tuple[float, float
         x=[start[0], end[0]],
         y=[start[1], end[1]],
         mode="lines",
-        line={"color": _GREY, "width": 1.5, "dash": dash},
+        line={"color": GREY, "width": 1.5, "dash": dash},
         hoverinfo="skip",
     )
-
-
-def _plain(text: str) -> str:
-    """Return text as plotly shows it letter by letter: it reads a little HTML everywhere."""
-    return escape(text, quote=False)
-
-
-def _short(text: str) -> str:
-    return _plain(text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…")

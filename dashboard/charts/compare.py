@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 import plotly.graph_objects as go
-from sweeper_dashboard.charts.style import ACCENT, GREY, HEIGHT, PICKED, finite, laid_out, plain, short
+from sweeper_dashboard.charts.style import ACCENT, GREY, HEIGHT, PICKED, finite, laid_out, plain, short, whiskers
 
 COLORS = (ACCENT, *PICKED)
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "6px,2px", "2px,6px")
@@ -19,25 +19,24 @@ FEWEST_SPOKES = 3
 def spans(
     scores: pd.DataFrame, value: str, low: str, high: str, title: str, order: Sequence[str], *, zero: bool = False
 ) -> go.Figure:
-    """Draw a value with its interval for each subject, a line each, the first on top.
+    """Draw a value with its interval for each subject, the first on top.
 
     Args:
-        order: All subjects: each has the colour of its place.
-        scores: ``subject`` and the three columns named.
+        scores: ``subject``, and the columns named by ``value``, ``low`` and ``high``.
         value: Column of the value.
         low: Column of the interval's lower end.
         high: Column of its upper end.
-        title: What is drawn.
+        title: Title of the figure.
+        order: All subjects; the position determines the colour.
         zero: Whether to draw the line of no difference.
     """
     figure = go.Figure()
-    for _, row in scores.iterrows():
-        place = order.index(row["subject"])
-        error = {"type": "data", "array": [row[high] - row[value]], "arrayminus": [row[value] - row[low]], "width": 6}
+    for subject, of in scores.groupby("subject", sort=False):
+        place = order.index(subject)
         figure.add_scatter(
-            x=finite(pd.Series([row[value]])),
-            y=[short(row["subject"])],
-            error_x=error,
+            x=finite(of[value]),
+            y=[short(subject)],
+            error_x=whiskers(of[value], of[low], of[high]),
             mode="markers",
             marker={"color": COLORS[place % len(COLORS)], "symbol": SYMBOLS[place % len(SYMBOLS)], "size": 11},
             hovertemplate="%{y}: %{x:.4f}<extra></extra>",
@@ -49,12 +48,12 @@ def spans(
 
 
 def profile(scores: pd.DataFrame, metrics: Sequence[str], order: Sequence[str]) -> go.Figure:
-    """Draw the subjects over several metrics from 0 to 1: a radar, or bars where there are too few for one.
+    """Draw metrics from 0 to 1 of each subject: a radar, or bars if there are too few metrics.
 
     Args:
-        order: All subjects: each has the colour of its place.
         scores: ``subject``, ``metric``, ``score``.
-        metrics: Which metrics; at least one.
+        metrics: Metrics to draw; at least one.
+        order: All subjects; the position determines the colour.
     """
     figure = go.Figure()
     radar = len(metrics) >= FEWEST_SPOKES
@@ -76,12 +75,12 @@ def profile(scores: pd.DataFrame, metrics: Sequence[str], order: Sequence[str]) 
 
 
 def curves(points: pd.DataFrame, metric: str, order: Sequence[str]) -> go.Figure:
-    """Draw one metric over the training of each subject, at equal progress.
+    """Draw one metric over the training of each subject.
 
     Args:
-        order: All subjects: each has the colour of its place.
         points: ``subject``, ``percent``, ``value``.
-        metric: What is drawn.
+        metric: Name of the metric.
+        order: All subjects; the position determines the colour.
     """
     figure = go.Figure()
     for subject, of in points.groupby("subject", sort=False):
@@ -94,5 +93,5 @@ def curves(points: pd.DataFrame, metric: str, order: Sequence[str]) -> go.Figure
             line={"color": COLORS[place % len(COLORS)], "dash": DASHES[place % len(DASHES)], "width": 2.5},
             marker={"symbol": SYMBOLS[place % len(SYMBOLS)], "size": 7},
         )
-    figure.update_xaxes(title="per cent of the training")
+    figure.update_xaxes(title="% of training")
     return laid_out(figure, int(1.6 * HEIGHT), yaxis_title=plain(metric), showlegend=True)

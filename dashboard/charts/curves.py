@@ -14,9 +14,9 @@ AXES = {
     "step": "optimizer step",
     "epoch": "epoch",
     "tokens": "training tokens",
-    "time": "seconds in training",
+    "time": "training time in seconds",
 }
-"""What a curve can be drawn over."""
+"""X axes of curves by column."""
 
 _ENDED_EARLY = ("pruned", "diverged", "failed", "infeasible", "interrupted")
 _GROUPS = {"ended early": (GREY, 1.0, 0.55), "complete": (ACCENT, 1.3, 0.5), "running": (GOOD, 2.2, 1.0)}
@@ -35,19 +35,19 @@ def curves(
     selected: Sequence[int] = (),
     names: Sequence[str] = (),
 ) -> go.Figure:
-    """Draw one metric of many trials; pruned ones are grey, the leader and selected ones stand out.
+    """Draw one metric of many trials; those that ended early are grey, the leader and selected ones stand out.
 
     Args:
         points: ``trial``, ``value`` and a column named ``over``, of one metric, in the order of the steps.
         trials: ``trial``, ``outcome`` and the hyperparameters ``names``.
-        metric: What is drawn.
+        metric: Name of the metric.
         over: One of ``AXES``.
         smoothing: Weight of the past in an exponential moving average, 0 (none) to 0.99.
-        log_x: Whether the horizontal axis is logarithmic.
-        log_y: Whether the vertical one is.
+        log_x: Whether the x axis is logarithmic.
+        log_y: Whether the y axis is logarithmic.
         leader: The best trial.
-        selected: Trials picked out.
-        names: Hyperparameters shown when the mouse is over a trial.
+        selected: Selected trials.
+        names: Hyperparameters in the hover text.
     """
     points = points.assign(drawn=_smoothed(points, smoothing))
     known = trials[trials["trial"].isin(points["trial"].unique())]
@@ -81,7 +81,7 @@ def _smoothed(points: pd.DataFrame, weight: float) -> pd.Series[Any]:
 
 
 def _with_gaps(points: pd.DataFrame) -> pd.DataFrame:
-    """Return points with an empty one after each trial, so that one trace can hold many lines."""
+    """Return points with a gap after each trial, so that one trace can hold many lines."""
     gaps = points.drop_duplicates("trial", keep="last").assign(drawn=np.nan)
     both = pd.concat([points, gaps], ignore_index=True)
     return both.sort_values("trial", kind="stable")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
-from sweeper_dashboard.charts.style import ACCENT, GREY, finite, laid_out, plain, short
+from sweeper_dashboard.charts.style import ACCENT, GREY, finite, laid_out, plain, short, whiskers
 
 
 def intervals(scores: pd.DataFrame, value: str, low: str, high: str, *, zero: bool = False) -> go.Figure:
-    """Draw scores with their intervals, a panel a metric and a line a subject.
+    """Draw scores with their intervals, a panel per metric and a line per subject.
 
     Args:
         scores: ``subject``, ``metric`` and the three columns named; at least one row.
@@ -22,11 +22,10 @@ def intervals(scores: pd.DataFrame, value: str, low: str, high: str, *, zero: bo
     figure = make_subplots(1, len(metrics), subplot_titles=[plain(name) for name in metrics], shared_yaxes=True)
     for column, name in enumerate(metrics, start=1):
         of = scores[scores["metric"] == name]
-        error = {"type": "data", "array": of[high] - of[value], "arrayminus": of[value] - of[low]}
         figure.add_scatter(
             x=finite(of[value]),
             y=of["subject"].map(short),
-            error_x=error,
+            error_x=whiskers(of[value], of[low], of[high]),
             mode="markers",
             marker={"color": ACCENT, "size": 9},
             row=1,

@@ -1,4 +1,4 @@
-"""What the search found: the course of the best value, and what the hyperparameters did."""
+"""Figures of a search: best values, hyperparameters, slots and rungs."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def history(
     selected: Collection[int] = (),
     best: pd.Series[Any] | None = None,
 ) -> go.Figure:
-    """Draw the value of every complete trial in the order they were run, and the best until then.
+    """Draw the values of completed trials in the order they ran, and the best so far.
 
     Args:
-        trials: ``trial``, ``outcome``, ``value``; with many trials only some of them.
+        trials: ``trial``, ``outcome``, ``value``.
         metric: Name of the value.
         direction: ``minimize`` or ``maximize``.
-        names: Hyperparameters shown when the mouse is over a trial.
-        selected: Trials picked out.
-        best: The best value so far by trial number, of all trials; from ``trials`` where it is left out.
+        names: Hyperparameters in the hover text.
+        selected: Selected trials.
+        best: The best value so far by trial number; computed from ``trials`` if left out.
     """
     done = trials[trials["value"].notna()]
     if best is None:
@@ -51,7 +51,7 @@ def history(
         x=done["trial"],
         y=finite(done["value"]),
         mode="markers",
-        name="a trial",
+        name="trial",
         marker_color=ACCENT,
         customdata=done["trial"].tolist(),
         text=labels(done, names),
@@ -71,7 +71,7 @@ def history(
 
 
 def importances(study: Study) -> go.Figure:
-    """Draw how much of the best values each hyperparameter decides (PED-ANOVA)."""
+    """Draw the importance of each hyperparameter for the best values (PED-ANOVA)."""
     return laid_out(drawn_by_optuna.plot_param_importances(study), HEIGHT, title=None, showlegend=False)
 
 
@@ -82,13 +82,13 @@ def parallel_coordinates(study: Study, names: Sequence[str]) -> go.Figure:
 
 
 def slices(study: Study, names: Sequence[str], selected: Collection[int] = ()) -> go.Figure:
-    """Draw the value of trials over each hyperparameter, a panel each."""
+    """Draw the value over each hyperparameter, a panel each."""
     figure = drawn_by_optuna.plot_slice(study, params=list(names))
     return picked_out(laid_out(_named(figure, study, names), 320, title=None, showlegend=False), selected)
 
 
 def _named(figure: go.Figure, study: Study, names: Sequence[str]) -> go.Figure:
-    """Tell the points of a slice plot which trial each is: a panel has the trials that have its parameter, in order."""
+    """Name the trials of a slice plot's points: a panel has the trials with its parameter, in order."""
     trials = study.get_trials(deepcopy=False)
     for trace, name in zip(figure.data, sorted(names), strict=False):
         numbers = [trial.number for trial in trials if name in trial.params]
@@ -111,17 +111,17 @@ def ranks(study: Study, names: Sequence[str]) -> go.Figure:
 
 
 def front(study: Study) -> go.Figure:
-    """Draw the trials of a search with two or three objectives, and those that no other is better than in all."""
+    """Draw the Pareto front of a search with two or three objectives."""
     return laid_out(drawn_by_optuna.plot_pareto_front(study), 420, title=None)
 
 
 def timeline(bars: pd.DataFrame, names: Sequence[str], selected: Collection[int] = ()) -> go.Figure:
-    """Draw when each trial trained, a lane a slot.
+    """Draw when each trial trained, a lane per slot.
 
     Args:
         bars: ``trial``, ``outcome``, ``lane``, ``begun``, ``ended`` and the hyperparameters ``names``.
-        names: Hyperparameters shown when the mouse is over a trial.
-        selected: Trials picked out.
+        names: Hyperparameters in the hover text.
+        selected: Selected trials.
     """
     figure = go.Figure()
     for outcome, of in bars.groupby("outcome", sort=False):
@@ -149,25 +149,25 @@ def timeline(bars: pd.DataFrame, names: Sequence[str], selected: Collection[int]
 
 
 def rungs(reached: pd.DataFrame, metric: str, selected: Collection[int] = ()) -> go.Figure:
-    """Draw what trials had at each rung of the pruner.
+    """Draw the values of trials at each rung of the pruner.
 
     Args:
-        reached: ``trial``, ``rung`` (per cent of a trial's training), ``value``, ``went on``.
+        reached: ``trial``, ``rung`` (per cent of a trial's training), ``value``, ``continued``.
         metric: Name of the value.
-        selected: Trials picked out.
+        selected: Selected trials.
     """
     figure = go.Figure()
-    for went_on, color, name in ((True, ACCENT, "went on"), (False, GREY, "ended here")):
-        of = reached[reached["went on"] == went_on]
+    for continued, color, name in ((True, ACCENT, "continued"), (False, GREY, "stopped here")):
+        of = reached[reached["continued"] == continued]
         figure.add_scatter(
             x=[f"{rung} %" for rung in of["rung"]],
             y=finite(of["value"]),
             mode="markers",
             name=name,
-            marker={"color": color, "size": 8, "symbol": "circle" if went_on else "x"},
+            marker={"color": color, "size": 8, "symbol": "circle" if continued else "x"},
             customdata=of["trial"].tolist(),
             hovertemplate="trial %{customdata}<br><b>%{y:.5g}</b><extra></extra>",
         )
     order = [f"{rung} %" for rung in sorted(reached["rung"].unique())]
-    figure.update_xaxes(title="of a trial's training", type="category", categoryorder="array", categoryarray=order)
+    figure.update_xaxes(title="% of a trial's training", type="category", categoryorder="array", categoryarray=order)
     return picked_out(laid_out(figure, 320, yaxis_title=plain(metric)), selected)

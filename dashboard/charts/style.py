@@ -1,4 +1,4 @@
-"""What all figures share: colours, text without HTML, layout, and trials that are picked out."""
+"""Style of all figures: colours, text without HTML, layout, and selected trials."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OUTCOMES = {
     "failed": "#d6337c",
     "infeasible": "#a855f7",
 }
-"""A colour an outcome, to be told apart on light and on dark; never the only sign of it."""
+"""A colour per outcome, for light and dark themes; never the only sign of it."""
 PICKED = ("#e4572e", "#17a398", "#a855f7", "#d99a00", "#d6337c", "#5b8c2a", "#0891b2", "#7c5cff")
 HEIGHT = 260
 LONGEST = 24
@@ -32,30 +32,35 @@ _FADED = 0.12
 
 
 def finite(values: pd.Series[Any]) -> pd.Series[Any]:
-    """Return numbers with a gap where one is not finite."""
+    """Return numbers with a gap for each that is not finite."""
     return values.astype(float).replace([np.inf, -np.inf], np.nan)
 
 
 def plain(text: object) -> str:
-    """Return text as plotly shows it letter by letter: it reads a little HTML everywhere."""
+    """Return text escaped for plotly, which reads some HTML everywhere."""
     return escape(str(text), quote=False)
 
 
 def short(text: object) -> str:
-    """Return a category that leaves room for the chart."""
+    """Return escaped text, cut to leave room for the chart."""
     whole = str(text)
     return plain(whole if len(whole) <= LONGEST else whole[:LONGEST] + "…")
 
 
+def whiskers(values: pd.Series[Any], low: pd.Series[Any], high: pd.Series[Any]) -> dict[str, Any]:
+    """Return error bars from ``low`` to ``high``."""
+    return {"type": "data", "array": high - values, "arrayminus": values - low, "width": 6}
+
+
 def laid_out(figure: go.Figure, height: int, **layout: Any) -> go.Figure:
-    """Return the figure with the margins and the legend that all have."""
+    """Return the figure with the common margins and legend."""
     legend = {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0, "title": None}
     margin = {"l": 10, "r": 10, "t": 40, "b": 10}
     return figure.update_layout(**{"height": height, "margin": margin, "legend": legend, **layout})
 
 
 def labels(trials: pd.DataFrame, names: Iterable[str]) -> list[str]:
-    """Return what is shown when the mouse is over a trial: its number, outcome and hyperparameters."""
+    """Return the hover texts of trials: number, outcome and hyperparameters."""
     shown = [name for name in names if name in trials]
     columns = [trials[name].map(_brief) for name in shown]
     return [
@@ -70,10 +75,7 @@ def _brief(value: object) -> str:
 
 
 def picked_out(figure: go.Figure, selected: Collection[int]) -> go.Figure:
-    """Return the figure with the selected trials' points as they are and all others faded.
-
-    Only traces count whose points name their trials in ``customdata``.
-    """
+    """Return the figure with all points faded but the selected trials', which traces name in ``customdata``."""
     if not selected:
         return figure
     for trace in figure.data:

@@ -1,4 +1,4 @@
-"""Figures of one trial: its curves, and the field it was judged against."""
+"""Figures of one trial: its curves, and the pruner's decisions among other trials."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def judged(
     decisions: pd.DataFrame | None = None,
     ended: str = "",
 ) -> go.Figure:
-    """Draw the deciding metric over the trial's training, on the field of the others, with the pruner's rungs.
+    """Draw the deciding metric of a trial on the band of the others, with the pruner's rungs and decisions.
 
     Args:
         points: ``percent`` and ``value`` of the trial.
         band: ``percent``, ``low``, ``median``, ``high`` of the others.
-        metric: What is drawn.
-        rungs: The pruner's, in per cent.
+        metric: Name of the metric.
+        rungs: The pruner's rungs, in per cent.
         decisions: ``at %``, ``value``, ``needed``, ``decision`` of the pruner.
         ended: Where the line ends, in a word, such as ``pruned``.
     """
@@ -64,7 +64,7 @@ def judged(
     if ended and not points.empty:
         last = points.iloc[-1]
         figure.add_annotation(x=last["percent"], y=last["value"], text=plain(ended), showarrow=True, arrowcolor=GREY)
-    figure.update_xaxes(title="per cent of the training", range=[0, 102])
+    figure.update_xaxes(title="% of training", range=[0, 102])
     return laid_out(figure, int(1.5 * HEIGHT), yaxis_title=plain(metric), showlegend=True)
 
 
@@ -85,11 +85,11 @@ def _decisions(figure: go.Figure, decisions: pd.DataFrame) -> None:
 
 
 def panels(points: pd.DataFrame, metrics: Collection[str], over: str, smoothing: float) -> dict[str, go.Figure]:
-    """Draw each metric over the training, the smoothed line on the raw one.
+    """Draw each metric over the training, with a smoothed line over the raw one.
 
     Args:
         points: ``metric``, ``value`` and a column named ``over``.
-        metrics: Which of them.
+        metrics: Metrics to draw.
         over: One of ``AXES``.
         smoothing: Weight of the past in an exponential moving average, 0 (none) to 0.99.
     """
@@ -101,7 +101,7 @@ def panels(points: pd.DataFrame, metrics: Collection[str], over: str, smoothing:
         few = len(of) <= 50
         raw: dict[str, Any] = {"mode": "lines+markers" if few else "lines", "line": {"color": ACCENT, "width": 1.5}}
         smooth = smoothing > 0 and not few
-        figure.add_scatter(x=of[over], y=values, opacity=_FAINT if smooth else 1.0, name="as reported", **raw)
+        figure.add_scatter(x=of[over], y=values, opacity=_FAINT if smooth else 1.0, name="reported", **raw)
         if smooth:
             line = {"color": ACCENT, "width": 2.5}
             averaged = values.ewm(alpha=1 - smoothing).mean()
@@ -112,7 +112,7 @@ def panels(points: pd.DataFrame, metrics: Collection[str], over: str, smoothing:
 
 
 def thinned(points: pd.DataFrame) -> pd.DataFrame:
-    """Return at most ``MOST_POINTS`` points, evenly spread, the last among them."""
+    """Return at most ``MOST_POINTS`` points, evenly spread, the last included."""
     if len(points) <= MOST_POINTS:
         return points
     stride = -(-len(points) // MOST_POINTS)

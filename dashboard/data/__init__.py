@@ -1,4 +1,4 @@
-"""All that the pages show and all that they change: the only folder of the dashboard that calls sweeper, a file a page.
+"""Data of the pages, and the changes they make: the only folder of the dashboard that calls sweeper.
 
-Every text that leaves is free of control characters, but still text of users and models: pages show it as plain text.
+Every text returned is free of control characters, but still text of users and models: pages show it letter by letter.
 """

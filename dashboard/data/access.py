@@ -1,10 +1,9 @@
-"""Who may use the dashboard of the home that is shown."""
+"""Accounts and keys of the home that is shown."""
 
 from __future__ import annotations
 
+from sweeper import access
 from sweeper.access import Account, Accounts, OidcProvider, Role
-from sweeper.access import oidc_provider as _oidc_provider
-from sweeper.access import signing_key as _signing_key
 from sweeper.access.actor import current_actor
 from sweeper.errors import AccessError
 from sweeper.paths import Home
@@ -28,9 +27,9 @@ def accounts() -> Accounts:
 
 def signing_key() -> str:
     """Return the key that signs the home's sessions."""
-    return _signing_key(Home.current())
+    return access.signing_key(Home.current())
 
 
 def oidc_provider() -> OidcProvider | None:
     """Return the OIDC provider of the home, if it has one."""
-    return _oidc_provider(Home.current())
+    return access.oidc_provider(Home.current())

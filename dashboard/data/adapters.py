@@ -1,4 +1,4 @@
-"""Registered adapter versions: the list, and one of them whole."""
+"""Registered adapter versions."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from typing import Any
 import pandas as pd
 from sweeper_dashboard.data import frames, home
 
-from sweeper.paths import Home
-from sweeper.registry import MOVES, AdapterVersion, Registry, Stage
-from sweeper.store import Database
+from sweeper.registry import MOVES, AdapterVersion, Stage
 
 STAGES = tuple(stage.value for stage in Stage if stage is not Stage.DELETED)
 _MIB = 1024**2
@@ -24,27 +22,16 @@ class Adapter:
     """One registered version.
 
     Attributes:
-        name: Its name: letters, digits, ``.``, ``_`` and ``-`` only.
-        version: Its number.
-        stage: Its stage as a word.
         study: The study that found it, as stored; clean it before it is shown.
-        trial: The trial that trained it.
-        aliases: Further names of it, of the same letters as names.
-        tags: Words that people gave it.
-        note: What people say of it.
-        metric: The deciding test metric; empty where it was never scored.
+        metric: The deciding test metric; empty if it was never scored.
         score: The score by it, with ``low`` and ``high`` as its interval.
-        gain: What it gained over its base model by that metric.
-        mebibytes: Size of its files.
-        created_at: When it was registered (UTC).
-        base_model: What it stands on.
-        parent: The version that it was made to replace.
-        built_on: The adapters that it needed, nearest first.
-        initial_trial: The trial of its study whose weights it began from; None where it began at the base.
+        gain: The gain over its base model by that metric.
+        parent: The version that it was trained to replace.
+        built_on: The adapters that it needs, nearest first.
+        initial_trial: The trial of its study whose weights it started from; None if it started from the base model.
         moves: The stages that it may move to, production included.
-        origin: Where it came from, a row a fact.
-        hyperparameters: What it was trained with.
-        scores: Its scores by split and metric, as they were when it was registered.
+        origin: Its origin, one fact per row.
+        scores: Its scores by split and metric at registration.
         files: Its files with their checksums.
     """
 
@@ -75,30 +62,35 @@ class Adapter:
 
     @property
     def label(self) -> str:
-        """How people call it."""
+        """Name and version, as shown."""
         return home.clean(f"{self.name} v{self.version}")
 
     @property
+    def interval(self) -> str:
+        """The interval of its score as text; empty without one."""
+        return "" if self.low is None or self.high is None else f"{self.low:.3g} to {self.high:.3g}"
+
+    @property
     def age(self) -> str:
-        """How long ago it was registered, in the largest whole unit."""
+        """Time since it was registered, in the largest whole unit."""
         seconds = max(0.0, (datetime.now(UTC) - self.created_at).total_seconds())
         for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
             if seconds >= length:
                 count = int(seconds // length)
-                return f"{count} {unit}{'s' if count > 1 else ''}"
+                return f"{count} {unit}{'s' * (count > 1)}"
         return "just now"
 
     def matches(self, words: str) -> bool:
-        """Whether every word stands in what people wrote on it, or in where it came from."""
+        """Whether every word is in its name, study, base model, note, aliases or tags."""
         parts = (self.name, f"v{self.version}", self.study, self.base_model, self.note, *self.aliases, *self.tags)
         text = " ".join(parts).casefold()
         return all(word in text for word in words.casefold().split())
 
 
 def adapters() -> list[Adapter]:
-    """Return every registered version, the newest first."""
+    """Return every registered version, newest first."""
     with home.database() as database:
-        found = _registry(database).all()
+        found = home.registry(database).all()
     return [_adapter(version, ()) for version in sorted(found, key=lambda of: of.created_at, reverse=True)]
 
 
@@ -106,10 +98,10 @@ def adapter(name: str, version: int) -> Adapter:
     """Return one version.
 
     Raises:
-        RegistryError: If there is none; names the nearest.
+        RegistryError: If it does not exist; the message names the nearest.
     """
     with home.database() as database:
-        registry = _registry(database)
+        registry = home.registry(database)
         found = registry.get(name, version)
         return _adapter(found, registry.ancestors(found))
 
@@ -117,19 +109,13 @@ def adapter(name: str, version: int) -> Adapter:
 def production(name: str) -> int | None:
     """Return the version of an adapter that is in production."""
     with home.database() as database:
-        found = _registry(database).production(name)
+        found = home.registry(database).production(name)
     return None if found is None else found.version
-
-
-def _registry(database: Database) -> Registry:
-    return Registry(Home.current(), database)
 
 
 def _adapter(version: AdapterVersion, built_on: tuple[str, ...]) -> Adapter:
     lineage = version.lineage
-    metric, deciding = next(iter(version.scores.get("test", {}).items()), ("", {}))
-    tried = {name: value for name, value in lineage.hyperparameters.items() if name != "trl"}
-    tried |= {f"trl.{name}": value for name, value in (lineage.hyperparameters.get("trl") or {}).items()}
+    metric, deciding = next(iter(version.scores.get("test", {}).items()), ("", dict[str, Any]()))
     scores = [{"split": split} | values for split, of in version.scores.items() for values in of.values()]
     return Adapter(
         name=version.name,
@@ -153,7 +139,7 @@ def _adapter(version: AdapterVersion, built_on: tuple[str, ...]) -> Adapter:
         initial_trial=lineage.initial_trial,
         moves=tuple(stage.value for stage in MOVES[version.stage] if stage is not Stage.DELETED),
         origin=_origin(version),
-        hyperparameters=_facts(tried),
+        hyperparameters=_facts(frames.flat(lineage.hyperparameters)),
         scores=frames.frame(scores, ["split", "metric", *_SCORES]).astype(dict.fromkeys(_SCORES, float)),
         files=frames.frame([{"file": of, "SHA-256": sha256} for of, sha256 in version.files.items()], ["file"]),
     )
@@ -162,7 +148,7 @@ def _adapter(version: AdapterVersion, built_on: tuple[str, ...]) -> Adapter:
 def _origin(version: AdapterVersion) -> pd.DataFrame:
     lineage = version.lineage
     facts = {"study": lineage.study, "trial": lineage.trial}
-    facts |= {"began from the weights of trial": lineage.initial_trial}
+    facts |= {"started from the weights of trial": lineage.initial_trial}
     facts |= {name.replace("_", " "): getattr(lineage, name) for name in _LINEAGE}
     facts |= {f"data: {split}": digest for split, digest in lineage.data_sha256.items()}
     facts |= {f"seed of the {of}": seed for of, seed in lineage.seeds.items()}

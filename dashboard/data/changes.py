@@ -1,30 +1,27 @@
-"""What editors do to registered versions, and what was done to them; the registry's own rules hold here too."""
+"""Changes to registered versions, their history, and differences between them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pandas as pd
 from sweeper_dashboard.data import frames, home
 
-from sweeper.paths import Home
-from sweeper.registry import Registry, Stage
+from sweeper.registry import Stage
 from sweeper.registry import changes as between
 from sweeper.registry.stages import was_forced
 from sweeper.store import Action, Database
 
 
 @dataclass(frozen=True)
-class Changed:
-    """What changed between two versions.
+class VersionDifferences:
+    """Differences between two versions.
 
     Attributes:
-        changes: What is not the same, a row a fact.
-        scores: The scores of both, with the paired difference where both were scored on the same examples.
-        study_file: The study files' differences; empty where they are the same.
+        changes: The facts that differ, one per row.
+        scores: The scores of both, with the paired difference if both were scored on the same examples.
+        study_file: The difference of the study files; empty if they are identical.
     """
 
     changes: pd.DataFrame
@@ -32,9 +29,10 @@ class Changed:
     study_file: str
 
 
-def changed(name: str, old: int, new: int) -> Changed:
+def changed(name: str, old: int, new: int) -> VersionDifferences:
     """Return what changed from version ``old`` to ``new``."""
-    with _registry() as (database, registry):
+    with home.changing() as database:
+        registry = home.registry(database)
         found = between.changes(database, registry.get(name, old), registry.get(name, new))
     rows = [
         {"what": f"{of.part}: {of.name}", found.old: str(frames.cell(of.old)), found.new: str(frames.cell(of.new))}
@@ -55,7 +53,7 @@ def changed(name: str, old: int, new: int) -> Changed:
     ]
     columns = ["split", "metric", found.old, found.new, "difference", "low", "high", "verdict"]
     numbers = dict.fromkeys(columns[2:-1], float)
-    return Changed(
+    return VersionDifferences(
         frames.frame(rows, ["what", found.old, found.new]),
         frames.frame(scores, columns).astype(numbers),
         home.clean("\n".join(found.study_file)),
@@ -63,9 +61,9 @@ def changed(name: str, old: int, new: int) -> Changed:
 
 
 def history(name: str) -> pd.DataFrame:
-    """Return what was done to an adapter, the latest first; what overruled the gate is marked."""
-    with _registry() as (_, registry):
-        found = registry.history(name)
+    """Return the history of an adapter, latest first; actions that overrode the gate are marked."""
+    with home.database() as database:
+        found = home.registry(database).history(name)
     rows = [
         {
             "at (UTC)": of.at,
@@ -81,55 +79,49 @@ def history(name: str) -> pd.DataFrame:
 
 
 def move(name: str, version: int, stage: str, actor: str, *, force: bool = False, reason: str = "") -> str:
-    """Move a version to another stage, and say so.
+    """Move a version to another stage, and return a message.
 
     Raises:
-        RegistryError: If the move is not allowed, the gate refuses it, or someone else was faster.
+        RegistryError: If the move is not allowed, the gate refuses it, or another user was faster.
     """
-    with _registry() as (_, registry):
-        found = registry.move(name, version, Stage(stage), actor=actor, force=force, reason=reason)
+    with home.changing() as database:
+        found = home.registry(database).move(name, version, Stage(stage), actor=actor, force=force, reason=reason)
     return home.clean(f"{found} is now {found.stage}")
 
 
 def roll_back(name: str, actor: str, reason: str = "") -> str:
-    """Bring back the version that was in production before, and say so."""
-    with _registry() as (_, registry):
+    """Restore the version that was in production before, and return a message."""
+    with home.changing() as database:
+        registry = home.registry(database)
         found = registry.roll_back(name, actor=actor, reason=reason)
-        against = (
-            ", though it had been forced in against the gate"
-            if was_forced(registry.history(name), found.version)
-            else ""
-        )
+        forced = was_forced(registry.history(name), found.version)
+    against = ", although it was promoted against the gate" if forced else ""
     return home.clean(f"{found} is back in production{against}")
 
 
 def describe(name: str, version: int, actor: str, *, tags: str, note: str) -> str:
-    """Write a version's tags, separated by commas, and its note, and say so."""
-    with _registry() as (_, registry):
+    """Set a version's tags, separated by commas, and its note, and return a message."""
+    with home.changing() as database:
+        registry = home.registry(database)
         registry.set_tags(name, version, [tag for tag in tags.split(",") if tag.strip()], actor=actor)
         registry.annotate(name, version, note, actor=actor)
-    return home.clean(f"{name} v{version}: tags and note are kept")
+    return home.clean(f"{name} v{version}: tags and note saved")
 
 
 def set_alias(name: str, version: int, alias: str, actor: str) -> str:
-    """Let an alias mean a version from now on, and say so."""
-    with _registry() as (_, registry):
-        return home.clean(f"{alias} now means {registry.set_alias(name, version, alias, actor=actor)}")
+    """Point an alias at a version, and return a message."""
+    with home.changing() as database:
+        found = home.registry(database).set_alias(name, version, alias, actor=actor)
+    return home.clean(f"{alias} now means {found}")
 
 
 def remove_alias(name: str, version: int, alias: str, actor: str) -> str:
-    """Take an alias from a version, and say so."""
-    with _registry() as (_, registry):
-        registry.remove_alias(name, version, alias, actor=actor)
-    return home.clean(f"{alias} no longer means any version")
+    """Remove an alias from a version, and return a message."""
+    with home.changing() as database:
+        home.registry(database).remove_alias(name, version, alias, actor=actor)
+    return home.clean(f"{alias} was removed")
 
 
 def record(database: Database, actor: str, kind: str, name: str, version: int, message: str) -> None:
-    """Record something that changes no version: a scoring or an export that somebody asked for."""
+    """Record an action that changes no version: a scoring or an export."""
     database.actions.add(Action(datetime.now(UTC), actor, kind, message, adapter=name, version=version))
-
-
-@contextmanager
-def _registry() -> Iterator[tuple[Database, Registry]]:
-    with home.changing() as database:
-        yield database, Registry(Home.current(), database)

@@ -14,21 +14,22 @@ from sweeper_dashboard.data.snapshots import snapshot
 from sweeper.config.evaluation import UNBOUNDED, direction
 from sweeper.database_url import Address
 from sweeper.evaluation.compare.render import html, markdown
-from sweeper.evaluation.compare.report import Curves, comparison_report, differing_examples, read_curves
+from sweeper.evaluation.compare.report import comparison_report, differing_examples, read_curves
 from sweeper.evaluation.compare.side_by_side import Row, SideBySide, side_by_side
-from sweeper.evaluation.compare.subjects import FEWEST, MOST, find_subjects
+from sweeper.evaluation.compare.subjects import FEWEST, find_subjects
 from sweeper.evaluation.compare.summary import CORRECTION, Conclusion, conclude
+from sweeper.evaluation.compare.text_diff import LEGEND, marked_html, plain_html
 from sweeper.redact import clean
 from sweeper.store import Database
 
-__all__ = ["CORRECTION", "FEWEST", "MOST", "Conclusion", "Curves", "SideBySide", "conclude", "differing_examples"]
+__all__ = ["CORRECTION", "FEWEST", "LEGEND", "Conclusion", "SideBySide", "conclude", "marked_html", "plain_html"]
 
 BEST_OF_EACH = 20
-"""Trials of a study that can be picked from the list; any other is named."""
+"""Trials of a study that are listed; any other can be typed."""
 
 
 def choices() -> list[str]:
-    """Return what can be picked: registered versions, and of each study its scored and best trials and its base."""
+    """Return the names to pick from: registered versions, and each study's base models, scored and best trials."""
     with home.database() as database:
         versions = [f"{record.name}@{record.version}" for record in database.adapters.all()]
         records = sorted(database.studies.all(), key=lambda record: record.started_at, reverse=True)
@@ -48,10 +49,10 @@ def _of_study(database: Database, name: str) -> list[str]:
 
 
 def compare(keys: Sequence[str], reference: str | None = None, metric: str | None = None) -> SideBySide:
-    """Return subjects side by side; the same again from memory while nothing was written about their studies.
+    """Return subjects side by side, cached until a study changes.
 
     Raises:
-        UserError: If there are too few or too many, or a name names nothing.
+        UserError: If there are too few or too many, or a name is invalid.
         StudyStateError: If a study or a trial does not exist.
     """
     with home.database() as database:
@@ -68,27 +69,27 @@ def _compare(
 
 
 def keys(found: SideBySide) -> list[str]:
-    """Return the subjects as they are shown, in order."""
+    """Return the names of the subjects as shown, in order."""
     return [clean(of.key) for of in found.subjects]
 
 
 def subjects(found: SideBySide) -> pd.DataFrame:
-    """Return what each subject is, in words."""
+    """Return a description of each subject."""
     rows = [
         {
             "subject": of.key,
-            "what it is": of.words,
+            "description": of.words,
             "base model": of.base_model,
             "scored": "yes" if of.scores else "no",
             "reference": "reference" if of.key == found.reference else "",
         }
         for of in found.subjects
     ]
-    return frames.frame(rows, ["subject", "what it is", "base model", "scored", "reference"])
+    return frames.frame(rows, ["subject", "description", "base model", "scored", "reference"])
 
 
 def scores(found: SideBySide) -> pd.DataFrame:
-    """Return every score with its interval, and the paired difference to the reference with what is to be said of it.
+    """Return every score with its interval, and the paired difference from the reference with its verdict.
 
     Columns: ``metric``, ``subject``, ``score``, ``low``, ``high``, ``difference``, ``diff_low``, ``diff_high``, ``p``,
     ``corrected p``, ``verdict``.
@@ -97,37 +98,29 @@ def scores(found: SideBySide) -> pd.DataFrame:
     for metric in found.metrics:
         for key, score in found.scores[metric].items():
             one = found.against[metric].get(key)
-            rows.append(
-                {
-                    "metric": metric,
-                    "subject": key,
-                    "score": score.score,
-                    "low": score.low,
-                    "high": score.high,
-                    "difference": None if one is None else one.difference.value,
-                    "diff_low": None if one is None else one.difference.interval.low,
-                    "diff_high": None if one is None else one.difference.interval.high,
-                    "p": None if one is None else one.p,
-                    "corrected p": None if one is None else one.corrected_p,
-                    "verdict": one.verdict if one else "reference" if key == found.reference else "not paired",
-                }
-            )
+            verdict = one.verdict if one else "reference" if key == found.reference else "not paired"
+            row = {"metric": metric, "subject": key, "score": score.score, "low": score.low, "high": score.high}
+            if one is not None:
+                span = one.difference.interval
+                row |= {"difference": one.difference.value, "diff_low": span.low, "diff_high": span.high}
+                row |= {"p": one.p, "corrected p": one.corrected_p}
+            rows.append(row | {"verdict": verdict})
     numbers = ("score", "low", "high", "difference", "diff_low", "diff_high", "p", "corrected p")
     return frames.frame(rows, ["metric", "subject", *numbers, "verdict"]).astype(dict.fromkeys(numbers, float))
 
 
 def bounded(found: SideBySide) -> list[str]:
-    """Return the metrics from 0 to 1 where larger is better, which can share an axis."""
+    """Return the metrics from 0 to 1 of which larger is better, which can share an axis."""
     return [name for name in found.metrics if name not in UNBOUNDED and direction(name) == "maximize"]
 
 
 def smaller_is_better(metric: str) -> bool:
-    """Tell whether a metric is better when smaller."""
+    """Return whether smaller values of a metric are better."""
     return direction(metric) == "minimize"
 
 
 def rows(found: Sequence[Row], keys: Sequence[str]) -> pd.DataFrame:
-    """Return facts as a table of text, a column a subject; those that differ are marked and come first."""
+    """Return facts as a table of text with a column per subject; those that differ are marked and come first."""
     ordered = sorted(found, key=lambda row: not row.differs)
     told = [
         {"": "differs" if row.differs else "", "what": row.name, **{key: _text(row.values.get(key)) for key in keys}}
@@ -143,7 +136,7 @@ def _text(value: Any) -> str:
 
 
 def curves(found: SideBySide) -> tuple[str, pd.DataFrame]:
-    """Return the metric that decided the reference's search, and ``subject``, ``percent``, ``value`` of its curves."""
+    """Return the metric of the reference's search, and ``subject``, ``percent``, ``value`` of its curves."""
     with home.database() as database:
         read = read_curves(database, found)
     told = [{"subject": key, "percent": x, "value": y} for key, line in read.lines.items() for x, y in line]
@@ -151,11 +144,11 @@ def curves(found: SideBySide) -> tuple[str, pd.DataFrame]:
 
 
 def examples(found: SideBySide) -> pd.DataFrame:
-    """Return every example with the score of each subject by the deciding metric, and where they differ.
+    """Return every example with the subjects' scores by the deciding metric, and whether they differ.
 
     Columns: ``example``, ``differs``, a column a subject, ``prompt``, ``due``.
     """
-    shown = [found.subject(found.reference), *(of for of in found.others if of.key in found.examples)]
+    shown = found.paired
     differing = set(differing_examples(found))
     told = []
     for same in zip(*(of.examples for of in shown), strict=True):
@@ -168,21 +161,21 @@ def examples(found: SideBySide) -> pd.DataFrame:
 
 
 def texts(found: SideBySide, index: int) -> list[tuple[str, str]]:
-    """Return (subject, text) of what each subject made of one example, the reference first."""
-    shown = [found.subject(found.reference), *(of for of in found.others if of.key in found.examples)]
+    """Return (subject, text) of each answer to one example, the reference first."""
     return [
-        (of.key, clean(next(example.generated for example in of.examples if example.index == index))) for of in shown
+        (of.key, clean(next(example.generated for example in of.examples if example.index == index)))
+        for of in found.paired
     ]
 
 
 def report(found: SideBySide, kind: str) -> str:
-    """Return the comparison as something to keep: ``html`` or ``md``."""
+    """Return the comparison as a report: ``html`` or ``md``."""
     with home.database() as database:
         whole = comparison_report(found, read_curves(database, found))
     return html(whole) if kind == "html" else markdown(whole)
 
 
 def command(found: SideBySide) -> str:
-    """Return the command that gives the same on the command line."""
+    """Return the command that writes the same report."""
     words = ["sweeper", "compare", *(of.key for of in found.subjects), "--reference", found.reference]
     return clean(shlex.join([*words, "--out", "report.html"]))

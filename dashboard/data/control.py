@@ -1,10 +1,8 @@
-"""Steering a study: where it stands, what may be asked of it, what was asked, and asking."""
+"""State and orders of a study for the Control page."""
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from sweeper_dashboard.data import frames, home
+from sweeper_dashboard.data import frames, home, jobs
 from sweeper_dashboard.data.snapshots import snapshot
 
 from sweeper.config.orders import budget_of, values_of
@@ -25,26 +23,21 @@ from sweeper.paths import Home
 from sweeper.redact import clean
 from sweeper.store import Database, Order, OrderKind, OrderState, StudyState, TrialRecord, stored_config
 from sweeper.store.trial_files import require_weights
-from sweeper.study.orders import (
-    await_answer,
-    described,
-    extra_trials,
-    give,
-    is_run,
-    space_of_study,
-    state_of,
-)
+from sweeper.study.orders import await_answer, described, extra_trials, give, is_run, space_of_study, state_of
 
 __all__ = ["OrderKind", "UserError"]
 
 _PATIENCE_S = 1.5
-"""How long a click waits for the runner's answer; the list of orders shows later ones."""
+"""Longest wait of a click for the runner's answer; the list of orders shows later ones."""
+
+_TELLING = ("learning_rate", "lora_rank", "lora_alpha", "batch_size", "epochs", "adapter", "model")
+"""Hyperparameters that tell open trials apart."""
 
 _TAIL = 40
 """Lines of a failed resume that are shown."""
 
 _started: dict[Path, subprocess.Popen[bytes]] = {}
-"""Resumes that this process has started, by the name that is gone on with: of a stage that of the whole."""
+"""Resumes started by this process, by the folder of the study; of a pipeline stage, of the whole pipeline."""
 
 _starting = threading.Lock()
 """Held while a resume is started, so that two clicks start one."""
@@ -52,15 +45,15 @@ _starting = threading.Lock()
 
 @dataclass(frozen=True)
 class Field:
-    """One parameter of a study's space, as a form asks for it.
+    """One parameter of a study's space, as a form field.
 
     Attributes:
         name: As stored; clean it before it is shown.
-        text: What it may be, in words.
+        text: Its range in words.
         low: Least value of a number; None for a choice.
         high: Largest value.
-        step: What one click adds.
-        choices: The values to choose from; None for a number.
+        step: The increment of one click.
+        choices: The choices; None for a number.
     """
 
     name: str
@@ -72,8 +65,8 @@ class Field:
 
 
 @dataclass(frozen=True)
-class UnderWay:
-    """A trial that runs, or waits at its rung or for a slot."""
+class OpenTrial:
+    """A trial that is running, or waiting at a rung or for a slot."""
 
     number: int
     state: str
@@ -83,19 +76,17 @@ class UnderWay:
 
 @dataclass(frozen=True)
 class Control:
-    """A study as the page that steers it shows it.
+    """The state of a study, and its orders.
 
     Attributes:
-        state: Running, paused, interrupted or finished.
-        runs: Whether a process holds it, which obeys within a step.
+        runs: Whether a process is running it, which follows orders within a step.
+        live: Whether it, or another stage of it, is running or was started here.
         done: Trials that have ended.
         n_trials: Trials in the budget.
         waiting: Orders without an answer.
         under_way: Trials that can be stopped.
-        orders: What was asked, the latest first.
-        live: Whether a process holds it or another stage of it, or one was started here that will.
-        failed: The end of what a resume wrote that the dashboard started and that failed; None where none did,
-            or something runs.
+        orders: All orders, latest first.
+        failed: The end of the output of a failed resume that was started here; None if nothing failed or it runs again.
     """
 
     state: StudyState
@@ -104,21 +95,21 @@ class Control:
     done: int
     n_trials: int
     waiting: int
-    under_way: tuple[UnderWay, ...]
+    under_way: tuple[OpenTrial, ...]
     orders: pd.DataFrame
     failed: str | None
 
     @property
     def paused(self) -> bool:
-        """Whether it stands still until it is resumed."""
+        """Whether it waits to be resumed."""
         return self.state is StudyState.PAUSED
 
 
 def control(name: str) -> Control:
-    """Return where a study stands and what was asked of it.
+    """Return the state of a study and its orders.
 
     Raises:
-        StudyStateError: If there is none of that name; names the nearest.
+        StudyStateError: If it does not exist; the message names the nearest.
     """
     with home.database() as database:
         study = database.studies.get(name)
@@ -146,36 +137,34 @@ def _may_be_stopped(trial: TrialRecord, trials: tuple[TrialRecord, ...]) -> bool
     return all(other.restarts != trial.number for other in trials)
 
 
-def _under_way(trial: TrialRecord) -> UnderWay:
-    shown = {name: value for name, value in trial.parameters.items() if isinstance(value, int | float | str)}
-    varied = ("learning_rate", "lora_rank", "lora_alpha", "batch_size", "epochs", "adapter", "model")
+def _under_way(trial: TrialRecord) -> OpenTrial:
+    values = ((name, trial.parameters.get(name)) for name in _TELLING)
     text = "  ".join(
-        f"{name} {shown[name]:.3g}" if isinstance(shown[name], float) else f"{name} {shown[name]}"
-        for name in varied
-        if name in shown
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in values
+        if isinstance(value, int | float | str)
     )
     state = "running" if trial.outcome is None else f"{trial.outcome}: {trial.reason or ''}"
-    return UnderWay(trial.number, clean(state), min(1.0, trial.steps / max(1, trial.total_steps)), clean(text))
+    return OpenTrial(trial.number, clean(state), min(1.0, trial.steps / max(1, trial.total_steps)), clean(text))
 
 
 def _orders(orders: tuple[Order, ...]) -> pd.DataFrame:
-    columns = ("order", "given (UTC)", "by", "asked", "state", "answer")
     rows = (
         {
-            "order": order.id,
+            "number": order.id,
             "given (UTC)": order.at,
             "by": order.actor,
-            "asked": described(order),
+            "order": described(order),
             "state": order.state.value,
             "answer": order.answer or "",
         }
         for order in orders
     )
-    return frames.frame(rows, columns)
+    return frames.frame(rows, ["number", "given (UTC)", "by", "order", "state", "answer"])
 
 
 def fields(name: str) -> list[Field]:
-    """Return the parameters that a configuration of the study may name; what is fixed is left out."""
+    """Return the parameters that a configuration of the study may set; fixed ones are left out."""
     with home.database() as database:
         space = space_of_study(database.studies.get(name))
     return [_field(each, range_) for each, range_ in space.items() if not isinstance(range_, Fixed)]
@@ -198,20 +187,20 @@ def _field(name: str, range_: Range) -> Field:
 
 
 def trial_numbers(name: str) -> list[int]:
-    """Return the trials of a study that can be cloned, the latest first."""
+    """Return the trials of a study that can be cloned, latest first."""
     with home.database() as database:
-        return list(reversed(snapshot(database, database.studies.get(name)).trials))
+        return list(snapshot(database, database.studies.get(name)).trials)[::-1]
 
 
 def values(name: str, number: int) -> dict[str, Any]:
-    """Return what a trial has of the study's space, by name."""
+    """Return a trial's values in the study's space, by name."""
     with home.database() as database:
         space = space_of_study(database.studies.get(name))
         return values_of(space, database.trials.get(name, number).parameters)
 
 
 def obstacle_to_weights(name: str, number: int, changes: Mapping[str, Any]) -> str | None:
-    """Return why a clone of a trial cannot start from its weights, or None where it can."""
+    """Return why a clone of a trial cannot start from its weights, or None if it can."""
     try:
         with home.database() as database:
             require_weights(database, name, Home.current().study(name).trial(number), changes)
@@ -221,26 +210,27 @@ def obstacle_to_weights(name: str, number: int, changes: Mapping[str, Any]) -> s
 
 
 def budget(name: str) -> dict[str, Any]:
-    """Return what bounds a study: ``n_trials``, ``timeout`` (seconds), ``max_epochs_total``, and ``slots`` if any."""
+    """Return the budget of a study: ``n_trials``, ``timeout`` (seconds), ``max_epochs_total``, and any ``slots``."""
     with home.database() as database:
         return budget_of(stored_config(database.studies.get(name)))
 
 
 def duration(limit: float | None) -> str:
-    """Return a time limit as ``seconds`` reads it, to the last digit; empty for none."""
+    """Return a time limit exactly as ``seconds`` reads it; empty for none."""
     return "" if limit is None else f"{Decimal(repr(limit)).normalize():f}s"
 
 
 def seconds(text: str) -> float | None:
-    """Return a time limit such as ``6h`` in seconds; None for an empty text, which is no limit.
+    """Return a time limit such as ``6h`` in seconds; None, for no limit, if the text is empty.
 
     Raises:
-        UserError: If the text is no duration.
+        UserError: If the text is not a duration.
     """
-    if not text.strip():
+    text = text.strip()
+    if not text:
         return None
     try:
-        return float(duration_s(text) if not text.strip().replace(".", "", 1).isdecimal() else text)
+        return float(text) if text.replace(".", "", 1).isdecimal() else duration_s(text)
     except ValueError as error:
         raise UserError(str(error)) from error
 
@@ -248,27 +238,23 @@ def seconds(text: str) -> float | None:
 def order(
     name: str, kind: OrderKind, *, actor: str, number: int | None = None, data: Mapping[str, Any] | None = None
 ) -> str:
-    """Give an order for somebody who may, and return what became of it so far.
+    """Give an order, and return its outcome so far.
 
     Raises:
-        UserError: If it cannot be done, saying why.
+        UserError: If it cannot be carried out; the message says why.
     """
     with home.changing() as database:
         given = give(Home.current(), database, name, kind, actor=actor, number=number, data=data)
-        if not given.runs:
-            return clean(f"Order {given.id} {given.when}: {given.message}.")
-        answered = await_answer(database, name, given.id, _PATIENCE_S)
-    if answered.state is OrderState.REFUSED:
-        raise StudyStateError(answered.answer or "the runner refused")
-    if answered.state is OrderState.DONE:
+        answered = await_answer(database, name, given.id, _PATIENCE_S) if given.runs else None
+    if answered is not None and answered.state is OrderState.REFUSED:
+        raise StudyStateError(answered.answer or "the runner refused the order")
+    if answered is not None and answered.state is OrderState.DONE:
         return clean(f"Order {given.id} is done: {answered.answer}.")
     return clean(f"Order {given.id} {given.when}: {given.message}.")
 
 
 def resume(name: str, *, actor: str) -> str:
-    """Let a paused study go on, or start a process that goes on with one that nobody runs.
-
-    Of a study of several stages the whole is gone on with.
+    """Resume a paused study, or start a process that resumes one that is not running; of a stage, the whole pipeline.
 
     Raises:
         UserError: If it is running.
@@ -282,28 +268,21 @@ def resume(name: str, *, actor: str) -> str:
     with _starting:
         with home.changing() as database:
             if _is_live(database, name):
-                return clean(f"A process goes on with {whole} already.")
+                return clean(f"{whole} is already being resumed.")
             database.events.add(name, "resume", f"started from the dashboard by {actor}")
         _started[current.study(whole).folder] = _start(current, whole)
-    return clean(f"A process goes on with {whole}; its first step takes a moment, while the base model is loaded.")
+    return clean(f"Resuming {whole}; the first step takes a moment while the base model loads.")
 
 
 def _start(current: Home, name: str) -> subprocess.Popen[bytes]:
     log = current.study(name).resume_log
-    log.unlink(missing_ok=True)  # one that another dashboard has started may still write to the old one
+    log.unlink(missing_ok=True)  # a resume of another dashboard may still write to the old file
     with log.open("wb") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "sweeper", "resume", name],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "SWEEPER_HOME": str(current.folder)},
-            start_new_session=True,  # it outlives the dashboard
-        )
+        return jobs.spawn(current, ["resume", name], output, output)
 
 
 def _is_live(database: Database, name: str) -> bool:
-    """Tell whether a process runs a study or another stage of it, or was started here to do so and still lives."""
+    """Return whether a process is running a study or another stage of it, or was started here to do so."""
     current = Home.current()
     whole = pipeline_of(current.study(name))
     stages = [name] if whole is None else [stage_name(whole, stage) for stage in STAGES]
@@ -313,13 +292,13 @@ def _is_live(database: Database, name: str) -> bool:
 
 
 def _failed(name: str) -> str | None:
-    """Return the end of what a started resume wrote, if it failed."""
+    """Return the end of the output of a resume that was started here and failed."""
     study = Home.current().study(name_to_resume(Home.current().study(name)))
     process = _started.get(study.folder)
-    if process is None or process.poll() in (None, 0, 130):  # 130: stopped by somebody
+    if process is None or process.poll() in (None, 0, 130):  # 130: stopped by a user
         return None
     try:
         text = study.resume_log.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        text = f"it ended with exit code {process.returncode}"
+        text = f"no output; exit code {process.returncode}"
     return home.said("\n".join(text.splitlines()[-_TAIL:]))

@@ -1,4 +1,4 @@
-"""Exports that the adapters page asks for: each in a process and a folder of its own."""
+"""Exports from the Adapters page, each in its own process and folder."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from sweeper.files.temporary import temporary_path
 from sweeper.paths import Home
 
 FORMATS = {
-    "trl": "A TRL recipe that trains it again",
-    "axolotl": "An Axolotl recipe that trains it again",
-    "llama-factory": "A LLaMA-Factory recipe that trains it again",
-    "adapter": "The PEFT adapter with its model card",
-    "merged": "Base and adapter merged into one model",
+    "trl": "TRL recipe that retrains the adapter",
+    "axolotl": "Axolotl recipe that retrains the adapter",
+    "llama-factory": "LLaMA-Factory recipe that retrains the adapter",
+    "adapter": "PEFT adapter with its model card",
+    "merged": "Base model and adapter merged into one",
 }
-"""Every format, with what it is for."""
+"""Every format with its description."""
 
 LARGEST_ZIP_BYTES = 500_000_000
 _MIB = 1024**2
@@ -30,17 +30,9 @@ _MIB = 1024**2
 
 @dataclass(frozen=True)
 class Export:
-    """An export of a version in a format.
+    """An export of a version in a format; files, notes and size are empty until it is done."""
 
-    Attributes:
-        job: How it stands.
-        folder: Where it is.
-        files: Its files with their sizes; empty until it is done.
-        notes: What the user should know of it.
-        bytes: Size of all files.
-    """
-
-    job: jobs.Job
+    job: jobs.JobStatus
     folder: str
     files: pd.DataFrame
     notes: tuple[str, ...]
@@ -48,19 +40,19 @@ class Export:
 
     @property
     def downloadable(self) -> bool:
-        """Whether it is small enough for a browser."""
+        """Whether it is done and small enough for a browser."""
         return self.job.state == "done" and self.bytes <= LARGEST_ZIP_BYTES
 
 
 def export(name: str, version: int, format: str) -> Export:
-    """Return how an export stands."""
+    """Return the state of an export."""
     job, folder = jobs.look(_key(name, version, format)), _folder(name, version, format)
     done = job.state == "done" and (folder / MANIFEST).is_file()
     files = _files(folder) if done else []
     shown = [{"file": str(of.relative_to(folder)), "MiB": of.stat().st_size / _MIB} for of in files]
     notes = json.loads(job.output)["notes"] if done else []
     return Export(
-        job=job if done or job.state != "done" else jobs.Job("none"),  # somebody removed the folder
+        job=job if done or job.state != "done" else jobs.JobStatus("none"),  # the folder was removed
         folder=home.clean(folder),
         files=frames.frame(shown, ["file", "MiB"]),
         notes=tuple(home.clean(note) for note in notes),
@@ -68,21 +60,23 @@ def export(name: str, version: int, format: str) -> Export:
     )
 
 
-def start(name: str, version: int, format: str, actor: str) -> None:
-    """Begin an export; an earlier one of the same is replaced when the new one stands.
+def start(name: str, version: int, format: str, actor: str) -> str:
+    """Start an export, and return a message; it replaces an earlier one of the same once it is written.
 
     Raises:
-        SweeperError: If it is being written already.
+        SweeperError: If it is already running.
     """
     out = _folder(name, version, format)
     asked = ["export", name, "--version", str(version), "--format", format, "--out", str(out), "--force", "--json"]
     jobs.start(_key(name, version, format), asked)
+    message = f"{name} v{version} is being exported as {format}"
     with home.changing() as database:
-        record(database, actor, "export", name, version, f"{name} v{version} is being exported as {format}")
+        record(database, actor, "export", name, version, message)
+    return home.clean(message)
 
 
 def zipped(name: str, version: int, format: str) -> Path:
-    """Return an export as one file, made on disk where there is none of the present export."""
+    """Return an export as one zip file, written unless there is one of the current export."""
     folder = _folder(name, version, format)
     path, made_from = folder.with_name(f"{folder.name}.zip"), (folder / MANIFEST).stat().st_mtime
     if not path.is_file() or path.stat().st_mtime < made_from:

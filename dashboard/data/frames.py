@@ -1,4 +1,4 @@
-"""Records of the store as the frames that pages and charts take: cells cleaned, configurations ranked."""
+"""Records of the store as data frames for pages and charts: cells cleaned, configurations ranked."""
 
 from __future__ import annotations
 
@@ -20,48 +20,49 @@ _BEGINS_FORMULA = ("=", "+", "-", "@", "\t", "\N{REPLACEMENT CHARACTER}")  # the
 _NUMBERS = re.compile(r"[-+]?inf|[-+]?[\d.]+(e[-+]?\d+)?([ %(),to]+[-+]?[\d.]+(e[-+]?\d+)?)*[ )%]*")
 
 BASE = "base model"
-BEGINS = "begins with"
+BEGINS = "started from"
 _TRIAL = ("trial", "outcome", "value", "kind", "steps", "planned steps", "seconds", "reason")
 _LEADER = ("trial", "mean", "seeds", "diverged", "best seed", "confirmed")
 
 
 def frame(rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> pd.DataFrame:
-    """Return rows as a frame that has ``columns`` even where it is empty, and then any further ones."""
+    """Return rows as a frame with ``columns``, even if it is empty, and then any others."""
     cells = [{name: cell(value) for name, value in row.items()} for row in rows]
     return pd.DataFrame(cells, columns=list(dict.fromkeys([*columns, *(name for row in cells for name in row)])))
 
 
 def cell(value: Any) -> Any:
-    """Return a value as a table holds it: numbers and times as they are, all else as clean text."""
+    """Return a value as a table cell: numbers and times unchanged, everything else as clean text."""
     if value is None or isinstance(value, bool | int | float | datetime):
         return value
     return inert(clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)))
 
 
 def inert(text: str) -> str:
-    """Return text that no spreadsheet takes for a formula: a table can be saved as CSV, and cells go there as they are.
+    """Return text that no spreadsheet takes for a formula, because tables can be saved as CSV.
 
     See owasp.org/www-community/attacks/CSV_Injection. Numbers are left alone.
     """
     return f"'{text}" if text.startswith(_BEGINS_FORMULA) and not _NUMBERS.fullmatch(text) else text
 
 
-def hyperparameters(found: Iterable[TrialRecord]) -> pd.DataFrame:
-    """Return the hyperparameters of trials, a row a trial; TRL's own fields begin with ``trl.``.
+def flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return hyperparameters with TRL's own fields among them, named ``trl.NAME``."""
+    own = {name: value for name, value in parameters.items() if name != "trl"}
+    further = parameters.get("trl")
+    return own | ({f"trl.{name}": value for name, value in further.items()} if isinstance(further, Mapping) else {})
 
-    Where a trial began from another's weights, what each began from is one more: it is not the same configuration.
+
+def hyperparameters(found: Iterable[TrialRecord]) -> pd.DataFrame:
+    """Return the hyperparameters of trials, one row each.
+
+    If any trial started from another's weights, those are one more column: they make it another configuration.
     """
     rows, trials = [], list(found)
     begun = any(trial.initial is not None for trial in trials)
     for trial in trials:
-        further = trial.parameters.get("trl")
-        own = trial.parameters
-        if begun:
-            own = {**own, BEGINS: "afresh" if trial.initial is None else f"trial {trial.initial}'s weights"}
-        if isinstance(further, Mapping):
-            own = {name: value for name, value in own.items() if name != "trl"}
-            own |= {f"trl.{name}": value for name, value in further.items()}
-        rows.append(own)
+        weights = "base model" if trial.initial is None else f"trial {trial.initial}'s weights"
+        rows.append(flat(trial.parameters) | ({BEGINS: weights} if begun else {}))
     table = pd.DataFrame.from_records(rows)
     for name in table.columns:
         if table[name].dtype == object or isinstance(table[name].dtype, pd.StringDtype):
@@ -70,7 +71,7 @@ def hyperparameters(found: Iterable[TrialRecord]) -> pd.DataFrame:
 
 
 def _cells(values: pd.Series[Any]) -> pd.Series[Any]:
-    """Return values as cells; most are the same few ones, which are cleaned once."""
+    """Return values as cells; equal texts, of which there are many, are cleaned once."""
     known: dict[Any, Any] = {}
     cells = []
     for value in values:
@@ -84,23 +85,21 @@ def _cells(values: pd.Series[Any]) -> pd.Series[Any]:
 
 
 def _named(name: str) -> str:
-    """Return a hyperparameter's name as a column that no other column bears."""
+    """Return a hyperparameter's name as a column name that is not taken."""
     return f"{name} (hyperparameter)" if name in (*_TRIAL, *_LEADER) else clean(name)
 
 
 def varied(parameters: pd.DataFrame) -> list[str]:
     """Return the names of the hyperparameters that differ between trials."""
-    return [name for name in parameters if _differs(parameters[name])]
-
-
-def _differs(values: pd.Series[Any]) -> bool:
-    if values.dtype == object:
-        return bool(values.map(repr).nunique() > 1)
-    return bool(values.nunique(dropna=False) > 1)
+    return [
+        name
+        for name, values in parameters.items()
+        if (values.map(repr).nunique() if values.dtype == object else values.nunique(dropna=False)) > 1
+    ]
 
 
 def constant(parameters: pd.DataFrame, different: list[str]) -> str:
-    """Return the hyperparameters that do not differ, as one line."""
+    """Return the hyperparameters that all trials share, as one line."""
     if parameters.empty:
         return ""
     same = parameters.drop(columns=different).iloc[0].dropna()
@@ -108,20 +107,8 @@ def constant(parameters: pd.DataFrame, different: list[str]) -> str:
 
 
 def trials(found: Iterable[TrialRecord], parameters: pd.DataFrame, different: list[str]) -> pd.DataFrame:
-    """Return trials with how they ended and why, and the hyperparameters that differ between them."""
-    rows = [
-        (
-            trial.number,
-            outcome(trial),
-            trial.value,
-            _kind(trial),
-            trial.steps,
-            trial.total_steps,
-            trial.train_seconds,
-            trial.reason,
-        )
-        for trial in found
-    ]
+    """Return trials with their outcomes, reasons, and the hyperparameters that differ between them."""
+    rows = [(t.number, outcome(t), t.value, _kind(t), t.steps, t.total_steps, t.train_seconds, t.reason) for t in found]
     table = pd.DataFrame.from_records(rows, columns=list(_TRIAL))
     table["value"] = table["value"].astype(float)
     table["reason"] = _cells(table["reason"].astype(object))
@@ -135,22 +122,22 @@ def _kind(trial: TrialRecord) -> str:
 
 
 def outcome(trial: TrialRecord) -> str:
-    """Return how a trial ended, ``running`` where it has not."""
+    """Return the outcome of a trial, ``running`` if it has none."""
     return "running" if trial.outcome is None else trial.outcome.value
 
 
 def leaders(table: pd.DataFrame, different: list[str], direction: str) -> pd.DataFrame:
-    """Rank configurations as the search does: the stable, then the confirmed, then by the mean over their seeds.
+    """Rank configurations as the search does: stable ones first, then confirmed ones, then by mean over seeds.
 
     Args:
-        table: All trials of a study; those of the same hyperparameters are one configuration.
+        table: All trials of a study; trials with equal hyperparameters are one configuration.
         different: The hyperparameters that differ between them.
         direction: ``minimize`` or ``maximize``.
     """
     of = table.assign(
         done=table["value"].notna(),
         broken=table["outcome"] == Outcome.DIVERGED.value,
-        again=table["kind"].str.startswith("again") & table["value"].notna(),
+        again=table["kind"].str.startswith("repeat of") & table["value"].notna(),
     )
     whole = of.groupby([of[name].map(repr) for name in different] or [0] * len(of), sort=False, dropna=False)
     group = whole.ngroup()
@@ -174,7 +161,7 @@ def leaders(table: pd.DataFrame, different: list[str], direction: str) -> pd.Dat
 
 
 def scores(evaluations: Iterable[Evaluation]) -> pd.DataFrame:
-    """Return final scores, a row a subject, split and metric; ``trial`` is empty for the base model."""
+    """Return final scores by subject, split and metric; ``trial`` is empty for the base model."""
     rows = [
         {"subject": of.subject, "trial": of.number, "split": of.split} | asdict(score)
         for of in evaluations
@@ -185,19 +172,19 @@ def scores(evaluations: Iterable[Evaluation]) -> pd.DataFrame:
 
 
 def events(found: Iterable[EventRecord]) -> pd.DataFrame:
-    """Return what happened, oldest first."""
+    """Return events, oldest first."""
     rows = [{"at (UTC)": of.at, "kind": of.kind, "trial": of.number, "message": of.message} for of in found]
     return frame(rows, ["at (UTC)", "kind", "trial", "message"])
 
 
 def points(found: list[tuple[int, int, str, float | None, float | None]]) -> pd.DataFrame:
-    """Return what trials reported: ``trial``, ``step``, ``metric``, ``value``, ``seconds``; values may be infinite."""
+    """Return reported values: ``trial``, ``step``, ``metric``, ``value``, ``seconds``; values may be infinite."""
     table = pd.DataFrame.from_records(found, columns=["trial", "step", "metric", "value", "seconds"])
     return table.astype({"value": float, "seconds": float})
 
 
 def pairs(base: Iterable[Example], tuned: Iterable[Example], metric: str) -> pd.DataFrame:
-    """Return the examples that both subjects answered, with their texts and their scores by ``metric``."""
+    """Return the examples that both subjects answered, with texts and scores by ``metric``."""
     known = {example.index: example for example in base}
     rows = [
         {

@@ -1,4 +1,4 @@
-"""The gate to production as the adapters page shows it, and the scoring that it may need."""
+"""The gate to production, and the scoring that it may need."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from sweeper_dashboard.data import home, jobs
 from sweeper_dashboard.data.changes import record
 
 from sweeper.database_url import Address
-from sweeper.paths import Home
-from sweeper.registry import GateResult, Registry
+from sweeper.registry import GateResult
 from sweeper.registry.stages import before, was_forced
 
 
 def judgement(name: str, version: int) -> GateResult:
-    """Return what the gate says of a version now; computed again only where a study or a stage changed since."""
+    """Return the gate's current verdict on a version, cached until a study or a stage changes."""
     with home.database() as database:
-        registry = Registry(Home.current(), database)
+        registry = home.registry(database)
         candidate = registry.get(name, version)
         opponent = registry.opponent(candidate)
         studies = {of.lineage.study for of in (candidate, opponent) if of is not None}
@@ -30,13 +29,13 @@ def _judged(
     address: Address, name: str, version: int, against: tuple[int, str] | None, changes: tuple[int, ...]
 ) -> GateResult:
     with home.database() as database:
-        return Registry(Home.current(), database).judge(name, version)
+        return home.registry(database).judge(name, version)
 
 
 def rollback_target(name: str) -> int | None:
-    """Return the version that a rollback brings back; None where there is none."""
+    """Return the version that a rollback restores, if any."""
     with home.database() as database:
-        registry = Registry(Home.current(), database)
+        registry = home.registry(database)
         production = registry.production(name)
         found = before(registry.history(name), None if production is None else production.version)
         known = {of.version for of in registry.all(name) if of.stage.value == "archived"}
@@ -44,24 +43,26 @@ def rollback_target(name: str) -> int | None:
 
 
 def forced_in(name: str, version: int) -> bool:
-    """Tell whether a version was forced in against the gate when it was promoted last."""
+    """Return whether the last promotion of a version was forced against the gate."""
     with home.database() as database:
-        return was_forced(Registry(Home.current(), database).history(name), version)
+        return was_forced(home.registry(database).history(name), version)
 
 
-def start_scoring(name: str, version: int, actor: str) -> None:
-    """Score in a process of its own what the gate lacks.
+def start_scoring(name: str, version: int, actor: str) -> str:
+    """Score what the gate is missing in a separate process, and return a message.
 
     Raises:
-        SweeperError: If it is being done already.
+        SweeperError: If it is already running.
     """
     jobs.start(_key(name, version), ["adapters", "compare", name, str(version), "--json"])
+    message = f"{name} v{version} is being scored for the gate"
     with home.changing() as database:
-        record(database, actor, "compare", name, version, f"{name} v{version} is being scored for the gate")
+        record(database, actor, "compare", name, version, message)
+    return home.clean(message)
 
 
-def scoring(name: str, version: int) -> jobs.Job:
-    """Return how the scoring stands."""
+def scoring(name: str, version: int) -> jobs.JobStatus:
+    """Return the state of the scoring."""
     return jobs.look(_key(name, version))
 
 

@@ -1,4 +1,4 @@
-"""The home that is shown, and its database."""
+"""The home that is shown, its database and its registry."""
 
 from __future__ import annotations
 
@@ -6,22 +6,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sweeper.database_url import Address
-from sweeper.errors import DatabaseError, SweeperError
+from sweeper.errors import DatabaseError, SweeperError, UserError
 from sweeper.paths import Home
 from sweeper.redact import clean, redact
+from sweeper.registry import Registry
 from sweeper.store import Database
 
-__all__ = ["NothingYet", "SweeperError", "changing", "clean", "database", "home_folder", "said"]
+__all__ = [
+    "NothingYet",
+    "SweeperError",
+    "UserError",
+    "changing",
+    "clean",
+    "database",
+    "home_folder",
+    "registry",
+    "said",
+]
 
 _BUSY_TIMEOUT_S = 5.0
 
 
 class NothingYet(DatabaseError):
-    """The home holds no database, so no study was ever run in it."""
+    """The home has no database, so no study was ever run in it."""
 
 
 def said(error: object) -> str:
-    """Return what an error or a program says as it may be shown: cleaned, and without secrets."""
+    """Return the message of an error or a program, cleaned and without secrets."""
     return clean(redact(str(error)))
 
 
@@ -32,7 +43,7 @@ def home_folder() -> str:
 
 @contextmanager
 def database() -> Iterator[Database]:
-    """Open the home's database to look at it: nothing in the file is changed.
+    """Open the home's database read-only: nothing in the file changes.
 
     Raises:
         NothingYet: If there is none.
@@ -52,6 +63,11 @@ def changing() -> Iterator[Database]:
     """
     with Database.open(_address(), create=False, busy_timeout_s=_BUSY_TIMEOUT_S) as found:
         yield found
+
+
+def registry(database: Database) -> Registry:
+    """Return the registry of the home."""
+    return Registry(Home.current(), database)
 
 
 def _address() -> Address:

@@ -1,6 +1,6 @@
-"""Commands of sweeper that run in processes of their own, because they load models: what they said is kept on disk.
+"""Sweeper commands run in separate processes, because they load models; their output is kept on disk.
 
-The process is known to the server that started it. After that server's end the files tell what became of it.
+The server that started a process knows it; after that server's end the files tell what became of it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from sweeper_dashboard.data import home
 
@@ -25,12 +25,12 @@ _running: dict[Path, subprocess.Popen[bytes]] = {}
 
 
 @dataclass(frozen=True)
-class Job:
-    """How a command stands.
+class JobStatus:
+    """The state of a command.
 
     Attributes:
         state: ``none`` where it was never started.
-        said: The last that it said of its progress or its failure, as plain text.
+        said: Its last message about its progress or failure, as plain text.
         output: What it printed; complete only once it is done.
     """
 
@@ -40,45 +40,50 @@ class Job:
 
 
 def start(key: str, arguments: Sequence[str]) -> None:
-    """Run ``sweeper`` with arguments in a process of its own; ``key`` names it from then on.
+    """Run a ``sweeper`` command in a separate process, known by ``key``.
 
     Raises:
-        SweeperError: If the same is being done already.
+        SweeperError: If it is already running.
     """
     folder = _folder(key)
     if look(key).state == "running":
-        raise SweeperError("this is being done already; wait until it has ended")
+        raise SweeperError("this is already running; wait until it has ended")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "code").unlink(missing_ok=True)
     with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
-        _running[folder] = subprocess.Popen(
-            [sys.executable, "-m", "sweeper", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            start_new_session=True,  # Ctrl-C at the server's terminal is not meant for it
-            env={**os.environ, "SWEEPER_HOME": str(Home.current().folder)},
-        )
+        _running[folder] = spawn(Home.current(), arguments, out, err)
 
 
-def look(key: str) -> Job:
-    """Return how a command stands."""
+def spawn(current: Home, arguments: Sequence[str], out: IO[bytes], err: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Run a ``sweeper`` command on a home, in a process that Ctrl-C at the server's terminal does not reach."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "sweeper", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=err,
+        start_new_session=True,
+        env={**os.environ, "SWEEPER_HOME": str(current.folder)},
+    )
+
+
+def look(key: str) -> JobStatus:
+    """Return the state of a command."""
     folder = _folder(key)
     process = _running.get(folder)
     if process is not None:
         code = process.poll()
         if code is None:
-            return Job("running", _last_line(folder / "err"))
+            return JobStatus("running", _last_line(folder / "err"))
         (folder / "code").write_text(str(code))
         del _running[folder]
     if not (folder / "out").is_file():
-        return Job("none")
+        return JobStatus("none")
     code_file = folder / "code"
     if not code_file.is_file():
-        return Job("failed", "the dashboard was stopped while this ran; start it again")
+        return JobStatus("failed", "the dashboard stopped while this was running; start it again")
     if code_file.read_text() == "0":
-        return Job("done", output=(folder / "out").read_text(encoding="utf-8", errors="replace"))
-    return Job("failed", _end(folder / "err").strip())
+        return JobStatus("done", output=(folder / "out").read_text(encoding="utf-8", errors="replace"))
+    return JobStatus("failed", _end(folder / "err").strip())
 
 
 def _folder(key: str) -> Path:
@@ -90,5 +95,5 @@ def _last_line(path: Path) -> str:
 
 
 def _end(path: Path) -> str:
-    """Return the end of what a command said; more is read than is kept, so that no part of a cut secret is."""
+    """Return the end of a file; more is read than is returned, so that no secret is cut before it is redacted."""
     return home.said(path.read_text(encoding="utf-8", errors="replace")[-2 * _LONGEST :])[-_LONGEST:]

@@ -1,4 +1,4 @@
-"""The playground: who can be asked, asking them, and what people thought of the answers."""
+"""The playground: the versions to ask, requests to the worker, and feedback on the answers."""
 
 from __future__ import annotations
 
@@ -25,22 +25,15 @@ from sweeper.store import Feedback
 __all__ = ["MOST_VERSIONS", "Event", "PendingRequest", "Sampling", "Subject", "Turn"]
 
 EXAMPLES = 40
-"""Prompts of the test split that can be picked."""
+"""Prompts of the test split that are offered."""
 
-_GIVEN = 200
-"""Feedback that is listed, the latest."""
+_LATEST = 200
+"""Feedback that is listed."""
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A version that can be asked.
-
-    Attributes:
-        subject: How it is asked.
-        label: Its name, version and stage.
-        study: The study that made it.
-        base_model: What it stands on; of a path its last part.
-    """
+class PlaygroundVersion:
+    """A version that can be asked, labelled with its name, version and stage."""
 
     subject: Subject
     label: str
@@ -50,7 +43,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class ExamplePrompt:
-    """A row of a test split to ask: its turns, and the answer that is due."""
+    """A row of a test split: its turns, and the reference answer."""
 
     turns: tuple[Turn, ...]
     due: str
@@ -62,8 +55,8 @@ class ExamplePrompt:
         return line if len(line) <= 90 else line[:89] + "…"
 
 
-def choices() -> dict[str, Choice]:
-    """Return every version that answers with text by its reference, the newest first; reward models are left out."""
+def choices() -> dict[str, PlaygroundVersion]:
+    """Return every version that generates text by its reference, newest first; reward models are left out."""
     with home.database() as database:
         found = database.adapters.all()
         scoring = {
@@ -71,7 +64,7 @@ def choices() -> dict[str, Choice]:
         }
     versions = sorted(found, key=lambda record: record.created_at, reverse=True)
     made = [
-        Choice(
+        PlaygroundVersion(
             subject=Subject(adapter=record.name, version=record.version),
             label=f"{record.name} v{record.version}, {record.stage.value}",
             study=record.study,
@@ -84,19 +77,19 @@ def choices() -> dict[str, Choice]:
 
 
 def examples(study: str) -> list[ExamplePrompt]:
-    """Return prompts of a study's test split; none where it has no prompts, or its data are gone."""
+    """Return prompts of a study's test split; none if it has no prompts, or its data are gone."""
     path = Home.current().study(study).data / "test.jsonl"
     return [found for row in _first_rows(path) if (found := _example(row)) is not None]
 
 
 def ask(references: Iterable[str], turns: Iterable[Turn], sampling: Sampling) -> PendingRequest:
-    """Ask versions the same; the one worker of this home answers all who look at the dashboard."""
+    """Send versions a prompt; one worker of the home answers all users of the dashboard."""
     return worker(Home.current()).ask([Subject.parse(each) for each in references], list(turns), sampling)
 
 
 @cache
 def worker(of: Home) -> Playground:
-    """Return the worker of a home; it is a process of its own, which ends with this one."""
+    """Return the worker of a home, a separate process that ends with this one."""
     return Playground(of)
 
 
@@ -110,26 +103,26 @@ def give(
     good: bool | None = None,
     correction: str | None = None,
 ) -> None:
-    """Keep what somebody thought of an answer.
+    """Store feedback on an answer.
 
     Args:
-        actor: Who.
-        reference: Whose answer it is.
-        seen: The prompt as the model got it.
+        actor: Who gave it.
+        reference: The version that answered.
+        seen: The prompt as the model received it.
         answer: The answer.
-        settings: How it was sampled.
-        good: Thumb up or down.
-        correction: What would have been right.
+        settings: The sampling settings.
+        good: The rating, if any.
+        correction: The correct answer, if given.
 
     Raises:
-        DataError: If it says nothing, or is too long to be kept whole.
-        RegistryError: If there is no such version any more.
+        DataError: If it is empty, or too long to be stored.
+        SweeperError: If the version is no longer registered.
     """
     subject = Subject.parse(reference)
     with home.changing() as database:
         records = {record.version: record for record in database.adapters.all(subject.adapter)}
         if subject.version not in records:
-            raise home.SweeperError(f"{subject.reference} is not registered any more, so its feedback has no place")
+            raise home.SweeperError(f"{subject.reference} is no longer registered, so feedback on it cannot be stored")
         database.feedback.add(
             Feedback(
                 at=datetime.now(UTC),
@@ -151,23 +144,23 @@ def give(
 
 
 def given(references: Iterable[str]) -> pd.DataFrame:
-    """Return the feedback that the adapters of some versions have, the latest first."""
+    """Return the feedback on the adapters of some versions, latest first."""
     names = {Subject.parse(reference).adapter for reference in references}
     with home.database() as database:
-        found = [each for name in names for each in database.feedback.all(adapter=name, limit=_GIVEN)]
+        found = [each for name in names for each in database.feedback.all(adapter=name, limit=_LATEST)]
     rows = (
         {
             "given (UTC)": each.at,
             "by": each.actor,
             "version": f"{each.adapter} v{each.version}",
-            "thumb": {True: "up", False: "down", None: ""}[each.good],
+            "rating": {True: "up", False: "down", None: ""}[each.good],
             "prompt": each.prompt,
             "answer": each.answer,
             "correction": each.correction or "",
         }
-        for each in sorted(found, key=lambda each: each.at, reverse=True)[:_GIVEN]
+        for each in sorted(found, key=lambda each: each.at, reverse=True)[:_LATEST]
     )
-    return frames.frame(rows, ["given (UTC)", "by", "version", "thumb", "prompt", "answer", "correction"])
+    return frames.frame(rows, ["given (UTC)", "by", "version", "rating", "prompt", "answer", "correction"])
 
 
 def _first_rows(path: Path) -> list[dict[str, Any]]:
@@ -175,7 +168,7 @@ def _first_rows(path: Path) -> list[dict[str, Any]]:
         with path.open(encoding="utf-8") as file:
             return [json.loads(line) for line in islice(file, EXAMPLES)]
     except (OSError, ValueError):
-        return []  # the page goes without examples, and the worker says why where it cannot go without the data
+        return []  # the page does without examples; the worker reports data that it needs
 
 
 def _example(row: Mapping[str, Any]) -> ExamplePrompt | None:

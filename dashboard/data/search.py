@@ -1,4 +1,4 @@
-"""What the charts of a study take: some of its trials where all would be too many, and curves over any axis."""
+"""Data for the charts of a study: samples of its trials, and curves over any axis."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from sweeper.search.in_memory_study import InMemoryStudy
 from sweeper.search.pruners.build import rungs as pruner_rungs
 from sweeper.store import TrialRecord
 
+__all__ = ["InMemoryStudy"]
+
 MOST_POINTS = 4_000
-"""Points of a chart: more take a browser long to draw, and nobody tells them apart."""
+"""Points of a chart: more are slow to draw and cannot be told apart."""
 
 MOST_IN_PICTURE = 800
 MOST_BARS = 1_000
@@ -32,19 +34,18 @@ _LONGEST_TEXT = 40
 
 
 def sampled(numbers: Sequence[int], most: int, first: Iterable[int] = ()) -> list[int]:
-    """Return at most ``most`` of the trials, in order: those of ``first``, and others evenly spread."""
+    """Return at most ``most`` of the trials, in order: those of ``first``, and an even sample of the others."""
     chosen = dict.fromkeys(number for number in first if number in set(numbers))
     chosen = dict.fromkeys(list(chosen)[:most])
     others = [number for number in numbers if number not in chosen]
     room = most - len(chosen)
     if len(others) > room:
-        places = np.linspace(0, len(others) - 1, room).round().astype(int) if room > 0 else []
-        others = [others[place] for place in places]
+        others = [others[round(place)] for place in np.linspace(0, len(others) - 1, max(0, room))]
     return sorted({*chosen, *others})
 
 
 def some(of: Snapshot, most: int, selected: Collection[int] = ()) -> pd.DataFrame:
-    """Return at most ``most`` complete trials: selected ones, the best, and others evenly spread."""
+    """Return at most ``most`` completed trials: selected ones, the best, and an even sample of the others."""
     table = of.table
     done = table[table["value"].notna()]
     best = done.sort_values("value", ascending=of.direction == "minimize")["trial"]
@@ -53,7 +54,7 @@ def some(of: Snapshot, most: int, selected: Collection[int] = ()) -> pd.DataFram
 
 
 def best_so_far(of: Snapshot, most: int = MOST_POINTS) -> pd.Series[Any]:
-    """Return the best value until each trial, by trial number; where there are too many, only its changes."""
+    """Return the best value up to each trial, by trial number; only its changes if there are too many."""
     done = of.table[of.table["value"].notna()].set_index("trial")["value"]
     best = done.cummin() if of.direction == "minimize" else done.cummax()
     if len(best) > most:
@@ -64,7 +65,7 @@ def best_so_far(of: Snapshot, most: int = MOST_POINTS) -> pd.Series[Any]:
 def picture(
     of: Snapshot, names: Sequence[str], selected: Collection[int] = (), most: int = MOST_IN_PICTURE
 ) -> InMemoryStudy:
-    """Return complete trials as Optuna's charts take them."""
+    """Return completed trials in the form that Optuna's charts take."""
     chosen = some(of, most, selected)["trial"]
     evaluation = of.record.config.get("evaluation", {})
     return InMemoryStudy(
@@ -83,19 +84,19 @@ def _text(value: Any) -> str:
 
 
 def drawable(of: Snapshot) -> list[str]:
-    """Return the hyperparameters that complete trials differ in, as trials hold them: TRL's own are left out."""
+    """Return the hyperparameters that differ between trials, TRL's own left out."""
     held = {name for trial in of.trials.values() for name in trial.parameters} if of.trials else set()
     return [name for name in of.varied if name in held]
 
 
 def metric_names(of: Snapshot, numbers: Sequence[int]) -> list[str]:
-    """Return what trials report, the deciding metric first."""
+    """Return the metrics that trials report, the deciding one first."""
     points = curve_rows(of, numbers[:8])
     return sorted(set(points["metric"]), key=lambda name: (name != of.metric, name))
 
 
 def curve_rows(of: Snapshot, numbers: Collection[int], metrics: Collection[str] = ()) -> pd.DataFrame:
-    """Return what trials reported: ``trial``, ``step``, ``metric``, ``value``, ``seconds``."""
+    """Return reported values: ``trial``, ``step``, ``metric``, ``value``, ``seconds``."""
     with home.database() as database:
         return frames.points(database.metrics.curves(of.record.name, [int(n) for n in numbers], metrics))
 
@@ -105,8 +106,7 @@ def curves(
 ) -> tuple[pd.DataFrame, int]:
     """Return the curves to draw, with a column for every axis, and how many trials reported anything.
 
-    The selected, the running, the best and the latest come first; of the others some, evenly spread. Long curves are
-    thinned.
+    Drawn are selected, running, best and latest trials, and an even sample of the others; long curves are thinned.
     """
     table = of.table
     numbers = table.loc[table["steps"] > 0, "trial"].tolist()
@@ -118,7 +118,7 @@ def curves(
 
 
 def _curves_at_once(of: Snapshot, most_points: int) -> int:
-    """Return how many curves fit, each with at least 20 points or as many as it has."""
+    """Return how many curves fit, each with 10 to 40 points."""
     points = int(of.record.config.get("evaluation", {}).get("points", 20))
     return max(20, most_points // max(10, min(points, 40)))
 
@@ -135,7 +135,7 @@ def _thinned(rows: pd.DataFrame, most: int) -> pd.DataFrame:
 def with_axes(of: Snapshot, rows: pd.DataFrame) -> pd.DataFrame:
     """Return rows with ``epoch``, ``tokens`` and ``time`` beside their ``step``.
 
-    Epochs and tokens are spread evenly over a trial's steps. Where seconds were not stored, so is its training time.
+    Epochs and tokens are spread evenly over a trial's steps, and so is the time if no seconds were stored.
     """
     per = {number: _per_step(of.trials[number]) for number in rows["trial"].unique() if number in of.trials}
     each = rows["trial"].map(lambda number: per.get(number, (math.nan,) * 3))
@@ -148,7 +148,7 @@ def with_axes(of: Snapshot, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _per_step(trial: TrialRecord) -> tuple[float, float, float]:
-    """Return the epochs, tokens and seconds of a step."""
+    """Return the epochs, tokens and seconds per step."""
     epochs = trial.parameters.get("epochs")
     total = trial.total_steps or math.nan
     taken = trial.steps or math.nan
@@ -157,11 +157,11 @@ def _per_step(trial: TrialRecord) -> tuple[float, float, float]:
 
 
 def bars(of: Snapshot, most: int = MOST_BARS) -> pd.DataFrame:
-    """Return when the latest trials trained, each on a lane: the first of its device's slots that was free."""
+    """Return when the latest trials trained, each on the first free lane of its device."""
     now = datetime.now(UTC)
-    rows, busy = [], {}
+    rows, busy = [], dict[str, list[datetime]]()
     for trial in list(of.trials.values())[-most:]:
-        ended = max(trial.finished_at or now, trial.started_at)  # the clock may have been put back meanwhile
+        ended = max(trial.finished_at or now, trial.started_at)  # the clock may have been set back
         lanes = busy.setdefault(trial.device, [])
         lane = next((place for place, until in enumerate(lanes) if until <= trial.started_at), len(lanes))
         lanes[lane : lane + 1] = [ended]
@@ -173,13 +173,13 @@ def bars(of: Snapshot, most: int = MOST_BARS) -> pd.DataFrame:
 
 
 def rungs(of: Snapshot) -> tuple[int, ...]:
-    """Return where the study's pruner compares trials, in per cent of their training."""
+    """Return the rungs of the study's pruner, in per cent of a trial's training."""
     pruner = of.record.config.get("search", {}).get("pruner")
     return pruner_rungs(TypeAdapter(Pruner).validate_python(pruner))
 
 
 def reached(of: Snapshot, rungs: Sequence[int], selected: Collection[int] = ()) -> pd.DataFrame:
-    """Return what trials had at each rung: ``trial``, ``rung``, ``value``, ``went on``."""
+    """Return the values of trials at each rung: ``trial``, ``rung``, ``value``, ``continued``."""
     table = of.table
     begun = table.loc[(table["planned steps"] > 0) & (table["steps"] > 0), "trial"].tolist()
     chosen = sampled(begun, MOST_AT_RUNGS, [*selected, *of.leaders["trial"][:50]])
@@ -190,5 +190,7 @@ def reached(of: Snapshot, rungs: Sequence[int], selected: Collection[int] = ()) 
         there = rows[rows["percent"] >= rung].drop_duplicates("trial")
         further = rows[rows["percent"] >= after].drop_duplicates("trial")["trial"] if after <= 100 else ()
         ends = there["steps"] >= there["planned steps"] if after > 100 else there["trial"].isin(further)
-        found.append(there.assign(rung=rung, **{"went on": ends})[["trial", "rung", "value", "went on"]])
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["trial", "rung", "value", "went on"])
+        found.append(there.assign(rung=rung, continued=ends)[["trial", "rung", "value", "continued"]])
+    return (
+        pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["trial", "rung", "value", "continued"])
+    )

@@ -1,4 +1,4 @@
-"""The trials of a study, read once; after that only what changed since, told by the study's change counter."""
+"""Snapshots of a study's trials, cached; only trials changed since the last one are read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sweeper.store import Database, StudyRecord, TrialRecord
 T = TypeVar("T")
 
 MOST_TRIALS = 200_000
-"""Trials kept in memory over all studies; those of studies that were looked at longest ago go first."""
+"""Trials cached over all studies; the least recently used studies are dropped first."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,15 @@ class Snapshot:
     Attributes:
         record: The study.
         trials: Its trials by number, in order.
-        made: What was made of it and takes long to make.
+        made: Results derived from it that are slow to compute.
     """
 
     record: StudyRecord
     trials: Mapping[int, TrialRecord]
-
     made: dict[Hashable, Any] = field(default_factory=dict, compare=False)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return what ``make`` made of this snapshot, made once a key."""
+        """Return the result of ``make``, computed once per key."""
         if key not in self.made:
             self.made[key] = make()
         found: T = self.made[key]
@@ -52,12 +51,12 @@ class Snapshot:
 
     @property
     def direction(self) -> str:
-        """Which way the metric is better, ``minimize`` or ``maximize``."""
+        """``minimize`` or ``maximize``."""
         return direction(self.metric)
 
     @cached_property
     def parameters(self) -> pd.DataFrame:
-        """The hyperparameters, a row a trial."""
+        """The hyperparameters, one row per trial."""
         return frames.hyperparameters(self.trials.values())
 
     @cached_property
@@ -67,17 +66,17 @@ class Snapshot:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """Every trial with how it ended, and the hyperparameters that differ."""
+        """Every trial with its outcome and the hyperparameters that differ."""
         return frames.trials(self.trials.values(), self.parameters, self.varied)
 
     @cached_property
     def leaders(self) -> pd.DataFrame:
-        """Configurations with a complete trial, best first."""
+        """Configurations with a completed trial, best first."""
         return frames.leaders(self.table, self.varied, self.direction)
 
 
 class _Kept:
-    """The snapshots in memory, shared by all sessions of the server."""
+    """The cached snapshots, shared by all sessions of the server."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -89,12 +88,11 @@ class _Kept:
             former = self._snapshots.get(key)
         if former is not None and former.record.changes == record.changes:
             return former
-        since = former.record.changes if former is not None else 0
+        since, known = (former.record.changes, former.trials) if former is not None else (0, {})
         changed = {trial.number: trial for trial in database.trials.all(record.name, since=since)}
-        if former is None or changed.keys() <= former.trials.keys():
-            trials = {**(former.trials if former is not None else {}), **changed}
-        else:
-            trials = dict(sorted({**former.trials, **changed}.items()))
+        trials = {**known, **changed}
+        if known and not changed.keys() <= known.keys():
+            trials = dict(sorted(trials.items()))
         found = Snapshot(record, trials)
         with self._lock:
             self._snapshots[key] = found
@@ -108,5 +106,5 @@ _KEPT = _Kept()
 
 
 def snapshot(database: Database, record: StudyRecord) -> Snapshot:
-    """Return a study with its trials, from memory where nothing changed since they were read."""
+    """Return a study with its trials, from the cache if nothing changed since they were read."""
     return _KEPT.of(database, record)

@@ -1,4 +1,4 @@
-"""Studies: where each stands, and one of them whole."""
+"""Studies: state, results and cost."""
 
 from __future__ import annotations
 
@@ -32,12 +32,7 @@ _OPEN = ("running", "interrupted", "paused")
 
 @dataclass(frozen=True)
 class Proof:
-    """What the test split says of the study's best trial beside its base model.
-
-    Attributes:
-        low: Lower end of the interval of the difference.
-        high: Its upper end.
-    """
+    """The test score of the study's best trial beside its base model's, with the difference's interval."""
 
     metric: str
     trial: int
@@ -49,30 +44,39 @@ class Proof:
 
 
 @dataclass(frozen=True)
-class StudyProgress:
-    """Where a study stands and what it has spent.
+class _Spent:
+    """Totals of the trials of a study."""
+
+    outcomes: dict[str, int]
+    best: float | None
+    best_so_far: tuple[float, ...]
+    epochs: float
+    train_seconds: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class StudyProgress(_Spent):
+    """The state of a study, and what it has spent.
 
     Attributes:
         name: As stored; clean it before it is shown.
-        state: Interrupted also where its process was killed and could not say so.
+        state: Interrupted also if its process was killed.
         metric: Decides the search, on the validation split.
-        direction: ``minimize`` or ``maximize``.
-        objectives: Further aims, all to be small; with any there is no single best trial.
-        goal: What the metric should reach; None where the study names nothing.
+        objectives: Further values to minimize; with any there is no single best trial.
+        goal: The value that the metric should reach, if any.
         done: Trials that have ended, interrupted and paused ones left out.
-        n_trials: Trials in the budget, and those that people ordered on top.
-        outcomes: How many trials ended in which way; ``running`` for those that have not.
-        best: The best single value; optimistic, as the best of many is lucky.
-        best_so_far: The best value after each complete trial, thinned out.
-        proof: What the test split says; None before the search has ended.
+        n_trials: Trials in the budget, and those that users ordered in addition.
+        outcomes: Trials by outcome; ``running`` for those that have none.
+        best: The best single value; optimistic, because the best of many is partly luck.
+        best_so_far: The best value after each completed trial, thinned.
+        proof: The test scores; None before the search has ended.
         epochs: Epochs trained by all trials.
         max_epochs: No trial starts beyond these; None for no limit.
-        train_seconds: Seconds of the device that trials trained; of trials that share passes each one's part.
-        tokens: Training tokens seen.
+        train_seconds: Device seconds of all trials; trials that share passes count their share.
         timeout_s: No trial starts later than this in a run; None for no limit.
-        eta_s: Seconds until the search ends if it goes on as since its last start; None where that is not known.
-        tags: Words that people gave it, as stored.
-        archived: Whether it was put out of sight.
+        eta_s: Seconds until the search ends at the pace since its last start, if known.
+        tags: As stored.
     """
 
     name: str
@@ -83,14 +87,8 @@ class StudyProgress:
     goal: float | None
     done: int
     n_trials: int
-    outcomes: dict[str, int]
-    best: float | None
-    best_so_far: tuple[float, ...]
     proof: Proof | None
-    epochs: float
     max_epochs: float | None
-    train_seconds: float
-    tokens: int
     timeout_s: float | None
     eta_s: float | None
     started_at: datetime
@@ -100,19 +98,19 @@ class StudyProgress:
 
     @property
     def running(self) -> bool:
-        """Whether a process runs it now, paused or not."""
+        """Whether a process is running it, paused or not."""
         return self.state in _ALIVE
 
 
 @dataclass(frozen=True)
 class Study:
-    """One study as its page shows it.
+    """One study.
 
     Attributes:
-        snapshot: Its trials at the moment it was read.
+        snapshot: Its trials at one moment.
         scores: Final scores of the base model and of trials, with intervals.
-        registered: (adapter and version, trial number) of every version this study gave.
-        events: The latest of what happened.
+        registered: (adapter and version, trial number) of every version registered from it.
+        events: The latest events.
     """
 
     standing: StudyProgress
@@ -128,7 +126,7 @@ class Study:
 
     @property
     def leaders(self) -> pd.DataFrame:
-        """Configurations with a complete trial, best first."""
+        """Configurations with a completed trial, best first."""
         return self.snapshot.leaders
 
     @property
@@ -143,7 +141,7 @@ class Study:
 
     @property
     def searched(self) -> str:
-        """The preset, and why it was picked."""
+        """The preset, and the reasons for it."""
         space = self.snapshot.record.space
         return clean("\n".join([f"preset: {space.get('preset')}", *map(str, space.get("reasons", ()))]))
 
@@ -165,13 +163,13 @@ class Study:
 
 
 def study_names() -> list[str]:
-    """Return the names of all studies as stored, the one started last first."""
+    """Return the names of all studies as stored, the latest first."""
     with home.database() as database:
         return [record.name for record in sorted(database.studies.all(), key=lambda r: r.started_at, reverse=True)]
 
 
 def studies() -> list[StudyProgress]:
-    """Return where every study stands, the one started last first."""
+    """Return the state of every study, the latest first."""
     with home.database() as database:
         found = [_standing(database, snapshot(database, record)) for record in database.studies.all()]
     return sorted(found, key=lambda standing: standing.started_at, reverse=True)
@@ -181,7 +179,7 @@ def study(name: str) -> Study:
     """Return one study.
 
     Raises:
-        StudyStateError: If there is none of that name; names the nearest.
+        StudyStateError: If it does not exist; the message names the nearest.
     """
     with home.database() as database:
         of = snapshot(database, database.studies.get(name))
@@ -197,41 +195,36 @@ def study(name: str) -> Study:
     )
 
 
-def curves(name: str, numbers: Collection[int], metrics: Collection[str] = ()) -> pd.DataFrame:
-    """Return what the given trials reported: ``trial``, ``step``, ``metric``, ``value``, ``seconds``."""
-    with home.database() as database:
-        found = database.metrics.curves(name, list(numbers), metrics)
-    return frames.points(found)
-
-
 def examples(name: str, number: int, split: str, metric: str) -> pd.DataFrame:
-    """Return the examples of a trial beside those of its base model: texts, and both scores by ``metric``."""
+    """Return the examples of a trial beside those of its base model, with texts and both scores by ``metric``."""
     with home.database() as database:
         bases = {(of.number, of.split): of.base for of in database.evaluations.all(name)}
         base = database.evaluations.examples(name, None, split, bases.get((number, split), ""))
         return frames.pairs(base, database.evaluations.examples(name, number, split), metric)
 
 
-def tag(names: Iterable[str], tags: Iterable[str], actor: str, instead_of: Iterable[str] = ()) -> None:
-    """Give studies tags, in place of those of ``instead_of``; what else each has, it keeps.
+def tag(names: Iterable[str], tags: Iterable[str], actor: str, instead_of: Iterable[str] = ()) -> str:
+    """Tag studies, replacing the tags of ``instead_of``, and return a message.
 
     Raises:
-        UserError: If a tag cannot be one, or a study would have too many.
+        UserError: If a tag is invalid, or a study would have too many.
     """
-    given, former = valid_tags(tags), set(instead_of)
+    given, former, names = valid_tags(tags), set(instead_of), list(names)
     with home.changing() as database:
         for name in names:
             kept = [tag for tag in database.studies.get(name).tags if tag not in former]
             words = valid_tags([*kept, *given])
             database.studies.set_tags(name, words, _action(actor, "tag", name, f"tags: {', '.join(words) or 'none'}"))
+    return clean(f"Tags of {', '.join(names)} saved.")
 
 
-def archive(names: Iterable[str], *, archived: bool, actor: str) -> None:
-    """Put studies out of sight, or back into sight."""
+def archive(names: Iterable[str], *, archived: bool, actor: str) -> str:
+    """Archive or unarchive studies, and return a message."""
+    word, names = "archive" if archived else "unarchive", list(names)
     with home.changing() as database:
         for name in names:
-            word = "archive" if archived else "unarchive"
             database.studies.archive(name, _action(actor, word, name, f"{word}d"), archived=archived)
+    return clean(f"{word.capitalize()}d {', '.join(names)}.")
 
 
 def _action(actor: str, kind: str, study: str, message: str) -> Action:
@@ -239,13 +232,14 @@ def _action(actor: str, kind: str, study: str, message: str) -> Action:
 
 
 def _standing(database: Database, of: Snapshot) -> StudyProgress:
-    # The stored configuration may be of another version of sweeper: only what is shown is read.
+    # The stored configuration may be of another version of sweeper, so it is read as plain values.
     record, found = of.record, of.trials.values()
     spent = of.once("spent", lambda: _spent(of))
     evaluation, search = record.config.get("evaluation") or {}, record.config.get("search") or {}
     state = state_of(database, record)
     n_trials = search.get("n_trials", len(found)) + extra_trials(database, record.name)
     return StudyProgress(
+        **vars(spent),
         name=record.name,
         state=state,
         metric=clean(of.metric),
@@ -254,14 +248,8 @@ def _standing(database: Database, of: Snapshot) -> StudyProgress:
         goal=evaluation.get("goal"),
         done=sum(count for outcome, count in spent.outcomes.items() if outcome not in _OPEN),
         n_trials=n_trials,
-        outcomes=spent.outcomes,
-        best=spent.best,
-        best_so_far=spent.best_so_far,
         proof=_proof(database, record, evaluation),
-        epochs=spent.epochs,
         max_epochs=search.get("max_epochs_total"),
-        train_seconds=spent.train_seconds,
-        tokens=spent.tokens,
         timeout_s=search.get("timeout"),
         eta_s=_eta_s(record, found, n_trials, search.get("timeout")) if state is StudyState.RUNNING else None,
         started_at=record.started_at,
@@ -269,18 +257,6 @@ def _standing(database: Database, of: Snapshot) -> StudyProgress:
         tags=tuple(record.tags),
         archived=record.archived_at is not None,
     )
-
-
-@dataclass(frozen=True)
-class _Spent:
-    """What the trials of a study add up to; the fields are ``StudyProgress``'s."""
-
-    outcomes: dict[str, int]
-    best: float | None
-    best_so_far: tuple[float, ...]
-    epochs: float
-    train_seconds: float
-    tokens: int
 
 
 def _spent(of: Snapshot) -> _Spent:
@@ -302,16 +278,16 @@ def _best_so_far(values: Sequence[float], direction: str) -> list[float]:
 
 
 def _thinned(values: Sequence[float]) -> tuple[float, ...]:
-    """Return at most ``SPARKS`` of the values, evenly spread, the last among them."""
+    """Return at most ``SPARKS`` of the values, evenly spread, the last included."""
     if len(values) <= SPARKS:
         return tuple(values)
     return tuple(values[round(place * (len(values) - 1) / (SPARKS - 1))] for place in range(SPARKS))
 
 
 def _eta_s(record: StudyRecord, found: Collection[TrialRecord], n_trials: int, timeout_s: float | None) -> float | None:
-    """Return the seconds until the last trial ends, at the pace since the study was last started.
+    """Return the seconds until the last trial ends or the time limit, at the pace since the study's last start.
 
-    A trial that runs counts by the part of its steps that it has taken. The time limit ends the search earlier.
+    Running trials count by the share of their steps.
     """
     elapsed_s = max(0.0, (datetime.now(UTC) - record.started_at).total_seconds())  # the clock may have been put back
     ended = [trial for trial in found if trial.outcome is not None and not trial.outcome.is_open]
@@ -325,7 +301,7 @@ def _eta_s(record: StudyRecord, found: Collection[TrialRecord], n_trials: int, t
 
 
 def _proof(database: Database, record: StudyRecord, evaluation: dict[str, Any]) -> Proof | None:
-    """Return the registered trial's score on the first test metric, else the best one's, beside its base's."""
+    """Return the registered trial's, else the best, score on the first test metric, beside the base model's."""
     if record.state in _ALIVE:
         return None
     metric = next(iter(evaluation.get("metrics", ())), None)
@@ -355,5 +331,5 @@ def _proof(database: Database, record: StudyRecord, evaluation: dict[str, Any]) 
 
 
 def remaining(eta_s: float) -> str:
-    """Return a duration as people say it."""
+    """Return a duration as text."""
     return str(timedelta(seconds=round(eta_s)))

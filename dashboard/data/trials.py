@@ -1,59 +1,46 @@
-"""One trial: where it stands, what it was given, what it reported, why it ended, and how to run it again."""
+"""Trials: state, hyperparameters, curves, pruning, scores and examples."""
 
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
-from sweeper_dashboard.data import frames, home, search
+from sweeper_dashboard.data import frames, home, search, studies
 from sweeper_dashboard.data.snapshots import Snapshot, snapshot
 
 from sweeper.config.evaluation import direction
-from sweeper.config.orders import differing, values_of
 from sweeper.config.space import Range, describe
-from sweeper.config.study import valid_name
 from sweeper.errors import StudyStateError
-from sweeper.paths import Home, TrialPaths
-from sweeper.redact import clean, redact
-from sweeper.registry.lineage import initial_trial
+from sweeper.redact import clean
 from sweeper.search.pruners.history import Retraced, pruner_of, retrace
 from sweeper.search.pruners.rungs import halving_of
 from sweeper.store import TrialRecord
-from sweeper.study.orders import space_of_study
-from sweeper.study.reproduce import study_file_of
 
 FIELD = 200
-"""Other trials whose curves make the band behind a trial's own."""
-
-MOST_FILES = 500
-_TAIL_BYTES = 64 * 1024
-_TAIL_LINES = 300
-_RANKS = 64
+"""Other trials whose curves make the band behind a trial's own curve."""
 
 _RANGES: TypeAdapter[Range] = TypeAdapter(Range)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial as its page shows it.
+    """One trial.
 
     Attributes:
-        record: The trial, as stored; its texts are cleaned before they are shown.
+        record: The trial as stored; clean its texts before they are shown.
         of: Its study.
-        outcome: How it ended, ``running`` where it has not.
-        place: Its place among the complete trials by a single value, 1 for the best; None where it is not complete.
-        complete: How many trials are complete.
-        best: Number of the best complete trial.
-        rival: The best other trial that was scored on the test split; None where none was.
-        relations: (how it is related, number) of other trials: what it repeats, and which repeat it.
-        versions: (adapter, version) that were registered from it.
+        outcome: Its outcome, ``running`` if it has none.
+        place: Its rank among the completed trials by value, 1 for the best; None if it has not completed.
+        complete: Number of completed trials.
+        best: The best completed trial.
+        rival: The best other trial that was scored on the test split, if any.
+        relations: (relation, number) of related trials: those that it repeats, and that repeat it.
+        versions: (adapter, version) registered from it.
     """
 
     record: TrialRecord
@@ -88,15 +75,15 @@ class Trial:
 
     @property
     def reason(self) -> str:
-        """Why it ended where it did; empty where there is nothing to say."""
+        """Why it ended; empty if no reason was recorded."""
         return clean(self.record.reason or "")
 
 
 def trial(study: str, number: int | None = None) -> Trial | None:
-    """Return a trial; the best, or the first, where no number is given; None where the study has none yet.
+    """Return a trial; without a number the best, or the first; None if the study has no trials.
 
     Raises:
-        StudyStateError: If study or trial do not exist.
+        StudyStateError: If the study or the trial does not exist.
     """
     with home.database() as database:
         of = snapshot(database, database.studies.get(study))
@@ -142,9 +129,9 @@ def _relations(record: TrialRecord, others: Iterable[TrialRecord]) -> Iterable[t
 
 
 def parameters(found: Trial) -> pd.DataFrame:
-    """Return its hyperparameters beside the best trial's and the study's ranges, those that differ first."""
+    """Return its hyperparameters beside the best trial's and the ranges searched, those that differ first."""
     best = found.of.trials.get(found.best) if found.best is not None else None
-    own, theirs = _flat(found.record), {} if best is None else _flat(best)
+    own, theirs = frames.flat(found.record.parameters), {} if best is None else frames.flat(best.parameters)
     ranges = found.of.record.space.get("space")
     ranges = ranges if isinstance(ranges, Mapping) else {}
     rows = []
@@ -157,14 +144,8 @@ def parameters(found: Trial) -> pd.DataFrame:
     return frames.frame(rows, ["", "hyperparameter", "this trial"])
 
 
-def _flat(record: TrialRecord) -> dict[str, Any]:
-    own = {name: value for name, value in record.parameters.items() if name != "trl"}
-    further = record.parameters.get("trl")
-    return own | ({f"trl.{n}": value for n, value in further.items()} if isinstance(further, Mapping) else {})
-
-
 def _shown(value: Any) -> str:
-    """Return a value as text: a column holds numbers, words and lists alike."""
+    """Return a value as text, because a column holds numbers, words and lists."""
     if value is None:
         return ""
     if isinstance(value, float):
@@ -173,7 +154,7 @@ def _shown(value: Any) -> str:
 
 
 def _range(ranges: Mapping[str, Any], name: str) -> str:
-    """Return what the study searched for a hyperparameter, of each alternative where they differ."""
+    """Return the range searched for a hyperparameter, of each alternative if they differ."""
     bare = name.removeprefix("trl.")
     found = {full: raw for full, raw in ranges.items() if full == bare or full.endswith(f".{bare}")}
     told = []
@@ -187,14 +168,14 @@ def _range(ranges: Mapping[str, Any], name: str) -> str:
 
 
 def curve(found: Trial) -> pd.DataFrame:
-    """Return all that it reported: ``metric``, ``value`` and ``step``, ``epoch``, ``tokens``, ``time``, ``percent``."""
+    """Return its reported values: ``metric``, ``value`` and ``step``, ``epoch``, ``tokens``, ``time``, ``percent``."""
     rows = search.with_axes(found.of, search.curve_rows(found.of, [found.number]))
     total = found.record.total_steps or np.nan
     return rows.assign(percent=100 * rows["step"] / total)
 
 
 def field(found: Trial) -> tuple[pd.DataFrame, int, int]:
-    """Return the band of the other trials of the same length: median and quartiles by per cent of their training.
+    """Return the band of other trials of the same length: median and quartiles by per cent of their training.
 
     Returns:
         A frame of ``percent``, ``low``, ``median``, ``high``, ``trials``; how many trials it is of; and of how many.
@@ -258,7 +239,7 @@ def splits(found: Trial) -> list[str]:
 
 
 def scores(found: Trial, split: str) -> pd.DataFrame:
-    """Return its scores on a split, with intervals and the paired difference to its base model."""
+    """Return its scores on a split, with intervals and the paired difference from its base model."""
     with home.database() as database:
         table = frames.scores(e for e in database.evaluations.all(found.study) if e.number == found.number)
     return table[table["split"] == split].drop(columns=["subject", "trial", "split"]).reset_index(drop=True)
@@ -266,153 +247,14 @@ def scores(found: Trial, split: str) -> pd.DataFrame:
 
 def examples(found: Trial, split: str, metric: str) -> pd.DataFrame:
     """Return its examples beside its base model's, with ``won``: ``win``, ``loss`` or ``tie`` by a metric."""
-    with home.database() as database:
-        bases = {(of.number, of.split): of.base for of in database.evaluations.all(found.study)}
-        base = database.evaluations.examples(found.study, None, split, bases.get((found.number, split), ""))
-        table = frames.pairs(base, database.evaluations.examples(found.study, found.number, split), metric)
+    table = studies.examples(found.study, found.number, split, metric)
     gain = table["trial score"].astype(float) - table["base score"].astype(float)
     gain = gain if direction(metric) == "maximize" else -gain
     won = np.select([gain > 0, gain < 0], ["win", "loss"], "tie")
-    return table.assign(gain=gain, won=won) if len(table) else table.assign(gain=[], won=[])
-
-
-def facts(found: Trial) -> pd.DataFrame:
-    """Return what it ran on, what it took and what it left, as two columns of text."""
-    record = found.record
-    told = {
-        "device": record.device,
-        "computed in": record.dtype,
-        "attention": record.attention,
-        "rows per forward pass": record.micro_batch,
-        "peak memory": _bytes(record.peak_memory_bytes),
-        "training time": f"{record.train_seconds:,.1f} s" if record.train_seconds else None,
-        "training tokens": f"{record.tokens:,}" if record.tokens else None,
-        "tokens per second": _rate(record),
-        "epochs trained": f"{record.epochs_trained:.3g}",
-        "best step": record.best_step,
-        "latency": None if record.latency_ms is None else f"{record.latency_ms:.3g} ms a token",
-        "adapter": _bytes(record.adapter_bytes),
-        "weights, base and adapter": f"{record.total_parameters:,}" if record.total_parameters else None,
-        "base model": record.base_model,
-        "base model hash": record.base_model_fingerprint,
-        "adapter hash": record.adapter_sha256,
-        "seed": record.seed,
-        "kind": record.kind.value,
-        "begun (UTC)": f"{record.started_at:%Y-%m-%d %H:%M:%S}",
-        "ended (UTC)": None if record.finished_at is None else f"{record.finished_at:%Y-%m-%d %H:%M:%S}",
-    }
-    rows = [{"what": name, "value": clean(value)} for name, value in told.items() if value is not None]
-    return frames.frame(rows, ["what", "value"])
-
-
-def _rate(record: TrialRecord) -> str | None:
-    return f"{record.tokens / record.train_seconds:,.0f}" if record.tokens and record.train_seconds else None
-
-
-def _bytes(count: int | None) -> str | None:
-    if count is None:
-        return None
-    return f"{count / 1024**3:.2f} GiB" if count >= 1024**3 else f"{count / 1024**2:.1f} MiB"
+    return table.assign(gain=gain, won=won)
 
 
 def events(found: Trial) -> pd.DataFrame:
-    """Return what happened in the trial, oldest first."""
+    """Return the events of the trial, oldest first."""
     with home.database() as database:
         return frames.events(database.events.all(found.study, number=found.number)).drop(columns="trial")
-
-
-def files(found: Trial) -> pd.DataFrame:
-    """Return the files of its folder with their sizes, at most ``MOST_FILES``."""
-    paths = _paths(found)
-    held = [] if paths is None else sorted(path for path in paths.folder.rglob("*") if path.is_file())[:MOST_FILES]
-    rows = [
-        {"file": path.relative_to(paths.folder).as_posix(), "KiB": path.stat().st_size / 1024}
-        for path in held
-        if paths is not None
-    ]
-    return frames.frame(rows, ["file", "KiB"])
-
-
-def logs(found: Trial) -> dict[str, str]:
-    """Return the ends of the error and log files of its processes, by the file's name; secrets removed."""
-    paths = _paths(found)
-    if paths is None:
-        return {}
-    wanted = [file for rank in range(_RANKS) for file in (paths.error(rank), paths.log(rank))]
-    return {file.name: _tail(file) for file in wanted if file.is_file()}
-
-
-def _tail(file: Path) -> str:
-    """Return the last lines of a text file, however long it is."""
-    with file.open("rb") as opened:
-        size = opened.seek(0, 2)
-        opened.seek(max(0, size - _TAIL_BYTES))
-        text = opened.read().decode("utf-8", errors="replace")
-    lines = clean(redact(text)).splitlines()
-    left_out = ["..."] if size > _TAIL_BYTES or len(lines) > _TAIL_LINES else []
-    return "\n".join([*left_out, *lines[-_TAIL_LINES:]])
-
-
-def _paths(found: Trial) -> TrialPaths | None:
-    """Return the trial's paths; None where its study's name could lead out of the home."""
-    try:
-        return Home.current().study(valid_name(found.study)).trial(found.number)
-    except ValueError:
-        return None
-
-
-def initial(found: Trial) -> int | None:
-    """Return the trial whose weights it began from; None where it began at the base, or its files are gone.
-
-    Raises:
-        RegistryError: If its specification is damaged.
-    """
-    return None if _paths(found) is None else initial_trial(Home.current(), found.study, found.number)
-
-
-def clone_command(found: Trial) -> str:
-    """Return the command that runs the same configuration as a new trial of its study, from the same weights."""
-    begun_from = initial(found)
-    if begun_from is None:
-        return clean(shlex.join(["sweeper", "clone", found.study, str(found.number)]))
-    space = space_of_study(found.of.record)
-    before, after = (values_of(space, found.of.trials[of].parameters) for of in (begun_from, found.number))
-    values = [f"{name}={_written(after[name])}" for name in differing(space, before, after) if name in after]
-    return clean(shlex.join(["sweeper", "clone", found.study, str(begun_from), *values, "--from-weights"]))
-
-
-def _written(value: Any) -> str:
-    """Return a value as the command line reads it: a plain word as it is, anything else as JSON."""
-    plain = isinstance(value, str) and value.isidentifier() and value not in ("null", "true", "false")
-    return str(value) if plain else json.dumps(value, ensure_ascii=False)
-
-
-def export_command(found: Trial) -> str | None:
-    """Return the command that writes a recipe for TRL; None where nothing was registered from the trial."""
-    if not found.versions:
-        return None
-    name, version = found.versions[-1]
-    out = f"{name}-v{version}-trl"
-    return clean(shlex.join(["sweeper", "export", name, "--version", str(version), "--format", "trl", "--out", out]))
-
-
-def run_command(found: Trial) -> str:
-    """Return the command that runs the file of ``study_file``."""
-    return clean(shlex.join(["sweeper", "run", file_name(found)]))
-
-
-def file_name(found: Trial) -> str:
-    """Return the name of the file of ``study_file``."""
-    return f"{found.study}-trial-{found.number}.yaml"
-
-
-def study_file(found: Trial) -> str:
-    """Return a study file that runs exactly this configuration once.
-
-    Raises:
-        StudyStateError: If the trial's files are gone, or of another version of sweeper.
-    """
-    if _paths(found) is None:
-        raise StudyStateError(f"the files of study {found.study!r} cannot be found by its name")
-    with home.database() as database:
-        return study_file_of(Home.current(), database, found.study, found.number)

@@ -1,4 +1,4 @@
-"""A version beside another one, and what was done to its adapter."""
+"""Sections of the Adapters page: differences to another version, and the history of the adapter."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def differences(of: Adapter) -> None:
     """Show what changed from another version to this one."""
     others = [other for other in adapters.adapters() if other.name == of.name and other.version != of.version]
     if not others:
-        st.info("There is no other version of this adapter yet.")
+        st.info("This adapter has no other version yet.")
         return
     numbers = sorted((other.version for other in others), key=lambda number: (number > of.version, -number))
     stages = {other.version: other.stage for other in others}
@@ -23,33 +23,33 @@ def differences(of: Adapter) -> None:
         key=f"against {of.name} {of.version}",
     )
     found = changes.changed(of.name, old, of.version)
-    st.caption("Scores; the difference is paired, with its 95 % interval, where both answered the same examples.")
+    st.caption("Scores, with the paired difference and its 95 % interval if both answered the same examples.")
     if found.scores.empty:
-        st.info("Neither was scored.")
+        st.info("Neither version was scored.")
     else:
         parts.table(found.scores)
-    st.caption("What is not the same")
+    st.caption("Differences")
     if found.changes.empty:
-        st.info("Nothing: both come from the same trial.")
+        st.info("None: both versions come from the same trial.")
     else:
         parts.table(found.changes)
     with st.expander("Study file", expanded=bool(found.study_file)):
         if found.study_file:
-            st.code(found.study_file, language=None, wrap_lines=True)
+            parts.command(found.study_file)
         else:
-            st.info("The study files are the same.")
+            st.info("The study files are identical.")
 
 
 def history(of: Adapter) -> None:
-    """Show who did what to the adapter, all its versions."""
+    """Show who changed what in all versions of the adapter."""
     found = changes.history(of.name)
     if found.empty:
-        st.info("Nothing was done to it yet since it was registered.")
+        st.info("Nothing has changed since it was registered.")
         return
     forced = int((found["forced"] != "").sum())
     if forced:
         word = "action" if forced == 1 else "actions"
-        st.badge(f"{forced} {word} against the gate", icon=":material/warning:", color="red")
+        st.badge(f"{forced} forced {word}", icon=":material/warning:", color="red")
     at = st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm:ss")
     st.dataframe(found, hide_index=True, column_config={"at (UTC)": at})
-    st.caption("All versions, the latest first. Rows are never changed or deleted.")
+    st.caption("All versions, latest first. Entries are never changed or deleted.")

@@ -1,22 +1,24 @@
-"""Exports of a version: a card a format, written in a process of its own, checked, and downloaded."""
+"""The Export section of the Adapters page: a card per format, written and verified in a separate process."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import streamlit as st
 from sweeper_dashboard.data import exports
 from sweeper_dashboard.data.adapters import Adapter
-from sweeper_dashboard.views import adapter_parts, parts
+from sweeper_dashboard.views import editing, parts
 
 REFRESH_S = 2
-_STATES = {
-    "running": ("Being written", ":material/progress_activity:", "blue"),
+_STATES: dict[str, tuple[str, str, Literal["blue", "green", "red"]]] = {
+    "running": ("Writing", ":material/progress_activity:", "blue"),
     "done": ("Written and verified", ":material/check_circle:", "green"),
     "failed": ("Failed", ":material/error:", "red"),
 }
 
 
 def show(of: Adapter) -> None:
-    """Show a card for each format; they refresh while one is being written."""
+    """Show a card for each format, refreshed while an export is running."""
     states = [exports.export(of.name, of.version, format).job.state for format in exports.FORMATS]
     running = "running" in states
     st.fragment(_cards, run_every=REFRESH_S if running else None)(of, running)
@@ -30,11 +32,11 @@ def _cards(of: Adapter, was_running: bool) -> None:
         for format, each in found.items():
             with st.container(border=True):
                 _card(of, format, each)
-        st.caption("Every export is loaded and compared with the registered adapter before it counts as written.")
+        st.caption("Every export is loaded and compared with the registered adapter before it counts as done.")
 
 
 def _card(of: Adapter, format: str, found: exports.Export) -> None:
-    refused, state = adapter_parts.why_not(), found.job.state
+    state = found.job.state
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         with st.container(width="content", gap=None):
             st.markdown(f"**{format}**")
@@ -43,21 +45,15 @@ def _card(of: Adapter, format: str, found: exports.Export) -> None:
             label, icon, colour = _STATES[state]
             st.badge(label, icon=icon, color=colour)
         label = "Export again" if state == "done" else "Export"
-        disabled = refused is not None or state == "running"
-        if st.button(label, key=f"export {format}", icon=":material/upload:", disabled=disabled, help=refused):
-            adapter_parts.act(lambda actor: _begin(of, format, actor))
+        if editing.button(label, key=f"export {format}", icon=":material/upload:", ready=state != "running"):
+            editing.act(lambda actor: exports.start(of.name, of.version, format, actor))
     if state == "running":
-        st.progress(0.5 if found.job.said else 0.1, text="This can take minutes for a large model.")
+        st.progress(0.5 if found.job.said else 0.1, text="This can take several minutes for a large model.")
         st.text(found.job.said)
     elif state == "failed":
-        st.code(found.job.said or "It said nothing.", language=None, wrap_lines=True)
+        parts.command(found.job.said or "The export printed no message.")
     elif state == "done":
         _result(of, format, found)
-
-
-def _begin(of: Adapter, format: str, actor: str) -> str:
-    exports.start(of.name, of.version, format, actor)
-    return f"{of.label} is being exported as {format}"
 
 
 def _result(of: Adapter, format: str, found: exports.Export) -> None:
@@ -73,7 +69,7 @@ def _result(of: Adapter, format: str, found: exports.Export) -> None:
             on_click="ignore",
         )
     else:
-        st.caption(f"{found.bytes / 1e6:.0f} MB are too much for a browser; take it from the folder above.")
+        st.caption(f"Too large to download ({found.bytes / 1e6:.0f} MB); copy it from the folder above.")
     with st.expander(f"{len(found.files)} files, {len(found.notes)} notes"):
         parts.table(found.files)
         for note in found.notes:

@@ -1,16 +1,24 @@
-"""The registry: every version, and the picked one with its lineage, its way to production, its exports and history."""
+"""The Adapters page: every registered version, and one of them with its lineage, gate, exports and history."""
 
 from __future__ import annotations
 
 import zlib
+from typing import Literal
 
 import pandas as pd
 import streamlit as st
 from sweeper_dashboard.data import adapters as data
-from sweeper_dashboard.views import adapter_changes, adapter_exports, adapter_gate, adapter_origin, adapter_parts, parts
+from sweeper_dashboard.views import adapter_changes, adapter_exports, adapter_gate, adapter_overview, editing, parts
 
+Colour = Literal["gray", "orange", "green"]
+_STAGES: dict[str, tuple[str, Colour]] = {
+    "candidate": (":material/hourglass_empty:", "gray"),
+    "staging": (":material/science:", "orange"),
+    "production": (":material/verified:", "green"),
+    "archived": (":material/inventory_2:", "gray"),
+}
 SECTIONS = {
-    "Overview": adapter_origin.show,
+    "Overview": adapter_overview.show,
     "Production": adapter_gate.show,
     "Changes": adapter_changes.differences,
     "Export": adapter_exports.show,
@@ -19,12 +27,12 @@ SECTIONS = {
 
 
 def page() -> None:
-    """Show every version, and the one that the address names or a click picked."""
+    """Show every version, and the selected one, kept in the address."""
     st.title("Adapters")
     with parts.explained():
         found = data.adapters()
         if not found:
-            st.info("No adapter is registered: a study registers its winner when it beats the base model.")
+            st.info("No adapter is registered yet. A study registers its winner if it beats the base model.")
             return
         listed = _filtered(found)
         _list(listed)
@@ -48,7 +56,7 @@ def _filtered(found: list[data.Adapter]) -> list[data.Adapter]:
 
 def _list(listed: list[data.Adapter]) -> None:
     if not listed:
-        st.info("No version fits the search and the stages.")
+        st.info("No versions match these filters.")
         return
     rows = [
         {
@@ -59,26 +67,43 @@ def _list(listed: list[data.Adapter]) -> None:
             "tags": list(of.tags),
             "metric on test": of.metric,
             "score": of.score,
-            "95 % interval": adapter_parts.span(of.low, of.high),
+            "95 % interval": of.interval,
             "MiB": of.mebibytes,
             "age": of.age,
         }
         for of in listed
     ]
-    # A selection is a place in the list, which means another version once the list is another one.
+    # A selection is a position in the list, so another list needs another widget.
     listing = zlib.crc32(repr([(of.name, of.version) for of in listed]).encode())
-    chosen = adapter_parts.selected(pd.DataFrame(rows), key=f"adapters {listing}")
+    columns = {
+        "stage": st.column_config.MultiselectColumn(
+            options=list(_STAGES), color=[colour for _, colour in _STAGES.values()], width=110
+        ),
+        "aliases": st.column_config.ListColumn(width=130),
+        "tags": st.column_config.ListColumn(width=130),
+        "score": st.column_config.NumberColumn(format="%.4g"),
+        "MiB": st.column_config.NumberColumn(format="%.1f"),
+    }
+    selected = st.dataframe(
+        pd.DataFrame(rows),
+        hide_index=True,
+        column_config=columns,
+        key=f"adapters {listing}",
+        on_select="rerun",
+        selection_mode="single-row",
+    ).selection.rows
+    chosen = selected[0] if selected and selected[0] < len(rows) else None
     if chosen is None:
         st.session_state.pop("adapters clicked", None)
         return
     clicked = (listed[chosen].name, listed[chosen].version)
-    if st.session_state.get("adapters clicked") != clicked:  # or an address opened later would be overruled by it
+    if st.session_state.get("adapters clicked") != clicked:  # else it would override an address opened later
         st.session_state["adapters clicked"] = clicked
-        adapter_parts.address(*clicked)
+        st.query_params["adapter"], st.query_params["version"] = clicked[0], str(clicked[1])
 
 
 def _picked(found: list[data.Adapter], listed: list[data.Adapter]) -> data.Adapter | None:
-    """Return the version that the address names, else the first of the list."""
+    """Return the version in the address, else the first of the list."""
     name, number = st.query_params.get("adapter"), st.query_params.get("version", "")
     if name is None:
         return data.adapter(listed[0].name, listed[0].version) if listed else None
@@ -92,15 +117,13 @@ def _version(picked: data.Adapter) -> None:
     st.divider()
     with st.container(horizontal=True, vertical_alignment="center"):
         st.subheader(picked.label, width="content")  # a name is letters, digits, dots, dashes and underscores
-        adapter_parts.stage(picked.stage)
+        icon, colour = _STAGES.get(picked.stage, _STAGES["archived"])
+        st.badge(picked.stage, icon=icon, color=colour)
         st.text(", ".join(picked.aliases))
-    adapter_parts.told()
-    section = st.segmented_control(
-        "Section", list(SECTIONS), default="Overview", required=True, key="section", bind="query-params",
-        label_visibility="collapsed",
-    )  # fmt: skip
+    editing.outcome()
+    show = parts.section(SECTIONS)
     with parts.explained():
-        SECTIONS[section or "Overview"](picked)
+        show(picked)
 
 
 page()

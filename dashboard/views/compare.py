@@ -1,8 +1,8 @@
-"""Two to eight trials, registered versions or base models side by side, with a verdict and a report to keep."""
+"""The Compare page: trials, registered versions and base models side by side, with a verdict and a report."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 
 import pandas as pd
 import streamlit as st
@@ -12,13 +12,13 @@ from sweeper_dashboard.data import home
 from sweeper_dashboard.views import marked, parts
 
 _HOW = (
-    "A trial is STUDY:NUMBER, a registered version NAME@VERSION, a bare base model STUDY:base. What is not in the list "
-    "can be typed."
+    "A trial is STUDY:NUMBER, a registered version NAME@VERSION, a base model STUDY:base. You can also type names that "
+    "are not listed."
 )
 
 
 def page() -> None:
-    """Show the subjects that the address names side by side."""
+    """Show the subjects in the address side by side."""
     st.title("Compare")
     with parts.explained():
         known = data.choices()
@@ -26,7 +26,7 @@ def page() -> None:
         if len(keys) < data.FEWEST:
             st.info("Pick two to eight trials, adapters or base models, and one of them as the reference.")
             if not known:
-                st.caption("There is nothing to pick yet: no trial of this home is complete.")
+                st.caption("There is nothing to pick yet: no trial in this home has completed.")
             return
         left, right = st.columns(2)
         with left:
@@ -35,36 +35,19 @@ def page() -> None:
         with right:
             found = _by_metric(found, keys, reference)
         _verdict(found)
-        sections: dict[str, Callable[[data.SideBySide], None]] = {
-            "Scores": _scores,
-            "Examples": _examples,
-            "Curves": _curves,
-            "What differs": _differs,
-            "Report": _report,
-        }
-        chosen = st.segmented_control(
-            "Section",
-            list(sections),
-            default="Scores",
-            required=True,
-            key="section",
-            bind="query-params",
-            label_visibility="collapsed",
-        )
-        sections[chosen or "Scores"](found)
+        parts.section(SECTIONS)(found)
 
 
 def _subjects(known: list[str]) -> list[str]:
-    """Let the subjects be picked, and keep them in the address."""
-    wanted = [key for key in st.query_params.get("subjects", "").split(",") if key]
-    wanted = list(dict.fromkeys(wanted))
+    """Let the subjects be picked, kept in the address."""
+    wanted = list(dict.fromkeys(key for key in st.query_params.get("subjects", "").split(",") if key))
     keys = st.multiselect(
         "Subjects",
         list(dict.fromkeys([*wanted, *known])),
         default=wanted,
         format_func=home.clean,
         accept_new_options=True,
-        placeholder="Pick or type two to eight",
+        placeholder="Pick or type two to eight names",
         help=_HOW,
     )
     if keys != wanted:
@@ -82,13 +65,13 @@ def _reference(keys: list[str]) -> str:
 
 
 def _by_metric(found: data.SideBySide, keys: list[str], reference: str) -> data.SideBySide:
-    """Let another metric decide, and return the comparison by it."""
+    """Let another metric be picked, and return the comparison by it."""
     if len(found.metrics) < 2 or found.metric is None:
         return found
     wanted = st.query_params.get("metric")
     metrics = list(found.metrics)
     place = metrics.index(wanted if wanted in metrics else found.metric)
-    metric = st.selectbox("Decided by", metrics, index=place, format_func=home.clean)
+    metric = st.selectbox("Metric", metrics, index=place, format_func=home.clean)
     st.query_params["metric"] = metric
     if metric == found.metric:
         return found
@@ -108,7 +91,7 @@ def _scores(found: data.SideBySide) -> None:
     parts.table(data.subjects(found))
     scores = data.scores(found)
     if scores.empty:
-        st.info("None of them was scored on the test split.")
+        st.info("None of these was scored on the test split.")
         return
     own = scores[scores["metric"] == found.metric]
     order = data.keys(found)
@@ -120,24 +103,24 @@ def _scores(found: data.SideBySide) -> None:
     with right:
         paired = own[own["difference"].notna()]
         if paired.empty:
-            st.info("Nothing can be compared with the reference in pairs.")
+            st.info("No paired comparison with the reference is possible.")
         else:
-            title = f"minus {found.reference}, in pairs"
+            title = f"paired difference from {found.reference}"
             parts.figure(
                 charts.spans(paired, "difference", "diff_low", "diff_high", title, order, zero=True), "differences"
             )
     better = "left" if data.smaller_is_better(str(found.metric)) else "right"
-    st.caption(f"Better is to the {better}. An interval that touches the dotted line shows no difference.")
+    st.caption(f"The {better} is better. An interval that touches the dotted line shows no difference.")
     parts.table(scores.rename(columns={"diff_low": "from", "diff_high": "to"}))
     bounded = data.bounded(found)
     if bounded:
         parts.figure(charts.profile(scores, bounded, order), "profile")
-        st.caption("Metrics from 0 to 1, larger is better.")
+        st.caption("Metrics from 0 to 1; larger is better.")
 
 
 def _examples(found: data.SideBySide) -> None:
     if not found.examples:
-        st.info("Nothing was scored on the same examples as the reference.")
+        st.info("None of these was scored on the same examples as the reference.")
         return
     table = data.examples(found)
     wins = pd.DataFrame(
@@ -145,12 +128,12 @@ def _examples(found: data.SideBySide) -> None:
             "subject": [home.clean(key) for key in found.examples],
             "wins": [len(one.wins) for one in found.examples.values()],
             "losses": [len(one.losses) for one in found.examples.values()],
-            "the same": [len(one.ties) for one in found.examples.values()],
+            "ties": [len(one.ties) for one in found.examples.values()],
         }
     )
     parts.table(wins)
     differing = (table["differs"] != "").sum()
-    options = ["where they differ", "all"]
+    options = ["differing", "all"]
     kind = st.segmented_control(
         "Examples",
         options,
@@ -160,11 +143,10 @@ def _examples(found: data.SideBySide) -> None:
     )
     chosen = table[table["differs"] != ""] if kind == options[0] else table
     if chosen.empty:
-        st.info("They do equally well on every example.")
+        st.info("They score the same on every example.")
         return
-    row = chosen.iloc[parts.selected(chosen, key=f"compared examples {kind}") or 0]
-    st.caption(f"Example {row['example']}; click the box before another row to see it whole.")
-    parts.texts(prompt=row["prompt"], due=row["due"])
+    row = parts.selected_example(chosen, f"compared examples {kind}")
+    parts.texts(prompt=row["prompt"], reference_answer=row["due"])
     blocks = data.texts(found, int(row["example"]))
     marked.side_by_side(blocks, against=blocks[0][1])
 
@@ -172,17 +154,17 @@ def _examples(found: data.SideBySide) -> None:
 def _curves(found: data.SideBySide) -> None:
     metric, points = data.curves(found)
     if points.empty:
-        st.info("None of them has reported a value of the metric that decided the search of the reference's study.")
+        st.info("None of these has reported the metric that ranked trials in the reference's study.")
         return
     parts.figure(charts.curves(points, metric, data.keys(found)), "compared curves")
-    st.caption("The metric that decided the search, on the validation split, at equal progress. Gaps: not finite.")
+    st.caption("The metric of the search on the validation split, at equal progress. Gaps: NaN or infinite values.")
 
 
 def _differs(found: data.SideBySide) -> None:
     keys = [subject.key for subject in found.subjects]
     st.subheader("Hyperparameters")
     if not found.parameters:
-        st.caption("Bare base models have none.")
+        st.caption("Base models have none.")
     parts.table(data.rows(found.parameters, keys))
     if found.costs:
         st.subheader("Cost")
@@ -193,21 +175,29 @@ def _differs(found: data.SideBySide) -> None:
 
 def _report(found: data.SideBySide) -> None:
     st.caption(
-        "The verdict, the tables, the charts, the examples on which they differ, and the hashes that say what was "
-        "compared. The page needs no network and runs no script."
+        "The verdict, the tables, the charts, the examples on which they differ, and the hashes that identify what was "
+        "compared. The HTML page works offline and runs no scripts."
     )
     with st.container(horizontal=True):
         for kind, label, mime in (("html", "HTML", "text/html"), ("md", "Markdown", "text/markdown")):
             st.download_button(
-                f"Report as {label}",
-                lambda kind=kind: data.report(found, kind),
+                f"Download as {label}",
+                partial(data.report, found, kind),
                 file_name=f"comparison.{kind}",
                 mime=mime,
                 icon=":material/download:",
                 on_click="ignore",
             )
-    st.caption("The same on the command line:")
-    st.code(data.command(found), language=None, wrap_lines=True)
+    st.caption("On the command line:")
+    parts.command(data.command(found))
 
+
+SECTIONS = {
+    "Scores": _scores,
+    "Examples": _examples,
+    "Curves": _curves,
+    "Differences": _differs,
+    "Report": _report,
+}
 
 page()

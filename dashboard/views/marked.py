@@ -1,11 +1,11 @@
-"""Texts side by side with their differences marked."""
+"""Texts side by side, with their differences marked."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import streamlit as st
-from sweeper_dashboard.data import home, texts
+from sweeper_dashboard.data import comparison, home
 
 _BLOCK = (
     "white-space: pre-wrap; overflow-wrap: anywhere; max-height: 26rem; overflow-y: auto; margin: 0; padding: 0.7rem "
@@ -18,22 +18,24 @@ _STYLE = (
 
 
 def side_by_side(blocks: Sequence[tuple[str, str]], against: str, *, columns: int = 2) -> None:
-    """Show texts in columns, each with its differences to one of them underlined and struck through.
+    """Show texts in columns, with their differences to one of them underlined and struck through.
 
     Args:
         blocks: (heading, text) of each; headings are shown as plain text.
         against: The text that the others are marked against.
-        columns: How many stand beside each other.
+        columns: Texts per row.
     """
     for start in range(0, len(blocks), columns):
         row = blocks[start : start + columns]
         for place, (heading, text) in zip(st.columns(columns), row, strict=False):
             with place:
                 st.text(home.clean(heading))
-                st.html(f'{_STYLE}<pre class="marked" style="{_BLOCK}">{texts.marked_html(text, against) or " "}</pre>')
-    st.caption(f"{texts.LEGEND[0].upper()}{texts.LEGEND[1:]}.")
+                st.html(
+                    f'{_STYLE}<pre class="marked" style="{_BLOCK}">{comparison.marked_html(text, against) or " "}</pre>'
+                )
+    st.caption(f"{comparison.LEGEND[0].upper()}{comparison.LEGEND[1:]}.")
 
 
 def headline(text: str) -> None:
-    """Show a sentence large, as plain text."""
-    st.html(f'<p style="font-size: 1.2rem; font-weight: 650; margin: 0;">{texts.plain_html(text)}</p>')
+    """Show a sentence in large type, letter by letter."""
+    st.html(f'<p style="font-size: 1.2rem; font-weight: 650; margin: 0;">{comparison.plain_html(text)}</p>')

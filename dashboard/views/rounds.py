@@ -1,4 +1,4 @@
-"""One round of the playground: what was asked of whom, and the answers as they come; kept for the session."""
+"""One round of the playground, kept for the session: a prompt, and the answers as they stream in."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from typing import Any
 import streamlit as st
 from sweeper_dashboard.data import home
 from sweeper_dashboard.data import playground as data
+from sweeper_dashboard.views import parts
 
 _REDRAW_S = 0.08
-"""An answer is not drawn oftener than this while it comes."""
+"""Shortest time between two redraws of a streaming answer."""
 
 _ENDED = {
-    "end": "it ended by itself",
-    "stop": "a stop text came",
-    "length": "it has the most tokens allowed",
-    "cancelled": "it was stopped",
+    "end": "finished",
+    "stop": "hit a stop sequence",
+    "length": "hit the token limit",
+    "cancelled": "cancelled",
 }
 
 
 @dataclass
-class Answer:
-    """What one subject said, and what was thought of it."""
+class ShownAnswer:
+    """One version's answer, and the user's rating of it."""
 
     reference: str
     label: str
@@ -42,18 +43,18 @@ class Answer:
 
 @dataclass
 class Round:
-    """A question to several.
+    """A prompt to several versions.
 
     Attributes:
         answers: In the order of the subjects.
-        shown: Places of the answers in the order that they are shown in.
-        blind: Whether the names are hidden until a thumb is given.
-        due: The answer that is right, where the question is an example's.
+        shown: Indices of the answers in the order shown.
+        blind: Whether the names are hidden until an answer is rated.
+        due: The reference answer, if the prompt is an example's.
     """
 
     turns: list[data.Turn]
     sampling: data.Sampling
-    answers: list[Answer]
+    answers: list[ShownAnswer]
     blind: bool = False
     due: str = ""
     failed: str = ""
@@ -67,16 +68,16 @@ class Round:
 
     @property
     def hidden(self) -> bool:
-        """Whether the names are hidden still."""
+        """Whether the names are still hidden."""
         return self.blind and all(answer.thumb is None for answer in self.answers)
 
     def name(self, place: int) -> str:
-        """Return what the answer at a place of the page is called."""
+        """Return the heading of the answer at a position of the page."""
         return f"Answer {chr(ord('A') + place)}" if self.hidden else self.answers[self.shown[place]].label
 
 
 def headings(asked: Round) -> list[Any]:
-    """Draw a column an answer with its name, and return the columns."""
+    """Draw a column with a heading for each answer, and return the columns."""
     columns = st.columns(len(asked.answers), border=True)
     for place, column in enumerate(columns):
         column.text(asked.name(place))
@@ -84,7 +85,7 @@ def headings(asked: Round) -> list[Any]:
 
 
 def stream(asked: Round) -> None:
-    """Ask, and draw the answers while they come; leaving the page cancels them."""
+    """Send the prompt and draw the answers as they stream in; leaving the page cancels them."""
     columns = headings(asked)
     places = {of: (columns[at].empty(), columns[at].empty()) for at, of in enumerate(asked.shown)}
     for of in places:
@@ -95,8 +96,7 @@ def stream(asked: Round) -> None:
     with closing(request.events()) as events:
         for event in events:
             if event.kind == "queued":
-                waits = f"{event.place} asked before; waiting" if event.place else "the worker is at it"
-                status.caption(waits)
+                status.caption(f"{event.place} requests ahead in the queue" if event.place else "running")
                 continue
             if event.subject is None:
                 asked.failed = event.text
@@ -110,7 +110,7 @@ def stream(asked: Round) -> None:
         answer.finished = True
 
 
-def _take(answer: Answer, event: data.Event) -> None:
+def _take(answer: ShownAnswer, event: data.Event) -> None:
     match event.kind:
         case "loading":
             answer.status = event.text
@@ -130,11 +130,12 @@ def _speed(event: data.Event) -> str:
     if event.first_token_s is not None:
         parts.append(f"first after {event.first_token_s:.2f} s")
     if event.tokens_per_s is not None:
-        parts.append(f"then {event.tokens_per_s:.1f} a second")
+        parts.append(f"then {event.tokens_per_s:.1f} tokens/s")
     return ", ".join(parts) + f"; {_ENDED[event.ended or 'length']}"
 
 
-def _draw(answer: Answer, place: tuple[Any, Any]) -> None:
+def _draw(answer: ShownAnswer, place: tuple[Any, Any]) -> None:
     text, status = place
-    text.code(home.clean(answer.refused or answer.text) or " ", language=None, wrap_lines=True)
+    with text:
+        parts.command(home.clean(answer.refused or answer.text))
     status.text(home.clean(answer.status))

@@ -1,4 +1,4 @@
-"""The trials that are picked out: one selection for the leaderboard and all charts of a study, kept in the address."""
+"""The selected trials: one selection for the leaderboard and all charts of a study, kept in the address."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
+from sweeper_dashboard.views import parts
 
 PARAMETER = "trials"
 MOST = 50
@@ -16,13 +17,13 @@ _CONFIG = {"displaylogo": False, "scrollZoom": False}
 
 
 def selected() -> list[int]:
-    """Return the picked trials, as the address names them."""
+    """Return the selected trials, as the address names them."""
     words = st.query_params.get(PARAMETER, "").split(",")
     return [int(word) for word in words if word.isascii() and word.isdigit()][:MOST]
 
 
 def select(numbers: Iterable[int]) -> None:
-    """Pick trials."""
+    """Select trials."""
     chosen = list(dict.fromkeys(int(number) for number in numbers))[:MOST]
     if chosen:
         st.query_params[PARAMETER] = ",".join(map(str, chosen))
@@ -31,13 +32,13 @@ def select(numbers: Iterable[int]) -> None:
 
 
 def clear() -> None:
-    """Pick none, and let everything that shows a selection of its own forget it."""
+    """Clear the selection, also in every widget that keeps one."""
     select([])
     _draw_anew(except_for=None)
 
 
 def chart(figure: go.Figure, name: str) -> None:
-    """Show a chart whose points name their trials in ``customdata``; what is picked in it is picked everywhere."""
+    """Show a chart whose points name their trials in ``customdata``; selecting points selects trials everywhere."""
     key = _key(name)
     st.plotly_chart(
         figure,
@@ -49,7 +50,7 @@ def chart(figure: go.Figure, name: str) -> None:
 
 
 def table(frame: pd.DataFrame, name: str, **options: Any) -> None:
-    """Show a table of trials with a column ``trial``; rows ticked in it are picked everywhere."""
+    """Show a table of trials with a column ``trial``; ticking rows selects trials everywhere."""
     key, numbers = _key(name), frame["trial"].tolist()
     chosen = set(selected())
     ticked = [place for place, number in enumerate(numbers) if number in chosen]
@@ -61,7 +62,8 @@ def table(frame: pd.DataFrame, name: str, **options: Any) -> None:
         on_select=lambda: _from_rows(name, key, numbers),
         selection_mode="multi-row",
         selection_default={"selection": {"rows": ticked}},
-        **options,
+        column_config=parts.number_formats(frame),
+        **{"height": min(390, 40 + 35 * max(1, len(frame))), **options},
     )
 
 
@@ -78,7 +80,7 @@ def _from_rows(name: str, key: str, numbers: Sequence[int]) -> None:
 
 
 def _key(name: str) -> str:
-    """Return the widget's key, which is another one after something else has changed the selection."""
+    """Return the widget's key, which changes when something else changes the selection."""
     times: dict[str, int] = st.session_state.setdefault(_DRAWN, {})
     return f"{name} {times.setdefault(name, 0)}"
 

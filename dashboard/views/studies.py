@@ -1,13 +1,12 @@
-"""All studies of the home: what runs, what was found, what it cost."""
+"""The Studies page: every study of the home with its state, results and cost."""
 
 from __future__ import annotations
 
 import pandas as pd
 import streamlit as st
-from sweeper_dashboard import session
 from sweeper_dashboard.data import home
 from sweeper_dashboard.data import studies as data
-from sweeper_dashboard.views import parts
+from sweeper_dashboard.views import editing, parts
 
 REFRESH_S = 5
 _COLUMNS = {
@@ -15,8 +14,12 @@ _COLUMNS = {
     "progress": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1, width="small"),
     "course": st.column_config.LineChartColumn("best so far", width="small"),
     "best": st.column_config.NumberColumn(format="%.4g"),
-    "test": st.column_config.NumberColumn("test score", format="%.3f", help="Of the winner, on the first test metric."),
-    "base": st.column_config.NumberColumn("base model", format="%.3f", help="On the same examples."),
+    "test": st.column_config.NumberColumn(
+        "test score", format="%.3f", help="The winning trial's score on the first test metric."
+    ),
+    "base": st.column_config.NumberColumn(
+        "base model", format="%.3f", help="The base model's score on the same examples."
+    ),
     "device-hours": st.column_config.NumberColumn(format="%.2f"),
     "million tokens": st.column_config.NumberColumn(format="%.2f"),
     "tags": st.column_config.ListColumn(),
@@ -24,9 +27,10 @@ _COLUMNS = {
 
 
 def page() -> None:
-    """Show every study with its state; a ticked one can be opened, tagged or put away."""
+    """Show every study; selected ones can be opened, tagged or archived."""
     st.title("Studies")
     with parts.explained():
+        editing.outcome()
         running = any(study.running for study in data.studies())
         st.fragment(_list, run_every=REFRESH_S if running else None)()
 
@@ -34,14 +38,12 @@ def page() -> None:
 def _list() -> None:
     with parts.explained():
         found = data.studies()
-        if not found:
-            st.info("No study has been run in this home yet.")
-            st.code("sweeper run studies/quickstart.yaml", language=None)
+        if parts.empty_home(found):
             return
         _totals(found)
         shown = _filtered(found)
         if not shown:
-            st.info("No study fits these filters.")
+            st.info("No studies match these filters.")
             return
         rows = pd.DataFrame([_row(study) for study in shown])
         picked = st.dataframe(
@@ -54,7 +56,9 @@ def _list() -> None:
             selection_mode=["multi-row", "single-cell"],
             height=min(600, 40 + 35 * len(rows)),
         ).selection
-        st.caption("Click a study to open it; tick the boxes to tag or archive. The best of many trials is lucky.")
+        st.caption(
+            "Click a study to open it, or tick its box to tag or archive it. The best of many trials is partly luck."
+        )
         if picked.cells and picked.cells[0][0] < len(shown):
             st.switch_page("views/study.py", query_params={"study": shown[picked.cells[0][0]].name})
         chosen = [shown[place] for place in picked.rows if place < len(shown)]
@@ -63,16 +67,15 @@ def _list() -> None:
 
 
 def _totals(found: list[data.StudyProgress]) -> None:
-    shown = {
-        "Studies": f"{len(found):,}",
-        "Running": f"{sum(study.running for study in found):,}",
-        "Trials": f"{sum(sum(study.outcomes.values()) for study in found):,}",
-        "Device-hours": f"{sum(study.train_seconds for study in found) / 3600:,.1f}",
-        "Training tokens": _large(sum(study.tokens for study in found)),
-    }
-    with st.container(horizontal=True):
-        for label, value in shown.items():
-            st.metric(label, value, border=True, width=150)
+    parts.metrics(
+        {
+            "Studies": f"{len(found):,}",
+            "Running": f"{sum(study.running for study in found):,}",
+            "Trials": f"{sum(sum(study.outcomes.values()) for study in found):,}",
+            "Device-hours": f"{sum(study.train_seconds for study in found) / 3600:,.1f}",
+            "Training tokens": _large(sum(study.tokens for study in found)),
+        }
+    )
 
 
 def _large(count: int) -> str:
@@ -92,13 +95,8 @@ def _filtered(found: list[data.StudyProgress]) -> list[data.StudyProgress]:
             key="state",
             bind="query-params",
         )
-        tags = st.multiselect(
-            "Tags",
-            sorted({tag for study in found for tag in study.tags}),
-            format_func=home.clean,
-            key="tags",
-            width=240,
-        )
+        known = sorted({tag for study in found for tag in study.tags})
+        tags = st.multiselect("Tags", known, format_func=home.clean, key="tags", width=240)
         archived = st.toggle("Archived", key="archived", bind="query-params")
     needle = (words or "").strip().casefold()
     return [
@@ -107,7 +105,7 @@ def _filtered(found: list[data.StudyProgress]) -> list[data.StudyProgress]:
         if study.archived == archived
         and (not states or study.state.value in states)
         and set(tags) <= set(study.tags)
-        and (not needle or any(needle in text.casefold() for text in (study.name, *study.tags)))
+        and any(needle in text.casefold() for text in (study.name, *study.tags))
     ]
 
 
@@ -133,30 +131,26 @@ def _row(study: data.StudyProgress) -> dict[str, object]:
 
 
 def _actions(chosen: list[data.StudyProgress]) -> None:
-    """Show what can be done with the ticked studies."""
-    user = session.user()
+    """Offer to tag or archive the selected studies."""
     names = [study.name for study in chosen]
     archived = all(study.archived for study in chosen)
+    common = [tag for tag in chosen[0].tags if all(tag in study.tags for study in chosen)]
     with st.container(border=True):
-        st.text("Ticked: " + ", ".join(home.clean(name) for name in names))
-        if not user.may_edit:
-            st.caption("Viewers cannot tag or archive.")
+        st.text("Selected: " + ", ".join(home.clean(name) for name in names))
         with st.container(horizontal=True, vertical_alignment="bottom"):
-            common = [tag for tag in chosen[0].tags if all(tag in study.tags for study in chosen)]
             tags = st.text_input(
-                "Tags, separated by commas" if len(chosen) == 1 else "Tags of all of them, separated by commas",
+                "Tags, separated by commas" if len(chosen) == 1 else "Tags shared by all of them, separated by commas",
                 value=", ".join(common),
                 key=f"tags of {names}",
-                disabled=not user.may_edit,
+                disabled=editing.refusal() is not None,
                 width=320,
             )
-            if st.button("Save tags", disabled=not user.may_edit, icon=":material/label:") and user.may_edit:
-                data.tag(names, [tag for tag in tags.split(",") if tag.strip()], user.name, instead_of=common)
-                st.rerun()
+            if editing.button("Save tags", icon=":material/label:"):
+                given = [tag for tag in tags.split(",") if tag.strip()]
+                editing.act(lambda actor: data.tag(names, given, actor, instead_of=common))
             word, icon = ("Unarchive", ":material/unarchive:") if archived else ("Archive", ":material/archive:")
-            if st.button(word, disabled=not user.may_edit, icon=icon) and user.may_edit:
-                data.archive(names, archived=not archived, actor=user.name)
-                st.rerun()
+            if editing.button(word, icon=icon):
+                editing.act(lambda actor: data.archive(names, archived=not archived, actor=actor))
 
 
 page()

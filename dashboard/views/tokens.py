@@ -1,4 +1,4 @@
-"""A row in tokens as a page shows it: what carries a loss, what does not, what is cut off; not by colour alone."""
+"""Tokens of a training row: learned, context or truncated, told apart by more than colour."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import streamlit as st
 from sweeper_dashboard.data.home import clean
 
 SHOWN = 1_500
-"""Tokens of a passage that are shown; a longer one is cut for the eye, which the page says."""
+"""Tokens of a passage that are shown; the page says when there are more."""
 
 _BOX = "font-family: monospace; white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.9; font-size: 0.86rem"
 _TOKEN = "border-right: 1px solid rgba(128, 128, 128, 0.45); padding: 1px 0"
@@ -21,30 +21,24 @@ _LOOKS = {
     "context": ("span", "opacity: 0.62"),
     "cut": ("s", "background: rgba(228, 87, 46, 0.16); opacity: 0.8; text-decoration: line-through 2px #e4572e"),
 }
-_LEGEND = {"loss": "with loss: learned", "context": "without: read only", "cut": "cut off at max_length"}
+_LEGEND = {"loss": "learned (has a loss)", "context": "context (no loss)", "cut": "truncated at max_length"}
 
 
 def legend() -> None:
-    """Show what the marks mean."""
+    """Show the legend of the marks."""
     parts = (_marked(state, escape(text)) for state, text in _LEGEND.items())
     st.html(f'<div style="{_BOX}" role="note" aria-label="legend">{"&ensp;".join(parts)}</div>')
 
 
 def passage(tokens: Iterable[Any], kept: int) -> None:
-    """Show the tokens of a passage; those from ``kept`` on are cut off."""
+    """Show the tokens of a passage; those from ``kept`` on are truncated."""
     shown = list(tokens)[:SHOWN]
-    states = [_state(token.loss, place >= kept) for place, token in enumerate(shown)]
+    states = ["cut" if place >= kept else "loss" if token.loss else "context" for place, token in enumerate(shown)]
     body = "".join(
         _marked(state, "".join(_piece(token.text) for _, token in run))
         for state, run in groupby(zip(states, shown, strict=True), key=lambda pair: pair[0])
     )
     st.html(f'<div style="{_BOX}">{body or "&nbsp;"}</div>')
-
-
-def _state(loss: bool, cut: bool) -> str:
-    if cut:
-        return "cut"
-    return "loss" if loss else "context"
 
 
 def _marked(state: str, body: str) -> str:
@@ -53,6 +47,6 @@ def _marked(state: str, body: str) -> str:
 
 
 def _piece(text: str) -> str:
-    """Return a token's text as HTML; a line break is shown, and then made."""
+    """Return a token's text as HTML; a line break is shown as a symbol and kept."""
     shown = escape(clean(text)).replace("\n", "↵\n").replace("\t", "⇥\t")
     return f'<span style="{_TOKEN}">{shown}</span>'

@@ -1,14 +1,12 @@
-"""One trial: parameters, curves, why it ended, evaluations and texts, device and files, how to run it again."""
+"""The Trial page: curves, pruning, hyperparameters, scores, files, and commands to run the trial again."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import pandas as pd
 import streamlit as st
 from sweeper_dashboard.charts import trial as charts
 from sweeper_dashboard.charts.curves import AXES
-from sweeper_dashboard.data import home, studies
+from sweeper_dashboard.data import home, studies, trial_files
 from sweeper_dashboard.data import trials as data
 from sweeper_dashboard.views import marked, parts
 
@@ -17,29 +15,28 @@ _TRAINING = ("loss", "learning_rate", "grad_norm")
 
 
 def page() -> None:
-    """Show the trial that the address names, or the best of the study; refresh while it runs."""
+    """Show the trial in the address, or the best of the study; refresh while it runs."""
     st.title("Trial")
     with parts.explained():
         study = parts.chosen_study(studies.study_names(), "trial")
         if study is None:
-            st.info("No study has been run in this home yet.")
             return
         found = data.trial(study, _number())
         if found is None:
-            st.info("This study has no trial yet: its first one shows here as soon as it begins.")
+            st.info("This study has no trial yet; the first one appears here as soon as it starts.")
             return
         _pick(found)
         st.fragment(_trial, run_every=REFRESH_S if found.running else None)(study, found.number, found.running)
 
 
 def _number() -> int | None:
-    """Return the trial that the address names; None where it names none, or no number."""
+    """Return the trial number in the address; None if there is none."""
     wanted = st.query_params.get("trial", "")
     return int(wanted[:18]) if wanted.isascii() and wanted.isdigit() else None
 
 
 def _pick(found: data.Trial) -> None:
-    """Let another trial be chosen, and write the chosen one into the address."""
+    """Let another trial be picked, and keep it in the address."""
     st.query_params["trial"] = str(found.number)
     numbers = found.numbers
     place = numbers.index(found.number)
@@ -72,23 +69,7 @@ def _trial(study: str, number: int, was_running: bool) -> None:
         if found.running != was_running:
             st.rerun()
         _head(found)
-        sections: dict[str, Callable[[data.Trial], None]] = {
-            "Curves": _curves,
-            "Parameters": _parameters,
-            "Evaluations": _evaluations,
-            "Run and files": _run,
-            "Run it again": _again,
-        }
-        chosen = st.segmented_control(
-            "Section",
-            list(sections),
-            default="Curves",
-            required=True,
-            key="section",
-            bind="query-params",
-            label_visibility="collapsed",
-        )
-        sections[chosen or "Curves"](found)
+        parts.section(SECTIONS)(found)
 
 
 def _head(found: data.Trial) -> None:
@@ -96,17 +77,15 @@ def _head(found: data.Trial) -> None:
     progress = record.steps / record.total_steps if record.total_steps else 0.0
     shown = {
         "State": found.outcome,
-        "Deciding value": "none" if record.value is None else f"{record.value:.4g}",
+        "Value": "none yet" if record.value is None else f"{record.value:.4g}",
         "Place": "unranked" if found.place is None else f"{found.place} of {found.complete}",
         "Steps": f"{record.steps:,} of {record.total_steps:,}" if record.total_steps else f"{record.steps:,}",
         "Minutes": f"{record.train_seconds / 60:.1f}",
     }
-    with st.container(horizontal=True):
-        for label, value in shown.items():
-            st.metric(label, value, border=True, width=max(130, 40 + 14 * len(value)))
+    parts.metrics(shown)
     if found.running:
-        st.progress(min(1.0, progress), text="running; this page follows it")
-    lines = [f"why it ended: {found.reason}"] if found.reason else []
+        st.progress(min(1.0, progress), text="Running; this page refreshes by itself.")
+    lines = [f"reason it ended: {found.reason}"] if found.reason else []
     lines += [f"{how} trial {number}" for how, number in found.relations]
     lines += [home.clean(f"registered as {name} v{version}") for name, version in found.versions]
     if lines:
@@ -116,12 +95,12 @@ def _head(found: data.Trial) -> None:
 def _curves(found: data.Trial) -> None:
     points = data.curve(found)
     if points.empty:
-        st.info("It has reported nothing yet.")
+        st.info("Nothing has been reported yet.")
         return
     _judged(found, points)
     st.subheader("Training")
     left, right = st.columns([2, 1])
-    over = left.segmented_control("Over", list(AXES), default="step", key="curve over", required=True)
+    over = left.segmented_control("X axis", list(AXES), default="step", key="curve over", required=True)
     smoothing = right.slider("Smoothing", 0.0, 0.99, 0.6, 0.01, key="curve smoothing")
     there = list(dict.fromkeys(points["metric"]))
     names = [name for name in _TRAINING if name in there]
@@ -132,8 +111,8 @@ def _curves(found: data.Trial) -> None:
             with column:
                 parts.figure(figures[name], f"curve of {name}")
     st.caption(
-        f"Gaps: not finite. Epochs and tokens are spread evenly over the steps. Of long curves "
-        f"{charts.MOST_POINTS:,} points are drawn. Smoothing is an exponential moving average."
+        f"Gaps: NaN or infinite values. Epochs and tokens are spread evenly over the steps. At most "
+        f"{charts.MOST_POINTS:,} points of a curve are drawn. Smoothing is an exponential moving average."
     )
 
 
@@ -169,24 +148,24 @@ def _judged(found: data.Trial, points: pd.DataFrame) -> None:
 
 def _parameters(found: data.Trial) -> None:
     parts.table(data.parameters(found))
-    beside = "" if found.best is None else " beside those of the best single trial"
-    st.caption(f"Its hyperparameters{beside}, and what the study searched. Those that differ come first.")
+    beside = "" if found.best is None else " beside those of the best trial"
+    st.caption(f"This trial's hyperparameters{beside}, with the ranges searched. Those that differ come first.")
 
 
 def _evaluations(found: data.Trial) -> None:
     splits = data.splits(found)
     if not splits:
-        st.info("It was not scored: a study scores its best trials on the test split when its search has ended.")
+        st.info("Not scored: a study scores only its best trials on the test split, once the search has ended.")
         return
     left, right = st.columns(2)
     split = left.selectbox("Split", splits, format_func=home.clean)
     scores = data.scores(found, split)
-    metric = right.selectbox("Examples by", list(scores["metric"]), format_func=home.clean)
+    metric = right.selectbox("Score examples by", list(scores["metric"]), format_func=home.clean)
     parts.table(scores)
-    st.caption("Scores with bootstrap 95 % intervals, and the paired difference to the base model.")
+    st.caption("Scores with bootstrap 95 % intervals, and the paired difference from the base model.")
     examples = data.examples(found, split, metric)
     if examples.empty:
-        st.info("No examples are kept of this trial.")
+        st.info("No examples of this trial are stored.")
         return
     counts = examples["won"].value_counts()
     options = ["all", "win", "loss", "tie"]
@@ -199,11 +178,10 @@ def _evaluations(found: data.Trial) -> None:
     )
     chosen = examples if kind == "all" else examples[examples["won"] == kind]
     if chosen.empty:
-        st.info("There is none.")
+        st.info("No examples match.")
         return
     table = chosen[["example", "won", "base score", "trial score", "prompt", "reference", "trial"]]
-    row = chosen.iloc[parts.selected(table, key=f"examples {kind}") or 0]
-    st.caption(f"Example {row['example']}; click the box before another row to see it whole.")
+    row = chosen.loc[parts.selected_example(table, f"examples {kind}").name]
     parts.texts(prompt=row["prompt"], reference=row["reference"])
     marked.side_by_side(
         [("base model", row["base model"]), (f"trial {found.number}", row["trial"])], against=row["base model"]
@@ -214,64 +192,72 @@ def _run(found: data.Trial) -> None:
     left, right = st.columns(2)
     with left:
         st.subheader("Device and cost")
-        parts.table(data.facts(found))
+        parts.table(trial_files.facts(found))
     with right:
         st.subheader("Files")
-        files = data.files(found)
+        files = trial_files.files(found)
         if files.empty:
-            st.info("Its folder is gone, or not on this machine.")
+            st.info("The trial's folder is gone, or on another machine.")
         else:
             parts.table(files)
     st.subheader("Events")
     events = data.events(found)
     if events.empty:
-        st.caption("Nothing was noted of this trial.")
+        st.caption("No events were recorded for this trial.")
     else:
         parts.table(events)
-    for name, text in data.logs(found).items():
-        st.subheader("End of a log")
+    for name, text in trial_files.logs(found).items():
+        st.subheader("End of the log")
         st.text(name)
         st.code(text or " ", language=None, wrap_lines=True, height=360)
 
 
 def _again(found: data.Trial) -> None:
-    begun_from = data.initial(found)
+    begun_from = trial_files.initial(found)
     st.subheader("As a new trial of the same study")
-    st.code(data.clone_command(found), language=None, wrap_lines=True)
-    st.caption(
-        "The running or resumed study takes it up with a seed of its own; on the Control page it can be changed."
-    )
+    parts.command(trial_files.clone_command(found))
+    st.caption("The study runs it with a new seed once it is running; the Control page can change its values first.")
     if begun_from is not None:
-        st.caption(f"This trial began from the weights of trial {begun_from}, and so does the new one.")
-    st.subheader("Alone, as a study of its own")
+        st.caption(f"This trial started from the weights of trial {begun_from}, and so does the new one.")
+    st.subheader("As a separate study")
     try:
-        text = data.study_file(found)
+        text = trial_files.study_file(found)
     except home.SweeperError as error:
-        st.info("It cannot be written as a study file.")
+        st.info("This trial cannot be written as a study file.")
         st.text(home.said(error))
     else:
         st.download_button(
-            "This configuration as a study file",
+            "Download the study file",
             text,
-            file_name=data.file_name(found),
+            file_name=trial_files.file_name(found),
             mime="application/yaml",
             icon=":material/download:",
             on_click="ignore",
         )
-        st.code(data.run_command(found), language=None, wrap_lines=True)
-        st.caption("Every value is fixed, one trial, on the rows and the base model that this one had.")
+        parts.command(trial_files.run_command(found))
+        st.caption("One trial with every value fixed, on the same rows and base model.")
         if begun_from is not None:
-            st.caption(f"It begins at the base model, and not from the weights of trial {begun_from}: no repetition.")
-        with st.expander("The study file"):
-            st.code(text, language=None, wrap_lines=True)
+            st.caption(f"It starts from the base model, not the weights of trial {begun_from}, so results will differ.")
+        with st.expander("Study file"):
+            parts.command(text)
     st.subheader("With TRL alone")
-    command = data.export_command(found)
+    command = trial_files.export_command(found)
     if command is None:
-        st.caption("A recipe is exported from a registered version, and none was registered from this trial.")
+        st.caption("Recipes are exported from registered versions, and none was registered from this trial.")
     else:
-        st.code(command, language=None, wrap_lines=True)
-        anew = "" if begun_from is None else f", from the base model instead of the weights of trial {begun_from}"
-        st.caption(f"Writes a script and a configuration that train this adapter again without sweeper{anew}.")
+        parts.command(command)
+        anew = (
+            "" if begun_from is None else f", starting from the base model instead of the weights of trial {begun_from}"
+        )
+        st.caption(f"Writes a script and a configuration that retrain this adapter without sweeper{anew}.")
 
+
+SECTIONS = {
+    "Curves": _curves,
+    "Parameters": _parameters,
+    "Evaluations": _evaluations,
+    "Run and files": _run,
+    "Run it again": _again,
+}
 
 page()

@@ -10,7 +10,7 @@ import sys
 import threading
 import uuid
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 
 from sweeper.paths import Home
@@ -31,7 +31,7 @@ class PendingRequest:
         self.ask = ask
         self.events_in: queue.Queue[Event] = queue.Queue()
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Generator[Event, None, None]:
         """Yield events until the request ends; while it waits, its place in the queue at intervals.
 
         Leaving the iteration early cancels the request.

@@ -100,11 +100,11 @@ def test_a_lane_a_slot_and_a_colour_an_outcome():
 
 def test_rungs_tell_who_went_on():
     reached = pd.DataFrame(
-        {"trial": [0, 1, 0], "rung": [33, 33, 67], "value": [1.0, 2.0, 0.5], "went on": [True, False, True]}
+        {"trial": [0, 1, 0], "rung": [33, 33, 67], "value": [1.0, 2.0, 0.5], "continued": [True, False, True]}
     )
     drawn = named(charts.rungs(reached, "loss"))
-    assert list(drawn["went on"].x) == ["33 %", "67 %"] and list(drawn["ended here"].customdata) == [1]
-    assert drawn["went on"].marker.symbol != drawn["ended here"].marker.symbol, "not by colour alone"
+    assert list(drawn["continued"].x) == ["33 %", "67 %"] and list(drawn["stopped here"].customdata) == [1]
+    assert drawn["continued"].marker.symbol != drawn["stopped here"].marker.symbol, "not by colour alone"
 
 
 def test_intervals_reach_from_low_to_high_around_the_score():

@@ -12,7 +12,7 @@ from sweeper.cli.main import load
 from sweeper.store import Evaluation, Example, ScoreRecord
 
 MARKDOWN = ("markdown", "title", "header", "subheader", "caption", "error", "info", "warning", "success")
-SECTIONS = ("Scores", "Examples", "Curves", "What differs", "Report")
+SECTIONS = ("Scores", "Examples", "Curves", "Differences", "Report")
 
 
 def rendered(app):
@@ -75,9 +75,9 @@ def test_the_sections_show_what_they_are_of(show, scored):
     assert own["difference"] == pytest.approx(0.2) and own["corrected p"] >= own["p"]
     examples = of("Examples")
     counts = examples.dataframe[0].value.set_index("subject")
-    assert (counts.loc["itn:2", "wins"], counts.loc["itn:2", "losses"], counts.loc["itn:2", "the same"]) == (4, 0, 16)
+    assert (counts.loc["itn:2", "wins"], counts.loc["itn:2", "losses"], counts.loc["itn:2", "ties"]) == (4, 0, 16)
     assert "<del>0</del><ins>None</ins>" in html(examples) and "<ins>2</ins>" in html(examples)
-    differs = of("What differs").dataframe[0].value.set_index("what")
+    differs = of("Differences").dataframe[0].value.set_index("what")
     assert differs.loc["learning_rate", ""] == "differs" and differs.loc["learning_rate", "itn:base"] == ""
     assert len(of("Curves").get("plotly_chart")) == 1
     assert len(of("Report").get("download_button")) == 2

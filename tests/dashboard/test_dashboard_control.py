@@ -95,7 +95,7 @@ def test_a_running_study_is_paused_and_resumed_and_asks_before_it_stops(show, st
     assert "is obeyed after the step under way" in texts(app)
     button(app, "stop").click().run()
     assert [order.kind for order in database.orders.waiting("itn")] == [OrderKind.PAUSE]  # it only asked
-    assert button(app, "Stop it") and button(app, "Let it run")
+    assert button(app, "Stop the study") and button(app, "Keep running")
     database.studies.set_state("itn", StudyState.PAUSED)
     app.run()
     button(app, "resume").click().run()
@@ -113,7 +113,7 @@ def test_an_answer_is_shown_when_it_comes(show, steer):
     database.orders.answer("itn", database.orders.waiting("itn")[0].id, OrderState.DONE, "takes no step")
     app.run()
     row = app.dataframe[0].value.iloc[0]
-    assert (row["asked"], row["state"], row["answer"]) == ("pause", "done", "takes no step")
+    assert (row["order"], row["state"], row["answer"]) == ("pause", "done", "takes no step")
 
 
 def test_a_clone_is_prefilled_from_the_address_and_sends_what_changed(show, steer, fill):
@@ -141,11 +141,11 @@ def test_the_budget_sends_what_changed_and_refuses_in_words(show, steer):
     assert (trials.value, slots.value) == (6, None)
     trials.set_value(9)
     slots.set_value(3)
-    button(app, "Change the budget").click().run()
+    button(app, "Change budget").click().run()
     (order,) = database.orders.waiting("itn")
     assert order.data == {"n_trials": 9, "slots": 3}
     app.text_input[0].set_value("soon")
-    button(app, "Change the budget").click().run()
+    button(app, "Change budget").click().run()
     assert "must be a duration" in texts(app)
     assert len(database.orders.all("itn")) == 1
 
@@ -157,10 +157,10 @@ def test_a_time_limit_is_shown_exactly_and_not_asked_for_again(show, steer, fill
     database.studies.set_config("itn", {**config, "search": {**config["search"], "timeout": limit}})
     app = show("control", study="itn")
     assert app.text_input[0].value == shown
-    button(app, "Change the budget").click().run()
-    assert "Nothing was changed" in texts(app)
+    button(app, "Change budget").click().run()
+    assert "Nothing to change" in texts(app)
     next(each for each in app.number_input if each.label == "Trials").set_value(9)
-    button(app, "Change the budget").click().run()
+    button(app, "Change budget").click().run()
     assert [order.data for order in database.orders.all("itn")] == [{"n_trials": 9}]
 
 
@@ -194,7 +194,7 @@ def test_a_stage_goes_on_as_the_whole_study(show, steer, fill, monkeypatch):
     monkeypatch.setattr(data, "_start", lambda home, name: begun.append(name) or Living())
     app = show("control", study="p-sft")
     button(app, "resume").click().run()
-    assert begun == ["p"] and "A process goes on with p;" in texts(app)
+    assert begun == ["p"] and "Resuming p;" in texts(app)
     assert button(app, "resume").disabled
     said = CliRunner().invoke(cli, ["enqueue", "p-sft", "learning_rate=2e-3"])
     assert "`sweeper resume p`" in said.stdout, said.output
@@ -252,15 +252,15 @@ def test_a_resume_takes_no_log_from_under_another(fill):
     assert "another process" not in study.resume_log.read_text() and "no study" in study.resume_log.read_text()
 
 
-@pytest.mark.parametrize("key", ["pause", "stop 1", "clone itn submit", "Change the budget"])
+@pytest.mark.parametrize("key", ["pause", "stop 1", "clone itn submit", "Change budget"])
 def test_the_role_is_looked_at_when_a_click_arrives(show, steer, monkeypatch, closed_buttons_work, key):
     database = steer(alive=True)
     monkeypatch.setattr(session, "user", lambda: session.User("eve", "viewer"))
     app = show("control", study="itn")
-    if key == "Change the budget":
+    if key == "Change budget":
         next(each for each in app.number_input if each.label == "Trials").set_value(9)
     button(app, key).click().run()
-    assert "Only editors give orders" in texts(app)
+    assert "Only editors can change anything" in texts(app)
     assert database.orders.all("itn") == ()
 
 
@@ -269,7 +269,7 @@ def test_a_viewer_is_not_asked_whether_to_stop(show, steer, monkeypatch, closed_
     monkeypatch.setattr(session, "user", lambda: session.User("eve", "viewer"))
     app = show("control", study="itn")
     button(app, "stop").click().run()
-    assert "Stop it" not in [each.label for each in app.button]
+    assert "Stop the study" not in [each.label for each in app.button]
 
 
 def test_a_viewer_starts_no_process(show, steer, monkeypatch, closed_buttons_work):
@@ -278,7 +278,7 @@ def test_a_viewer_starts_no_process(show, steer, monkeypatch, closed_buttons_wor
     monkeypatch.setattr(session, "user", lambda: session.User("eve", "viewer"))
     app = show("control", study="itn")
     button(app, "resume").click().run()
-    assert "Only editors give orders" in texts(app)
+    assert "Only editors can change anything" in texts(app)
     assert database.events.all("itn") == ()
 
 
@@ -286,7 +286,7 @@ def test_viewers_see_all_and_give_no_order(show, steer, monkeypatch):
     steer(alive=True)
     monkeypatch.setattr(session, "user", lambda: session.User("eve", "viewer"))
     app = show("control", study="itn")
-    assert "orders are given by editors" in app.info[0].value
+    assert "only editors can give orders" in app.info[0].value
     assert app.button and all(each.disabled for each in app.button)
 
 
@@ -311,7 +311,7 @@ def test_a_study_goes_on_in_a_process_of_its_own(show, study_file, fill, monkeyp
     data.order("itn", OrderKind.ENQUEUE, actor="ada", data={"parameters": {"learning_rate": 2e-3}})
     app = show("control", study="itn")
     button(app, "resume").click().run()
-    assert "A process goes on with itn" in texts(app)
+    assert "Resuming itn;" in texts(app)
     process = data._started[fill.home.study("itn").folder]
     assert process.wait(120) in (0, 1), fill.home.study("itn").resume_log.read_text()
     trials = fill.database.trials.all("itn")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -9,6 +8,7 @@ import pytest
 from filled_home import APP, HOSTILE
 from sweeper_dashboard.data import adapters as adapter_data
 from sweeper_dashboard.data import home as homes
+from sweeper_dashboard.data import search
 from sweeper_dashboard.data import studies as data
 
 from sweeper.config.trial import Outcome
@@ -86,10 +86,10 @@ def test_examples_stand_beside_those_of_the_base(fill):
 
 def test_curves_of_the_asked_trials_only(fill):
     fill.whole()
-    points = data.curves("itn", [3])
+    points = search.curve_rows(data.study("itn").snapshot, [3])
     assert set(points["trial"]) == {3}
     assert points["value"].isna().sum() == 1, "a loss that is NaN is kept as such"
-    assert data.curves("itn", []).empty
+    assert search.curve_rows(data.study("itn").snapshot, []).empty
 
 
 def test_a_study_without_trials_has_empty_frames(fill):
@@ -186,7 +186,7 @@ def test_a_clone_that_began_from_weights_is_a_configuration_of_its_own(fill):
     fill.trial(1, value=0.2, initial=0)
     leaders = data.study("itn").leaders
     assert list(leaders["trial"]) == [1, 0] and list(leaders["seeds"]) == [1, 1]
-    assert list(leaders["begins with"]) == ["trial 0's weights", "afresh"]
+    assert list(leaders["started from"]) == ["trial 0's weights", "base model"]
 
 
 def test_a_study_is_run_as_long_as_one_of_its_workers_lives(fill):
@@ -232,17 +232,3 @@ def test_examples_stand_beside_those_of_the_trials_own_base(fill):
     scores = data.study("itn").scores
     assert list(dict.fromkeys(scores["subject"])) == ["base model small", "base model large", "trial 0"]
     assert set(data.examples("itn", 0, "test", "exact_match")["base model"]) == {"large from None"}
-
-
-def test_only_the_data_folder_calls_sweeper():
-    folder = APP.parent
-    outside = [path for path in folder.rglob("*.py") if path.parent.name != "data"]
-    assert len(outside) > 10
-    for path in outside:
-        imported = {
-            name.name if isinstance(node, ast.Import) else node.module
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-            if isinstance(node, ast.Import | ast.ImportFrom)
-            for name in node.names
-        }
-        assert not [name for name in imported if name and name.split(".")[0] == "sweeper"], path

@@ -146,7 +146,7 @@ def test_two_trials_are_picked_and_compared(shown, page):
     chrome.settled(page)
     tick(page, page.locator('[data-testid="stDataFrame"]').first, [0, 2])
     page.wait_for_url(re.compile("trials="))
-    picked = page.get_by_text("Picked: trials")
+    picked = page.get_by_text("Selected: trials")
     expect(picked).to_be_visible()
     page.wait_for_function(  # what is picked in the table is picked in the chart
         """() => {
@@ -156,7 +156,7 @@ def test_two_trials_are_picked_and_compared(shown, page):
         }""",
         timeout=SLOW_MS,
     )
-    page.get_by_role("link").filter(has_text="Compare them").click()
+    page.get_by_role("link").filter(has_text="Compare these trials").click()
     page.wait_for_url(re.compile(r"/compare\?.*subjects=digits"))
     chrome.settled(page)
     expect(page.get_by_text("perplexity", exact=False).first).to_be_visible()
@@ -190,8 +190,8 @@ def test_a_version_passes_the_gate_and_a_worse_one_is_refused_forced_in_and_roll
     promote = button(page, "Promote to production")
     expect(promote).to_be_disabled()
     assert "v1" in page.locator('[data-testid="stMain"]').inner_text()
-    page.get_by_text("Overrule the gate").click()
-    why = page.get_by_label("Why (it is kept, and the promotion is marked as forced)")
+    page.get_by_text("Override the gate").click()
+    why = page.get_by_label("Reason (recorded; the promotion is marked as forced)")
     why.fill("the other one answers too slowly")
     why.press("Enter")
     chrome.settled(page)
@@ -306,12 +306,12 @@ def test_a_sweep_in_another_process_is_watched_paused_cloned_into_and_stopped(se
     rate.fill("0.0123")
     rate.press("Enter")
     chrome.settled(page)
-    button(page, "Run the clone").click()
+    button(page, "Run clone").click()
     chrome.settled(page)
     chrome.wait_until(lambda: _clones(home) == [0.0123], "the clone is not run", 120)
 
     page.locator(".st-key-stop button").click()
-    button(page, "Stop it").click()
+    button(page, "Stop the study").click()
     chrome.wait_until(lambda: live.poll() is not None, "it does not stop", 120)
     with Database.open(home.database, create=False) as database:
         assert database.studies.get("live").state is StudyState.INTERRUPTED

@@ -17,7 +17,7 @@ from sweeper_dashboard.data import studies as data
 from sweeper.config.trial import Outcome
 from sweeper.store import Database, StudyState
 
-PAGES = ("studies", "study", "trial", "compare", "control", "rows", "adapters", "playground")
+PAGES = ("studies", "study", "trial", "compare", "control", "training_data", "adapters", "playground")
 
 MARKDOWN = ("markdown", "title", "header", "subheader", "caption", "error", "info", "warning", "success")
 """Elements that read Markdown; nothing of users or models may stand in them."""
@@ -129,14 +129,14 @@ def test_a_study_shows_budget_and_leaderboard(show, fill):
     assert metrics["Trials"] == "5 of 6" and metrics["Epochs trained"] == "4.0 of 6"
     assert metrics["Best single value"] == "1.2" and metrics["Time left"] == "–"
     text = _text(app)
-    assert "3 complete, 1 pruned, 1 diverged" in text and "registered as itn v1 from trial 2" in text
+    assert "3 complete, 1 pruned, 1 diverged" in text and "trial 2 is registered as itn v1" in text
     assert "test exact_match: trial 2 0.900, base model 0.100 (+0.900" in text
     assert {"mean", "seeds"} <= set(app.dataframe[0].value)
     early = next(frame.value for frame in app.dataframe if {"outcome", "reason"} <= set(frame.value))
     assert list(early["outcome"]) == ["diverged", "pruned"]
 
 
-CHARTS = {"Overview": 1, "Curves": 1, "Parameters": 4, "Schedule": 2, "Scores": 2, "Texts": 0, "Study file": 0}
+CHARTS = {"Overview": 1, "Curves": 1, "Parameters": 4, "Schedule": 2, "Scores": 2, "Outputs": 0, "Study file": 0}
 
 
 @pytest.mark.parametrize("section", CHARTS)
@@ -162,9 +162,9 @@ def test_a_study_with_several_objectives_shows_its_front(show, fill):
     (front,) = (json.loads(chart.proto.spec) for chart in app.get("plotly_chart"))
     dominated, best = (trace["text"] for trace in front["data"])
     assert (len(dominated), len(best)) == (1, 5), "the sixth is worse and larger than the others"
-    for section in ("Overview", "Curves", "Schedule", "Scores", "Texts", "Study file"):
+    for section in ("Overview", "Curves", "Schedule", "Scores", "Outputs", "Study file"):
         assert not show("study", study="itn", section=section).error
-    assert "further objectives, so there is no single best: parameters" in _text(app)
+    assert "additional objectives, so there is no single best trial: parameters" in _text(app)
 
 
 def test_what_is_picked_in_the_leaderboard_is_picked_in_the_charts_and_stays_in_the_address(show, fill):
@@ -174,13 +174,13 @@ def test_what_is_picked_in_the_leaderboard_is_picked_in_the_charts_and_stays_in_
     app.run()
     leader = int(app.dataframe[0].value["trial"].iloc[0])
     picked = show("study", study="itn", trials=str(leader))
-    assert f"Picked: trial {leader}" in _text(picked)
+    assert f"Selected: trial {leader}" in _text(picked)
     figure = json.loads(picked.get("plotly_chart")[0].proto.spec)
     assert [figure["data"][0]["customdata"][n] for n in figure["data"][0]["selectedpoints"]] == [leader]
     curves = json.loads(show("study", study="itn", trials="1", section="Curves").get("plotly_chart")[0].proto.spec)
     assert "trial 1" in [trace["name"] for trace in curves["data"]]
-    _press(picked, "Pick none")
-    assert "Picked" not in _text(picked) and "trials" not in picked.query_params
+    _press(picked, "Clear selection")
+    assert "Selected" not in _text(picked) and "trials" not in picked.query_params
 
 
 @pytest.mark.parametrize("trials", ["", "x", "1,,2", "-1", "9" * 400, "1;drop table", "٣"])
@@ -191,7 +191,7 @@ def test_any_selection_in_the_address_is_no_fault(show, fill, trials):
 
 def test_another_example_and_another_trial_can_be_picked(show, fill):
     fill.whole()
-    app = show("study", study="itn", section="Texts")
+    app = show("study", study="itn", section="Outputs")
     assert "plain from None" in _text(app) and "plain from 2" in _text(app), "base and winner side by side"
     app.session_state["examples"] = {"selection": {"rows": [3], "columns": [], "cells": []}}
     app.selectbox(key="texts of trial").select(0).run()
@@ -223,7 +223,7 @@ def test_a_study_without_trials_has_no_charts_and_no_faults(show, fill, state):
     fill.database.studies.set_state("itn", state)
     app = show("study")
     assert not app.error and not app.get("plotly_chart")
-    assert "No trial is complete yet." in [info.value for info in app.info]
+    assert "No trial has completed yet." in [info.value for info in app.info]
 
 
 def test_a_study_where_all_trials_failed(show, fill):
@@ -253,11 +253,11 @@ def test_hostile_texts_are_only_ever_plain_text(show, fill):
             assert not any(mark in shown for mark in ("<script", "javascript:", "<b>", "**b**", ":red[")), (page, shown)
         assert all("script" not in html.proto.body for html in app.get("html"))
         assert "\x1b" not in _text(app) and "\u202e" not in _text(app)
-    for section in ("Study file", "Texts", "Curves", "Parameters", "Schedule", "Scores"):
+    for section in ("Study file", "Outputs", "Curves", "Parameters", "Schedule", "Scores"):
         app = show("study", section=section)
         assert not app.error and all("script" not in html.proto.body for html in app.get("html"))
         assert not any("<script" in shown or ":red[" in shown for shown in _rendered(app)), section
-    assert "<script>alert(1)</script>" in _text(show("study", section="Texts"))
+    assert "<script>alert(1)</script>" in _text(show("study", section="Outputs"))
 
 
 def test_a_newer_schema_is_a_clear_page(show, fill):
@@ -355,7 +355,7 @@ def test_a_finished_study_without_a_winner_says_so(show, fill):
     fill.study()
     fill.trial(0, value=1.0)
     fill.database.studies.set_state("itn", StudyState.FINISHED)
-    assert "no adapter of this study is registered" in _text(show("study"))
+    assert "no adapter was registered from this study" in _text(show("study"))
 
 
 def test_streamlit_listens_to_this_machine_only_and_tells_no_one():

@@ -52,7 +52,7 @@ def shown(app):
 
 def ask(app, prompt="write one two: ", **settings):
     app.text_area(key="playground prompt").set_value(prompt)
-    for label, value in {"Most new tokens": 8, **settings}.items():
+    for label, value in {"Max new tokens": 8, **settings}.items():
         next(each for each in app.number_input if each.label == label).set_value(value)
     app.run()
     button(app, "Run").click().run(timeout=WAIT_S)
@@ -73,7 +73,7 @@ def test_versions_and_their_base_answer_side_by_side(show, two):
     names = [text.value for text in app.text]
     assert {"tiny v1, candidate", "tiny v2, candidate"} <= set(names)
     assert any(text.startswith("base model ") for text in names)
-    assert sum("8 tokens, first after" in text and "a second" in text for text in names) == 3
+    assert sum("8 tokens, first after" in text and "tokens/s" in text for text in names) == 3
 
 
 def test_a_thumb_and_a_correction_are_kept_with_who_gave_them(show, two):
@@ -81,8 +81,8 @@ def test_a_thumb_and_a_correction_are_kept_with_who_gave_them(show, two):
     answer = texts(app)[0]
     button(app, "Bad").click().run()
     assert button(app, "Bad").disabled and button(app, "Good").disabled, "one thumb an answer"
-    next(each for each in app.text_area if each.label.startswith("What would")).set_value("12")
-    button(app, "Keep the correction").click().run()
+    next(each for each in app.text_area if each.label.startswith("Correct answer")).set_value("12")
+    button(app, "Save correction").click().run()
     (correction, thumb), actions = kept()
     assert (thumb.adapter, thumb.version, thumb.good, thumb.correction) == ("tiny", 2, False, None)
     assert (correction.good, correction.correction) == (None, "12")
@@ -90,7 +90,7 @@ def test_a_thumb_and_a_correction_are_kept_with_who_gave_them(show, two):
     assert thumb.settings["max_new_tokens"] == 8 and thumb.settings["blind"] is False
     assert [action.kind for action in actions] == ["feedback", "feedback", "register", "register"]
     table = app.dataframe[0].value
-    assert table["thumb"].tolist() == ["", "down"] and table["correction"].tolist() == ["12", ""]
+    assert table["rating"].tolist() == ["", "down"] and table["correction"].tolist() == ["12", ""]
 
 
 def test_blind_hides_the_names_until_a_thumb(show, two):
@@ -142,7 +142,7 @@ def test_viewers_ask_and_cannot_give_feedback(show, two, monkeypatch):
     monkeypatch.setattr(session, "user", lambda: session.User("vic", "viewer"))
     app = ask(show("playground", adapters="tiny@1"))
     assert texts(app)[0].strip()
-    for label in ("Good", "Bad", "Keep the correction"):
+    for label in ("Good", "Bad", "Save correction"):
         assert button(app, label).disabled and "Viewers" in button(app, label).help
 
 
@@ -168,7 +168,7 @@ def test_a_crash_of_the_worker_is_told_and_it_can_be_asked_again(show, two, monk
     monkeypatch.setattr(worker, "_hear", crash)
     app.text_area(key="playground prompt").set_value("x").run()
     button(app, "Run").click().run(timeout=WAIT_S)
-    assert app.error[0].value == "The answers were not finished." and "SIGKILL" in shown(app)
+    assert app.error[0].value == "The answers are incomplete." and "SIGKILL" in shown(app)
     monkeypatch.undo()
     monkeypatch.setenv("SWEEPER_HOME", str(two.paths.folder.parents[1]))
     ask(app)
@@ -176,7 +176,7 @@ def test_a_crash_of_the_worker_is_told_and_it_can_be_asked_again(show, two, monk
 
 def test_what_cannot_be_asked_is_said(show, two):
     app = show("playground", adapters="tiny@7,tiny@1")
-    assert "Not every version" in app.warning[0].value and "tiny@7" in shown(app)
+    assert "Some versions" in app.warning[0].value and "tiny@7" in shown(app)
     assert app.multiselect[0].value == ["tiny@1"]
     app = show("playground", adapters="<script>")
     assert app.error[0].value == "This cannot be shown." and "must be NAME@VERSION" in shown(app)
@@ -185,18 +185,18 @@ def test_what_cannot_be_asked_is_said(show, two):
 def test_reward_models_are_not_offered(show, begin):
     evaluation = {"metrics": ["preference_accuracy"], "metric": "preference_accuracy"}
     register(begin(shape="preference", technique={"kind": "reward"}, evaluation=evaluation))
-    assert "No adapter that answers with text" in show("playground").info[0].value
+    assert "No adapter that generates text" in show("playground").info[0].value
 
 
 def test_without_versions_it_says_what_to_do(show, fill):
-    assert "No adapter that answers with text" in show("playground").info[0].value
+    assert "No adapter that generates text" in show("playground").info[0].value
 
 
 def test_settings_that_cannot_be_used_are_told(show, two):
     app = show("playground", adapters="tiny@1")
     app.text_area(key="playground prompt").set_value("x")
     app.text_input[0].set_value(",".join("abcdefghi")).run()
-    assert "at most eight stop texts" in app.error[0].value
+    assert "at most eight stop sequences" in app.error[0].value
 
 
 def test_the_page_needs_no_torch():

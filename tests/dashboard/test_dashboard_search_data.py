@@ -104,8 +104,8 @@ def test_rungs_follow_the_studys_pruner_and_tell_who_went_on(fill):
     of = studies.study("itn").snapshot
     assert data.rungs(of) == (33, 67)
     reached = data.reached(of, data.rungs(of)).set_index(["trial", "rung"])
-    assert bool(reached.loc[(0, 33), "went on"]) and bool(reached.loc[(0, 67), "went on"])
-    assert not reached.loc[(1, 33), "went on"] and (1, 67) not in reached.index
+    assert bool(reached.loc[(0, 33), "continued"]) and bool(reached.loc[(0, 67), "continued"])
+    assert not reached.loc[(1, 33), "continued"] and (1, 67) not in reached.index
 
 
 @pytest.mark.parametrize(

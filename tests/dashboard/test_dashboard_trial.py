@@ -7,6 +7,7 @@ import pytest
 import yaml
 from filled_home import HOSTILE
 from sweeper_dashboard.charts import trial as charts
+from sweeper_dashboard.data import trial_files
 from sweeper_dashboard.data import trials as data
 
 from sweeper.cli.main import load
@@ -183,12 +184,12 @@ def test_files_and_the_ends_of_logs_without_secrets(show, fill):
     token = "hf_" + "a" * 34
     paths.error(0).write_text("\n".join(["old"] * 2000 + [f"Traceback {token}", "\x1b[31mRuntimeError: boom"]))
     paths.log(2).write_text("a line of rank 2")
-    shown = data.logs(data.trial("itn", 1))
+    shown = trial_files.logs(data.trial("itn", 1))
     assert list(shown) == ["error.txt", "process-2.log"]
     assert shown["error.txt"].endswith("RuntimeError: boom") and shown["error.txt"].startswith("...")
     assert token not in shown["error.txt"] and "\x1b" not in shown["error.txt"]
     assert len(shown["error.txt"].splitlines()) < 400
-    assert list(data.files(data.trial("itn", 1))["file"]) == ["error.txt", "process-2.log"]
+    assert list(trial_files.files(data.trial("itn", 1))["file"]) == ["error.txt", "process-2.log"]
     app = show("trial", study="itn", trial="1", section="Run and files")
     assert "RuntimeError: boom" in text(app) and "a line of rank 2" in text(app)
 
@@ -196,7 +197,7 @@ def test_files_and_the_ends_of_logs_without_secrets(show, fill):
 def test_a_name_that_leads_out_of_the_home_has_no_files(show, fill):
     fill.whole("../../etc")
     found = data.trial("../../etc", 0)
-    assert data.files(found).empty and data.logs(found) == {}
+    assert trial_files.files(found).empty and trial_files.logs(found) == {}
     assert not show("trial", study="../../etc", trial="0", section="Run it again").error
 
 
@@ -216,12 +217,12 @@ def test_why_it_was_pruned_is_shown(show, fill):
 def test_every_command_that_is_shown_is_one(fill):
     fill.whole()
     found = data.trial("itn", 2)
-    exported = parsed(data.export_command(found))
+    exported = parsed(trial_files.export_command(found))
     assert (exported["name"], exported["version"], exported["format"]) == ("itn", 1, "trl")
-    assert str(parsed(data.run_command(found))["file"]) == "itn-trial-2.yaml"
-    assert data.export_command(data.trial("itn", 0)) is None
-    assert shlex.split(data.clone_command(found)) == ["sweeper", "clone", "itn", "2"]
-    assert {"itn", 2} <= set(parsed(data.clone_command(found)).values())
+    assert str(parsed(trial_files.run_command(found))["file"]) == "itn-trial-2.yaml"
+    assert trial_files.export_command(data.trial("itn", 0)) is None
+    assert shlex.split(trial_files.clone_command(found)) == ["sweeper", "clone", "itn", "2"]
+    assert {"itn", 2} <= set(parsed(trial_files.clone_command(found)).values())
 
 
 def test_the_study_file_of_a_real_trial_is_one(begin, show, tmp_path):
@@ -260,15 +261,15 @@ def test_a_trial_that_began_from_weights_is_run_again_from_them(begin, show):
         paths.folder.mkdir(parents=True)
         paths.spec.write_text(spec.model_dump_json())
     found = data.trial("tiny", spec.number)
-    command = shlex.split(data.clone_command(found))
+    command = shlex.split(trial_files.clone_command(found))
     assert command[:4] == ["sweeper", "clone", "tiny", str(original.number)] and command[-1] == "--from-weights"
     assert _parsed(command[4:-1]) == changes
     app = show("trial", study="tiny", trial=str(spec.number), section="Run it again")
     captions = " ".join(each.value for each in app.caption)
-    assert not app.error and f"not from the weights of trial {original.number}: no repetition" in captions
+    assert not app.error and f"not the weights of trial {original.number}, so results will differ" in captions
     assert "It is no repetition" in text(app)
     first = data.trial("tiny", original.number)
-    assert shlex.split(data.clone_command(first)) == ["sweeper", "clone", "tiny", str(original.number)]
+    assert shlex.split(trial_files.clone_command(first)) == ["sweeper", "clone", "tiny", str(original.number)]
 
 
 def test_looking_at_a_trial_changes_nothing(show, fill):
@@ -296,5 +297,5 @@ def test_long_curves_are_thinned_and_keep_their_end():
     shown = charts.thinned(points)
     assert len(shown) <= charts.MOST_POINTS and shown["step"].iloc[-1] == 10_000
     figure = charts.panels(points, ["loss"], "step", 0.9)["loss"]
-    assert [trace.name for trace in figure.data] == ["as reported", "smoothed"]
-    assert [trace.name for trace in charts.panels(points, ["loss"], "step", 0.0)["loss"].data] == ["as reported"]
+    assert [trace.name for trace in figure.data] == ["reported", "smoothed"]
+    assert [trace.name for trace in charts.panels(points, ["loss"], "step", 0.0)["loss"].data] == ["reported"]

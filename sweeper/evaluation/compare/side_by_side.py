@@ -99,6 +99,11 @@ class SideBySide:
         """The subjects that are held against the reference."""
         return tuple(subject for subject in self.subjects if subject.key != self.reference)
 
+    @property
+    def paired(self) -> tuple[Subject, ...]:
+        """The reference, and the subjects that answered the same examples."""
+        return self.subject(self.reference), *(subject for subject in self.others if subject.key in self.examples)
+
 
 def side_by_side(subjects: Sequence[Subject], *, reference: str | None = None, metric: str | None = None) -> SideBySide:
     """Compare subjects with one of them.

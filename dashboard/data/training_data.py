@@ -1,4 +1,4 @@
-"""A study's data as its training sees them: looked at once, then kept in memory while the files stay as they are."""
+"""A study's data as training sees them, inspected once and cached until the files change."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from sweeper.errors import DataError
 from sweeper.paths import Home
 from sweeper.study.data_inspection import Inspection, StudyData, inspect_study, study_data
 
-__all__ = ["SPLITS", "View", "view"]
+__all__ = ["SPLITS", "TrainingData", "view"]
 
-ONLY = ("all rows", "cut or left out", "duplicates")
-"""Which rows the browser shows."""
+ONLY = ("all rows", "truncated or excluded", "duplicates")
+"""Filters of the example browser."""
 
 _KEPT = 4
-"""Studies whose inspection stays in memory."""
+"""Inspections that are cached."""
 
 _LISTED = 200
 """Groups of duplicates that are listed."""
@@ -34,16 +34,17 @@ _SHORT = 160
 
 
 @dataclass(frozen=True)
-class View:
-    """One study's data in the tokens of one of its models.
+class TrainingData:
+    """A study's data in the tokens of one of its models.
 
     Attributes:
         technique: The kind of training.
-        learning: What training learns of a row.
-        models: Names of the base models, each with its own tokens.
-        max_length: Where rows are cut, in tokens.
-        facts: A row a measure, a column a split.
-        notes: What the numbers leave out.
+        learning: A description of what training learns from a row.
+        models: Names of the base models, each with its own tokenizer.
+        max_length: Length to which rows are truncated, in tokens.
+        facts: One measure per row, one split per column.
+        notes: Limits of the numbers.
+        kinds: ``exact`` or ``near`` by the place of every duplicate.
     """
 
     inspection: Inspection
@@ -56,11 +57,11 @@ class View:
     kinds: Mapping[Place, str]
 
     def lengths(self, split: str) -> list[int]:
-        """Return the tokens of every counted row of a split."""
+        """Return the length of every counted row of a split."""
         return list(self.inspection.splits[split].totals)
 
     def numbers(self, split: str, search: str, only: str) -> list[int]:
-        """Return the numbers of the rows that are looked for."""
+        """Return the numbers of the rows that match a search and one of ``ONLY``."""
         rows = self.inspection.rows[split]
         found = list(range(len(rows)))
         if only == ONLY[1]:
@@ -77,7 +78,7 @@ class View:
         return as_trained(self.inspection.rows[split][number], _tokenizer(folder, _stamp(folder)), data.technique)
 
     def duplicates(self) -> pd.DataFrame:
-        """Return groups of rows that say the same, exact ones first."""
+        """Return groups of duplicate rows, exact ones first."""
         found = self.inspection.duplicates
         rows = [("exact", group, 1.0) for group in found.exact]
         rows += [("near", (first, second), similarity) for first, second, similarity in found.near]
@@ -96,11 +97,11 @@ class View:
         )
 
 
-def view(study: str, model: str | None = None) -> View:
+def view(study: str, model: str | None = None) -> TrainingData:
     """Return a study's data as its training sees them.
 
     Raises:
-        StudyStateError: If there is no such study.
+        StudyStateError: If the study does not exist.
         DataError: If its prepared data are not in the home, or cannot be read by the model's tokenizer.
         ModelError: If the tokenizer is gone.
     """
@@ -110,12 +111,12 @@ def view(study: str, model: str | None = None) -> View:
         raise DataError(f"study {study!r} has no model {model!r}; it has {', '.join(data.models)}")
     name = next(iter(data.models)) if model is None else model
     stamps = tuple(map(_stamp, (*data.splits.values(), data.models[name])))
-    return _looked_at(study, name, str(Home.current().folder), data.technique.model_dump_json(), stamps, _Data(data))
+    return _inspected(study, name, str(Home.current().folder), data.technique.model_dump_json(), stamps, _Data(data))
 
 
 @dataclass(frozen=True)
 class _Data:
-    """A study's data as a key that is always the same: what tells them apart stands beside it."""
+    """A study's data as a cache key that always matches: the other keys tell them apart."""
 
     data: StudyData
 
@@ -127,9 +128,11 @@ class _Data:
 
 
 @lru_cache(maxsize=_KEPT)
-def _looked_at(study: str, model: str, folder: str, technique: str, stamps: tuple[float, ...], of: _Data) -> View:
+def _inspected(
+    study: str, model: str, folder: str, technique: str, stamps: tuple[float, ...], of: _Data
+) -> TrainingData:
     inspection = inspect_study(of.data, model)
-    return View(
+    return TrainingData(
         inspection=inspection,
         technique=of.data.technique.kind,
         learning=of.data.technique.learning,
@@ -151,16 +154,14 @@ def _stamp(path: Path) -> float:
 
 
 def _facts(of: Inspection) -> pd.DataFrame:
-    rows = [
-        {"measure": label, **{split: show(of, split) for split in SPLITS}} for group in _FACTS for label, show in group
-    ]
+    rows = [{"measure": label, **{split: show(of, split) for split in SPLITS}} for label, show in _FACTS]
     return frames.frame(rows, ["measure", *SPLITS])
 
 
 def _length(part: Callable[[SplitView], Lengths]) -> Callable[[Inspection, str], str]:
     def show(of: Inspection, split: str) -> str:
         found = part(of.splits[split])
-        return f"{found.median:,.0f} median, {found.p95:,} at 95 %, {found.longest:,} longest"
+        return f"{found.median:,.0f} median, {found.p95:,} 95th percentile, {found.longest:,} longest"
 
     return show
 
@@ -170,48 +171,42 @@ def _share(value: float | None) -> str:
 
 
 def _near(of: Inspection, split: str, other: str) -> str:
-    return f"{of.duplicates.near_shared(split, other):,}" if of.duplicates.looked_for_near else "not looked for"
+    return f"{of.duplicates.near_shared(split, other):,}" if of.duplicates.looked_for_near else "not searched"
 
 
-_FACTS: tuple[tuple[tuple[str, Callable[[Inspection, str], str]], ...], ...] = (
+_FACTS: tuple[tuple[str, Callable[[Inspection, str], str]], ...] = (
+    ("Rows", lambda of, split: f"{of.splits[split].rows:,}"),
+    ("Columns", lambda of, split: ", ".join(of.splits[split].columns)),
+    ("Tokens per row", _length(lambda view: view.total)),
+    ("Tokens per prompt", _length(lambda view: view.prompt)),
+    ("Tokens per answer", _length(lambda view: view.answer)),
+    ("Rows truncated or excluded", lambda of, split: _share(of.splits[split].truncated)),
+    ("Rows excluded", lambda of, split: _share(len(of.splits[split].dropped) / len(of.splits[split].counted))),
     (
-        ("Rows", lambda of, split: f"{of.splits[split].rows:,}"),
-        ("Columns", lambda of, split: ", ".join(of.splits[split].columns)),
-        ("Tokens of a row", _length(lambda view: view.total)),
-        ("Tokens of a prompt", _length(lambda view: view.prompt)),
-        ("Tokens of an answer", _length(lambda view: view.answer)),
+        "Learned tokens lost to truncation",
+        lambda of, split: f"{of.splits[split].lost_loss_tokens:,} ({_share(of.splits[split].lost)})",
     ),
+    ("Rows with an empty answer", lambda of, split: f"{of.splits[split].empty_answers:,}"),
+    ("Duplicates in the split", lambda of, split: f"{of.duplicates.repeated(split):,}"),
+    ("Near-duplicates in the split", lambda of, split: _near(of, split, split)),
     (
-        ("Rows cut or left out", lambda of, split: _share(of.splits[split].truncated)),
-        ("Rows left out", lambda of, split: _share(len(of.splits[split].dropped) / len(of.splits[split].counted))),
-        (
-            "Tokens with a loss that are lost",
-            lambda of, split: f"{of.splits[split].lost_loss_tokens:,} ({_share(of.splits[split].lost)})",
-        ),
-        ("Rows with an empty answer", lambda of, split: f"{of.splits[split].empty_answers:,}"),
+        "Duplicates of train rows",
+        lambda of, split: "" if split == "train" else f"{of.duplicates.shared(split, 'train'):,}",
     ),
-    (
-        ("Rows that repeat another", lambda of, split: f"{of.duplicates.repeated(split):,}"),
-        ("Rows that nearly repeat another", lambda of, split: _near(of, split, split)),
-        (
-            "Rows also in train",
-            lambda of, split: "" if split == "train" else f"{of.duplicates.shared(split, 'train'):,}",
-        ),
-        ("Rows nearly in train", lambda of, split: "" if split == "train" else _near(of, split, "train")),
-        ("Different pairs of words in answers", lambda of, split: _share(of.splits[split].distinct_bigrams)),
-        ("Different words in answers", lambda of, split: _share(of.splits[split].type_token_ratio)),
-    ),
+    ("Near-duplicates of train rows", lambda of, split: "" if split == "train" else _near(of, split, "train")),
+    ("Distinct word pairs in answers", lambda of, split: _share(of.splits[split].distinct_bigrams)),
+    ("Distinct words in answers", lambda of, split: _share(of.splits[split].type_token_ratio)),
 )
 
 
 def _notes(of: Inspection) -> list[str]:
     notes = [
-        f"{split}: tokens counted in {len(seen.counted):,} of {seen.rows:,} rows, taken evenly"
+        f"{split}: tokens counted in an even sample of {len(seen.counted):,} of {seen.rows:,} rows"
         for split, seen in of.splits.items()
         if len(seen.counted) < seen.rows
     ]
     if not of.duplicates.looked_for_near:
-        notes.append("near duplicates are looked for in smaller data only; exact ones are")
+        notes.append("near-duplicates are searched for in smaller data only; exact duplicates always are")
     return notes
 
 

@@ -1,4 +1,4 @@
-"""How a study ended: scores on held-out data, generated texts, and what it was run from."""
+"""Sections of the Study page: scores on held-out data, generated outputs, and the study file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sweeper_dashboard.views import parts
 def scores(study: data.Study) -> None:
     """Show the final scores with their intervals."""
     if study.scores.empty:
-        st.info("The best trials are scored when the search has ended.")
+        st.info("The best trials are scored once the search has ended.")
         return
     split = _split(study, "scores of")
     found = study.scores[study.scores["split"] == split].drop(columns=["trial", "split"])
@@ -21,45 +21,40 @@ def scores(study: data.Study) -> None:
     paired = found[found["diff_to_base"].notna()]
     if not paired.empty:
         st.caption(
-            "Trial minus base model on the same examples, with 95 % intervals. One that touches the dotted line shows "
-            "no difference. Better is to the right; for eval_loss, perplexity and kl to the left."
+            "Trial minus base model on the same examples, with 95 % intervals. An interval that touches the dotted "
+            "line shows no difference. Right is better; for eval_loss, perplexity and kl, left is better."
         )
         parts.figure(charts.intervals(paired, "diff_to_base", "diff_low", "diff_high", zero=True), "differences")
 
 
-def texts(study: data.Study) -> None:
-    """Show generated texts of a trial beside its base model's."""
-    if study.scores.empty:
-        st.info("Generated texts are kept when the best trials are scored.")
-        return
-    split = _split(study, "texts of")
+def outputs(study: data.Study) -> None:
+    """Show a trial's generated texts beside its base model's."""
+    split = "" if study.scores.empty else _split(study, "texts of")
     numbers = study.scored(split)
     if not numbers:
-        st.info("No trial has been scored.")
+        st.info("No trial has been scored yet; generated texts are stored when the best trials are.")
         return
     left, right = st.columns(2)
     number = left.selectbox("Trial", numbers, key="texts of trial")
     metric = right.selectbox("Score", list(dict.fromkeys(study.scores["metric"])), key="texts by")
     examples = data.examples(study.standing.name, number, split, metric)
     if examples.empty:
-        st.info("No examples are kept of this trial.")
+        st.info("No examples of this trial are stored.")
         return
-    place = parts.selected(examples, key="examples") or 0
-    row = examples.iloc[place]
-    st.caption(f"Example {row['example']}; click the box before another row to see it whole.")
+    row = parts.selected_example(examples, "examples")
     parts.texts(prompt=row["prompt"], reference=row["reference"])
     parts.texts(base_model=row["base model"], trial=row["trial"])
 
 
 def origin(study: data.Study) -> None:
-    """Show the study file as written and as resolved, and what happened."""
+    """Show the study file as written and as resolved, and the events."""
     st.text(study.searched)
     written, resolved = st.columns(2)
     written.caption("As written")
     written.code(study.file_text, language=None)
-    resolved.caption("As resolved, with every default")
+    resolved.caption("As resolved, including every default")
     resolved.code(study.resolved, language=None, height=600)
-    st.subheader("What happened")
+    st.subheader("Events")
     parts.table(study.events.iloc[::-1])
 
 

@@ -1,4 +1,4 @@
-"""What a version is: where it came from, what it scored, its files, and what people wrote on it."""
+"""The Overview section of the Adapters page: key figures, lineage, tags, aliases, scores, and files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sweeper_dashboard.charts import adapters as charts
 from sweeper_dashboard.charts import scores as score_charts
 from sweeper_dashboard.data import changes, home
 from sweeper_dashboard.data.adapters import Adapter
-from sweeper_dashboard.views import adapter_parts, parts
+from sweeper_dashboard.views import editing, parts
 
 
 def show(of: Adapter) -> None:
@@ -29,10 +29,9 @@ def show(of: Adapter) -> None:
 
 
 def _figures(of: Adapter) -> None:
-    interval = adapter_parts.span(of.low, of.high)
     shown = {
-        "Score on test": ("none" if of.score is None else f"{of.score:.4g}", interval and f"95 %: {interval}"),
-        "Gain over base": ("none" if of.gain is None else f"{of.gain:+.4g}", "paired, on the same examples"),
+        "Score on test": ("none" if of.score is None else f"{of.score:.4g}", of.interval and f"95 %: {of.interval}"),
+        "Gain over base": ("none" if of.gain is None else f"{of.gain:+.4g}", "paired difference"),
         "Size": (f"{of.mebibytes:.1f} MiB", f"{len(of.files)} files"),
         "Registered": (of.age, f"{of.created_at:%Y-%m-%d %H:%M} UTC"),
     }
@@ -55,53 +54,50 @@ def _lineage(of: Adapter) -> None:
         parts.figure(drawn, f"lineage {of.name} {of.version}")
         with st.container(horizontal=True):
             study = {"study": of.study}
-            st.page_link("views/study.py", label="Study", icon=":material/monitoring:", query_params=study)
-            trial = {**study, "trial": str(of.trial)}
-            st.page_link("views/trial.py", label="Trial", icon=":material/target:", query_params=trial)
+            parts.link("Study", "study", study, icon=":material/monitoring:")
+            parts.link("Trial", "trial", {**study, "trial": str(of.trial)}, icon=":material/target:")
             tried = {"adapters": f"{of.name}@{of.version}"}
-            st.page_link("views/playground.py", label="Try it", icon=":material/forum:", query_params=tried)
+            parts.link("Playground", "playground", tried, icon=":material/forum:")
 
 
 def _written(of: Adapter) -> None:
-    refused = adapter_parts.why_not()
+    refused = editing.refusal()
     with st.form(f"written {of.name} {of.version}"):
         tags = st.text_input(
             "Tags, separated by commas", ", ".join(of.tags), disabled=refused is not None, max_chars=1_000
         )
         note = st.text_area("Note", of.note, height=100, disabled=refused is not None, max_chars=4_000)
-        kept = st.form_submit_button("Keep tags and note", disabled=refused is not None, help=refused)
+        kept = st.form_submit_button("Save tags and note", disabled=refused is not None, help=refused)
     if kept:
-        adapter_parts.act(lambda actor: changes.describe(of.name, of.version, actor, tags=tags, note=note))
+        editing.act(lambda actor: changes.describe(of.name, of.version, actor, tags=tags, note=note))
 
 
 def _aliases(of: Adapter) -> None:
-    refused = adapter_parts.why_not()
+    refused = editing.refusal()
     with st.container(border=True):
         st.markdown("**Aliases**")
         for alias in of.aliases:
             with st.container(horizontal=True, vertical_alignment="center"):
                 st.text(alias)
-                if st.button(
-                    "Remove", key=f"remove {alias}", type="tertiary", disabled=refused is not None, help=refused
-                ):
-                    adapter_parts.act(partial(changes.remove_alias, of.name, of.version, alias))
+                if editing.button("Remove", key=f"remove {alias}", type="tertiary"):
+                    editing.act(partial(changes.remove_alias, of.name, of.version, alias))
         with st.container(horizontal=True, vertical_alignment="bottom"):
             given = st.text_input(
                 "New alias", key=f"alias {of.name} {of.version}", placeholder="champion", disabled=refused is not None
             )
-            if st.button("Add", disabled=refused is not None or not given, help=refused):
-                adapter_parts.act(lambda actor: changes.set_alias(of.name, of.version, given, actor))
-        st.caption("An alias moves to the version that gets it last. Study files name it as adapter:NAME@ALIAS.")
+            if editing.button("Add", ready=bool(given)):
+                editing.act(partial(changes.set_alias, of.name, of.version, given))
+        st.caption("Adding an alias moves it here from any other version. Study files use it as adapter:NAME@ALIAS.")
 
 
 def _scores(of: Adapter) -> None:
-    st.markdown("**Scores when it was registered**")
+    st.markdown("**Scores at registration**")
     if of.scores.empty:
-        st.info("It was never scored on a test split.")
+        st.info("This version was never scored on a test split.")
         return
     parts.table(of.scores)
     paired = of.scores[of.scores["diff_to_base"].notna()].assign(subject=of.label)
     if not paired.empty:
-        st.caption("Gain over its base model on the same examples, with 95 % intervals; of losses, left is better.")
+        st.caption("Gain over the base model on the same examples, with 95 % intervals. For losses, left is better.")
         drawn = score_charts.intervals(paired, "diff_to_base", "diff_low", "diff_high", zero=True)
         parts.figure(drawn, f"gains {of.name} {of.version}")
