@@ -1,1 +1,1 @@
-"""A read-only dashboard over a sweeper home; `streamlit run app.py` shows the home that ``SWEEPER_HOME`` names."""
+"""The Streamlit dashboard of a sweeper home; ``SWEEPER_HOME`` names the home."""

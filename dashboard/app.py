@@ -1,4 +1,4 @@
-"""The router: which pages there are. Start it with ``sweeper dashboard``."""
+"""The pages and their navigation; ``sweeper dashboard`` starts it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAGES = {
         st.Page("views/trial.py", title="Trial", icon=":material/target:"),
         st.Page("views/compare.py", title="Compare", icon=":material/compare_arrows:"),
         st.Page("views/control.py", title="Control", icon=":material/tune:"),
-        st.Page("views/rows.py", title="Data", icon=":material/dataset:", url_path="data"),
+        st.Page("views/training_data.py", title="Data", icon=":material/dataset:", url_path="data"),
     ],
     "Adapters": [
         st.Page("views/adapters.py", title="Adapters", icon=":material/inventory_2:"),
@@ -23,7 +23,7 @@ PAGES = {
 }
 
 STYLE = ".stMainBlockContainer { padding: 3rem 2rem 4rem; } [data-testid=stSidebarHeader] { height: 2.5rem; }"
-"""Less white around the page than Streamlit leaves, so that a laptop's screen shows a chart and a table."""
+"""Smaller margins than Streamlit's, so that a laptop's screen shows a chart and a table."""
 
 st.set_page_config(page_title="sweeper", layout="wide", initial_sidebar_state=220)
 st.html(f"<style>{STYLE}</style>")

@@ -1,4 +1,4 @@
-"""The server of the dashboard, as ``sweeper dashboard`` starts it: Streamlit behind the gate."""
+"""The server that ``sweeper dashboard`` runs: Streamlit behind the gate."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from sweeper_dashboard.access.sessions import sessions
 from sweeper_dashboard.data import access
 
 PAGE_MODULES = (
-    *("sweeper_dashboard.data.studies", "sweeper_dashboard.views.found", "sweeper_dashboard.views.curves"),
+    *("sweeper_dashboard.data.studies", "sweeper_dashboard.views.study_search", "sweeper_dashboard.views.study_results"),
     *("sweeper_dashboard.data.comparison", "sweeper_dashboard.data.trials", "sweeper_dashboard.data.control"),
-    *("sweeper_dashboard.data.rows", "sweeper_dashboard.data.playground", "sweeper_dashboard.data.adapters"),
-    *("sweeper_dashboard.views.adapter_origin", "scipy.stats", "scipy.interpolate"),
+    *("sweeper_dashboard.data.training_data", "sweeper_dashboard.data.playground", "sweeper_dashboard.data.adapters"),
+    *("sweeper_dashboard.views.adapter_overview", "scipy.stats", "scipy.interpolate"),
 )
-"""What takes pages long to import."""
+"""Modules that are slow to import, loaded before the first visitor comes."""
 
 
 def _serves_this_machine_only() -> bool:
@@ -35,17 +35,14 @@ def _serves_this_machine_only() -> bool:
 
 
 def _secrets() -> dict[str, Any] | None:
-    """Return what Streamlit's ``st.login`` needs, its cookies signed with the home's own key."""
+    """Return the settings of Streamlit's ``st.login``, whose cookies the home's own key signs."""
     provider = access.oidc_provider()
     return {"auth": {**provider.model_dump(), "cookie_secret": access.signing_key()}} if provider else None
 
 
 @asynccontextmanager
 async def _opened(_app: st.App) -> AsyncIterator[None]:
-    """Load what the pages need, so that the first visitor does not wait for it; then open it in a browser, if wanted.
-
-    Waiting for a browser must not stop the server.
-    """
+    """Load the slow modules, then open a browser if wanted, in a thread that does not hold up the server."""
     for name in PAGE_MODULES:
         import_module(name)
     if not config.get_option("server.headless"):

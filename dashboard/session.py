@@ -1,4 +1,4 @@
-"""Who looks at a page, and what they may do."""
+"""The user of the current page."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from sweeper_dashboard.data import access
 
 @dataclass(frozen=True)
 class User:
-    """Whoever looks at a page.
+    """The user of a page.
 
     Attributes:
-        name: Recorded with everything they change.
-        role: Viewers look; editors also change things.
-        signed_in: Whether they had to sign in, so that they can sign out.
+        name: Recorded with every change.
+        role: Viewers only look; editors also make changes.
+        signed_in: Whether they signed in, and so can sign out.
     """
 
     name: str
@@ -25,20 +25,19 @@ class User:
 
     @property
     def may_edit(self) -> bool:
-        """Whether they may change anything."""
+        """Whether they may make changes."""
         return self.role == "editor"
 
 
 def user() -> User:
-    """Return who looks at the page: where nobody must sign in, whoever runs the dashboard.
+    """Return the user of the page: without sign-in, the one who runs the dashboard.
 
-    The page ends here for who must sign in and has not: the gate lets nobody that far, but Streamlit started by itself
-    has no gate.
+    The page ends here without a required sign-in, for Streamlit that was started without the gate.
     """
     if not sessions().are_needed():
         return User(access.current_actor(), "editor")
     account = sessions().whose(st.context.cookies.to_dict())
     if account is None:
-        st.warning("Sign in first, at a dashboard started with `sweeper dashboard`.", icon=":material/lock:")
+        st.warning("Start the dashboard with `sweeper dashboard`, and sign in.", icon=":material/lock:")
         st.stop()
     return User(account.name, account.role, signed_in=True)

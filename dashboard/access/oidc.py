@@ -81,7 +81,7 @@ def _claims(headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
 
     def signed(name: str) -> bytes | None:
         found = cookies.get(name)
-        return found and decode_signed_value(get_cookie_secret(), name, found.value.encode("latin-1"))
+        return decode_signed_value(get_cookie_secret(), name, found.value.encode("latin-1")) if found else None
 
     said = get_cookie_with_chunks(signed, USER_COOKIE_NAME)
     return dict(json.loads(said)) if said else {}

@@ -1,1 +1,1 @@
-"""The pages, one file each, and the parts they share."""
+"""The pages, one file each, and their shared elements."""
