@@ -19,10 +19,12 @@ from sweeper_dashboard.access.sessions import sessions
 from sweeper_dashboard.data import access
 
 PAGE_MODULES = (
-    *("sweeper_dashboard.data.studies", "sweeper_dashboard.views.study_search", "sweeper_dashboard.views.study_results"),
-    *("sweeper_dashboard.data.comparison", "sweeper_dashboard.data.trials", "sweeper_dashboard.data.control"),
-    *("sweeper_dashboard.data.training_data", "sweeper_dashboard.data.playground", "sweeper_dashboard.data.adapters"),
-    *("sweeper_dashboard.views.adapter_overview", "scipy.stats", "scipy.interpolate"),
+    *(
+        f"sweeper_dashboard.data.{name}"
+        for name in ("comparison", "control", "playground", "training_data", "trial_files")
+    ),
+    *(f"sweeper_dashboard.views.{name}" for name in ("adapter_overview", "study_results", "study_search")),
+    *("scipy.stats", "scipy.interpolate"),
 )
 """Modules that are slow to import, loaded before the first visitor comes."""
 

@@ -15,6 +15,7 @@ from torch.nn.functional import grouped_mm
 
 if TYPE_CHECKING:
     from sweeper.packing.adapter import SlotAdapter
+    from sweeper.packing.layers import Segment
 
 _RANK_MULTIPLE = 16
 """Ranks are padded to this: grouped products want rows of a multiple of 16 bytes."""
