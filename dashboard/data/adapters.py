@@ -18,57 +18,68 @@ _SCORES = ("score", "low", "high", "diff_to_base", "diff_low", "diff_high")
 
 
 @dataclass(frozen=True)
-class Adapter:
-    """One registered version.
+class Adapter(AdapterVersion):
+    """A registered version with its tables; the name of its study is as stored, so clean it before it is shown.
 
     Attributes:
-        study: The study that found it, as stored; clean it before it is shown.
-        metric: The deciding test metric; empty if it was never scored.
-        score: The score by it, with ``low`` and ``high`` as its interval.
-        gain: The gain over its base model by that metric.
-        parent: The version that it was trained to replace.
         built_on: The adapters that it needs, nearest first.
-        initial_trial: The trial of its study whose weights it started from; None if it started from the base model.
-        moves: The stages that it may move to, production included.
-        origin: Its origin, one fact per row.
-        scores: Its scores by split and metric at registration.
-        files: Its files with their checksums.
     """
 
-    name: str
-    version: int
-    stage: str
-    study: str
-    trial: int
-    aliases: tuple[str, ...]
-    tags: tuple[str, ...]
-    note: str
-    metric: str
-    score: float | None
-    low: float | None
-    high: float | None
-    gain: float | None
-    mebibytes: float
-    created_at: datetime
-    base_model: str
-    parent: int | None
-    built_on: tuple[str, ...]
-    initial_trial: int | None
-    moves: tuple[str, ...]
-    origin: pd.DataFrame
-    hyperparameters: pd.DataFrame
-    scores: pd.DataFrame
-    files: pd.DataFrame
+    built_on: tuple[str, ...] = ()
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """The ``metric``, ``score``, interval and gain of the deciding test metric; empty if it was never scored."""
+        return next(iter(self.scores.get("test", {}).values()), {})
+
+    @property
+    def mebibytes(self) -> float:
+        """Size of its files."""
+        return self.bytes / _MIB
+
+    @property
+    def moves(self) -> tuple[str, ...]:
+        """The stages that it may move to, production included."""
+        return tuple(stage.value for stage in MOVES[self.stage] if stage is not Stage.DELETED)
+
+    @property
+    def origin(self) -> pd.DataFrame:
+        """Its origin, one fact per row."""
+        lineage = self.lineage
+        facts = {"study": lineage.study, "trial": lineage.trial}
+        facts |= {"started from the weights of trial": lineage.initial_trial}
+        facts |= {name.replace("_", " "): getattr(lineage, name) for name in _LINEAGE}
+        facts |= {f"data: {split}": digest for split, digest in lineage.data_sha256.items()}
+        facts |= {f"seed of the {of}": seed for of, seed in lineage.seeds.items()}
+        facts |= {f"package {name}": number for name, number in lineage.packages.items()}
+        return _facts(facts | {"sha256 of the weights": self.sha256, "folder": str(self.folder)})
+
+    @property
+    def hyperparameters(self) -> pd.DataFrame:
+        """The hyperparameters of its training."""
+        return _facts(frames.flat(self.lineage.hyperparameters))
+
+    @property
+    def score_table(self) -> pd.DataFrame:
+        """Its scores by split and metric at registration."""
+        rows = [{"split": split} | values for split, of in self.scores.items() for values in of.values()]
+        return frames.frame(rows, ["split", "metric", *_SCORES]).astype(dict.fromkeys(_SCORES, float))
+
+    @property
+    def file_table(self) -> pd.DataFrame:
+        """Its files with their checksums."""
+        return frames.frame([{"file": of, "SHA-256": sha256} for of, sha256 in self.files.items()], ["file"])
 
     @property
     def label(self) -> str:
         """Name and version, as shown."""
-        return home.clean(f"{self.name} v{self.version}")
+        return home.clean(self)
 
     @property
     def interval(self) -> str:
         """The interval of its score as text; empty without one."""
-        return "" if self.low is None or self.high is None else f"{self.low:.3g} to {self.high:.3g}"
+        low, high = self.deciding.get("low"), self.deciding.get("high")
+        return "" if low is None or high is None else f"{low:.3g} to {high:.3g}"
 
     @property
     def age(self) -> str:
@@ -82,7 +93,7 @@ class Adapter:
 
     def matches(self, words: str) -> bool:
         """Whether every word is in its name, study, base model, note, aliases or tags."""
-        parts = (self.name, f"v{self.version}", self.study, self.base_model, self.note, *self.aliases, *self.tags)
+        parts = (str(self), self.lineage.study, self.lineage.base_model, self.note, *self.aliases, *self.tags)
         text = " ".join(parts).casefold()
         return all(word in text for word in words.casefold().split())
 
@@ -114,47 +125,8 @@ def production(name: str) -> int | None:
 
 
 def _adapter(version: AdapterVersion, built_on: tuple[str, ...]) -> Adapter:
-    lineage = version.lineage
-    metric, deciding = next(iter(version.scores.get("test", {}).items()), ("", dict[str, Any]()))
-    scores = [{"split": split} | values for split, of in version.scores.items() for values in of.values()]
-    return Adapter(
-        name=version.name,
-        version=version.version,
-        stage=version.stage.value,
-        study=lineage.study,
-        trial=lineage.trial,
-        aliases=version.aliases,
-        tags=tuple(home.clean(tag) for tag in version.tags),
-        note=home.clean(version.note),
-        metric=home.clean(metric),
-        score=deciding.get("score"),
-        low=deciding.get("low"),
-        high=deciding.get("high"),
-        gain=deciding.get("diff_to_base"),
-        mebibytes=version.bytes / _MIB,
-        created_at=version.created_at,
-        base_model=home.clean(lineage.base_model),
-        parent=lineage.parent,
-        built_on=built_on,
-        initial_trial=lineage.initial_trial,
-        moves=tuple(stage.value for stage in MOVES[version.stage] if stage is not Stage.DELETED),
-        origin=_origin(version),
-        hyperparameters=_facts(frames.flat(lineage.hyperparameters)),
-        scores=frames.frame(scores, ["split", "metric", *_SCORES]).astype(dict.fromkeys(_SCORES, float)),
-        files=frames.frame([{"file": of, "SHA-256": sha256} for of, sha256 in version.files.items()], ["file"]),
-    )
-
-
-def _origin(version: AdapterVersion) -> pd.DataFrame:
-    lineage = version.lineage
-    facts = {"study": lineage.study, "trial": lineage.trial}
-    facts |= {"started from the weights of trial": lineage.initial_trial}
-    facts |= {name.replace("_", " "): getattr(lineage, name) for name in _LINEAGE}
-    facts |= {f"data: {split}": digest for split, digest in lineage.data_sha256.items()}
-    facts |= {f"seed of the {of}": seed for of, seed in lineage.seeds.items()}
-    facts |= {f"package {name}": number for name, number in lineage.packages.items()}
-    facts |= {"sha256 of the weights": version.sha256, "folder": str(version.folder)}
-    return _facts(facts)
+    cleaned = {"tags": tuple(map(home.clean, version.tags)), "note": home.clean(version.note)}
+    return Adapter(**{**vars(version), **cleaned}, built_on=built_on)
 
 
 def _facts(facts: dict[str, Any]) -> pd.DataFrame:

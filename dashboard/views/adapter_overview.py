@@ -23,15 +23,16 @@ def show(of: Adapter) -> None:
         _aliases(of)
     _scores(of)
     tabs = st.tabs(["Hyperparameters", "Origin", "Files"])
-    for tab, frame in zip(tabs, (of.hyperparameters, of.origin, of.files), strict=True):
+    for tab, frame in zip(tabs, (of.hyperparameters, of.origin, of.file_table), strict=True):
         with tab:
             parts.table(frame)
 
 
 def _figures(of: Adapter) -> None:
+    score, gain = of.deciding.get("score"), of.deciding.get("diff_to_base")
     shown = {
-        "Score on test": ("none" if of.score is None else f"{of.score:.4g}", of.interval and f"95 %: {of.interval}"),
-        "Gain over base": ("none" if of.gain is None else f"{of.gain:+.4g}", "paired difference"),
+        "Score on test": ("none" if score is None else f"{score:.4g}", of.interval and f"95 %: {of.interval}"),
+        "Gain over base": ("none" if gain is None else f"{gain:+.4g}", "paired difference"),
         "Size": (f"{of.mebibytes:.1f} MiB", f"{len(of.files)} files"),
         "Registered": (of.age, f"{of.created_at:%Y-%m-%d %H:%M} UTC"),
     }
@@ -44,18 +45,18 @@ def _figures(of: Adapter) -> None:
 def _lineage(of: Adapter) -> None:
     with st.container(border=True):
         st.markdown("**Lineage**")
-        bases = [f"adapter {each}" for each in of.built_on] or [f"base {of.base_model}"]
-        bases += [] if of.initial_trial is None else [f"weights of trial {of.initial_trial}"]
-        data = [line for line in of.origin["what"] if line.startswith("data: ")]
-        digests = dict(zip(of.origin["what"], of.origin["value"], strict=True))
-        sources = [*bases, *(f"{line.removeprefix('data: ')} data {digests[line][:8]}" for line in data)]
-        replaced = None if of.parent is None else f"{of.name} v{of.parent}"
-        drawn = charts.lineage(sources, f"study {home.clean(of.study)}", f"trial {of.trial}", of.label, replaced)
+        bases = [f"adapter {each}" for each in of.built_on] or [f"base {home.clean(of.lineage.base_model)}"]
+        bases += [] if of.lineage.initial_trial is None else [f"weights of trial {of.lineage.initial_trial}"]
+        sources = [*bases, *(f"{split} data {digest[:8]}" for split, digest in of.lineage.data_sha256.items())]
+        replaced = None if of.lineage.parent is None else f"{of.name} v{of.lineage.parent}"
+        drawn = charts.lineage(
+            sources, f"study {home.clean(of.lineage.study)}", f"trial {of.lineage.trial}", of.label, replaced
+        )
         parts.figure(drawn, f"lineage {of.name} {of.version}")
         with st.container(horizontal=True):
-            study = {"study": of.study}
+            study = {"study": of.lineage.study}
             parts.link("Study", "study", study, icon=":material/monitoring:")
-            parts.link("Trial", "trial", {**study, "trial": str(of.trial)}, icon=":material/target:")
+            parts.link("Trial", "trial", {**study, "trial": str(of.lineage.trial)}, icon=":material/target:")
             tried = {"adapters": f"{of.name}@{of.version}"}
             parts.link("Playground", "playground", tried, icon=":material/forum:")
 
@@ -92,11 +93,11 @@ def _aliases(of: Adapter) -> None:
 
 def _scores(of: Adapter) -> None:
     st.markdown("**Scores at registration**")
-    if of.scores.empty:
+    if of.score_table.empty:
         st.info("This version was never scored on a test split.")
         return
-    parts.table(of.scores)
-    paired = of.scores[of.scores["diff_to_base"].notna()].assign(subject=of.label)
+    parts.table(of.score_table)
+    paired = of.score_table[of.score_table["diff_to_base"].notna()].assign(subject=of.label)
     if not paired.empty:
         st.caption("Gain over the base model on the same examples, with 95 % intervals. For losses, left is better.")
         drawn = score_charts.intervals(paired, "diff_to_base", "diff_low", "diff_high", zero=True)

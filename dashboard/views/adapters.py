@@ -8,6 +8,7 @@ from typing import Literal
 import pandas as pd
 import streamlit as st
 from sweeper_dashboard.data import adapters as data
+from sweeper_dashboard.data import home
 from sweeper_dashboard.views import adapter_changes, adapter_exports, adapter_gate, adapter_overview, editing, parts
 
 Colour = Literal["gray", "orange", "green"]
@@ -62,11 +63,11 @@ def _list(listed: list[data.Adapter]) -> None:
         {
             "adapter": of.name,
             "version": of.version,
-            "stage": [of.stage],
+            "stage": [of.stage.value],
             "aliases": list(of.aliases),
             "tags": list(of.tags),
-            "metric on test": of.metric,
-            "score": of.score,
+            "metric on test": home.clean(of.deciding.get("metric", "")),
+            "score": of.deciding.get("score"),
             "95 % interval": of.interval,
             "MiB": of.mebibytes,
             "age": of.age,
@@ -118,7 +119,7 @@ def _version(picked: data.Adapter) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.subheader(picked.label, width="content")  # a name is letters, digits, dots, dashes and underscores
         icon, colour = _STAGES.get(picked.stage, _STAGES["archived"])
-        st.badge(picked.stage, icon=icon, color=colour)
+        st.badge(picked.stage.value, icon=icon, color=colour)
         st.text(", ".join(picked.aliases))
     editing.outcome()
     show = parts.section(SECTIONS)

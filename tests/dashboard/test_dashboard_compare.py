@@ -59,7 +59,7 @@ def scored(fill):
 def test_trials_a_version_and_the_base_side_by_side(show, scored, section):
     app = show("compare", subjects="itn:base,itn:0,itn@1", reference="itn:base", section=section)
     assert not app.error and not app.exception
-    assert "itn@1 is better than itn:base on exact_match, and it is more than chance; so is itn:0." in html(app)
+    assert "itn@1 is significantly better than itn:base on exact_match; so is itn:0." in html(app)
     assert "itn@1 minus itn:base: +0.650" in text(app)
     assert app.query_params["reference"] == "itn:base"
 
@@ -97,7 +97,7 @@ def test_subjects_are_picked_from_what_there_is(show, scored):
     app = show("compare")
     assert "Pick two to eight" in app.info[0].value
     app.multiselect[0].set_value(["itn:base", "itn:2"]).run()
-    assert app.query_params["subjects"] == "itn:base,itn:2" and "itn:2 is better" in html(app)
+    assert app.query_params["subjects"] == "itn:base,itn:2" and "itn:2 is significantly better" in html(app)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_subjects_are_picked_from_what_there_is(show, scored):
         ("itn:0,itn:77", "has no trial 77"),
         ("itn:0,other:1", "no study 'other'"),
         ("itn:0,itn@9", "no version 9"),
-        ("itn:0,nonsense", "names nothing to compare"),
+        ("itn:0,nonsense", "is not a valid name"),
         (",".join(f"itn:{n}" for n in range(9)), "2 to 8 subjects; found 9"),
         ("itn:0,../../etc/passwd:1", "no study"),
         ("itn:0,itn:" + "9" * 300, "has no trial"),
@@ -125,13 +125,13 @@ def test_eight_subjects_with_one_unscored(show, scored):
     for section in SECTIONS:
         app = show("compare", subjects=f"{keys},itn:base", section=section)
         assert not app.error and not app.exception
-    assert "itn:1 cannot be compared in pairs: itn:1 was not scored on the test split." in text(app)
+    assert "No paired comparison is possible for itn:1: itn:1 was not scored on the test split." in text(app)
     assert len(data.keys(data.compare([*keys.split(","), "itn:base"]))) == 8
 
 
 def test_none_scored_and_other_data(show, scored):
     app = show("compare", subjects="itn:1,itn:3")
-    assert not app.error and "nothing can be said of which is better" in html(app)
+    assert not app.error and "they cannot be ranked" in html(app)
     scored.whole("other")
     score(scored, 2, [1.0] * 20, study="other", prompt="another prompt")
     app = show("compare", subjects="itn:2,other:2", section="Examples")

@@ -119,7 +119,7 @@ def test_adapters_with_lineage_and_scores(fill):
     assert origin["study"] == "itn" and origin["data: train"] == "a" * 64
     tried = dict(zip(adapter.hyperparameters["what"], adapter.hyperparameters["value"], strict=True))
     assert tried["learning_rate"] == "0.001"
-    assert adapter.scores.loc[0, "score"] == 0.9 and (adapter.metric, adapter.low) == ("exact_match", 0.8)
+    assert adapter.score_table.loc[0, "score"] == 0.9 and adapter.deciding["metric"] == "exact_match"
 
 
 def test_no_control_characters_leave(fill):

@@ -78,7 +78,14 @@ def test_the_page_is_whole_and_needs_nothing_else(report):
         assert not {"src", "href"} & set(attributes) and not any(name.startswith("on") for name in attributes)
     policy = next(a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'")
-    for needed in ("2026-05-04 03:02 UTC", "itn:3 is better than itn:1", "f" * 64, "d" * 64, "a" * 64, "learning_rate"):
+    for needed in (
+        "2026-05-04 03:02 UTC",
+        "itn:3 is significantly better than itn:1",
+        "f" * 64,
+        "d" * 64,
+        "a" * 64,
+        "learning_rate",
+    ):
         assert needed in page.text
     assert "<script>alert(1)</script>" in page.text, "hostile text is shown as text"
     assert "\x1b" not in page.text and "\u202e" not in page.text
@@ -88,7 +95,7 @@ def test_the_markdown_says_the_same_and_nothing_of_it_is_read(report):
     text = markdown(report)
     for needed in (
         r"# Comparison of itn\:3, itn\:1",
-        r"itn\:3 is better than itn\:1",
+        r"itn\:3 is significantly better than itn\:1",
         "## Verdict",
         "f" * 64,
         "Example 10",
@@ -114,8 +121,8 @@ def test_only_so_many_examples_are_shown_losses_among_them():
 def test_a_report_without_scores_has_no_empty_parts():
     found = side_by_side([subject(1, []), subject(2, [])])
     page = Page(html(comparison_report(found)))
-    assert "nothing can be said" in page.text and "svg" not in [tag for tag, _ in page.tags]
-    assert "nothing can be said" in markdown(comparison_report(found))
+    assert "cannot be ranked" in page.text and "svg" not in [tag for tag, _ in page.tags]
+    assert "cannot be ranked" in markdown(comparison_report(found))
 
 
 def test_the_ending_says_what_is_written(report, tmp_path):
@@ -123,7 +130,7 @@ def test_the_ending_says_what_is_written(report, tmp_path):
         write_report(report, tmp_path / name)
     assert (tmp_path / "report.md").read_text(encoding="utf-8").startswith("# Comparison")
     assert (tmp_path / "report.HTML").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
-    with pytest.raises(UserError, match=r"neither \.md nor \.html"):
+    with pytest.raises(UserError, match=r"must end in \.md or \.html"):
         write_report(report, tmp_path / "report.pdf")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):

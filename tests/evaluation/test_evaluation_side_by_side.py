@@ -47,7 +47,7 @@ def test_a_clear_winner_is_named_with_amount_cost_and_examples():
     winner, base = subject(3, GOOD, train_seconds=600.0), subject(1, POOR)
     found = side_by_side([winner, base], reference="itn:1")
     said = conclude(found)
-    assert said.headline == "itn:3 is better than itn:1 on exact_match, and it is more than chance."
+    assert said.headline == "itn:3 is significantly better than itn:1 on exact_match."
     text = " ".join(said.sentences)
     assert "The best exact_match on the test split is 0.900" in text and "itn:1 has 0.200" in text
     assert "itn:3 minus itn:1: +0.700" in text and ", better (corrected p" in text
@@ -62,10 +62,10 @@ def test_a_tie_cannot_be_told_from_chance():
     found = side_by_side([subject(1, [*GOOD[:-1], 0.0]), subject(2, LIKE_GOOD)])
     assert found.against["exact_match"]["itn:2"].verdict == "undecided"
     said = conclude(found)
-    assert said.headline == "itn:1 has the best exact_match; nothing compared with it is better."
-    assert "which cannot be told from chance" in " ".join(said.sentences)
+    assert said.headline == "itn:1 has the best exact_match; none of the others is better."
+    assert "not significant" in " ".join(said.sentences)
     other = side_by_side([subject(2, [1.0] * 46 + [0.0] * 4), subject(1, GOOD)], reference="itn:1")
-    assert "its lead over itn:1 cannot be told from chance" in conclude(other).headline
+    assert "its lead over itn:1 is not significant" in conclude(other).headline
 
 
 def test_what_is_worse_is_said_to_be():
@@ -78,7 +78,7 @@ def test_few_examples_decide_nothing_however_clear_they_look():
     few = FEWEST_EXAMPLES - 1
     found = side_by_side([subject(1, [0.0] * few), subject(2, [1.0] * few)])
     assert found.against["exact_match"]["itn:2"].verdict == "undecided"
-    assert conclude(found).headline.startswith(f"With {few} examples nothing can be told from chance")
+    assert conclude(found).headline.startswith(f"{few} examples are too few to tell")
 
 
 def test_smaller_is_better_for_losses():
@@ -109,7 +109,7 @@ def test_other_data_are_not_compared_in_pairs_and_the_reason_is_said():
     assert set(found.against["exact_match"]) == set(found.examples) == {"itn:2"}
     assert found.scores["exact_match"]["other:5"].low is not None, "its own interval is still there"
     text = " ".join(conclude(found).sentences)
-    assert "other:5 cannot be compared in pairs" in text
+    assert "No paired comparison is possible for other:5" in text
     assert "They differ in preset." in text and "They differ in data hash, test." in text
     assert {row.name for row in found.origins if row.differs} >= {"study", "preset", "data hash, train"}
 
@@ -117,9 +117,9 @@ def test_other_data_are_not_compared_in_pairs_and_the_reason_is_said():
 def test_one_without_scores_and_none_with():
     found = side_by_side([subject(1, GOOD), subject(2, [])])
     assert found.unpaired == {"itn:2": "itn:2 was not scored on the test split"}
-    assert "nothing could be compared with itn:1 in pairs" in conclude(found).headline
+    assert "no paired comparison with itn:1 is possible" in conclude(found).headline
     nothing = side_by_side([subject(1, []), subject(2, [], train_seconds=6.0)])
-    assert nothing.metric is None and "nothing can be said" in conclude(nothing).headline
+    assert nothing.metric is None and "cannot be ranked" in conclude(nothing).headline
     assert "0.1 times the training seconds" in " ".join(conclude(nothing).sentences)
 
 

@@ -1,1 +1,1 @@
-"""Comparison of trials and adapter versions side by side: subjects, paired differences, report and charts."""
+"""Side-by-side comparison of trials, adapter versions and base models, with a report."""

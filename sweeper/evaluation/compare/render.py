@@ -1,4 +1,4 @@
-"""A comparison's report as Markdown, and as one HTML page that needs nothing else: no script, no font, no network."""
+"""Reports as Markdown, or as one self-contained HTML page without scripts, fonts or network."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import singledispatch
 from pathlib import Path
 
 from sweeper.errors import UserError
-from sweeper.evaluation.compare.report import Answers, Bars, Lines, Part, Report, Table, Words
+from sweeper.evaluation.compare.report import Answers, Bars, Curves, Part, Report, Table, Words
 from sweeper.evaluation.compare.svg_charts import Bar, interval_chart, line_chart
 from sweeper.evaluation.compare.text_diff import LEGEND, marked_html, marks, plain_html
 from sweeper.evaluation.report import escape
@@ -15,6 +15,7 @@ from sweeper.files.atomic import write_atomically
 
 _LONGEST = 4_000
 _TEXT_WIDTH = 41
+_X_TITLE = "% of the trial's training"
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #d5dbe5; --soft: #f3f5f9; --quiet: #5b6577; --ink: #172033; --paper: #fff; }
@@ -45,7 +46,7 @@ def write_report(report: Report, file: Path) -> None:
     """
     renderers = {".md": markdown, ".html": html}
     if file.suffix.lower() not in renderers:
-        raise UserError(f"{file} ends in neither .md nor .html, which says what to write")
+        raise UserError(f"the format of {file} is unknown: its name must end in .md or .html")
     try:
         write_atomically(file, renderers[file.suffix.lower()](report))
     except OSError as error:
@@ -53,7 +54,7 @@ def write_report(report: Report, file: Path) -> None:
 
 
 def html(report: Report) -> str:
-    """Return a report as one HTML page; everything that users, models or data wrote is escaped."""
+    """Return a report as one HTML page; all text in it is escaped."""
     body = [
         f"<h1>{plain_html(report.title)}</h1>",
         f'<p class="made">{plain_html(report.made)}</p>',
@@ -73,7 +74,7 @@ def html(report: Report) -> str:
 
 
 def markdown(report: Report) -> str:
-    """Return a report as Markdown; everything that users, models or data wrote is escaped."""
+    """Return a report as Markdown; all text in it is escaped."""
     blocks = [f"# {escape(report.title, _LONGEST)}", escape(report.made), f"**{escape(report.headline, _LONGEST)}**"]
     for section in report.sections:
         blocks += [f"## {escape(section.title)}", *map(_markdown, section.parts)]
@@ -106,14 +107,15 @@ def _(part: Bars) -> str:
 
 
 @_html.register
-def _(part: Lines) -> str:
-    return line_chart(part.lines, part.x_title)
+def _(part: Curves) -> str:
+    return line_chart(part.lines, _X_TITLE)
 
 
 @_html.register
 def _(part: Answers) -> str:
     (_, _, against), *_others = part.texts
-    given = f"<div>Prompt<pre>{plain_html(part.prompt)}</pre></div><div>Due<pre>{plain_html(part.due)}</pre></div>"
+    blocks = {"Prompt": part.prompt, "Reference answer": part.due}
+    given = "".join(f"<div>{heading}<pre>{plain_html(text)}</pre></div>" for heading, text in blocks.items())
     answers = "".join(
         f"<div>{plain_html(name)} <span class=note>{plain_html(score)}</span>"
         f"<pre>{marked_html(text, against)}</pre></div>"
@@ -138,10 +140,10 @@ def _(part: Words) -> str:
 @_markdown.register
 def _(part: Table) -> str:
     rows = [
-        _row([f"**{escape(cell)}**" if place in part.strong and cell else escape(cell) for cell in row])
+        [f"**{escape(cell)}**" if place in part.strong and cell else escape(cell) for cell in row]
         for place, row in enumerate(part.rows)
     ]
-    return "\n".join([_row([escape(cell) for cell in part.header]), _row(["---"] * len(part.header)), *rows])
+    return _table([escape(cell) for cell in part.header], rows)
 
 
 @_markdown.register
@@ -150,25 +152,24 @@ def _(part: Bars) -> str:
 
 
 @_markdown.register
-def _(part: Lines) -> str:
-    header = ["", part.x_title, "value"]
+def _(part: Curves) -> str:
+    header = ["", _X_TITLE, "value"]
     ends = [
         (name, *line[place])
         for name, line in part.lines.items()
         for place in sorted({0, len(line) // 2, len(line) - 1})
     ]
-    rows = [_row([escape(name), f"{x:g}", f"{y:.4g}"]) for name, x, y in ends]
-    note = "First, middle and last value of each; the HTML report draws the whole curves."
-    return "\n".join([_row(header), _row(["---"] * 3), *rows, "", note])
+    rows = [[escape(name), f"{x:g}", f"{y:.4g}"] for name, x, y in ends]
+    note = "First, middle and last value of each; the HTML report draws the full curves."
+    return f"{_table(header, rows)}\n\n{note}"
 
 
 @_markdown.register
 def _(part: Answers) -> str:
     (_, _, against), *_others = part.texts
-    rows = [("prompt", "", escape(part.prompt, _LONGEST)), ("due", "", escape(part.due, _LONGEST))]
+    rows = [("prompt", "", escape(part.prompt, _LONGEST)), ("reference answer", "", escape(part.due, _LONGEST))]
     rows += [(escape(name), escape(score), _marked(text, against)) for name, score, text in part.texts]
-    table = [_row(["", "score", "text"]), _row(["---"] * 3), *(_row(row) for row in rows)]
-    return f"### {escape(part.title)}\n\n" + "\n".join(table) + f"\n\n{LEGEND[0].upper()}{LEGEND[1:]}."
+    return f"### {escape(part.title)}\n\n{_table(['', 'score', 'text'], rows)}\n\n{LEGEND[0].upper()}{LEGEND[1:]}."
 
 
 def _marked(here: str, there: str) -> str:
@@ -177,7 +178,7 @@ def _marked(here: str, there: str) -> str:
 
 
 def _drawn(bars: Sequence[Bar], *, zero: bool) -> str:
-    """Return intervals drawn with letters, in a block that Markdown leaves as it is."""
+    """Return intervals drawn in characters, as an indented code block."""
     ends = [end for bar in bars for end in (bar.value, bar.low, bar.high) if end is not None and abs(end) < 1e300]
     low, high = min([*ends, *[0.0] * zero], default=0.0), max([*ends, *[0.0] * zero], default=1.0)
 
@@ -199,9 +200,9 @@ def _drawn(bars: Sequence[Bar], *, zero: bool) -> str:
 
 
 def _one_line(label: str) -> str:
-    """Return a label for an indented block, where nothing is read as Markdown and nothing may begin a new line."""
+    """Return a label on one line, for an indented block."""
     return " ".join("".join(c if c.isprintable() else " " for c in label).split())
 
 
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))

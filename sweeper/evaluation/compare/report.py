@@ -1,4 +1,4 @@
-"""A comparison as something to keep: what it says, in parts that Markdown and HTML are made from alike."""
+"""The report of a comparison, in parts that are rendered as Markdown or HTML."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sweeper.search.curves import percent
 from sweeper.store import Database
 
 SHOWN_EXAMPLES = 20
-"""Of the examples on which the subjects differ."""
+"""Differing examples that are shown."""
 
 
 @dataclass(frozen=True)
@@ -45,22 +45,22 @@ class Bars:
 
 
 @dataclass(frozen=True)
-class Lines:
-    """Curves by the name of what they are of."""
+class Curves:
+    """Values of one metric by per cent of the training, by subject."""
 
+    metric: str
     lines: Mapping[str, tuple[tuple[float, float], ...]]
-    x_title: str
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What the subjects made of one example: the first text is the one that the others are marked against.
+    """Answers to one example.
 
     Attributes:
-        title: Which example.
-        prompt: What went in.
-        due: The right answer.
-        texts: (subject, score, text) of each.
+        title: Title of the example.
+        prompt: The prompt.
+        due: The reference answer.
+        texts: (subject, score, text) of each; the others are marked against the first.
     """
 
     title: str
@@ -69,12 +69,12 @@ class Answers:
     texts: tuple[tuple[str, str, str], ...]
 
 
-Part = Words | Table | Bars | Lines | Answers
+Part = Words | Table | Bars | Curves | Answers
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it."""
+    """A heading and the parts below it."""
 
     title: str
     parts: tuple[Part, ...]
@@ -82,14 +82,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole comparison to keep.
-
-    Attributes:
-        title: Its heading.
-        made: When it was made, and by what.
-        headline: The verdict in a sentence.
-        sections: The rest.
-    """
+    """A report; ``made`` is its date and the version of sweeper."""
 
     title: str
     made: str
@@ -103,38 +96,30 @@ def comparison_report(found: SideBySide, curves: Curves | None = None, *, now: d
     Args:
         found: The comparison.
         curves: The learning curves, see ``read_curves``.
-        now: When it is made; the present unless told otherwise.
+        now: Its date; the present by default.
     """
     conclusion = conclude(found)
     count = len(found.subject(found.reference).examples)
     sections = [
         Section("Verdict", (Words((*conclusion.sentences, f"{count} test examples. {CORRECTION}")),)),
-        Section("What is compared", (_identities(found),)),
+        Section("Subjects", (_identities(found),)),
         *(Section(f"Scores: {metric}", tuple(_score_parts(found, metric))) for metric in found.metrics),
-        Section("What differs in how they were made", tuple(_made(found))),
+        Section("Differences in origin and hyperparameters", tuple(_made(found))),
         *([Section("Cost", (_rows_table(found, found.costs),))] if found.costs else []),
     ]
     if curves is not None and curves.lines:
-        title = f"Learning curves: {curves.metric} on the validation split"
-        sections.append(Section(title, (Lines(curves.lines, "per cent of the trial's training"),)))
+        sections.append(Section(f"Learning curves: {curves.metric} on the validation split", (curves,)))
     answers = tuple(_answers(found))
     if answers:
-        sections.append(Section("Examples on which they differ", (_shown(found, len(answers)), *answers)))
+        shown = f"Showing {len(answers)} of {len(differing_examples(found))}, alternating losses and wins."
+        sections.append(Section("Examples that differ", (Words((shown,)), *answers)))
     made = f"{now or datetime.now(UTC):%Y-%m-%d %H:%M} UTC, sweeper {__version__}"
     title = f"Comparison of {', '.join(subject.key for subject in found.subjects)}"
     return Report(title, made, conclusion.headline, tuple(sections))
 
 
-@dataclass(frozen=True)
-class Curves:
-    """What trials reported of one metric by per cent of their training, by key."""
-
-    metric: str
-    lines: Mapping[str, tuple[tuple[float, float], ...]]
-
-
 def read_curves(database: Database, found: SideBySide) -> Curves:
-    """Return the curves of the metric that decided the search of the reference's study."""
+    """Return the curves of the deciding metric of the reference's search."""
     config = found.subject(found.reference).study.config
     metric = str((config.get("evaluation") or {}).get("metric"))
     lines = {subject.key: _curve(database, subject, metric) for subject in found.subjects}
@@ -150,8 +135,8 @@ def _curve(database: Database, subject: Subject, metric: str) -> tuple[tuple[flo
 
 
 def _identities(found: SideBySide) -> Table:
-    """Return what each subject is, with the hashes that tell it from every other."""
-    header = ("subject", "what it is", "base model", "base model hash", "adapter hash", f"data hash, {TEST}")
+    """Return a description of each subject, with the hashes that identify it."""
+    header = ("subject", "description", "base model", "base model hash", "adapter hash", f"data hash, {TEST}")
     rows = tuple(
         (
             subject.key + " (reference)" * (subject.key == found.reference),
@@ -208,7 +193,7 @@ def _rows_table(found: SideBySide, rows: Sequence[Row]) -> Table:
 
 
 def differing_examples(found: SideBySide) -> list[int]:
-    """Return the examples on which any subject does better or worse than the reference, wins and losses in turn."""
+    """Return the examples on which any subject and the reference differ, alternating losses and wins."""
     losses = [index for one in found.examples.values() for index in one.losses]
     wins = [index for one in found.examples.values() for index in one.wins]
     longest = max(len(losses), len(wins), 0)
@@ -216,27 +201,22 @@ def differing_examples(found: SideBySide) -> list[int]:
     return list(dict.fromkeys(turns))
 
 
-def _shown(found: SideBySide, count: int) -> Words:
-    return Words((f"{count} of {len(differing_examples(found))}, wins and losses in turn.",))
-
-
 def _answers(found: SideBySide) -> list[Answers]:
-    reference, metric = found.subject(found.reference), found.metric
-    subjects = [reference, *(subject for subject in found.others if subject.key in found.examples)]
-    by_index = [{example.index: example for example in subject.examples} for subject in subjects]
+    metric = found.metric
+    by_index = [{example.index: example for example in subject.examples} for subject in found.paired]
     answers = []
     for index in differing_examples(found)[:SHOWN_EXAMPLES]:
         of = [known[index] for known in by_index]
         texts = tuple(
             (subject.key, _value(example.scores.get(metric or "")), example.generated)
-            for subject, example in zip(subjects, of, strict=True)
+            for subject, example in zip(found.paired, of, strict=True)
         )
         answers.append(Answers(f"Example {index}", of[0].prompt, of[0].reference, texts))
     return answers
 
 
 def interval(low: float | None, high: float | None, *, signed: bool = False) -> str:
-    """Return an interval as text; nothing where there is none."""
+    """Return an interval as text; empty without one."""
     if low is None or high is None:
         return ""
     return f"{low:+.3f} to {high:+.3f}" if signed else f"{low:.3f} to {high:.3f}"

@@ -1,4 +1,4 @@
-"""Several systems beside one of them: what differs in how they were made, in their scores, and on which examples."""
+"""Comparison of several subjects with a reference: origins, scores, and examples."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from sweeper.store import ScoreRecord
 
 @dataclass(frozen=True)
 class Against:
-    """A subject against the reference on one metric, in pairs.
+    """The paired comparison of a subject with the reference on one metric.
 
     Attributes:
-        difference: Subject minus reference, with the interval of this comparison alone.
+        difference: Subject minus reference, with its uncorrected interval.
         p: Bootstrap p-value of no difference.
         corrected_p: The same, corrected for the number of subjects (Holm).
-        verdict: Better or worse where the corrected p-value is below 5 %.
+        verdict: Better or worse if the corrected p-value is below 5 %.
     """
 
     difference: Difference
@@ -34,7 +34,7 @@ class Against:
 
 @dataclass(frozen=True)
 class Examples:
-    """On which examples a subject does better than the reference, worse, or the same, by the deciding metric."""
+    """Examples on which a subject does better than, worse than, or as well as the reference, by the deciding metric."""
 
     wins: tuple[int, ...]
     losses: tuple[int, ...]
@@ -46,9 +46,8 @@ class Row:
     """One fact of all subjects.
 
     Attributes:
-        name: What it is.
-        values: Its value by the subject's key; None where there is none. A bare base model has no hyperparameters, so
-            it is not among those of such a row.
+        name: Name of the fact.
+        values: Its value by the subject's key. Base models have no hyperparameters, so they are missing in those rows.
     """
 
     name: str
@@ -56,7 +55,7 @@ class Row:
 
     @property
     def differs(self) -> bool:
-        """Whether the subjects do not all have the same."""
+        """Whether the values differ."""
         return len({repr(value) for value in self.values.values()}) > 1
 
 
@@ -65,17 +64,17 @@ class SideBySide:
     """The whole comparison.
 
     Attributes:
-        subjects: What is compared, in the order asked for.
-        reference: Key of the subject that the others are held against.
-        metric: The metric that decides; None where no subject was scored.
+        subjects: The subjects in the order given.
+        reference: Key of the subject that the others are compared with.
+        metric: The deciding metric; None if no subject was scored.
         metrics: Every metric that any subject was scored with.
-        scores: Score by metric and key.
+        scores: Scores by metric and key.
         against: The paired comparisons by metric and key.
-        unpaired: Why a subject cannot be compared with the reference in pairs, by key.
+        unpaired: Why no paired comparison is possible, by key.
         examples: Wins and losses by key.
         parameters: The hyperparameters.
-        origins: What they were made from: study, base model, data, preset.
-        costs: What they took and take: time, memory, latency, weights.
+        origins: Study, base model, data, preset.
+        costs: Time, memory, latency, weights.
     """
 
     subjects: tuple[Subject, ...]
@@ -96,7 +95,7 @@ class SideBySide:
 
     @property
     def others(self) -> tuple[Subject, ...]:
-        """The subjects that are held against the reference."""
+        """All subjects but the reference."""
         return tuple(subject for subject in self.subjects if subject.key != self.reference)
 
     @property
@@ -109,17 +108,17 @@ def side_by_side(subjects: Sequence[Subject], *, reference: str | None = None, m
     """Compare subjects with one of them.
 
     Args:
-        subjects: What to compare.
-        reference: Key of the one that the others are held against; the first where none is named.
-        metric: The metric that decides; where none is named, what decides the reference's study.
+        subjects: The subjects.
+        reference: Key of the reference; the first subject by default.
+        metric: The deciding metric; that of the reference's study by default.
 
     Raises:
-        UserError: If the reference is none of the subjects, or none of them was scored with the metric.
+        UserError: If the reference is not a subject, or no subject was scored with the metric.
     """
     by_key = {subject.key: subject for subject in subjects}
     reference = reference or subjects[0].key
     if reference not in by_key:
-        raise UserError(f"reference {reference[:120]!r} is not among what is compared: {', '.join(by_key)}")
+        raise UserError(f"reference {reference[:120]!r} is not among the subjects: {', '.join(by_key)}")
     base = by_key[reference]
     ordered = [base, *(subject for subject in subjects if subject is not base)]
     metrics = tuple(dict.fromkeys(name for subject in ordered for name in subject.scores))
@@ -144,7 +143,7 @@ def side_by_side(subjects: Sequence[Subject], *, reference: str | None = None, m
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Return p-values corrected for their number.
+    """Return p-values corrected for multiple comparisons.
 
     Holm 1979, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics 6. The
     chance that any of several true null hypotheses is rejected stays below the level, whatever their dependence.
@@ -164,7 +163,7 @@ def _deciding(reference: Subject, metrics: Sequence[str]) -> str | None:
 
 
 def _why_unpaired(subject: Subject, reference: Subject, metrics: Sequence[str]) -> str | None:
-    """Return why two subjects cannot be compared in pairs on any metric; None where they can on one."""
+    """Return why no paired comparison of two subjects is possible on any metric; None if one is."""
     for one in (subject, reference):
         if not one.scores:
             return f"{one.key} was not scored on the test split"
@@ -261,7 +260,7 @@ _COSTS = {
     "weights, base and adapter": "total_parameters",
     "adapter in MiB": "adapter_bytes",
 }
-"""What a trial took and what its adapter takes, by the field of its record."""
+"""Costs of a trial and its adapter, by the field of its record."""
 
 
 def _costs(subjects: Sequence[Subject]) -> tuple[Row, ...]:

@@ -1,4 +1,4 @@
-"""What is compared: trials, registered versions and bare base models, each named by one word."""
+"""Subjects of a comparison: trials, registered versions and base models, each with a one-word name."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _BASE = "base"
 
 @dataclass(frozen=True)
 class Subject:
-    """One of the systems that are compared.
+    """One of the systems compared.
 
     Attributes:
-        key: How it is named: ``STUDY:N``, ``NAME@V``, or ``STUDY:base`` (of several bases ``STUDY:base:LABEL``).
+        key: Its name: ``STUDY:N``, ``NAME@V``, or ``STUDY:base`` (with several base models ``STUDY:base:LABEL``).
         study: The study that it comes from.
-        trial: The trial; None for a bare base model.
-        version: The registered version, where it was named as one.
-        base: What tells its base model from the study's others; empty where there is one only.
+        trial: The trial; None for a base model.
+        version: The registered version, if it was named as one.
+        base: Label of its base model among the study's; empty if there is only one.
         scores: Its scores on the test split by metric.
         examples: Its examples of that split.
     """
@@ -58,7 +58,7 @@ class Subject:
 
     @property
     def words(self) -> str:
-        """What it is, in words."""
+        """A description."""
         if self.trial is None:
             return f"base model {self.base} of {self.study.name}".replace("  ", " ")
         of_trial = f"trial {self.trial.number} of {self.study.name}"
@@ -66,10 +66,10 @@ class Subject:
 
 
 def find_subjects(database: Database, keys: Sequence[str]) -> tuple[Subject, ...]:
-    """Return the subjects of these names, in their order.
+    """Return the subjects with these names, in their order.
 
     Raises:
-        UserError: If there are fewer than two, more than eight, the same twice, or a name that names nothing.
+        UserError: If there are fewer than two, more than eight, duplicates, or an invalid name.
     """
     if len(set(keys)) != len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
@@ -93,8 +93,8 @@ def _find(database: Database, key: str, read: dict[str, tuple[Evaluation, ...]])
         record = _version(database, adapter, int(version[:18]))
         return _of_trial(database, key, record.study, record.number, record, read)
     raise UserError(
-        f"{key[:120]!r} names nothing to compare: a trial is STUDY:NUMBER, a registered version is NAME@VERSION, and "
-        "a bare base model is STUDY:base"
+        f"{key[:120]!r} is not a valid name: a trial is STUDY:NUMBER, a registered version NAME@VERSION, and a base "
+        "model STUDY:base"
     )
 
 

@@ -1,4 +1,4 @@
-"""How two texts differ, word by word."""
+"""Differences between two texts, word by word."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEGEND = "underlined: only in this text; struck through: only in the reference's
 
 _PIECES = re.compile(r"\s+|\w+|[^\w\s]")
 _MOST_PAIRS = 4_000_000
-"""Of words of both texts; comparing more would take seconds, so the middle is then marked as a whole."""
+"""Pairs of words; comparing more would take seconds, so the middle is then marked as a whole."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Mark:
 
 
 def marks(here: str, there: str) -> tuple[Mark, ...]:
-    """Return how to read ``here`` beside ``there``: what both have, what was added, and what is missing."""
+    """Return ``here`` compared with ``there``: common, added and missing stretches."""
     mine, theirs = _PIECES.findall(here), _PIECES.findall(there)
     start = _common(mine, theirs)
     end = _common(mine[start:][::-1], theirs[start:][::-1])
@@ -49,7 +49,7 @@ def marked_html(here: str, there: str) -> str:
 
 
 def plain_html(text: str) -> str:
-    """Return any text as HTML shows it letter by letter; line ends stay."""
+    """Return text escaped for HTML, control characters made visible; line ends stay."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return "\n".join(escape(visible(line)) for line in lines)
 
