@@ -69,7 +69,7 @@ def compare(*arguments):
 def test_the_verdict_the_scores_and_what_differs(filled):
     done = compare("itn:0", "itn:1", "itn:base", "--reference", "itn:base")
     assert done.exit_code == 0, done.output
-    assert "itn:0 is better than itn:base on exact_match" in done.output
+    assert "itn:0 is significantly better than itn:base on exact_match" in done.output
     assert "+0.650" in done.output and "learning_rate" in done.output and "Holm" in done.output
 
 
@@ -100,11 +100,11 @@ def test_a_report_is_written(filled, tmp_path, name):
     [
         (["itn:0"], "2 to 8 subjects; found 1"),
         (["itn:0", "itn:0"], "named twice"),
-        (["itn:0", "itn"], "names nothing to compare"),
+        (["itn:0", "itn"], "is not a valid name"),
         (["itn:0", "itm:1"], "did you mean 'itn'"),
         (["itn:0", "itn:1", "--reference", "itn:5"], "not among what is compared"),
         (["itn:0", "itn:1", "--metric", "bleu"], "no subject was scored with"),
-        (["itn:0", "itn:1", "--out", "report.pdf"], "neither .md nor .html"),
+        (["itn:0", "itn:1", "--out", "report.pdf"], "must end in .md or .html"),
         (["itn:0", "quick@1"], "no version 1 of an adapter 'quick'"),
     ],
 )

@@ -51,7 +51,7 @@ def test_a_clear_winner_is_named_with_amount_cost_and_examples():
     text = " ".join(said.sentences)
     assert "The best exact_match on the test split is 0.900" in text and "itn:1 has 0.200" in text
     assert "itn:3 minus itn:1: +0.700" in text and ", better (corrected p" in text
-    assert "itn:3 has 10 times the training seconds (600 against 60) of itn:1." in text
+    assert "itn:3 has 10 times the training seconds (600 vs. 60) of itn:1." in text
     assert "does better than itn:1 on 35 (10, 11, 12, 13, 14, 15, 16, 17, 18, 19, ...), worse on 0" in text
     assert found.against["exact_match"]["itn:3"].difference == stored_difference(
         winner.examples, base.examples, "exact_match"
@@ -71,7 +71,7 @@ def test_a_tie_cannot_be_told_from_chance():
 def test_what_is_worse_is_said_to_be():
     found = side_by_side([subject(1, GOOD), subject(2, POOR), subject(None, [0.0] * 50)])
     assert {one.verdict for one in found.against["exact_match"].values()} == {"worse"}
-    assert "whatever was compared with it is worse" in conclude(found).headline
+    assert "all others are significantly worse" in conclude(found).headline
 
 
 def test_few_examples_decide_nothing_however_clear_they_look():
@@ -87,7 +87,7 @@ def test_smaller_is_better_for_losses():
     found = side_by_side([subject(1, high, **losses), subject(2, low, **losses)])
     assert found.metric == "eval_loss" and found.against["eval_loss"]["itn:2"].verdict == "better"
     assert len(found.examples["itn:2"].wins) == 40
-    assert conclude(found).headline.startswith("itn:2 is better than itn:1 on eval_loss")
+    assert conclude(found).headline.startswith("itn:2 is significantly better than itn:1 on eval_loss")
 
 
 def test_several_against_one_are_corrected():
@@ -142,7 +142,7 @@ def test_the_metric_can_be_chosen_and_must_be_there():
     assert side_by_side(pair, metric="token_f1").metric == "token_f1"
     with pytest.raises(UserError, match=r"no subject was scored with 'bleu'; there are exact_match, token_f1"):
         side_by_side(pair, metric="bleu")
-    with pytest.raises(UserError, match="is not among what is compared"):
+    with pytest.raises(UserError, match="is not among the subjects"):
         side_by_side(pair, reference="itn:9")
 
 
