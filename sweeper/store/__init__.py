@@ -2,13 +2,11 @@
 
 from sweeper.redact import redact
 from sweeper.store.binding import bind
-from sweeper.store.configs import read_config, stored_config
-from sweeper.store.connection import tune_sqlite
+from sweeper.store.connection import connection_arguments, missing_driver, tune_sqlite
 from sweeper.store.database import Database
 from sweeper.store.faults import explain
 from sweeper.store.feedback import FeedbackCounts
 from sweeper.store.leases import SCORING
-from sweeper.store.postgres import connection_arguments, missing_driver
 from sweeper.store.records import (
     Action,
     AdapterRecord,
@@ -32,6 +30,7 @@ from sweeper.store.records import (
 )
 from sweeper.store.rows import did_you_mean
 from sweeper.store.schema import creation_lock
+from sweeper.store.studies import read_config, stored_config
 
 __all__ = [
     "SCORING",

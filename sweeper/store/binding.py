@@ -1,4 +1,4 @@
-"""Which database a home gets from the first study that names one; a home has one database only."""
+"""Binding of a home to the database that a study names; a home has only one."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from sweeper.store.database import Database
 
 
 def bind(home: Home, storage: SqliteStorage | PostgresStorage | None) -> None:
-    """Let a home have the database that a study asks for, and make its tables; a study that asks for none is content.
+    """Bind a home to the database that a study asks for, if it asks for one, and make its tables.
 
     Raises:
-        DatabaseError: If the home has another database, or the one asked for cannot be used; the home is then as it
-            was.
+        DatabaseError: If the home has another database, or the one asked for cannot be used; the home is unchanged.
     """
     if storage is None:
         return

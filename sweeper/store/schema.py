@@ -1,6 +1,6 @@
-"""Bring a database to the current schema, and refuse what is not ours.
+"""The schema of a database: migrations to the current one, and refusal of what is not sweeper's.
 
-It is shared with Optuna, whose tables and migrations are never touched.
+The database is shared with Optuna, whose tables and migrations are never touched.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sweeper import __version__
 from sweeper.database_url import Address, PostgresUrl
 from sweeper.errors import DatabaseError
-from sweeper.store.connection import BUSY_TIMEOUT_S, engine_on, sqlite_engine
+from sweeper.store.connection import BUSY_TIMEOUT_S, engine_on, open_engine, sqlite_engine
 from sweeper.store.faults import explained
 from sweeper.store.locks import advisory_lock
 from sweeper.store.migrations import HEAD, VERSION_TABLE
@@ -31,28 +31,26 @@ _WRITER = "written_by"
 
 @contextmanager
 def creation_lock(address: Address, *, timeout_s: float = 120.0) -> Iterator[None]:
-    """Hold the lock under which the tables of a database are made, ours and Optuna's.
+    """Hold the lock under which the tables of a database are made, sweeper's and Optuna's.
 
     Raises:
         DatabaseError: If another process holds it for too long, or folder or server cannot be used.
     """
     if isinstance(address, PostgresUrl):
-        engine = engine_on(address, busy_timeout_s=timeout_s)
-        try:
-            with explained(address), advisory_lock(engine, "creation", timeout_s=timeout_s):
-                yield
-        finally:
-            engine.dispose()
+        with (
+            open_engine(address, busy_timeout_s=timeout_s) as engine,
+            advisory_lock(engine, "creation", timeout_s=timeout_s),
+        ):
+            yield
         return
     lock = FileLock(address.with_name(f"{address.name}.lock"), timeout=timeout_s)
     try:
-        lock.acquire()
+        with _accessible(address):
+            lock.acquire()
     except Timeout as error:
         raise DatabaseError(
-            f"database {address} is being set up by another process since {timeout_s:g} s: wait for it or stop it"
+            f"database {address} has been set up by another process for {timeout_s:g} s: wait for it, or stop it"
         ) from error
-    except OSError as error:
-        raise _inaccessible(address, error) from error
     try:
         yield
     finally:
@@ -60,23 +58,24 @@ def creation_lock(address: Address, *, timeout_s: float = 120.0) -> Iterator[Non
 
 
 def prepare(address: Address, *, create: bool, busy_timeout_s: float) -> None:
-    """Make sure that ``address`` is a database at the current schema; with ``create``, make one where there is none.
+    """Make sure that ``address`` is a database at the current schema; with ``create``, make one if there is none.
 
-    On a server that is to make our tables: the database itself is made by whoever runs the server. Several processes
-    may do this at once.
+    On a server, only the tables are made: its administrator makes the database. Several processes may do this at once.
 
     Raises:
-        DatabaseError: If it cannot be, saying why; the database is then as it was.
+        DatabaseError: If it cannot be brought there, saying why; the database is then unchanged.
     """
     exists = isinstance(address, PostgresUrl) or _check_file(address, create=create)
     with explained(address):
         if exists and _revision(address, create=create, busy_timeout_s=busy_timeout_s) == HEAD:
             return
         if not isinstance(address, PostgresUrl):
-            _make_folder(address)
+            with _accessible(address):
+                address.parent.mkdir(parents=True, exist_ok=True)
         with creation_lock(address):
             if not isinstance(address, PostgresUrl):
-                _make_file(address)
+                with _accessible(address):
+                    address.touch()
             revision = _revision(address, create=create, busy_timeout_s=busy_timeout_s)
             if revision != HEAD:
                 _migrate(address, revision, busy_timeout_s)
@@ -97,89 +96,70 @@ def require_current(address: Address, *, busy_timeout_s: float) -> None:
         from sweeper.store.migrations.runner import known_revisions  # Alembic: slow to import, rarely needed
 
         if revision is not None and revision not in known_revisions():
-            engine = engine_on(address, busy_timeout_s=busy_timeout_s, read_only=True)
-            try:
+            with open_engine(address, busy_timeout_s=busy_timeout_s, read_only=True) as engine:
                 raise _from_newer(address, engine, revision)
-            finally:
-                engine.dispose()
     raise DatabaseError(
         f"database {address} was written by an older sweeper (schema {revision}); this is sweeper {__version__} "
-        f"(schema {HEAD}), and looking changes nothing: end whatever runs there, then `sweeper status` brings it up to "
-        "date"
+        f"(schema {HEAD}), which changes nothing when it only reads: stop what runs there, then `sweeper status` "
+        "brings it up to date"
     )
 
 
 def is_there(address: Address) -> bool:
-    """Tell whether there is a database of ours: the file, or our tables on the server.
+    """Return whether there is a database: the file, or sweeper's tables on the server.
 
     Raises:
-        DatabaseError: If the server cannot be asked.
+        DatabaseError: If the server cannot be reached.
     """
     if not isinstance(address, PostgresUrl):
         return address.exists()
-    engine = engine_on(address, busy_timeout_s=BUSY_TIMEOUT_S, read_only=True)
-    try:
-        with explained(address), engine.connect() as connection:
-            return inspect(connection).has_table(VERSION_TABLE)
-    finally:
-        engine.dispose()
+    with open_engine(address, busy_timeout_s=BUSY_TIMEOUT_S, read_only=True) as engine, engine.connect() as connection:
+        return inspect(connection).has_table(VERSION_TABLE)
 
 
 def _check_file(path: Path, *, create: bool) -> bool:
     """Return whether the file is there; refuse what SQLite would hang on (a FIFO) or report less clearly.
 
-    The file is not opened here: closing it would take away the locks that SQLite holds on it in this process, and
-    another process would then tidy up what is in use (sqlite.org/howtocorrupt.html, section 2.2).
+    The file is not opened: closing it would release the locks that SQLite holds on it in this process, and another
+    process would then clean up files in use (sqlite.org/howtocorrupt.html, section 2.2).
     """
-    try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-            raise DatabaseError(f"database {path} is {kind}: give the path of a file")
-    except FileNotFoundError as error:
-        if create:
-            return False
-        raise DatabaseError(f"no database at {path}: run a study first, or give the path of one") from error
-    except OSError as error:
-        raise _inaccessible(path, error) from error
+    with _accessible(path):
+        try:
+            mode = path.stat().st_mode
+        except FileNotFoundError as error:
+            if create:
+                return False
+            raise DatabaseError(f"no database at {path}: run a study first, or give the path of one") from error
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+        raise DatabaseError(f"database {path} is {kind}: give the path of a file")
     return True
 
 
-def _make_folder(path: Path) -> None:
+@contextmanager
+def _accessible(path: Path) -> Iterator[None]:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except Timeout:
+        raise
     except OSError as error:
-        raise _inaccessible(path, error) from error
-
-
-def _make_file(path: Path) -> None:
-    try:
-        path.touch()
-    except OSError as error:
-        raise _inaccessible(path, error) from error
-
-
-def _inaccessible(path: Path, error: OSError) -> DatabaseError:
-    return DatabaseError(
-        f"database {path} cannot be used ({error.strerror}): check that you may read and write the file and its folder"
-    )
+        raise DatabaseError(
+            f"database {path} cannot be used ({error.strerror}): make sure you may read and write file and folder"
+        ) from error
 
 
 def _revision(address: Address, *, create: bool, busy_timeout_s: float, read_only: bool = False) -> str | None:
-    """Return the schema revision of the database, None where it has none of our tables yet.
+    """Return the schema revision of the database; None if it has none of sweeper's tables yet.
 
     Raises:
         DatabaseError: If it is another program's, or empty and not to be created.
     """
-    engine = engine_on(address, busy_timeout_s=busy_timeout_s, read_only=read_only)
-    try:
-        with engine.connect() as connection:
-            tables = set(inspect(connection).get_table_names())
-            if VERSION_TABLE in tables:
-                revision = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
-                return None if revision is None else str(revision)
-    finally:
-        engine.dispose()
+    opened = open_engine(address, busy_timeout_s=busy_timeout_s, read_only=read_only)
+    with opened as engine, engine.connect() as connection:
+        tables = set(inspect(connection).get_table_names())
+        if VERSION_TABLE in tables:
+            revision = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
+            return None if revision is None else str(revision)
     if tables and not tables >= OPTUNA_TABLES:
         found = ", ".join(sorted(tables)[:5])
         where = "database or schema" if isinstance(address, PostgresUrl) else "path"
@@ -192,7 +172,7 @@ def _revision(address: Address, *, create: bool, busy_timeout_s: float, read_onl
 def _migrate(address: Address, revision: str | None, busy_timeout_s: float) -> None:
     """Run the missing migrations in one transaction.
 
-    On SQLite foreign keys are off in it, so that a migration that rebuilds a table deletes nothing that refers to it.
+    On SQLite, foreign keys are off meanwhile, so that rebuilding a table does not delete the rows that refer to it.
     """
     from sweeper.store.migrations.runner import known_revisions, upgrade  # Alembic: slow to import, rarely needed
 
@@ -214,7 +194,7 @@ def _migrate(address: Address, revision: str | None, busy_timeout_s: float) -> N
 
 
 def _switch_to_wal(engine: Engine) -> None:
-    """Let readers and a writer work at once; the file remembers. Where the file system cannot, it stays as it was."""
+    """Let readers and a writer work at once, if the file system can; the file remembers."""
     raw = engine.raw_connection()
     try:
         raw.cursor().execute("PRAGMA journal_mode = WAL")

@@ -1,4 +1,4 @@
-"""The database of a home at one moment, while others write to it."""
+"""Snapshots of a database at one moment, while others write to it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from typing import Any
 
 from sqlalchemy import URL
 
+from sweeper.database_url import Address
 from sweeper.errors import BackupError
 from sweeper.store.faults import explain
 
 _WHERE = "install PostgreSQL's client (`apt install postgresql-client`), or run pg_dump where the server is"
 
 
-def snapshot(database: Any, folder: Path) -> Path:
-    """Write a database as it is at one moment into a folder, and return the file.
+def snapshot(database: Address, folder: Path) -> Path:
+    """Write a database at one moment into a folder, and return the file.
 
     Args:
-        database: The path of an SQLite file, or what has the ``url`` of a PostgreSQL database.
+        database: The database.
         folder: Where to.
 
     Raises:
@@ -33,13 +34,13 @@ def snapshot(database: Any, folder: Path) -> Path:
 
 
 def _copy(database: Path, target: Path) -> Path:
-    """Copy an SQLite file by its own means, in one read transaction: writers go on, and nothing is half in it."""
+    """Copy an SQLite file with its own backup function, in one read transaction: writers are not blocked."""
     source = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)
     copy = sqlite3.connect(target)
     try:
         source.backup(copy)
         copy.execute("DELETE FROM sweeper_leases")
-        copy.execute("DELETE FROM sweeper_workers")  # nobody runs the copy's studies
+        copy.execute("DELETE FROM sweeper_workers")  # nothing runs the copy's studies
         copy.commit()
         faults = [line for (line,) in copy.execute("PRAGMA quick_check(3)") if line != "ok"]
     except sqlite3.Error as error:
@@ -53,7 +54,7 @@ def _copy(database: Path, target: Path) -> Path:
 
 
 def _dump(url: Any, target: Path) -> Path:
-    """Let PostgreSQL's own tool write a dump of one moment; the password does not stand in its arguments."""
+    """Write a dump of one moment with PostgreSQL's own tool; the password is not in its arguments."""
     tool = shutil.which("pg_dump")
     if tool is None:
         raise BackupError(f"the database is on a PostgreSQL server, and pg_dump is not on this machine: {_WHERE}")

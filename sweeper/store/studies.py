@@ -7,9 +7,11 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import select
 
 from sweeper import __version__
+from sweeper.config.study import StudyConfig
 from sweeper.errors import StudyStateError
 from sweeper.retry import retried_methods
 from sweeper.store.records import Action, StudyRecord, StudyState
@@ -116,3 +118,20 @@ class Studies(Queries):
             elif state is not StudyState.PAUSED:
                 row.ended_at = at
             session.add(EventRow(study_id=row.id, at=at, kind="state", message=message))
+
+
+def stored_config(study: StudyRecord) -> StudyConfig:
+    """Return the configuration of a stored study.
+
+    Raises:
+        StudyStateError: If another version of sweeper stored it, with other settings.
+    """
+    return read_config(study.name, study.config)
+
+
+def read_config(name: str, data: Mapping[str, Any]) -> StudyConfig:
+    """Return the configuration stored as ``data`` for a study; see ``stored_config``."""
+    try:
+        return StudyConfig.model_validate(data)
+    except ValidationError as error:
+        raise StudyStateError(f"study {name!r} was stored by another version of sweeper; run it again") from error

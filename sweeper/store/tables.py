@@ -1,4 +1,4 @@
-"""The tables, all prefixed ``sweeper_``: they share one SQLite file with Optuna's own.
+"""The tables, all prefixed ``sweeper_``: they share one database with Optuna's.
 
 A change here needs a migration in ``migrations/versions``; a test compares the two.
 """
@@ -24,10 +24,10 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from sweeper.config.trial import Outcome
 from sweeper.store.records import OrderKind, OrderState, Stage, StudyState, TrialKind
-from sweeper.store.types import FreeText, Json, Known, Number, UtcDateTime, Word
+from sweeper.store.types import FreeText, Json, Number, OptionalNumber, UtcDateTime, Word
 
 PREFIX = "sweeper_"
-"""Begins the name of every table of ours, the migrations' own included."""
+"""Begins the name of every table of sweeper's, including that of the migrations."""
 
 REASON_LIMIT = 2_000
 MESSAGE_LIMIT = 2_000
@@ -57,7 +57,7 @@ class Base(DeclarativeBase):
     type_annotation_map = {  # noqa: RUF012 - the name and form are SQLAlchemy's
         datetime: UtcDateTime(),
         dict[str, Any]: Json(),
-        float: Known(),
+        float: OptionalNumber(),
         int: BigInteger(),
         Outcome: _word(Outcome),
         StudyState: _word(StudyState),
@@ -104,7 +104,7 @@ class StudyRow(Base):
 
 
 class TrialRow(Base):
-    """One trial: what was asked and, once ended, its ``TrialResult``."""
+    """One trial: its parameters and, once ended, its ``TrialResult``."""
 
     __tablename__ = f"{PREFIX}trials"
     __table_args__ = (UniqueConstraint("study_id", "number"), Index(None, "study_id", "changed"))
@@ -248,7 +248,7 @@ class AliasRow(Base):
 
 
 class EventRow(Base):
-    """Something that happened."""
+    """An event."""
 
     __tablename__ = f"{PREFIX}events"
     __table_args__ = (Index(None, "study_id", "id"),)
@@ -263,7 +263,7 @@ class EventRow(Base):
 
 
 class ActionRow(Base):
-    """Something that a person did: who, when, to what. Rows are only ever added."""
+    """An action of a person: who, when, on what. Rows are only ever added."""
 
     __tablename__ = f"{PREFIX}actions"
     __table_args__ = (Index(None, "adapter", "id"), Index(None, "study", "id"))
@@ -282,7 +282,7 @@ class ActionRow(Base):
 
 
 class OrderRow(Base):
-    """Something that a person asks of a study's runner, and what became of it."""
+    """An order to a study's runner, and its answer."""
 
     __tablename__ = f"{PREFIX}orders"
     __table_args__ = (Index(None, "study_id", "state"),)
@@ -300,7 +300,7 @@ class OrderRow(Base):
 
 
 class FeedbackRow(Base):
-    """What a person thought of an answer of a version, or of a bare base model."""
+    """Feedback on an answer of a version, or of a bare base model."""
 
     __tablename__ = f"{PREFIX}feedback"
     __table_args__ = (Index(None, "adapter", "version"),)
@@ -319,7 +319,7 @@ class FeedbackRow(Base):
 
 
 class WorkerRow(Base):
-    """A process that runs trials of a study. Its beat moves while it lives; a row goes when its process leaves."""
+    """A process that runs trials of a study. Its beat grows while it lives; its row is deleted when it leaves."""
 
     __tablename__ = f"{PREFIX}workers"
     __table_args__ = (Index(None, "study_id"),)
@@ -336,7 +336,7 @@ class WorkerRow(Base):
 
 
 class LeaseRow(Base):
-    """A trial that a worker holds; nobody else may begin, report or end it."""
+    """A trial that a worker holds; no other may start, report or end it."""
 
     __tablename__ = f"{PREFIX}leases"
     __table_args__ = (Index(None, "worker"),)

@@ -1,9 +1,9 @@
-"""All rows of one database into another, compared row by row before they count: our tables, and Optuna's."""
+"""Transfer of all rows, sweeper's and Optuna's, from an SQLite file to a server, compared row by row."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -13,15 +13,14 @@ from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, fun
 
 from sweeper.database_url import PostgresUrl
 from sweeper.errors import DatabaseError
-from sweeper.store.connection import BUSY_TIMEOUT_S, engine_on, sqlite_engine
-from sweeper.store.faults import explained
+from sweeper.store.connection import BUSY_TIMEOUT_S, open_engine
 from sweeper.store.migrations import VERSION_TABLE
 
 Progress = Callable[[str, int, int], None]
-"""Told what is being done, and how many of how many rows are done."""
+"""Called with the current stage, the rows done and their total."""
 
 _OF_THE_TARGET = frozenset({VERSION_TABLE, "sweeper_info", "alembic_version", "version_info"})
-"""Tables that say which version made the others: each database keeps its own."""
+"""Tables that record the version of the others: each database keeps its own."""
 
 _CHUNK = 2_000
 
@@ -37,53 +36,47 @@ class _Pair:
 
 @contextmanager
 def held_still(path: Path) -> Iterator[Connection]:
-    """Yield a connection to an SQLite file that nobody else writes meanwhile.
+    """Yield a connection to an SQLite file that no other process writes meanwhile.
 
     Raises:
         DatabaseError: If it is locked, or cannot be read.
     """
-    engine = sqlite_engine(path, busy_timeout_s=BUSY_TIMEOUT_S)
-    try:
-        with explained(path), engine.execution_options(sweeper_begin="IMMEDIATE").connect() as connection:
-            connection.exec_driver_sql("SELECT 1")  # a transaction begins with the first statement
-            yield connection
-    finally:
-        engine.dispose()
+    with (
+        open_engine(path, busy_timeout_s=BUSY_TIMEOUT_S) as engine,
+        engine.execution_options(sweeper_begin="IMMEDIATE").connect() as connection,
+    ):
+        connection.exec_driver_sql("SELECT 1")  # a transaction begins with the first statement
+        yield connection
 
 
 def transfer(source: Connection, server: PostgresUrl, progress: Progress) -> int:
     """Copy every row to a server and compare what arrived, in one transaction; return the number of rows.
 
-    The server's tables are there already. Where it holds these very rows, from a time that ended after they were
-    stored, nothing is copied.
+    The server has the tables already. If it has these very rows, from an earlier interrupted call, nothing is copied.
 
     Raises:
-        DatabaseError: If it holds other rows, or what arrived differs: then nothing is stored.
+        DatabaseError: If it has other rows, or what arrived differs: then nothing is stored.
     """
-    engine = engine_on(server, busy_timeout_s=BUSY_TIMEOUT_S)
-    try:
-        with explained(server), engine.begin() as target:
-            pairs = _pairs(source, target)
-            target.execute(text(f"LOCK TABLE {', '.join(_quoted(target, p.target) for p in pairs)} IN EXCLUSIVE MODE"))
-            there = any(target.scalar(select(func.count()).select_from(pair.target)) for pair in pairs)
-            if not there:
-                _copy(source, target, pairs, progress)
-            different = _difference(source, target, pairs, progress)
-            if different and there:
-                raise DatabaseError(
-                    f"database {server} holds studies already ({different}): name an empty one; nothing was changed"
-                )
-            if different:
-                raise DatabaseError(f"{different} in {server} after it was copied; nothing was stored there")
-            for pair in pairs:
-                _go_on_counting(target, pair.target)
-            return sum(pair.rows for pair in pairs)
-    finally:
-        engine.dispose()
+    with open_engine(server, busy_timeout_s=BUSY_TIMEOUT_S) as engine, engine.begin() as target:
+        pairs = _pairs(source, target)
+        target.execute(text(f"LOCK TABLE {', '.join(_quoted(target, p.target) for p in pairs)} IN EXCLUSIVE MODE"))
+        there = any(target.scalar(select(func.count()).select_from(pair.target)) for pair in pairs)
+        if not there:
+            _copy(source, target, pairs, progress)
+        different = _difference(source, target, pairs, progress)
+        if different and there:
+            raise DatabaseError(
+                f"database {server} already holds studies ({different}): name an empty one; nothing was changed"
+            )
+        if different:
+            raise DatabaseError(f"{different} in {server} after it was copied; nothing was stored there")
+        for pair in pairs:
+            _continue_numbering(target, pair.target)
+        return sum(pair.rows for pair in pairs)
 
 
 def _pairs(source: Connection, target: Connection) -> list[_Pair]:
-    """Return the tables in an order in which every row comes after those that it refers to."""
+    """Return the tables, in an order in which every row comes after those it refers to."""
     here, there = MetaData(), MetaData()
     here.reflect(source)
     there.reflect(target)
@@ -116,7 +109,7 @@ def _copy(source: Connection, target: Connection, pairs: list[_Pair], progress: 
 
 
 def _difference(source: Connection, target: Connection, pairs: list[_Pair], progress: Progress) -> str:
-    """Say where the first row is that differs; empty where all are the same."""
+    """Return where the first differing row is; empty if there is none."""
     done, total = 0, sum(pair.rows for pair in pairs)
     for pair in pairs:
         both = zip_longest(_rows(source, pair.source, pair.target), _rows(target, pair.target, pair.target))
@@ -144,8 +137,8 @@ def _by_bytes(connection: Connection, column: Column[Any]) -> Any:
     return column.collate("C") if is_text and connection.dialect.name == "postgresql" else column
 
 
-def _go_on_counting(target: Connection, table: Table) -> None:
-    """Let new rows be numbered after those that were copied with their numbers."""
+def _continue_numbering(target: Connection, table: Table) -> None:
+    """Number new rows after those that were copied with their numbers."""
     for column in table.primary_key.columns:
         if isinstance(column.type, Integer):
             sequence = target.scalar(
@@ -164,14 +157,6 @@ def _quoted(connection: Connection, item: Any) -> str:
 
 
 def checkpointed(path: Path) -> None:
-    """Write what is in the log of an SQLite file into it, as far as nobody else reads it."""
-    engine = sqlite_engine(path, busy_timeout_s=BUSY_TIMEOUT_S)
-    try:
-        with explained(path):
-            raw = engine.raw_connection()
-            try:
-                raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            finally:
-                raw.close()
-    finally:
-        engine.dispose()
+    """Write the log of an SQLite file into it, unless another process reads it."""
+    with open_engine(path, busy_timeout_s=BUSY_TIMEOUT_S) as engine, closing(engine.raw_connection()) as raw:
+        raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -1,4 +1,4 @@
-"""The files of trials held against what the database says of them: recorded when a trial ends, checked when loaded."""
+"""The files of trials: recorded in the database when a trial ends, checked against it when they are loaded."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from sweeper.paths import TrialPaths
 from sweeper.store import Artifact, Database, stored_config
 
 TrialPart = Literal["adapter", "frozen"]
-"""What a trial leaves: the adapter of a complete one, the whole state of one that was stopped or paused."""
+"""The adapter of a complete trial; the whole state of one that was stopped or paused."""
 
 _WEIGHTS = ("adapter_model.safetensors", "model.safetensors")
 
 
 def of_result(paths: TrialPaths, result: TrialResult) -> tuple[Artifact, ...]:
-    """Return the files of a trial that ended so, as they are to be stored.
+    """Return the files of a trial with this result, to be stored.
 
-    Of the weights it is what they were when the trial saved them, whatever became of them before this call.
+    The checksum of the weights is the one from when the trial saved them, whatever happened to them since.
     """
     if result.outcome.is_open:
         return files_of(paths, "frozen")
@@ -37,27 +37,27 @@ def of_result(paths: TrialPaths, result: TrialResult) -> tuple[Artifact, ...]:
 
 
 def files_of(paths: TrialPaths, part: TrialPart) -> tuple[Artifact, ...]:
-    """Return the files of a part of a trial as they are on disk now; none where it has no such part."""
+    """Return the files of a part of a trial as they are on disk now; empty if it has no such part."""
     sums = sums_of(folder_of(paths, part))
     return tuple(Artifact(paths.number, f"{part}/{name}", of.bytes or 0, of.sha256) for name, of in sums.items())
 
 
 def folder_of(paths: TrialPaths, part: TrialPart) -> Path:
-    """Return where a part of a trial is."""
+    """Return the folder of a part of a trial."""
     return paths.adapter if part == "adapter" else paths.frozen
 
 
 def damage(database: Database, study: str, paths: TrialPaths, part: TrialPart) -> list[str]:
-    """Return what is wrong with the files of a trial, one line a file; an empty list where all is well.
+    """Return what is wrong with the files of a trial, one line each; an empty list if nothing is.
 
-    Files of which the database knows nothing are taken as they are: they are of an earlier version of sweeper. A state
-    that was frozen while the trial ran carries its own sums.
+    Files that the database does not know are accepted: an earlier version of sweeper wrote them. A state that was
+    frozen while the trial ran has its own checksums.
     """
     return wrong(database.artifacts.all(study, paths.number), study, paths, part)
 
 
 def wrong(recorded: Iterable[Artifact], study: str, paths: TrialPaths, part: TrialPart) -> list[str]:
-    """Return what ``damage`` does, by what was ``recorded`` of the trial."""
+    """Return what ``damage`` does, given what was ``recorded`` of the trial."""
     folder = folder_of(paths, part)
     prefix = f"{part}/"
     expected = {
@@ -71,10 +71,10 @@ def wrong(recorded: Iterable[Artifact], study: str, paths: TrialPaths, part: Tri
 
 
 def require_whole(database: Database, study: str, paths: TrialPaths, part: TrialPart) -> None:
-    """Make sure that the files of a trial are those that were written.
+    """Make sure that the files of a trial are as they were written.
 
     Raises:
-        ArtifactError: If one is not, naming each.
+        ArtifactError: Naming each that is not.
     """
     found = damage(database, study, paths, part)
     if found:
@@ -86,13 +86,13 @@ def require_whole(database: Database, study: str, paths: TrialPaths, part: Trial
 
 
 def require_weights(database: Database, study: str, trial: TrialPaths, changes: Mapping[str, Any]) -> None:
-    """Refuse to start a trial from the saved weights of another where that cannot be exact.
+    """Refuse to start a trial from the saved weights of another if that cannot be exact.
 
     Args:
-        database: What knows how the weights were written.
+        database: Holds the checksums of the weights.
         study: The study of both trials.
         trial: The other trial's folder.
-        changes: The parameters that differ, each with its new value; see ``config.orders.differing``.
+        changes: The parameters that differ, with their new values; see ``config.orders.differing``.
 
     Raises:
         StudyStateError: If it cannot.
@@ -104,7 +104,7 @@ def require_weights(database: Database, study: str, trial: TrialPaths, changes: 
     spec = TrialSpec.model_validate_json(trial.spec.read_text(encoding="utf-8"))
     obstacle = obstacle_to_weights(spec.adapter, changes)
     if obstacle is not None:
-        raise StudyStateError(f"trial {number} cannot be gone on from: {obstacle}; clone it without its weights")
+        raise StudyStateError(f"trial {number} cannot be continued: {obstacle}; clone it without its weights")
     recorded = database.artifacts.all(study, number)
     if not recorded and not (trial.adapter / "adapter_model.safetensors").is_file():
         raise StudyStateError(_no_weights(database, study, number))
@@ -112,7 +112,7 @@ def require_weights(database: Database, study: str, trial: TrialPaths, changes: 
 
 
 def _no_weights(database: Database, study: str, number: int) -> str:
-    """Say why a trial has no saved weights, and what to do."""
+    """Return why a trial has no saved weights, and what to do."""
     if database.trials.get(study, number).adapter_bytes is None:
         return f"trial {number} saved no adapter; only complete trials do: clone it without its weights"
     keep = stored_config(database.studies.get(study)).keep

@@ -33,7 +33,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class Number(TypeDecorator[float]):
-    """A float in a column that never means "absent": NULL, which is what SQLite makes of NaN, reads back as NaN."""
+    """A float that is never absent: NULL, which SQLite stores for NaN, reads back as NaN."""
 
     impl = Float
     cache_ok = True
@@ -47,8 +47,8 @@ class Number(TypeDecorator[float]):
         return math.nan if value is None else value
 
 
-class Known(TypeDecorator[float]):
-    """A float or nothing: NaN, of which SQLite makes NULL, is nothing in every database."""
+class OptionalNumber(TypeDecorator[float]):
+    """A float or None: NaN, which SQLite stores as NULL, becomes None in every database."""
 
     impl = Float
     cache_ok = True
@@ -59,7 +59,7 @@ class Known(TypeDecorator[float]):
 
 
 class Word(TypeDecorator[str]):
-    """Text that is stored as it is or not at all: SQLite would take what PostgreSQL refuses, so both refuse it."""
+    """Text that is stored unchanged or not at all: SQLite refuses what PostgreSQL does."""
 
     impl = String
     cache_ok = True
@@ -81,7 +81,7 @@ class Word(TypeDecorator[str]):
         return value
 
     def coerce_compared_value(self, op: Any, value: Any) -> Any:
-        """Return the type of what is looked for: it may be any text, and is not found where it cannot be stored."""
+        """Return the type of a search text: it may be any text, and is not found if it cannot be stored."""
         return SearchText() if isinstance(value, str) else super().coerce_compared_value(op, value)
 
 

@@ -1,23 +1,21 @@
-"""A copy of a whole home while studies run in it: the database at one moment, and the files that it speaks of."""
+"""Backups of a whole home while studies run in it: the database at one moment, and the files it refers to."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from sweeper.config.pipeline import STARTED_FROM
 from sweeper.config.trial import Outcome, TrialResult
 from sweeper.errors import BackupError, StudyStateError
-from sweeper.files.atomic import discard, sync
+from sweeper.files.atomic import new_folder
 from sweeper.files.checksums import SEAL, Sum, broken_seal, owner
-from sweeper.files.temporary import temporary_path
 from sweeper.models.cache import OnStage
 from sweeper.paths import Home, TrialPaths
 from sweeper.store import Artifact, Database, StudyRecord, TrialRecord, stored_config
@@ -31,11 +29,11 @@ class BackedUp:
     """A backup.
 
     Attributes:
-        folder: Where it is; a home of its own, unless ``dump`` says otherwise.
-        bytes: Size of its files, the database left out.
+        folder: Where it is; a home itself, unless there is a ``dump``.
+        bytes: Size of its files, without the database.
         files: How many there are.
         left_out: What could not be copied because it is damaged or gone, one line each.
-        dump: The file that `pg_restore` reads, of a home whose database is on a server; None of any other.
+        dump: The file for `pg_restore`, if the database is on a server.
     """
 
     folder: Path
@@ -48,12 +46,12 @@ class BackedUp:
 def back_up(home: Home, destination: Path, *, on_progress: OnStage) -> BackedUp:
     """Copy a home, all or nothing.
 
-    The database is copied first, at one moment. What became of a file since shows in its checksum: an adapter that the
-    keep policy has removed is forgotten in the copy too, and a trial that went on begins again there. The accounts of
-    the dashboard, its exports, and base models outside of the home are not copied.
+    The database is copied first, at one moment. Later changes of files show in their checksums: an adapter that the
+    keep policy has removed is forgotten in the copy, too, and a trial that continued begins again there. The accounts
+    of the dashboard, its exports, and base models outside the home are not copied.
 
     Raises:
-        BackupError: If the destination is taken, there is no room, or the database cannot be copied; nothing is left.
+        BackupError: If the destination exists, space is short, or the database cannot be copied; nothing is left.
         DatabaseError: If there is no database.
     """
     destination = destination.absolute()
@@ -62,7 +60,7 @@ def back_up(home: Home, destination: Path, *, on_progress: OnStage) -> BackedUp:
         at = datetime.now(UTC)
         file = snapshot(home.database, folder)
         is_home = isinstance(home.database, Path)
-        with Database.open(file, create=False) if is_home else _same(live) as copy:
+        with Database.open(file, create=False) if is_home else nullcontext(live) as copy:
             backup = _Backup(home, folder, destination, live, copy, at, on_progress, is_home)
             backup.run()
     copier = backup.copier
@@ -72,7 +70,7 @@ def back_up(home: Home, destination: Path, *, on_progress: OnStage) -> BackedUp:
 
 @dataclass
 class _Backup:
-    """The copying of the files that a database speaks of."""
+    """The copying of the files that a database refers to."""
 
     home: Home
     folder: Path
@@ -103,7 +101,7 @@ class _Backup:
             self._note(self.copier.moved_json(pipeline))
 
     def _measure(self, studies: tuple[StudyRecord, ...]) -> None:
-        """Sum up what is to be copied, and refuse it where there is no room."""
+        """Sum up the sizes of the files, and refuse if there is not enough space."""
         recorded = sum(each.bytes for study in studies for each in self.copy.artifacts.all(study.name))
         registered = sum(version.bytes for version in self.copy.adapters.all())
         self._total = max(1, recorded + registered)
@@ -151,14 +149,14 @@ class _Backup:
             self._note(self.copier.folder(folder_of(paths, part)))  # from before files were recorded
 
     def _running(self, study: str, paths: TrialPaths) -> None:
-        """Copy what a running trial was last frozen as, if that is older than the database's copy, and whole."""
+        """Copy the last frozen state of a running trial, if it is older than the database's copy, and intact."""
         sealed = paths.frozen / SEAL
         if not sealed.is_file() or datetime.fromtimestamp(sealed.stat().st_mtime, UTC) > self.at:
             return
         wrong = self.copier.folder(paths.frozen)
         copied = self.copier.target_of(paths.frozen)
         if wrong or broken_seal(copied, owner(study, paths.number)):
-            shutil.rmtree(copied, ignore_errors=True)  # it was frozen anew meanwhile: in the copy it begins again
+            shutil.rmtree(copied, ignore_errors=True)  # frozen anew in the meantime: in the copy it begins again
 
     def _recorded(self, study: str, paths: TrialPaths, part: TrialPart, recorded: list[Artifact]) -> None:
         sums = {each.path.removeprefix(f"{part}/"): Sum(each.sha256, each.bytes) for each in recorded}
@@ -166,13 +164,13 @@ class _Backup:
         if not wrong:
             return
         if list(self.live.artifacts.all(study, paths.number)) == recorded:
-            self._note(wrong)  # nothing has changed since, so that it is damaged: `doctor` names it in the copy too
+            self._note(wrong)  # unchanged since, so it is damaged: `doctor` names it in the copy, too
         elif self.may_change:
             self.copy.artifacts.forget(study, paths.number)
 
 
 def _left(paths: TrialPaths, outcome: Outcome) -> bool:
-    """Tell whether a trial's result on disk is the one that the copy of the database has: it may have ended since."""
+    """Return whether the copied database has the trial's result on disk: it may have ended since."""
     try:
         result = TrialResult.model_validate_json(paths.result.read_text(encoding="utf-8"))
     except (OSError, ValidationError):
@@ -181,10 +179,10 @@ def _left(paths: TrialPaths, outcome: Outcome) -> bool:
 
 
 def _starts(studies: tuple[StudyRecord, ...]) -> set[tuple[str, int]]:
-    """Return the registered versions that studies begin from."""
+    """Return the registered versions that studies start from."""
     names: set[str] = set()
     for study in studies:
-        with suppress(StudyStateError):  # another version of sweeper stored it, which cannot go on here either
+        with suppress(StudyStateError):  # another version of sweeper stored it, so it cannot be resumed here either
             names |= {model.name for model in stored_config(study).models.values()}
     parsed = [name.removeprefix(STARTED_FROM).rpartition("@") for name in names if name.startswith(STARTED_FROM)]
     return {(name, int(version)) for name, _, version in parsed if version.isdecimal()}
@@ -192,26 +190,13 @@ def _starts(studies: tuple[StudyRecord, ...]) -> set[tuple[str, int]]:
 
 @contextmanager
 def _staged(home: Home, destination: Path) -> Iterator[Path]:
-    """Give a folder that becomes the destination when it is full; none of it is left if anything fails."""
+    """Yield a folder that becomes the destination when it is full; nothing is left of it if anything fails."""
     if destination.exists() or destination.is_symlink():
         raise BackupError(f"{destination} exists already: name a folder that does not")
     if destination.is_relative_to(home.folder):
-        raise BackupError(f"{destination} is inside the home {home.folder}: name a folder outside of it")
-    folder = temporary_path(destination)
+        raise BackupError(f"{destination} is inside the home {home.folder}: name a folder outside it")
     try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise BackupError(f"{destination} cannot be written ({error.strerror})") from error
-    try:
-        yield folder
-        sync(folder)
-        folder.rename(destination)
+        with new_folder(destination) as folder:
+            yield folder
     except OSError as error:
         raise BackupError(f"{destination} cannot be written ({error.strerror or error}); nothing was left") from error
-    finally:
-        discard(folder)
-
-
-@contextmanager
-def _same(database: Any) -> Iterator[Any]:
-    yield database

@@ -1,4 +1,4 @@
-"""Everything that does not agree between the database, the search and the files of a study; and putting it right."""
+"""Finding and repairing inconsistencies between the database, the search and the files of a study."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from sweeper.search.storages.stored_trials import stored_trials
 from sweeper.search.study import Search
 from sweeper.store import Database
 from sweeper.upkeep import files, records
-from sweeper.upkeep.facts import Check, Facts, Inconsistency
-from sweeper.upkeep.opened import runs
+from sweeper.upkeep.facts import Check, Facts, Inconsistency, runs
 
 CHECKS: tuple[Check, ...] = (
     records.search_is_there,
@@ -30,23 +29,23 @@ CHECKS: tuple[Check, ...] = (
     files.bases_are_there,
     files.versions_are_whole,
 )
-"""Every question that is asked of a study; the next is one function more."""
+"""Every check of a study."""
 
 _MOST_ROUNDS = 4
-"""What is mended may show something that was hidden behind it."""
+"""A repair may reveal another inconsistency behind it."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One inconsistency and what became of it.
+    """One inconsistency and its repair.
 
     Attributes:
         study: The study.
-        kind: What sort of thing; see ``Inconsistency``.
+        kind: See ``Inconsistency``, as for the next two.
         text: What does not agree.
-        advice: What to do, or what mending does.
-        mendable: Whether it can be mended without a guess.
-        mended: What was done; None where nothing was.
+        advice: What to do, or what a repair does.
+        mendable: Whether it can be repaired without a guess.
+        mended: What was done; None if nothing was.
     """
 
     study: str
@@ -58,17 +57,17 @@ class Diagnosis:
 
 
 def diagnose(home: Home, name: str, *, repair: bool, on_progress: OnStage) -> list[Diagnosis]:
-    """Look for everything that does not agree of a study, and with ``repair`` mend what can be.
+    """Find every inconsistency of a study, and ``repair`` those that can be.
 
-    Mending twice is mending once.
+    A second repair finds nothing to do.
 
     Raises:
-        StudyStateError: If there is no such study, or a process runs it that is to be repaired.
+        StudyStateError: If there is no such study, or it is to be repaired while a process runs it.
         DatabaseError: If the database cannot be read at all.
     """
     found = list(_schema(home, name, repair=repair))
     with Database.open(home.database, create=False) as database:
-        found += [_said(name, each) for each in _of_database(database)]
+        found += [_diagnosis(name, each) for each in _of_database(database)]
         storage = open_storage(home.database)
         if database.studies.find(name) is None:
             return found + _unbegun(database, name, storage, repair=repair)
@@ -77,20 +76,20 @@ def diagnose(home: Home, name: str, *, repair: bool, on_progress: OnStage) -> li
             return _examine(Facts.of(home, database, name, storage), on_progress)
 
         if not repair:
-            return found + [_said(name, each) for each in examine()]
+            return found + [_diagnosis(name, each) for each in examine()]
         with database.study_lock(name):
             return found + _repair(database, name, examine)
 
 
 def _schema(home: Home, name: str, *, repair: bool) -> Iterator[Diagnosis]:
-    """Bring a database of an older sweeper up to date where that is asked; else it says so itself."""
+    """Bring a database of an older sweeper up to date if a repair is asked for; else raise."""
     try:
         Database.open(home.database, create=False, read_only=True).close()
     except DatabaseError as error:
         if not repair:
             raise
-        Database.open(home.database, create=False).close()  # raises what cannot be mended
-        yield Diagnosis(name, "schema", str(error), "mending brings it up to date", True, "brought it up to date")
+        Database.open(home.database, create=False).close()  # raises what cannot be repaired
+        yield Diagnosis(name, "schema", str(error), "`--repair` brings it up to date", True, "brought it up to date")
 
 
 def _of_database(database: Database) -> Iterator[Inconsistency]:
@@ -98,7 +97,7 @@ def _of_database(database: Database) -> Iterator[Inconsistency]:
         yield Inconsistency(
             "database damaged",
             f"{database.address}: {fault}",
-            "stop what writes to it and restore it from a backup, or save what is left with sqlite3's .recover command",
+            "stop what writes to it and restore it from a backup, or salvage it with sqlite3's .recover command",
         )
     for orphan in database.integrity.orphans():
         advice = "it was changed by hand, or by another program: restore it from a backup"
@@ -108,16 +107,14 @@ def _of_database(database: Database) -> Iterator[Inconsistency]:
 def _examine(facts: Facts, on_progress: OnStage) -> list[Inconsistency]:
     found: list[Inconsistency] = []
     for place, check in enumerate(CHECKS):
-        on_progress(f"looking at {facts.name}", place / len(CHECKS))
+        on_progress(f"checking {facts.name}", place / len(CHECKS))
         found += check(facts)
     return found
 
 
 def _repair(database: Database, name: str, examine: Callable[[], list[Inconsistency]]) -> list[Diagnosis]:
     if runs(database, name):
-        raise StudyStateError(
-            f"study {name!r} is being run, and what is in motion cannot be repaired: `sweeper stop {name}` first"
-        )
+        raise StudyStateError(f"study {name!r} is running, so it cannot be repaired: `sweeper stop {name}` first")
     mended: list[Diagnosis] = []
     found = examine()
     for _ in range(_MOST_ROUNDS):
@@ -128,13 +125,13 @@ def _repair(database: Database, name: str, examine: Callable[[], list[Inconsiste
             assert each.mend is not None
             done = each.mend()
             database.events.add(name, "repaired", f"{each.text}: {done}")
-            mended.append(_said(name, each, done))
+            mended.append(_diagnosis(name, each, done))
         found = examine()
-    return mended + [_said(name, each) for each in found]
+    return mended + [_diagnosis(name, each) for each in found]
 
 
 def _unbegun(database: Database, name: str, storage: AtomicStorage, *, repair: bool) -> list[Diagnosis]:
-    """Say what is of a search whose study was never recorded: its process died while it began.
+    """Diagnose a search whose study was never recorded, since its process died while starting.
 
     Raises:
         StudyStateError: If there is no such search either; names the nearest study.
@@ -143,8 +140,8 @@ def _unbegun(database: Database, name: str, storage: AtomicStorage, *, repair: b
     if stored is None:
         database.studies.get(name)  # raises, naming the nearest
     untouched = all(trial.state == "waiting" for trial in (stored or {}).values())
-    text = f"Optuna's tables have a search {name!r} of which the database has no study: its process died as it began"
-    advice = "mending removes it" if untouched else "trials of it were begun: restore the database from a backup"
+    text = f"Optuna's tables have a search {name!r} without a study in the database: its process died while starting"
+    advice = "`--repair` removes it" if untouched else "it has started trials: restore the database from a backup"
     done = None
     if repair and untouched:
         Search.forget_unbegun(name, storage)
@@ -152,5 +149,5 @@ def _unbegun(database: Database, name: str, storage: AtomicStorage, *, repair: b
     return [Diagnosis(name, "search without study", text, advice, untouched, done)]
 
 
-def _said(study: str, found: Inconsistency, mended: str | None = None) -> Diagnosis:
+def _diagnosis(study: str, found: Inconsistency, mended: str | None = None) -> Diagnosis:
     return Diagnosis(study, found.kind, found.text, found.advice, found.mend is not None, mended)

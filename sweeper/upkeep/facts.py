@@ -1,4 +1,4 @@
-"""A study as its examination sees it: everything read once, and what a check may say of it."""
+"""The facts that a study is checked by, read once, and the inconsistencies a check can report."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sweeper.registry import Registry
 from sweeper.search.storages.atomic import AtomicStorage
 from sweeper.search.storages.stored_trials import StoredTrial, stored_trials
 from sweeper.search.study import Search
-from sweeper.store import Artifact, Database, StudyRecord, TrialRecord
-from sweeper.upkeep.opened import runs, search_of
+from sweeper.store import Artifact, Database, StudyRecord, TrialRecord, stored_config
+from sweeper.study.orders import space_of_study
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class Inconsistency:
     """Something that does not agree.
 
     Attributes:
-        kind: What sort of thing, in one or two words; the same for all of its sort.
+        kind: Its kind, in a few words.
         text: What does not agree with what, and where.
-        advice: What to do, or what mending does.
-        mend: Puts it right and says what it did; None where that would be a guess.
+        advice: What to do, or what a repair does.
+        mend: Repairs it and returns what it did; None if that would be a guess.
     """
 
     kind: str
@@ -34,17 +34,17 @@ class Inconsistency:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that is known of a study.
+    """All that is known about a study.
 
     Attributes:
         home: Where it is.
         database: The home's.
         study: Its row.
-        alive: Whether a living process runs it: what is in motion is not judged then.
+        alive: Whether a process runs it: what may be changing is then not checked.
         trials: Its trials by number.
-        stored: Its trials as the search has them, by number; None where there is no search.
+        stored: Its trials in Optuna's tables, by number; None if there is no search.
         artifacts: The recorded files by trial.
-        storage: Where the search is.
+        storage: Holds the search.
     """
 
     home: Home
@@ -93,17 +93,39 @@ class Facts:
         return Registry(self.home, self.database)
 
     def search(self) -> Search:
-        """Take up the study's search, to change it.
+        """Open the study's search, to change it.
 
         Raises:
-            StudyStateError: If its settings are of another version.
+            StudyStateError: If another version of sweeper stored the study.
         """
         return search_of(self.study, self.storage)
 
     def unfinished(self) -> set[int]:
-        """Return the trials that wait, run, or are interrupted or paused."""
+        """Return the trials that are waiting, running, interrupted or paused."""
         return {number for number, of in (self.stored or {}).items() if of.state in ("waiting", "running")}
 
 
 Check = Callable[[Facts], Iterator[Inconsistency]]
-"""One question to the facts."""
+"""One check of the facts."""
+
+
+def search_of(study: StudyRecord, storage: AtomicStorage) -> Search:
+    """Open the search of a stored study in Optuna's ``storage``.
+
+    Raises:
+        StudyStateError: If there is none, or another version of sweeper stored the study.
+    """
+    config = stored_config(study)
+    return Search.open(
+        study.name,
+        storage,
+        config=config.search,
+        space=space_of_study(study),
+        evaluation=config.evaluation,
+        seed=config.seed,
+    )
+
+
+def runs(database: Database, name: str) -> bool:
+    """Return whether a living process runs a study, on this machine or another."""
+    return bool(database.workers.alive(name))

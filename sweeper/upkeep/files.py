@@ -1,4 +1,4 @@
-"""Whether the files of a study and of what it registered are those that were written."""
+"""Checks of the files of a study and its registered versions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WEIGHTS = ("adapter_model.safetensors", "model.safetensors")
 
 
 def artifacts_are_whole(facts: Facts) -> Iterator[Inconsistency]:
-    """The files of every trial are as they were recorded; there is none that should not be."""
+    """Check that the files of every trial are as recorded, and that there are no others."""
     for number, trial in facts.trials.items():
         paths, recorded = facts.paths.trial(number), facts.artifacts.get(number, ())
         closed = trial.outcome is not None and not trial.outcome.is_open
@@ -37,7 +37,9 @@ def artifacts_are_whole(facts: Facts) -> Iterator[Inconsistency]:
         if facts.alive:
             continue
         if closed and paths.is_frozen and number not in facts.unfinished():
-            yield _needless(paths.frozen, f"trial {number} has ended ({trial.outcome}), and nothing goes on from this")
+            yield _needless(
+                paths.frozen, f"trial {number} has ended ({trial.outcome}), so nothing will continue from this"
+            )
         if closed and paths.adapter.is_dir() and trial.outcome is not Outcome.COMPLETE:
             yield _needless(paths.adapter, f"trial {number} is {trial.outcome}, and only complete trials have adapters")
 
@@ -45,16 +47,16 @@ def artifacts_are_whole(facts: Facts) -> Iterator[Inconsistency]:
 def _damaged(facts: Facts, paths: TrialPaths, part: TrialPart, bad: list[str]) -> Inconsistency:
     number, text = paths.number, f"trial {paths.number}: {'; '.join(bad)} (in {folder_of(paths, part)})"
     if part == "frozen":
-        advice = "mending removes what it was stopped with; `sweeper resume` begins the trial again"
+        advice = "`--repair` removes its saved state; `sweeper resume` begins the trial again"
         return Inconsistency("stopped trial damaged", text, advice, partial(_forget_frozen, facts, paths))
     recorded = {each.path.removeprefix("adapter/"): each.sha256 for each in facts.artifacts[number]}
     for version in _registered_from(facts, number):
         if version.files.items() <= recorded.items() and _holds(version.folder, recorded):
-            advice = f"mending copies it back from {version}, which was registered from it"
+            advice = f"`--repair` copies it back from {version}, which was registered from it"
             return Inconsistency(
                 "adapter damaged", text, advice, partial(_copy, version.folder, paths.adapter, recorded)
             )
-    advice = "restore it from a backup; mending sets it aside, so that the study goes on without it"
+    advice = "restore it from a backup; `--repair` sets it aside, so the study can continue without it"
     return Inconsistency("adapter damaged", text, advice, partial(_set_aside, facts, paths))
 
 
@@ -66,15 +68,15 @@ def _unrecorded(facts: Facts, paths: TrialPaths, sha256: str | None) -> Iterator
     if weights is not None and sha256_of(weights) == sha256:
         yield Inconsistency(
             "adapter not recorded",
-            f"the adapter of trial {number} is whole, and its files are not in the database",
-            "mending records them",
+            f"the adapter of trial {number} is intact, but its files are not in the database",
+            "`--repair` records them",
             partial(_record, facts, paths),
         )
         return
     yield Inconsistency(
         "adapter damaged",
         f"trial {number}: the weights in {paths.adapter} are not those that the trial saved (SHA-256 {sha256[:12]})",
-        "restore it from a backup; mending sets it aside, so that the study goes on without it",
+        "restore it from a backup; `--repair` sets it aside, so the study can continue without it",
         partial(_set_aside, facts, paths),
     )
 
@@ -84,11 +86,11 @@ def _needless(folder: Path, why: str) -> Inconsistency:
         discard(folder)
         return f"removed {folder}"
 
-    return Inconsistency("needless files", f"{why}: {folder}", "mending removes it", remove)
+    return Inconsistency("needless files", f"{why}: {folder}", "`--repair` removes it", remove)
 
 
 def specifications_are_there(facts: Facts) -> Iterator[Inconsistency]:
-    """An adapter without its trial's specification cannot be scored or exported."""
+    """Check that every adapter has its trial's specification."""
     for number in facts.trials:
         paths = facts.paths.trial(number)
         if paths.adapter.is_dir() and not paths.spec.is_file():
@@ -100,21 +102,21 @@ def specifications_are_there(facts: Facts) -> Iterator[Inconsistency]:
 
 
 def folders_are_known(facts: Facts) -> Iterator[Inconsistency]:
-    """There is no folder of a trial that nothing knows."""
+    """Check that every trial folder is of a known trial."""
     known = facts.trials.keys() | (facts.stored or {}).keys()
     trials = facts.paths.trial(0).folder.parent
     for folder in sorted(trials.iterdir()) if trials.is_dir() else ():
         if re.fullmatch(r"\d+", folder.name) and int(folder.name) not in known:
             yield Inconsistency(
                 "unknown trial",
-                f"{folder} is of a trial that neither the database nor the search knows",
-                "the database may be of an older backup: restore the newer one, or move the folder away; a new trial "
-                "of that number replaces what is in it",
+                f"{folder} belongs to a trial that neither the database nor the search knows",
+                "the database may be from an older backup: restore the newer one, or move the folder away; a new trial "
+                "of that number will overwrite it",
             )
 
 
 def data_are_the_same(facts: Facts) -> Iterator[Inconsistency]:
-    """The prepared rows are those that the study began with."""
+    """Check that the prepared rows are those that the study began with."""
     for split, sha256 in sorted(facts.study.data_sha256.items()):
         path = facts.paths.data / f"{split}.jsonl"
         if not path.is_file():
@@ -123,26 +125,20 @@ def data_are_the_same(facts: Facts) -> Iterator[Inconsistency]:
             text = f"{path} is not what the study began with (SHA-256 recorded as {sha256[:12]})"
         else:
             continue
-        advice = (
-            "restore it from a backup; with other rows this would be another experiment, so the study does not go on"
-        )
+        advice = "restore it from a backup; with other rows this would be another experiment, so it cannot be resumed"
         yield Inconsistency("data changed", text, advice)
 
 
 def bases_are_there(facts: Facts) -> Iterator[Inconsistency]:
-    """The base models are where the study found them, and the same."""
+    """Check that the base models are where the study found them, and unchanged."""
     advice = "put it back there (`sweeper models fetch` for one that was fetched), or run the study under another name"
     try:
         found = json.loads(facts.paths.resolved.read_text(encoding="utf-8"))["models"]
         models = {name: (Path(model["folder"]), model["fingerprint"]) for name, model in found.items()}
-    except FileNotFoundError:
-        yield Inconsistency(
-            "resolution gone", f"{facts.paths.resolved} is gone", "restore it from a backup; the study cannot go on"
-        )
-        return
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        text = f"{facts.paths.resolved} is damaged ({type(error).__name__})"
-        yield Inconsistency("resolution gone", text, "restore it from a backup; the study cannot go on")
+        state = "gone" if isinstance(error, FileNotFoundError) else f"damaged ({type(error).__name__})"
+        remedy = "restore it from a backup; the study cannot be resumed"
+        yield Inconsistency("resolution gone", f"{facts.paths.resolved} is {state}", remedy)
         return
     for name, (folder, known) in models.items():
         if not folder.is_dir():
@@ -156,19 +152,19 @@ def bases_are_there(facts: Facts) -> Iterator[Inconsistency]:
             yield Inconsistency("base model changed", f"the base model {name} cannot be read: {error}", advice)
             continue
         if not same:
-            text = f"the base model {name} in {folder} is another one than the study began with"
+            text = f"the base model {name} in {folder} is not the one that the study began with"
             yield Inconsistency("base model changed", text, advice)
 
 
 def versions_are_whole(facts: Facts) -> Iterator[Inconsistency]:
-    """Every version that was registered from the study is as it was registered."""
+    """Check that every version registered from the study is as it was registered."""
     for version in _registered_from(facts):
         bad = differences(version.folder, _sums(version.files), "registered")
         if not bad:
             continue
         text, source = f"{version}: {'; '.join(bad)}", facts.paths.trial(version.lineage.trial).adapter
         if _holds(source, version.files):
-            advice = f"mending copies it back from {source}, whose files are those that were registered"
+            advice = f"`--repair` copies it back from {source}, which still has the registered files"
             mend = partial(_copy, source, version.folder, version.files)
             yield Inconsistency("version damaged", text, advice, mend)
         else:
@@ -176,13 +172,13 @@ def versions_are_whole(facts: Facts) -> Iterator[Inconsistency]:
 
 
 def nothing_half_written(facts: Facts) -> Iterator[Inconsistency]:
-    """No process that is no more has left something half-written."""
+    """Check that no ended process has left partially written files."""
     for path in leftovers(facts.paths.folder) if not facts.alive else ():
-        text = f"{path} was left half-written by a process that is no more"
-        yield Inconsistency("temporary file", text, "mending removes it", partial(_remove_leftover, path))
+        text = f"{path} was left partially written by a process that has ended"
+        yield Inconsistency("temporary file", text, "`--repair` removes it", partial(_remove_leftover, path))
 
 
-# ---- mending
+# ---- repairs
 
 
 def _registered_from(facts: Facts, number: int | None = None) -> list[AdapterVersion]:
@@ -198,7 +194,7 @@ def _sums(files: Mapping[str, str]) -> dict[str, Sum]:
 
 
 def _holds(folder: Path, files: Mapping[str, str]) -> bool:
-    """Tell whether a folder has these very files, whatever else it has."""
+    """Return whether a folder has these very files, perhaps among others."""
     found = {name: of.sha256 for name, of in sums_of(folder).items()} if folder.is_dir() else {}
     return files.items() <= found.items()
 

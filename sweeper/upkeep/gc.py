@@ -1,4 +1,4 @@
-"""What is on disk in a home that nothing needs any more: found, and removed where that is asked."""
+"""Garbage collection: finding and removing the files of a home that nothing needs any more."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from sweeper.paths import Home, TrialPaths
 from sweeper.search.storages.atomic import AtomicStorage
 from sweeper.search.storages.open import open_storage
 from sweeper.store import Database, StudyRecord, StudyState, TrialRecord, stored_config
-from sweeper.upkeep.opened import runs, search_of
+from sweeper.upkeep.facts import runs, search_of
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """Something that nothing needs.
+    """A file or folder that nothing needs.
 
     Attributes:
         kind: ``temporary``, ``frozen``, ``adapter``, ``start`` or ``study``.
         path: Where it is.
         bytes: Its size.
         why: Why it is not needed.
-        study: The study that it is of; None where it is of none.
-        number: The trial that it is of, if any.
+        study: Its study, if any.
+        number: Its trial, if any.
     """
 
     kind: str
@@ -43,7 +43,7 @@ class Leftover:
 
 @dataclass(frozen=True)
 class Swept:
-    """What was found (and removed, where that was asked), and what was left alone and why."""
+    """What was found (and removed, unless it was a dry run), and what was left alone and why."""
 
     leftovers: tuple[Leftover, ...]
     left_alone: tuple[str, ...]
@@ -55,9 +55,9 @@ class Swept:
 
 
 def sweep(home: Home, database: Database, *, study: str | None = None, dry_run: bool, on_progress: OnStage) -> Swept:
-    """Find what is left over in a home, or in one of its studies, and remove it unless this is a ``dry_run``.
+    """Find the leftovers of a home, or of one of its studies, and remove them unless it is a ``dry_run``.
 
-    Studies that a living process runs are left alone: their runner keeps to their policy itself.
+    Running studies are left alone: their runner applies their keep policy itself.
 
     Raises:
         StudyStateError: If there is no such study.
@@ -66,10 +66,10 @@ def sweep(home: Home, database: Database, *, study: str | None = None, dry_run: 
     storage, found = open_storage(home.database), list[Leftover]()
     alone: list[str] = []
     for place, record in enumerate(studies):
-        on_progress("looking at studies", place / len(studies))
+        on_progress("checking studies", place / len(studies))
         with database.study_lock(record.name):
             if runs(database, record.name):
-                alone.append(f"study {record.name} is being run, and keeps to its policy itself")
+                alone.append(f"study {record.name} is running, and applies its keep policy itself")
                 continue
             try:
                 of_study = list(_of_study(home, database, record, storage))
@@ -90,15 +90,15 @@ def sweep(home: Home, database: Database, *, study: str | None = None, dry_run: 
 def _remove(database: Database, leftovers: list[Leftover]) -> None:
     for each in leftovers:
         if each.kind == "adapter" and each.study is not None and each.number is not None:
-            database.artifacts.forget(each.study, each.number)  # first: a crash leaves a folder nobody counts on
+            database.artifacts.forget(each.study, each.number)  # first: a crash leaves an unused folder
         remove(each.path) if each.kind == "temporary" else discard(each.path)
 
 
 def _of_study(home: Home, database: Database, study: StudyRecord, storage: AtomicStorage) -> Iterator[Leftover]:
-    """Yield what is left over in the folder of a study that nobody runs."""
+    """Yield the leftovers in the folder of a study that no process runs."""
     paths, name = home.study(study.name), study.name
     for path in leftovers(paths.folder):
-        yield Leftover("temporary", path, size_of(path), "left half-written by a process that is no more", name)
+        yield Leftover("temporary", path, size_of(path), "left partially written by a process that has ended", name)
     search, trials = search_of(study, storage), {trial.number: trial for trial in database.trials.all(name)}
     unfinished = search.unfinished()
     on_disk = [paths.trial(number) for number in trials if paths.trial(number).folder.is_dir()]
@@ -121,11 +121,11 @@ def _part(kind: str, trial: TrialPaths, folder: Path, study: str, why: str) -> L
 
 
 def _ended(trial: TrialRecord) -> str:
-    return f"it has ended ({trial.outcome or 'begun again under another number'}), and nothing goes on from this"
+    return f"it has ended ({trial.outcome or 'begun again under another number'}), so nothing will continue from this"
 
 
 def _of_home(home: Home, database: Database, studies: tuple[StudyRecord, ...]) -> Iterator[Leftover]:
-    """Yield what is left over outside the folders of known studies."""
+    """Yield the leftovers outside the folders of known studies."""
     known = {home.study(study.name).folder for study in studies}
     for folder in _folders(home.folder / "studies"):
         unknown = folder not in known and not home.study(folder.name).pipeline.is_file()
@@ -134,12 +134,12 @@ def _of_home(home: Home, database: Database, studies: tuple[StudyRecord, ...]) -
     elsewhere = [path for path in sorted(home.folder.iterdir()) if path.name != "studies"]
     for path in elsewhere:
         for left in leftovers(path) if path.is_dir() else ():
-            yield Leftover("temporary", left, size_of(left), "left half-written by a process that is no more")
+            yield Leftover("temporary", left, size_of(left), "left partially written by a process that has ended")
     yield from _starts(home, studies)
 
 
 def _starts(home: Home, studies: tuple[StudyRecord, ...]) -> Iterator[Leftover]:
-    """Yield the merged models that no study begins from; all are kept where a study's settings cannot be read."""
+    """Yield the merged models that no study starts from; all are kept if a study's settings cannot be read."""
     try:
         used = {model.name for study in studies for model in stored_config(study).models.values()}
     except StudyStateError:
@@ -148,7 +148,7 @@ def _starts(home: Home, studies: tuple[StudyRecord, ...]) -> Iterator[Leftover]:
         for folder in _folders(name):
             reference = f"{STARTED_FROM}{name.name}@{folder.name.removeprefix('v')}"
             if reference not in used and not folder.name.startswith(".") and is_settled(folder, LONG_SETTLED_S):
-                yield Leftover("start", folder, size_of(folder), f"no study begins from {reference}")
+                yield Leftover("start", folder, size_of(folder), f"no study starts from {reference}")
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""A home's studies from its SQLite file to a PostgreSQL server: all of them, or none."""
+"""Migration of a home from its SQLite file to a PostgreSQL server, all or nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sweeper.store import Database
 from sweeper.store.transfer import checkpointed, held_still, transfer
 
 _BESIDE = ("", "-wal", "-shm")
-"""What SQLite keeps of a database, by the end of its name."""
+"""The name endings of SQLite's files of one database."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Moved:
     """What was moved.
 
     Attributes:
-        server: Where everything is now.
+        server: The new database.
         studies: Number of studies.
-        rows: Number of rows, each of them compared.
-        kept: The SQLite file as it was, under its new name.
+        rows: Number of rows, all of them compared.
+        kept: The renamed SQLite file, unchanged.
     """
 
     server: PostgresUrl
@@ -37,24 +37,24 @@ class Moved:
 def migrate(
     home: Home, server: PostgresUrl, on_progress: Callable[[str, float], None] = lambda stage, part: None
 ) -> Moved:
-    """Move everything that the home's SQLite file holds to a server, and let the home use that.
+    """Move everything in the home's SQLite file to a server, and bind the home to it.
 
-    Nobody can write to the file meanwhile. What ends this in between leaves the home as it was, and calling it again
-    goes on: what arrived whole is not copied twice.
+    Nothing can write to the file meanwhile. An interruption leaves the home unchanged, and another call continues:
+    what arrived in full is not copied twice.
 
     Args:
         home: The home.
         server: An empty database.
-        on_progress: Told what is being done, and which part of it is done.
+        on_progress: Called with the current stage and the fraction of it that is done.
 
     Raises:
-        StudyStateError: If a study is being run.
-        DatabaseError: If the home has no SQLite file, or one of the databases cannot be used; the home is as it was.
+        StudyStateError: If a study is running.
+        DatabaseError: If the home has no SQLite file, or one of the databases cannot be used; the home is unchanged.
     """
     path = home.database_file
     kept = path.with_name(f"{path.stem}-before-migration{path.suffix}")
     if home.bound is not None:
-        raise DatabaseError(f"{home.folder} is bound to {home.bound} already: there is nothing to move")
+        raise DatabaseError(f"{home.folder} is already bound to {home.bound}: there is nothing to move")
     if kept.exists():
         raise DatabaseError(f"{kept} is in the way: give it another name")
     with Database.open(path, create=False) as database:
@@ -65,7 +65,7 @@ def migrate(
             open_storage(each).engine.dispose()
         checkpointed(path)
         with held_still(path) as source:
-            _refuse_running(database)  # whoever came since waits
+            _refuse_running(database)  # a study that starts now waits
             rows = transfer(source, server, lambda stage, done, total: on_progress(stage, done / max(total, 1)))
             home.bind(server)
             _rename(path, kept)
@@ -77,12 +77,12 @@ def _refuse_running(database: Database) -> None:
     running = [study.name for study in database.studies.all() if database.workers.alive(study.name)]
     if running:
         raise StudyStateError(
-            f"{', '.join(running)} is being run: `sweeper stop {running[0]}`, then move; `sweeper resume` goes on after"
+            f"{', '.join(running)} is running: `sweeper stop {running[0]}`, migrate, then `sweeper resume` it"
         )
 
 
 def _rename(path: Path, kept: Path) -> None:
-    """Give a database another name, so that a process which has it open cannot write to it any more by mistake."""
+    """Rename a database, so a process that has it open can no longer write to it by mistake."""
     for end in _BESIDE:
         beside = path.with_name(path.name + end)
         if beside.exists():

@@ -1,4 +1,4 @@
-"""Whether sweeper's rows, Optuna's tables and what trials left on disk tell the same."""
+"""Checks that sweeper's rows, Optuna's tables and the results on disk agree."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _ALIKE: dict[Outcome, tuple[str, ...]] = {
 
 
 def search_is_there(facts: Facts) -> Iterator[Inconsistency]:
-    """A study without its search has lost what it was searching by."""
+    """Check that the study has its search."""
     if facts.stored is None:
         yield Inconsistency(
             "no search",
-            f"the database has study {facts.name!r}, and no search of that name in Optuna's tables",
-            "restore the database from a backup; the trials' results can be read, but the study cannot go on",
+            f"the database has study {facts.name!r}, but no search of that name in Optuna's tables",
+            "restore the database from a backup; the trials' results can be read, but the study cannot be resumed",
         )
 
 
 def trials_agree(facts: Facts) -> Iterator[Inconsistency]:
-    """Every trial is in both, in states that agree; of one that ended, the end is recorded."""
+    """Check that every trial is in both, in states that agree, and that its end is recorded."""
     if facts.stored is None or facts.alive:
         return
     for number, trial in facts.trials.items():
@@ -48,8 +48,8 @@ def trials_agree(facts: Facts) -> Iterator[Inconsistency]:
         if stored is None:
             yield Inconsistency(
                 "trial without search",
-                f"trial {number} is in the database, and not in Optuna's tables",
-                "restore the database from a backup: the search does not know what it tried there",
+                f"trial {number} is in the database, but not in Optuna's tables",
+                "restore the database from a backup: the search does not know this trial's parameters",
             )
         elif found := _disagreement(facts, trial, stored):
             yield found
@@ -67,8 +67,8 @@ def _disagreement(facts: Facts, trial: TrialRecord, stored: StoredTrial) -> Inco
     if ended and left is not None and stored.state in ("running", *_ALIKE[left.outcome]):
         return Inconsistency(
             "result not recorded",
-            f"trial {number} ended ({left.outcome}), as its result.json says, and the database does not know",
-            "mending records the result, as `sweeper resume` would",
+            f"trial {number} ended ({left.outcome}) by its result.json, but the database has no result",
+            "`--repair` records the result, as `sweeper resume` would",
             partial(_record, facts, left, stored),
         )
     if trial.outcome is None:
@@ -76,15 +76,15 @@ def _disagreement(facts: Facts, trial: TrialRecord, stored: StoredTrial) -> Inco
     if stored.state == "running" and not trial.outcome.is_open:
         return Inconsistency(
             "end not told",
-            f"trial {number} has ended ({trial.outcome}) in the database, and runs as the search has it",
-            "mending tells the search how it ended",
+            f"trial {number} has ended ({trial.outcome}) in the database, but is running in the search",
+            "`--repair` tells the search how it ended",
             partial(_tell, facts, trial),
         )
     if stored.state not in _ALIKE[trial.outcome] or _failed_only_there(trial, stored):
         return Inconsistency(
             "states disagree",
             f"trial {number} is {trial.outcome} in the database, and {stored.state} in the search",
-            "one of the two was changed by hand, or is of another backup: restore both from one",
+            "one of the two was changed by hand, or is from another backup: restore both from one",
         )
     return None
 
@@ -98,19 +98,19 @@ def _still_running(facts: Facts, trial: TrialRecord, stored: StoredTrial) -> Inc
     if stored.state == "running" or stored.was_interrupted:
         return Inconsistency(
             "running without a process",
-            f"trial {trial.number} runs as the database has it, and no living process runs the study",
-            "mending marks it as interrupted; `sweeper resume` goes on with it, or begins it again",
+            f"trial {trial.number} is running in the database, but no process runs the study",
+            "`--repair` marks it as interrupted; `sweeper resume` continues it, or begins it again",
             partial(_interrupt, facts, trial.number),
         )
     return Inconsistency(
         "states disagree",
-        f"trial {trial.number} runs as the database has it, is {stored.state} in the search, and left no result",
-        "restore the study from a backup: what it measured is not there",
+        f"trial {trial.number} is running in the database, is {stored.state} in the search, and left no result",
+        "restore the study from a backup: its measurements are missing",
     )
 
 
 def _left(facts: Facts, number: int) -> TrialResult | Inconsistency | None:
-    """Return the result that an open trial has on disk, or what is wrong with it."""
+    """Return the result of an open trial on disk, or what is wrong with it."""
     paths = facts.paths.trial(number)
     try:
         if not paths.result.is_file():
@@ -125,7 +125,7 @@ def _left(facts: Facts, number: int) -> TrialResult | Inconsistency | None:
         return Inconsistency(
             "result unreadable",
             f"{paths.result} is damaged ({type(error).__name__})",
-            "mending removes it; the trial goes on from where it was stopped, or begins again",
+            "`--repair` removes it; the trial continues from where it was stopped, or begins again",
             remove,
         )
 
@@ -137,61 +137,61 @@ def _without_row(facts: Facts, stored: StoredTrial) -> Inconsistency | None:
     if stored.state == "running":
         return Inconsistency(
             "search without trial",
-            f"the search has given out trial {number}, and the database has none of that number: its process ended",
-            "mending queues it again",
+            f"the search has started trial {number}, but the database has none of that number: its process ended",
+            "`--repair` queues it again",
             partial(_requeue, facts, number),
         )
     paths, left = facts.paths.trial(number), _left(facts, number)
     if paths.spec.is_file() and isinstance(left, TrialResult) and stored.state in _ALIKE[left.outcome]:
         return Inconsistency(
             "search without trial",
-            f"trial {number} is {stored.state} in the search, and the database has none of that number",
-            "mending records it by its spec.json and result.json",
+            f"trial {number} is {stored.state} in the search, but the database has none of that number",
+            "`--repair` records it by its spec.json and result.json",
             partial(_restore, facts, stored, left),
         )
     return Inconsistency(
         "search without trial",
-        f"trial {number} is {stored.state} in the search, the database has none of that number, and no files tell more",
+        f"trial {number} is {stored.state} in the search, but neither the database nor the files have it",
         "restore the database from a backup",
     )
 
 
 def leases_are_held(facts: Facts) -> Iterator[Inconsistency]:
-    """Every worker lives, and every lease is a worker's."""
+    """Check that every worker is alive, and that every lease belongs to a worker."""
     alive = {worker.token for worker in facts.database.workers.alive(facts.name)}
     known = {worker.token: worker for worker in facts.database.workers.all(facts.name)}
     for token, worker in known.items():
         if token not in alive:
             yield Inconsistency(
                 "dead worker",
-                f"worker {token[:8]} (process {worker.pid} on {worker.host.split()[0]}) is no more",
-                "mending lets go of the trials that it held, as any other worker would",
+                f"worker {token[:8]} (process {worker.pid} on {worker.host.split()[0]}) has ended",
+                "`--repair` releases its trials, as any other worker would",
                 partial(_leave, facts, token),
             )
     for lease in facts.database.leases.all(facts.name):
         if lease.worker not in known:
             what = "the final scoring" if lease.number == SCORING else f"trial {lease.number}"
             yield Inconsistency(
-                "lease of nobody",
-                f"{what} is held by worker {lease.worker[:8]}, which is not there any more",
-                "mending lets go of it",
+                "stale lease",
+                f"{what} is held by worker {lease.worker[:8]}, which no longer exists",
+                "`--repair` releases it",
                 partial(_release, facts, lease.number),
             )
 
 
 def state_is_true(facts: Facts) -> Iterator[Inconsistency]:
-    """A study runs only where a process runs it."""
+    """Check that a running study has a process."""
     if facts.alive or facts.study.state not in (StudyState.RUNNING, StudyState.PAUSED):
         return
     yield Inconsistency(
         "no process",
-        f"study {facts.name!r} is {facts.study.state} as the database has it, and no living process runs it",
-        "mending marks it as interrupted; `sweeper resume` goes on",
+        f"study {facts.name!r} is {facts.study.state} in the database, but no process runs it",
+        "`--repair` marks it as interrupted; `sweeper resume` continues it",
         partial(_set_interrupted, facts),
     )
 
 
-# ---- mending
+# ---- repairs
 
 
 def _record(facts: Facts, result: TrialResult, stored: StoredTrial) -> str:
@@ -213,7 +213,7 @@ def _tell(facts: Facts, trial: TrialRecord) -> str:
 
 
 def _result_of(trial: TrialRecord) -> TrialResult:
-    """Return the result that a trial's row was made of."""
+    """Return the result from which a trial's row was made."""
     values = {each.name: getattr(trial, each.name) for each in fields(trial) if each.name in TrialResult.model_fields}
     at = {name: values[name].isoformat() for name in ("started_at", "finished_at")}
     return TrialResult.model_validate({**values, **at})
@@ -250,12 +250,12 @@ def _restore(facts: Facts, stored: StoredTrial, result: TrialResult) -> str:
 
 def _leave(facts: Facts, token: str) -> str:
     facts.database.workers.leave(token)
-    return f"let go of what worker {token[:8]} held"
+    return f"released the trials of worker {token[:8]}"
 
 
 def _release(facts: Facts, number: int) -> str:
     facts.database.leases.release(facts.name, number)
-    return "let go of the final scoring" if number == SCORING else f"let go of trial {number}"
+    return "released the final scoring" if number == SCORING else f"released trial {number}"
 
 
 def _set_interrupted(facts: Facts) -> str:

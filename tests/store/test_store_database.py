@@ -106,12 +106,12 @@ def test_the_head_is_the_newest_revision() -> None:
 
 def test_a_database_of_the_first_schema_keeps_what_it_holds(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
-    Database.open(path, create=True).close()
+    path.touch()
     engine = sqlite_engine(path, busy_timeout_s=1, foreign_keys=False)
     config = _config()
     with engine.begin() as connection:
         config.attributes["connection"] = connection
-        command.downgrade(config, "0001")
+        command.upgrade(config, "0001")
     engine.dispose()
     now = "2026-01-01 00:00:00"
     execute(

@@ -36,7 +36,7 @@ def mended(study, kind):
     """Find one inconsistency of a kind, mend it, and see that it is gone and stays so."""
     one = only(examine(study))
     assert (one.kind, one.mendable, one.mended) == (kind, True, None)
-    assert one.advice.startswith("mending") or "mending" in one.advice
+    assert "`--repair`" in one.advice
     repaired = only(examine(study, repair=True))
     assert repaired.kind == kind and repaired.mended
     assert examine(study) == []
@@ -241,7 +241,7 @@ def test_leases_of_nobody(study):
     for number in (1, SCORING):
         study.database.leases.take("kept", number, "e" * 32)
     found = examine(study)
-    assert [each.kind for each in found] == ["lease of nobody"] * 2
+    assert [each.kind for each in found] == ["stale lease"] * 2
     assert "the final scoring" in found[0].text and "trial 1" in found[1].text
     assert all(each.mended for each in examine(study, repair=True))
     assert examine(study) == []

@@ -138,7 +138,7 @@ def test_a_study_that_is_run_is_left_alone(begun):
     study.database.workers.join("kept", "a" * 32, "cpu", expires_in_s=60)
     found = gc()
     assert found["leftovers"] == []
-    assert found["left_alone"] == ["study kept is being run, and keeps to its policy itself"]
+    assert found["left_alone"] == ["study kept is running, and applies its keep policy itself"]
     assert study.adapters() == [0, 1, 2]
 
 

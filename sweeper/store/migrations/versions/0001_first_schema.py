@@ -13,13 +13,12 @@ def upgrade() -> None:
     """Create all tables."""
     op.create_table(
         "sweeper_info",
-        sa.Column("key", sa.String(length=100), nullable=False),
+        sa.Column("key", sa.String(length=100), primary_key=True),
         sa.Column("value", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("key", name=op.f("pk_sweeper_info")),
     )
     op.create_table(
         "sweeper_studies",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", sa.Integer(), primary_key=True),
         sa.Column("name", sa.String(length=100), nullable=False),
         sa.Column("state", sa.String(length=20), nullable=False),
         sa.Column("created_at", sa.DateTime(), nullable=False),
@@ -35,26 +34,23 @@ def upgrade() -> None:
         sa.Column("data_sha256_json", sa.Text(), nullable=False),
         sa.Column("base_model", sa.Text(), nullable=False),
         sa.Column("base_model_fingerprint", sa.String(length=200), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_sweeper_studies")),
-        sa.UniqueConstraint("name", name=op.f("uq_sweeper_studies_name")),
+        sa.UniqueConstraint("name"),
     )
     op.create_table(
         "sweeper_events",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("study_id", sa.Integer(), nullable=False),
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("study_id", sa.Integer(), sa.ForeignKey("sweeper_studies.id"), nullable=False),
         sa.Column("number", sa.BigInteger(), nullable=True),
         sa.Column("at", sa.DateTime(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("message", sa.Text(), nullable=False),
         sa.Column("data_json", sa.Text(), nullable=True),
-        sa.ForeignKeyConstraint(["study_id"], ["sweeper_studies.id"], name=op.f("fk_sweeper_events_study_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_sweeper_events")),
     )
     op.create_index(op.f("ix_sweeper_events_study_id_id"), "sweeper_events", ["study_id", "id"], unique=False)
     op.create_table(
         "sweeper_trials",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("study_id", sa.Integer(), nullable=False),
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("study_id", sa.Integer(), sa.ForeignKey("sweeper_studies.id"), nullable=False),
         sa.Column("number", sa.BigInteger(), nullable=False),
         sa.Column("kind", sa.String(length=20), nullable=False),
         sa.Column("confirms", sa.BigInteger(), nullable=True),
@@ -81,16 +77,14 @@ def upgrade() -> None:
         sa.Column("micro_batch", sa.BigInteger(), nullable=True),
         sa.Column("adapter_bytes", sa.BigInteger(), nullable=True),
         sa.Column("adapter_sha256", sa.String(length=64), nullable=True),
-        sa.ForeignKeyConstraint(["study_id"], ["sweeper_studies.id"], name=op.f("fk_sweeper_trials_study_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_sweeper_trials")),
-        sa.UniqueConstraint("study_id", "number", name=op.f("uq_sweeper_trials_study_id_number")),
+        sa.UniqueConstraint("study_id", "number"),
     )
     op.create_table(
         "sweeper_adapters",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", sa.Integer(), primary_key=True),
         sa.Column("name", sa.String(length=100), nullable=False),
         sa.Column("version", sa.BigInteger(), nullable=False),
-        sa.Column("study_id", sa.Integer(), nullable=False),
+        sa.Column("study_id", sa.Integer(), sa.ForeignKey("sweeper_studies.id"), nullable=False),
         sa.Column("number", sa.BigInteger(), nullable=False),
         sa.Column("stage", sa.String(length=20), nullable=False),
         sa.Column("path", sa.String(length=1000), nullable=False),
@@ -103,11 +97,8 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["study_id", "number"],
             ["sweeper_trials.study_id", "sweeper_trials.number"],
-            name=op.f("fk_sweeper_adapters_study_id_number"),
         ),
-        sa.ForeignKeyConstraint(["study_id"], ["sweeper_studies.id"], name=op.f("fk_sweeper_adapters_study_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_sweeper_adapters")),
-        sa.UniqueConstraint("name", "version", name=op.f("uq_sweeper_adapters_name_version")),
+        sa.UniqueConstraint("name", "version"),
     )
     op.create_index(
         "uq_sweeper_adapters_production",
@@ -119,8 +110,8 @@ def upgrade() -> None:
     )
     op.create_table(
         "sweeper_evaluations",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("study_id", sa.Integer(), nullable=False),
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("study_id", sa.Integer(), sa.ForeignKey("sweeper_studies.id"), nullable=False),
         sa.Column("number", sa.BigInteger(), nullable=True),
         sa.Column("split", sa.String(length=100), nullable=False),
         sa.Column("metric", sa.String(length=100), nullable=False),
@@ -133,18 +124,13 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["study_id", "number"],
             ["sweeper_trials.study_id", "sweeper_trials.number"],
-            name=op.f("fk_sweeper_evaluations_study_id_number"),
         ),
-        sa.ForeignKeyConstraint(["study_id"], ["sweeper_studies.id"], name=op.f("fk_sweeper_evaluations_study_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_sweeper_evaluations")),
-        sa.UniqueConstraint(
-            "study_id", "number", "split", "metric", name=op.f("uq_sweeper_evaluations_study_id_number_split_metric")
-        ),
+        sa.UniqueConstraint("study_id", "number", "split", "metric"),
     )
     op.create_table(
         "sweeper_examples",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("study_id", sa.Integer(), nullable=False),
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("study_id", sa.Integer(), sa.ForeignKey("sweeper_studies.id"), nullable=False),
         sa.Column("number", sa.BigInteger(), nullable=True),
         sa.Column("split", sa.String(length=100), nullable=False),
         sa.Column("index", sa.BigInteger(), nullable=False),
@@ -155,33 +141,14 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["study_id", "number"],
             ["sweeper_trials.study_id", "sweeper_trials.number"],
-            name=op.f("fk_sweeper_examples_study_id_number"),
         ),
-        sa.ForeignKeyConstraint(["study_id"], ["sweeper_studies.id"], name=op.f("fk_sweeper_examples_study_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_sweeper_examples")),
-        sa.UniqueConstraint(
-            "study_id", "number", "split", "index", name=op.f("uq_sweeper_examples_study_id_number_split_index")
-        ),
+        sa.UniqueConstraint("study_id", "number", "split", "index"),
     )
     op.create_table(
         "sweeper_metrics",
-        sa.Column("trial_id", sa.Integer(), nullable=False),
-        sa.Column("step", sa.BigInteger(), nullable=False),
-        sa.Column("name", sa.String(length=100), nullable=False),
+        sa.Column("trial_id", sa.Integer(), sa.ForeignKey("sweeper_trials.id"), primary_key=True),
+        sa.Column("step", sa.BigInteger(), primary_key=True),
+        sa.Column("name", sa.String(length=100), primary_key=True),
         sa.Column("value", sa.Float(), nullable=True),
-        sa.ForeignKeyConstraint(["trial_id"], ["sweeper_trials.id"], name=op.f("fk_sweeper_metrics_trial_id")),
-        sa.PrimaryKeyConstraint("trial_id", "step", "name", name=op.f("pk_sweeper_metrics")),
         sqlite_with_rowid=False,
     )
-
-
-def downgrade() -> None:
-    """Drop all tables."""
-    op.drop_table("sweeper_metrics")
-    op.drop_table("sweeper_examples")
-    op.drop_table("sweeper_evaluations")
-    op.drop_table("sweeper_adapters")
-    op.drop_table("sweeper_trials")
-    op.drop_table("sweeper_events")
-    op.drop_table("sweeper_studies")
-    op.drop_table("sweeper_info")

@@ -16,12 +16,3 @@ def upgrade() -> None:
     op.add_column("sweeper_trials", sa.Column("base_model_fingerprint", sa.String(length=200), nullable=True))
     op.add_column("sweeper_evaluations", sa.Column("base", sa.Text(), server_default="", nullable=False))
     op.add_column("sweeper_examples", sa.Column("base", sa.Text(), server_default="", nullable=False))
-
-
-def downgrade() -> None:
-    """Drop the columns."""
-    op.drop_column("sweeper_examples", "base")
-    op.drop_column("sweeper_evaluations", "base")
-    op.drop_column("sweeper_trials", "base_model_fingerprint")
-    op.drop_column("sweeper_trials", "base_model")
-    op.drop_column("sweeper_trials", "total_parameters")

@@ -24,19 +24,18 @@ def upgrade() -> None:
     op.add_column("sweeper_adapters", sa.Column("note", sa.Text(), server_default="", nullable=False))
     op.create_table(
         "sweeper_aliases",
-        sa.Column("name", sa.String(length=100), nullable=False),
-        sa.Column("alias", sa.String(length=100), nullable=False),
+        sa.Column("name", sa.String(length=100), primary_key=True),
+        sa.Column("alias", sa.String(length=100), primary_key=True),
         sa.Column("version", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
             ["name", "version"],
             ["sweeper_adapters.name", "sweeper_adapters.version"],
             name=op.f("fk_sweeper_aliases_name"),
         ),
-        sa.PrimaryKeyConstraint("name", "alias", name=op.f("pk_sweeper_aliases")),
     )
     op.create_table(
         "sweeper_actions",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", sa.Integer(), primary_key=True),
         sa.Column("at", sa.DateTime(), nullable=False),
         sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("kind", sa.String(length=50), nullable=False),
@@ -47,14 +46,13 @@ def upgrade() -> None:
         sa.Column("forced", sa.Boolean(), nullable=False),
         sa.Column("message", sa.Text(), nullable=False),
         sa.Column("data_json", sa.Text(), nullable=True),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_sweeper_actions")),
     )
     op.create_index(op.f("ix_sweeper_actions_adapter_id"), "sweeper_actions", ["adapter", "id"])
     op.create_index(op.f("ix_sweeper_actions_study_id"), "sweeper_actions", ["study", "id"])
     op.create_table(
         "sweeper_orders",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("study_id", sa.Integer(), nullable=False),
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("study_id", sa.Integer(), sa.ForeignKey("sweeper_studies.id"), nullable=False),
         sa.Column("number", sa.BigInteger(), nullable=True),
         sa.Column("at", sa.DateTime(), nullable=False),
         sa.Column("actor", sa.Text(), nullable=False),
@@ -63,13 +61,11 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=20), nullable=False),
         sa.Column("answered_at", sa.DateTime(), nullable=True),
         sa.Column("answer", sa.Text(), nullable=True),
-        sa.ForeignKeyConstraint(["study_id"], ["sweeper_studies.id"], name=op.f("fk_sweeper_orders_study_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_sweeper_orders")),
     )
     op.create_index(op.f("ix_sweeper_orders_study_id_state"), "sweeper_orders", ["study_id", "state"])
     op.create_table(
         "sweeper_feedback",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", sa.Integer(), primary_key=True),
         sa.Column("at", sa.DateTime(), nullable=False),
         sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("adapter", sa.String(length=100), nullable=True),
@@ -80,26 +76,5 @@ def upgrade() -> None:
         sa.Column("good", sa.Boolean(), nullable=True),
         sa.Column("correction", sa.Text(), nullable=True),
         sa.Column("settings_json", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_sweeper_feedback")),
     )
     op.create_index(op.f("ix_sweeper_feedback_adapter_version"), "sweeper_feedback", ["adapter", "version"])
-
-
-def downgrade() -> None:
-    """Drop the tables and the columns."""
-    for table in ("feedback", "orders", "actions", "aliases"):
-        op.drop_table(f"sweeper_{table}")
-    op.drop_index(op.f("ix_sweeper_trials_study_id_changed"), "sweeper_trials")
-    for table, column in (
-        ("adapters", "note"),
-        ("adapters", "tags_json"),
-        ("examples", "statistics_json"),
-        ("metrics", "seconds"),
-        ("trials", "changed"),
-        ("trials", "initial"),
-        ("trials", "clones"),
-        ("studies", "changes"),
-        ("studies", "archived_at"),
-        ("studies", "tags_json"),
-    ):
-        op.drop_column(f"sweeper_{table}", column)

@@ -13,8 +13,8 @@ def upgrade() -> None:
     """Add the tables; of files written before nothing is known, so nothing of them is checked."""
     op.create_table(
         "sweeper_workers",
-        sa.Column("token", sa.String(length=32), nullable=False),
-        sa.Column("study_id", sa.Integer(), nullable=False),
+        sa.Column("token", sa.String(length=32), primary_key=True),
+        sa.Column("study_id", sa.Integer(), sa.ForeignKey("sweeper_studies.id"), nullable=False),
         sa.Column("host", sa.Text(), nullable=False),
         sa.Column("pid", sa.BigInteger(), nullable=False),
         sa.Column("process_started", sa.Float(), nullable=False),
@@ -22,37 +22,25 @@ def upgrade() -> None:
         sa.Column("beat", sa.BigInteger(), nullable=False),
         sa.Column("joined_at", sa.DateTime(), nullable=False),
         sa.Column("expires_at", sa.DateTime(), nullable=False),
-        sa.ForeignKeyConstraint(["study_id"], ["sweeper_studies.id"], name=op.f("fk_sweeper_workers_study_id")),
-        sa.PrimaryKeyConstraint("token", name=op.f("pk_sweeper_workers")),
     )
     op.create_index(op.f("ix_sweeper_workers_study_id"), "sweeper_workers", ["study_id"])
     op.create_table(
         "sweeper_leases",
-        sa.Column("study_id", sa.Integer(), nullable=False),
-        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("study_id", sa.Integer(), sa.ForeignKey("sweeper_studies.id"), primary_key=True),
+        sa.Column("number", sa.BigInteger(), primary_key=True),
         sa.Column("worker", sa.String(length=32), nullable=False),
         sa.Column("retries", sa.BigInteger(), nullable=False),
         sa.Column("taken_at", sa.DateTime(), nullable=False),
-        sa.ForeignKeyConstraint(["study_id"], ["sweeper_studies.id"], name=op.f("fk_sweeper_leases_study_id")),
-        sa.PrimaryKeyConstraint("study_id", "number", name=op.f("pk_sweeper_leases")),
     )
     op.create_index(op.f("ix_sweeper_leases_worker"), "sweeper_leases", ["worker"])
     op.create_table(
         "sweeper_artifacts",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("study_id", sa.Integer(), nullable=False),
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("study_id", sa.Integer(), sa.ForeignKey("sweeper_studies.id"), nullable=False),
         sa.Column("number", sa.BigInteger(), nullable=False),
         sa.Column("path", sa.String(length=1000), nullable=False),
         sa.Column("bytes", sa.BigInteger(), nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.Column("written_at", sa.DateTime(), nullable=False),
-        sa.ForeignKeyConstraint(["study_id"], ["sweeper_studies.id"], name=op.f("fk_sweeper_artifacts_study_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_sweeper_artifacts")),
-        sa.UniqueConstraint("study_id", "number", "path", name=op.f("uq_sweeper_artifacts_study_id_number_path")),
+        sa.UniqueConstraint("study_id", "number", "path"),
     )
-
-
-def downgrade() -> None:
-    """Drop the tables."""
-    for table in ("artifacts", "leases", "workers"):
-        op.drop_table(f"sweeper_{table}")
