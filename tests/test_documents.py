@@ -8,6 +8,7 @@ import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -15,8 +16,16 @@ from shrunk import shrunk
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from sweeper.cli.export import ExportFormat
 from sweeper.cli.main import app, load
+from sweeper.config.adapter import Adapter
+from sweeper.config.backend import Backend
+from sweeper.config.evaluation import TASK_METRICS
+from sweeper.config.executor import Executor
 from sweeper.config.loader import load_study
+from sweeper.config.rewards import Reward
+from sweeper.config.search import Pruner, Sampler
+from sweeper.config.technique import Technique
 
 REPOSITORY = Path(__file__).parents[1]
 ROOTS = (".", "sweeper", "sweeper/training", "sweeper/executors", "tests")
@@ -152,6 +161,30 @@ def test_what_is_marked_as_runnable_runs(home, monkeypatch, path, language, code
     for words in ran:
         done = CliRunner().invoke(app, words)
         assert done.exit_code == 0, f"sweeper {' '.join(words)}\n{done.output}"
+
+
+def kinds(union: object) -> Iterator[str]:
+    """Yield the ``kind`` of every model of a tagged union."""
+    if hasattr(union, "model_fields"):
+        yield from get_args(union.model_fields["kind"].annotation)
+    for part in get_args(union):
+        yield from kinds(part)
+
+
+@pytest.mark.parametrize(
+    ("guide", "names"),
+    [
+        ("sweeper/evaluation", TASK_METRICS),
+        ("sweeper/search", [*kinds(Sampler), *kinds(Pruner)]),
+        ("sweeper/executors", list(kinds(Executor))),
+        ("sweeper/export", list(ExportFormat)),
+        ("studies", [*kinds(Technique), *kinds(Adapter), *kinds(Backend), *kinds(Reward)]),
+    ],
+)
+def test_a_guide_names_every_kind(guide, names):
+    text = (REPOSITORY / guide / "README.md").read_text(encoding="utf-8")
+    assert len(names) > 3
+    assert [name for name in names if not re.search(rf"\b{re.escape(name)}\b", text)] == []
 
 
 def test_contributing_lists_what_there_is():
