@@ -49,7 +49,7 @@ def promote(
 
 
 def scored(home: Home, database: Database, found: AdapterVersion, opponent: AdapterVersion | None) -> None:
-    """Score what the gate needs and nobody has scored yet."""
+    """Compute the scores that the gate needs and lacks."""
     from sweeper.registry.rescoring import score_missing  # imports torch, which stored scores do not need
 
     with progress() as on_progress:

@@ -30,7 +30,7 @@ class Lazy(NamedTuple):
     """A command that is not imported yet.
 
     Attributes:
-        panel: Heading in ``sweeper --help`` that it stands under.
+        panel: Its heading in ``sweeper --help``.
         module: Module of ``sweeper.cli`` to import.
         help: One line.
         attribute: A function annotated for typer, or a ``typer.Typer`` for a group; the command's name if empty.
