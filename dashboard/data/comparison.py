@@ -15,7 +15,7 @@ from sweeper.config.evaluation import UNBOUNDED, direction
 from sweeper.database_url import Address
 from sweeper.evaluation.compare.render import html, markdown
 from sweeper.evaluation.compare.report import comparison_report, differing_examples, read_curves
-from sweeper.evaluation.compare.side_by_side import Row, SideBySide, side_by_side
+from sweeper.evaluation.compare.side_by_side import ComparedFact, SideBySide, side_by_side
 from sweeper.evaluation.compare.subjects import FEWEST, find_subjects
 from sweeper.evaluation.compare.summary import CORRECTION, Conclusion, conclude
 from sweeper.evaluation.compare.text_diff import LEGEND, marked_html, plain_html
@@ -119,7 +119,7 @@ def smaller_is_better(metric: str) -> bool:
     return direction(metric) == "minimize"
 
 
-def rows(found: Sequence[Row], keys: Sequence[str]) -> pd.DataFrame:
+def rows(found: Sequence[ComparedFact], keys: Sequence[str]) -> pd.DataFrame:
     """Return facts as a table of text with a column per subject; those that differ are marked and come first."""
     ordered = sorted(found, key=lambda row: not row.differs)
     told = [

@@ -12,7 +12,7 @@ from sweeper.cli.home import opened_database
 from sweeper.cli.output import Json, console, emit_json, safe, say, span, table
 from sweeper.evaluation.compare.render import write_report
 from sweeper.evaluation.compare.report import comparison_report, read_curves
-from sweeper.evaluation.compare.side_by_side import Row, SideBySide, side_by_side
+from sweeper.evaluation.compare.side_by_side import ComparedFact, SideBySide, side_by_side
 from sweeper.evaluation.compare.subjects import find_subjects
 from sweeper.evaluation.compare.summary import CORRECTION, Conclusion, conclude
 
@@ -63,7 +63,7 @@ def compare(
         say(f"report written to {safe(out)}")
 
 
-def _json(found: SideBySide, conclusion: Conclusion, differing: Iterable[Row]) -> dict[str, Any]:
+def _json(found: SideBySide, conclusion: Conclusion, differing: Iterable[ComparedFact]) -> dict[str, Any]:
     """Return a comparison as plain data, without the texts of the examples."""
     same = ("reference", "metric", "scores", "unpaired", "examples")
     return {

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sweeper.config.trial import Outcome
-from sweeper.evaluation.compare.subjects import Subject
+from sweeper.evaluation.compare.subjects import ComparedSubject
 from sweeper.evaluation.intervals import score_interval
 from sweeper.evaluation.metrics import load_metric
 from sweeper.store import Example, ScoreRecord, StudyRecord, StudyState, TrialKind, TrialRecord
@@ -51,7 +51,7 @@ def subject(
     metrics: tuple[str, ...] = ("exact_match",),
     text: str = "answer",
     **more: Any,
-) -> Subject:
+) -> ComparedSubject:
     """A trial, or a base model for None, with a score an example; a metric of losses gets tokens too."""
     import numpy as np
 
@@ -74,7 +74,7 @@ def subject(
         value = float(load_metric(metric).aggregate(rows.sum(axis=0, keepdims=True), len(rows))[0])
         scores[metric] = ScoreRecord(metric, value, interval.low, interval.high)
     key = f"{of.name}:base" if number is None else f"{of.name}:{number}"
-    return Subject(key, of, None if number is None else trial(number, **more), None, "", scores, examples)
+    return ComparedSubject(key, of, None if number is None else trial(number, **more), None, "", scores, examples)
 
 
 GOOD = [1.0] * 45 + [0.0] * 5

@@ -13,8 +13,8 @@ from sweeper.errors import UserError
 from sweeper.evaluation.compare.render import html, markdown, write_report
 from sweeper.evaluation.compare.report import (
     SHOWN_EXAMPLES,
+    ComparisonReport,
     Curves,
-    Report,
     comparison_report,
     differing_examples,
 )
@@ -55,7 +55,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def report() -> Report:
+def report() -> ComparisonReport:
     metrics = ("exact_match", "token_f1", "eval_loss")
     one = subject(3, GOOD, metrics=metrics, text=HOSTILE, adapter_sha256="d" * 64)
     other = subject(1, POOR, metrics=metrics, text="plain", of=study(base_model=HOSTILE))

@@ -7,7 +7,7 @@ from functools import singledispatch
 from pathlib import Path
 
 from sweeper.errors import UserError
-from sweeper.evaluation.compare.report import Answers, Bars, Curves, Part, Report, Table, Words
+from sweeper.evaluation.compare.report import Answers, Bars, ComparisonReport, Curves, Part, Table, Words
 from sweeper.evaluation.compare.svg_charts import Bar, interval_chart, line_chart
 from sweeper.evaluation.compare.text_diff import LEGEND, marked_html, marks, plain_html
 from sweeper.evaluation.report import escape
@@ -38,7 +38,7 @@ svg .grid { stroke: var(--line); } svg .zero { stroke: var(--quiet); stroke-widt
 """
 
 
-def write_report(report: Report, file: Path) -> None:
+def write_report(report: ComparisonReport, file: Path) -> None:
     """Write a report as Markdown or HTML, by the file's ending.
 
     Raises:
@@ -53,7 +53,7 @@ def write_report(report: Report, file: Path) -> None:
         raise UserError(f"cannot write {file}: {error.strerror or error}") from error
 
 
-def html(report: Report) -> str:
+def html(report: ComparisonReport) -> str:
     """Return a report as one HTML page; all text in it is escaped."""
     body = [
         f"<h1>{plain_html(report.title)}</h1>",
@@ -73,7 +73,7 @@ def html(report: Report) -> str:
     )
 
 
-def markdown(report: Report) -> str:
+def markdown(report: ComparisonReport) -> str:
     """Return a report as Markdown; all text in it is escaped."""
     blocks = [f"# {escape(report.title, _LONGEST)}", escape(report.made), f"**{escape(report.headline, _LONGEST)}**"]
     for section in report.sections:

@@ -9,8 +9,8 @@ from typing import Any
 
 from sweeper import __version__
 from sweeper.config.evaluation import direction
-from sweeper.evaluation.compare.side_by_side import Row, SideBySide
-from sweeper.evaluation.compare.subjects import TEST, Subject
+from sweeper.evaluation.compare.side_by_side import ComparedFact, SideBySide
+from sweeper.evaluation.compare.subjects import TEST, ComparedSubject
 from sweeper.evaluation.compare.summary import CORRECTION, conclude
 from sweeper.evaluation.compare.svg_charts import Bar
 from sweeper.search.curves import percent
@@ -73,7 +73,7 @@ Part = Words | Table | Bars | Curves | Answers
 
 
 @dataclass(frozen=True)
-class Section:
+class ReportSection:
     """A heading and the parts below it."""
 
     title: str
@@ -81,16 +81,18 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Report:
+class ComparisonReport:
     """A report; ``made`` is its date and the version of sweeper."""
 
     title: str
     made: str
     headline: str
-    sections: tuple[Section, ...]
+    sections: tuple[ReportSection, ...]
 
 
-def comparison_report(found: SideBySide, curves: Curves | None = None, *, now: datetime | None = None) -> Report:
+def comparison_report(
+    found: SideBySide, curves: Curves | None = None, *, now: datetime | None = None
+) -> ComparisonReport:
     """Return a comparison as a report.
 
     Args:
@@ -101,21 +103,21 @@ def comparison_report(found: SideBySide, curves: Curves | None = None, *, now: d
     conclusion = conclude(found)
     count = len(found.subject(found.reference).examples)
     sections = [
-        Section("Verdict", (Words((*conclusion.sentences, f"{count} test examples. {CORRECTION}")),)),
-        Section("Subjects", (_identities(found),)),
-        *(Section(f"Scores: {metric}", tuple(_score_parts(found, metric))) for metric in found.metrics),
-        Section("Differences in origin and hyperparameters", tuple(_made(found))),
-        *([Section("Cost", (_rows_table(found, found.costs),))] if found.costs else []),
+        ReportSection("Verdict", (Words((*conclusion.sentences, f"{count} test examples. {CORRECTION}")),)),
+        ReportSection("Subjects", (_identities(found),)),
+        *(ReportSection(f"Scores: {metric}", tuple(_score_parts(found, metric))) for metric in found.metrics),
+        ReportSection("Differences in origin and hyperparameters", tuple(_made(found))),
+        *([ReportSection("Cost", (_rows_table(found, found.costs),))] if found.costs else []),
     ]
     if curves is not None and curves.lines:
-        sections.append(Section(f"Learning curves: {curves.metric} on the validation split", (curves,)))
+        sections.append(ReportSection(f"Learning curves: {curves.metric} on the validation split", (curves,)))
     answers = tuple(_answers(found))
     if answers:
         shown = f"Showing {len(answers)} of {len(differing_examples(found))}, alternating losses and wins."
-        sections.append(Section("Examples that differ", (Words((shown,)), *answers)))
+        sections.append(ReportSection("Examples that differ", (Words((shown,)), *answers)))
     made = f"{now or datetime.now(UTC):%Y-%m-%d %H:%M} UTC, sweeper {__version__}"
     title = f"Comparison of {', '.join(subject.key for subject in found.subjects)}"
-    return Report(title, made, conclusion.headline, tuple(sections))
+    return ComparisonReport(title, made, conclusion.headline, tuple(sections))
 
 
 def read_curves(database: Database, found: SideBySide) -> Curves:
@@ -126,7 +128,7 @@ def read_curves(database: Database, found: SideBySide) -> Curves:
     return Curves(metric, {key: line for key, line in lines.items() if line})
 
 
-def _curve(database: Database, subject: Subject, metric: str) -> tuple[tuple[float, float], ...]:
+def _curve(database: Database, subject: ComparedSubject, metric: str) -> tuple[tuple[float, float], ...]:
     trial = subject.trial
     if trial is None or not trial.total_steps:
         return ()
@@ -187,7 +189,7 @@ def _made(found: SideBySide) -> list[Part]:
     return [*parts, Words((f"The same in all: {', '.join(same)}.",))] if same else parts
 
 
-def _rows_table(found: SideBySide, rows: Sequence[Row]) -> Table:
+def _rows_table(found: SideBySide, rows: Sequence[ComparedFact]) -> Table:
     keys = [subject.key for subject in found.subjects]
     return Table(("", *keys), tuple((row.name, *(_value(row.values.get(key)) for key in keys)) for row in rows))
 

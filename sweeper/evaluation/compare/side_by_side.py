@@ -8,7 +8,7 @@ from typing import Any
 
 from sweeper.config.evaluation import direction
 from sweeper.errors import DataError, UserError
-from sweeper.evaluation.compare.subjects import Subject
+from sweeper.evaluation.compare.subjects import ComparedSubject
 from sweeper.evaluation.comparison import FEWEST_EXAMPLES, Difference, Verdict, paired_difference, paired_statistics
 from sweeper.evaluation.intervals import LEVEL, paired_p_value
 from sweeper.evaluation.metrics import load_metric
@@ -42,7 +42,7 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparedFact:
     """One fact of all subjects.
 
     Attributes:
@@ -77,7 +77,7 @@ class SideBySide:
         costs: Time, memory, latency, weights.
     """
 
-    subjects: tuple[Subject, ...]
+    subjects: tuple[ComparedSubject, ...]
     reference: str
     metric: str | None
     metrics: tuple[str, ...]
@@ -85,26 +85,28 @@ class SideBySide:
     against: Mapping[str, Mapping[str, Against]]
     unpaired: Mapping[str, str]
     examples: Mapping[str, Examples]
-    parameters: tuple[Row, ...]
-    origins: tuple[Row, ...]
-    costs: tuple[Row, ...]
+    parameters: tuple[ComparedFact, ...]
+    origins: tuple[ComparedFact, ...]
+    costs: tuple[ComparedFact, ...]
 
-    def subject(self, key: str) -> Subject:
+    def subject(self, key: str) -> ComparedSubject:
         """Return the subject of a key."""
         return next(subject for subject in self.subjects if subject.key == key)
 
     @property
-    def others(self) -> tuple[Subject, ...]:
+    def others(self) -> tuple[ComparedSubject, ...]:
         """All subjects but the reference."""
         return tuple(subject for subject in self.subjects if subject.key != self.reference)
 
     @property
-    def paired(self) -> tuple[Subject, ...]:
+    def paired(self) -> tuple[ComparedSubject, ...]:
         """The reference, and the subjects that answered the same examples."""
         return self.subject(self.reference), *(subject for subject in self.others if subject.key in self.examples)
 
 
-def side_by_side(subjects: Sequence[Subject], *, reference: str | None = None, metric: str | None = None) -> SideBySide:
+def side_by_side(
+    subjects: Sequence[ComparedSubject], *, reference: str | None = None, metric: str | None = None
+) -> SideBySide:
     """Compare subjects with one of them.
 
     Args:
@@ -156,13 +158,13 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return corrected
 
 
-def _deciding(reference: Subject, metrics: Sequence[str]) -> str | None:
+def _deciding(reference: ComparedSubject, metrics: Sequence[str]) -> str | None:
     evaluation = reference.study.config.get("evaluation", {})
     wanted = [*evaluation.get("metrics", ()), *metrics]
     return next((name for name in wanted if name in metrics), None)
 
 
-def _why_unpaired(subject: Subject, reference: Subject, metrics: Sequence[str]) -> str | None:
+def _why_unpaired(subject: ComparedSubject, reference: ComparedSubject, metrics: Sequence[str]) -> str | None:
     """Return why no paired comparison of two subjects is possible on any metric; None if one is."""
     for one in (subject, reference):
         if not one.scores:
@@ -178,7 +180,7 @@ def _why_unpaired(subject: Subject, reference: Subject, metrics: Sequence[str]) 
     return reasons[0]
 
 
-def _against(others: Sequence[Subject], reference: Subject, metric: str) -> dict[str, Against]:
+def _against(others: Sequence[ComparedSubject], reference: ComparedSubject, metric: str) -> dict[str, Against]:
     differences, p_values = {}, {}
     for subject in others:
         try:
@@ -201,7 +203,7 @@ def _verdict(difference: float, p: float, count: int, metric: str) -> Verdict:
     return "better" if (difference > 0) == (direction(metric) == "maximize") else "worse"
 
 
-def _examples(subject: Subject, reference: Subject, metric: str) -> Examples:
+def _examples(subject: ComparedSubject, reference: ComparedSubject, metric: str) -> Examples:
     sign = 1 if direction(metric) == "maximize" else -1
     kinds: tuple[list[int], list[int], list[int]] = ([], [], [])
     for mine, theirs in zip(subject.examples, reference.examples, strict=True):
@@ -211,7 +213,7 @@ def _examples(subject: Subject, reference: Subject, metric: str) -> Examples:
     return Examples(*(tuple(kind) for kind in kinds))
 
 
-def _parameters(subjects: Sequence[Subject]) -> tuple[Row, ...]:
+def _parameters(subjects: Sequence[ComparedSubject]) -> tuple[ComparedFact, ...]:
     flat = {}
     for subject in subjects:
         if subject.trial is None:
@@ -220,16 +222,18 @@ def _parameters(subjects: Sequence[Subject]) -> tuple[Row, ...]:
         further = own.pop("trl", None) or {}
         flat[subject.key] = {**own, **{f"trl.{name}": value for name, value in further.items()}}
     names = dict.fromkeys(name for values in flat.values() for name in values)
-    return tuple(Row(name, {key: values.get(name) for key, values in flat.items()}) for name in names)
+    return tuple(ComparedFact(name, {key: values.get(name) for key, values in flat.items()}) for name in names)
 
 
-def _origins(subjects: Sequence[Subject]) -> tuple[Row, ...]:
+def _origins(subjects: Sequence[ComparedSubject]) -> tuple[ComparedFact, ...]:
     splits = dict.fromkeys(split for subject in subjects for split in subject.study.data_sha256)
     facts = {subject.key: _origin(subject, splits) for subject in subjects}
-    return tuple(Row(name, {key: of[name] for key, of in facts.items()}) for name in next(iter(facts.values())))
+    return tuple(
+        ComparedFact(name, {key: of[name] for key, of in facts.items()}) for name in next(iter(facts.values()))
+    )
 
 
-def _origin(subject: Subject, splits: Mapping[str, None]) -> dict[str, Any]:
+def _origin(subject: ComparedSubject, splits: Mapping[str, None]) -> dict[str, Any]:
     study, trial = subject.study, subject.trial
     config = study.config
     found = {
@@ -263,11 +267,11 @@ _COSTS = {
 """Costs of a trial and its adapter, by the field of its record."""
 
 
-def _costs(subjects: Sequence[Subject]) -> tuple[Row, ...]:
+def _costs(subjects: Sequence[ComparedSubject]) -> tuple[ComparedFact, ...]:
     found = []
     for name, field in _COSTS.items():
         scale = 1024**2 if name.endswith("MiB") else 1
         values = {s.key: None if s.trial is None else getattr(s.trial, field) for s in subjects}
         if any(values.values()):
-            found.append(Row(name, {key: value and value / scale for key, value in values.items()}))
+            found.append(ComparedFact(name, {key: value and value / scale for key, value in values.items()}))
     return tuple(found)

@@ -23,7 +23,7 @@ _BASE = "base"
 
 
 @dataclass(frozen=True)
-class Subject:
+class ComparedSubject:
     """One of the systems compared.
 
     Attributes:
@@ -65,7 +65,7 @@ class Subject:
         return of_trial if self.version is None else f"{self.version.name} v{self.version.version} ({of_trial})"
 
 
-def find_subjects(database: Database, keys: Sequence[str]) -> tuple[Subject, ...]:
+def find_subjects(database: Database, keys: Sequence[str]) -> tuple[ComparedSubject, ...]:
     """Return the subjects with these names, in their order.
 
     Raises:
@@ -80,7 +80,7 @@ def find_subjects(database: Database, keys: Sequence[str]) -> tuple[Subject, ...
     return tuple(_find(database, key, read) for key in keys)
 
 
-def _find(database: Database, key: str, read: dict[str, tuple[Evaluation, ...]]) -> Subject:
+def _find(database: Database, key: str, read: dict[str, tuple[Evaluation, ...]]) -> ComparedSubject:
     name, colon, number = key.rpartition(":")
     if colon and number.isascii() and number.isdigit():
         return _of_trial(database, key, name, int(number[:18]), None, read)
@@ -105,15 +105,17 @@ def _of_trial(
     number: int,
     version: AdapterRecord | None,
     read: dict[str, tuple[Evaluation, ...]],
-) -> Subject:
+) -> ComparedSubject:
     record, trial = database.studies.get(study), database.trials.get(study, number)
     found = next((e for e in _evaluations(database, study, read) if (e.number, e.split) == (number, TEST)), None)
     scores = {} if found is None else {score.metric: score for score in found.scores}
     examples = database.evaluations.examples(study, number, TEST)
-    return Subject(key, record, trial, version, found.base if found else "", scores, examples)
+    return ComparedSubject(key, record, trial, version, found.base if found else "", scores, examples)
 
 
-def _of_base(database: Database, key: str, study: str, label: str, read: dict[str, tuple[Evaluation, ...]]) -> Subject:
+def _of_base(
+    database: Database, key: str, study: str, label: str, read: dict[str, tuple[Evaluation, ...]]
+) -> ComparedSubject:
     record = database.studies.get(study)
     bases = {e.base: e for e in _evaluations(database, study, read) if e.number is None and e.split == TEST}
     if not label and len(bases) == 1:
@@ -123,7 +125,7 @@ def _of_base(database: Database, key: str, study: str, label: str, read: dict[st
         raise StudyStateError(f"study {study!r} has several base models; name one: {named}")
     scores = {score.metric: score for score in bases[label].scores} if bases else {}
     examples = database.evaluations.examples(study, None, TEST, label) if bases else ()
-    return Subject(key, record, None, None, label, scores, examples)
+    return ComparedSubject(key, record, None, None, label, scores, examples)
 
 
 def _version(database: Database, name: str, version: int) -> AdapterRecord:
