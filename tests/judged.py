@@ -16,8 +16,9 @@ from sweeper.config.loader import StudyFile
 from sweeper.config.model import ModelConfig
 from sweeper.config.technique import SFT
 from sweeper.config.trial import Hyperparameters, TrialSpec
+from sweeper.evaluation.comparison import score_rows
 from sweeper.evaluation.metrics.base import FloatArray
-from sweeper.evaluation.scores import Scores, example_rows, metric_score, score_rows
+from sweeper.evaluation.scores import Scores, example_rows, metric_score
 from sweeper.paths import Home
 from sweeper.registry import AdapterVersion, Registry, Stage
 from sweeper.store import Database, Evaluation, StudyState, TrialKind

@@ -71,7 +71,7 @@ def score_table(scored: Iterable[tuple[str, ScoreRecord]]) -> Table:
 
 
 def _scores(result: StudyResult) -> list[tuple[str, ScoreRecord]]:
-    from sweeper.evaluation.scores import score_rows  # imports numpy, which stored scores do not need
+    from sweeper.evaluation.comparison import score_rows  # imports numpy, which stored scores do not need
 
     subjects = dict(result.bases) | {f"trial {number}": scores for number, scores in result.candidates.items()}
     to_base = result.comparison.to_base

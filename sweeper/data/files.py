@@ -10,9 +10,13 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
 Row = dict[str, Any]
 
@@ -21,6 +25,9 @@ ROW_LIMIT_BYTES = 5_000_000
 
 FILE_LIMIT_BYTES = 2_000_000_000
 """Of a single file, unpacked; a study can name several."""
+
+_BATCH_ROWS = 64
+"""Rows of a Parquet file that are unpacked before their size is checked."""
 
 _ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2"}
@@ -144,10 +151,52 @@ def _csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _read_parquet(path: Path) -> list[Row]:
-    # pyarrow takes a tenth of a second to import, and most data are not Parquet.
-    from sweeper.data.parquet import read_parquet
+    """Read a file in small batches, because a few kilobytes can unpack to terabytes."""
+    import pyarrow as pa  # takes a tenth of a second, and most data are not Parquet
+    import pyarrow.parquet as pq
 
-    return read_parquet(path)
+    if path.stat().st_size == 0:
+        raise DataError(f"{path}: is empty")
+    try:
+        with pq.ParquetFile(path) as file:
+            _check_columns(path, file.schema_arrow.names)
+            groups = (file.metadata.row_group(index) for index in range(file.metadata.num_row_groups))
+            refuse_large_file(sum(group.total_byte_size for group in groups), path, "unpacks to more than")
+            return list(_parquet_rows(path, file))
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: is not a complete Parquet file: {error}. Write or copy it again") from error
+
+
+def _check_columns(path: Path, names: list[str]) -> None:
+    if len(set(names)) != len(names) or not all(name.strip() for name in names):
+        raise DataError(f"{path}: every column needs a name of its own; found {names[:20]}")
+
+
+def _parquet_rows(path: Path, file: pq.ParquetFile) -> Iterator[Row]:
+    unpacked = number = 0
+    for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+        for row in _python_values(path, batch, number):
+            number += 1
+            size = size_of(row)
+            refuse_large_row(size, f"{path}: row {number}")
+            unpacked += size
+            refuse_large_file(unpacked, path, "unpacks to more than")
+            yield row
+
+
+def _python_values(path: Path, batch: pa.RecordBatch, before: int) -> list[Row]:
+    import pyarrow as pa
+
+    try:
+        rows: list[Row] = batch.to_pylist()
+    except (OverflowError, ValueError) as error:
+        if isinstance(error, pa.ArrowException | UnicodeDecodeError):
+            raise
+        raise DataError(
+            f"{path}: rows {before + 1} to {before + batch.num_rows}: hold a date or a time that is out of range "
+            f"({error}); leave that column out"
+        ) from error
+    return rows
 
 
 READERS: dict[str, Callable[[Path], list[Row]]] = {

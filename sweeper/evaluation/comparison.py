@@ -14,7 +14,7 @@ from sweeper.evaluation.intervals import Interval, paired_interval
 from sweeper.evaluation.metrics import load_metric
 from sweeper.evaluation.metrics.base import FloatArray
 from sweeper.evaluation.scores import Scores
-from sweeper.store import Example
+from sweeper.store import Example, ScoreRecord
 
 Verdict = Literal["better", "worse", "undecided"]
 
@@ -185,3 +185,15 @@ def _statistics(examples: Sequence[Example], metric: str) -> FloatArray:
     if load_metric(metric).is_mean and all(metric in example.scores for example in examples):
         return np.array([[example.scores[metric]] for example in examples], dtype=np.float64)
     raise DataError(f"{metric} was not measured, or was stored by a sweeper that kept too little of it to compare")
+
+
+def score_rows(scores: Scores, to_base: Mapping[str, Difference]) -> tuple[ScoreRecord, ...]:
+    """Return scores as they are stored, with their differences to the base model."""
+    rows = []
+    for name, metric in scores.metrics.items():
+        paired = to_base.get(name)
+        own = name, metric.value, metric.interval.low, metric.interval.high
+        rows.append(
+            ScoreRecord(*own, paired.value, paired.interval.low, paired.interval.high) if paired else ScoreRecord(*own)
+        )
+    return tuple(rows)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,9 +12,6 @@ from sweeper.evaluation.intervals import Interval, score_interval
 from sweeper.evaluation.metrics import load_metric
 from sweeper.evaluation.metrics.base import FloatArray
 from sweeper.store import Example, ScoreRecord
-
-if TYPE_CHECKING:
-    from sweeper.evaluation.comparison import Difference
 
 
 @dataclass(frozen=True)
@@ -81,18 +77,6 @@ def metric_score(name: str, statistics_NK: FloatArray) -> MetricScore:
         examples=tuple(metric.example_scores(statistics_NK).tolist()),
         statistics=tuple(map(tuple, statistics_NK.tolist())),
     )
-
-
-def score_rows(scores: Scores, to_base: Mapping[str, Difference]) -> tuple[ScoreRecord, ...]:
-    """Return scores as they are stored, with their differences to the base model."""
-    rows = []
-    for name, metric in scores.metrics.items():
-        paired = to_base.get(name)
-        own = name, metric.value, metric.interval.low, metric.interval.high
-        rows.append(
-            ScoreRecord(*own, paired.value, paired.interval.low, paired.interval.high) if paired else ScoreRecord(*own)
-        )
-    return tuple(rows)
 
 
 def example_rows(scores: Scores) -> Iterator[Example]:

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 
-from sweeper.packing.adapter import SlotAdapter
+from sweeper.packing.adapter import Masks, Segment, SlotAdapter
 from sweeper.packing.documents import Documents
-from sweeper.packing.layers import Masks, Segment
 from sweeper.training.ranks import IGNORED
 
 TokenisedRow = dict[str, Any]

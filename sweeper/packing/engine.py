@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from sweeper.packing.adapter import SlotAdapter
+from sweeper.packing.adapter import Segment, SlotAdapter
 from sweeper.packing.batch import JointBatch, Part, TokenisedRow, join
 from sweeper.packing.documents import attending
 from sweeper.packing.grouped import groups
-from sweeper.packing.layers import PackedLayers, Segment
+from sweeper.packing.layers import PackedLayers
 from sweeper.packing.losses import token_losses
 from sweeper.training.base_model import BaseModel
 

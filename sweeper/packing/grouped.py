@@ -14,8 +14,7 @@ import torch
 from torch.nn.functional import grouped_mm
 
 if TYPE_CHECKING:
-    from sweeper.packing.adapter import SlotAdapter
-    from sweeper.packing.layers import Segment
+    from sweeper.packing.adapter import Segment, SlotAdapter
 
 _RANK_MULTIPLE = 16
 """Ranks are padded to this: grouped products want rows of a multiple of 16 bytes."""

@@ -9,45 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from sweeper.packing.adapter import Factors, SlotAdapter
+from sweeper.packing.adapter import Factors, Segment, SlotAdapter
 from sweeper.packing.grouped import Stacks, add_grouped
-
-
-@dataclass(frozen=True)
-class Masks:
-    """Draws the dropout masks of one slot, from its own generator and in the shape of its rows when trained alone.
-
-    Attributes:
-        generator: The slot's own.
-        shape: Rows and padded length of the slot's batch.
-        inside: Places in that shape that hold a token, shape (tokens,); None for all.
-    """
-
-    generator: torch.Generator
-    shape: tuple[int, int]
-    inside: torch.Tensor | None
-
-    def draw(self, probability: float, like: torch.Tensor) -> torch.Tensor:
-        """Return a mask of the shape of ``like``: 0 for dropped values, 1 / (1 - probability) for the rest."""
-        rows, length = self.shape
-        kept = like.new_empty(rows * length, like.shape[-1])
-        kept.bernoulli_(1 - probability, generator=self.generator).div_(1 - probability)
-        return kept if self.inside is None else kept[self.inside]
-
-
-@dataclass(frozen=True)
-class Segment:
-    """The tokens of a joined batch that belong to one slot; without ``masks`` outside of training."""
-
-    adapter: SlotAdapter
-    tokens: slice
-    masks: Masks | None = None
 
 
 class PackedLayers:

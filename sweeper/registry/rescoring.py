@@ -8,9 +8,9 @@ from contextlib import suppress
 from sweeper.config.trial import TrialSpec
 from sweeper.data.splits import read_prepared
 from sweeper.errors import DataError, RegistryError
-from sweeper.evaluation.comparison import Difference, stored_difference
+from sweeper.evaluation.comparison import Difference, score_rows, stored_difference
 from sweeper.evaluation.scorer import Scorer
-from sweeper.evaluation.scores import Scores, example_rows, score_rows
+from sweeper.evaluation.scores import Scores, example_rows
 from sweeper.models.cache import OnStage
 from sweeper.paths import Home
 from sweeper.registry import AdapterVersion, Registry

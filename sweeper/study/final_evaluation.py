@@ -10,11 +10,11 @@ from pathlib import Path
 from sweeper.config.trial import Outcome, TrialSpec
 from sweeper.data.splits import read_prepared
 from sweeper.errors import StudyInterrupted, SweeperError
-from sweeper.evaluation.comparison import BASE, Comparison, Difference, compare
+from sweeper.evaluation.comparison import BASE, Comparison, Difference, compare, score_rows
 from sweeper.evaluation.goal import Contender, GoalResult, judge, to_score
 from sweeper.evaluation.report import markdown_report
 from sweeper.evaluation.scorer import Scorer
-from sweeper.evaluation.scores import Scores, example_rows, score_rows, stored_scores
+from sweeper.evaluation.scores import Scores, example_rows, stored_scores
 from sweeper.executors.base import StudyContext
 from sweeper.executors.lifecycle.orders import MoreToTrain, process_orders
 from sweeper.files.atomic import write_atomically

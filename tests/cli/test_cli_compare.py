@@ -102,7 +102,7 @@ def test_a_report_is_written(filled, tmp_path, name):
         (["itn:0", "itn:0"], "named twice"),
         (["itn:0", "itn"], "is not a valid name"),
         (["itn:0", "itm:1"], "did you mean 'itn'"),
-        (["itn:0", "itn:1", "--reference", "itn:5"], "not among what is compared"),
+        (["itn:0", "itn:1", "--reference", "itn:5"], "not among the subjects"),
         (["itn:0", "itn:1", "--metric", "bleu"], "no subject was scored with"),
         (["itn:0", "itn:1", "--out", "report.pdf"], "must end in .md or .html"),
         (["itn:0", "quick@1"], "no version 1 of an adapter 'quick'"),

@@ -181,7 +181,7 @@ def test_rolling_back(show, judged):
     app.text_input(key="rollback reason itn").set_value("it swears").run()
     button(app, "Roll back to v1").click().run()
     assert stages(judged) == ["production", "archived", "staging"]
-    back = "itn v1 is back in production instead of itn v2, although it was promoted against the gate"
+    back = "itn v1 is back in production instead of itn v2, though it had been forced in against the gate"
     action = judged.registry.history("itn")[0]
     assert (action.kind, action.forced, action.message) == ("rollback", True, f"{back}: it swears")
 

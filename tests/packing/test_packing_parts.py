@@ -7,10 +7,10 @@ import torch
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 from sweeper.packing import losses
-from sweeper.packing.adapter import SlotAdapter
+from sweeper.packing.adapter import Masks, Segment, SlotAdapter
 from sweeper.packing.batch import Part, join, loss_tokens
 from sweeper.packing.documents import Documents, _attention, attending
-from sweeper.packing.layers import Masks, PackedLayers, Segment
+from sweeper.packing.layers import PackedLayers
 from sweeper.packing.losses import token_losses
 
 CPU = torch.device("cpu")
