@@ -63,7 +63,7 @@ def steps(study: ResolvedStudy) -> Section:
     found = corners(study.space.space, len(study.splits.train))
     points = study.config.evaluation.points
     lines = tuple(
-        f"batch size {corner.batch_size}, epochs {corner.epochs:g}: {corner.steps:,} optimizer steps, "
+        f"batch size {corner.batch_size}, epochs {corner.epochs:g}: {_optimizer_steps(corner.steps)}, "
         f"warmup {_span(corner.warmup_steps)}"
         for corner in found
     )
@@ -71,10 +71,14 @@ def steps(study: ResolvedStudy) -> Section:
     warnings = []
     if shortest < points:
         warnings.append(
-            f"evaluation.points is {points}, but the shortest trial has only {shortest} optimizer steps: it is "
-            "evaluated after each of them"
+            f"evaluation.points is {points}, but the shortest trial has only {_optimizer_steps(shortest)}: "
+            "it is evaluated after each of them"
         )
     return Section("steps", lines, tuple(warnings), {"corners": [vars(corner) for corner in found]})
+
+
+def _optimizer_steps(count: int) -> str:
+    return f"{count:,} optimizer step{'s' * (count != 1)}"
 
 
 def _span(bounds: tuple[int, int]) -> str:

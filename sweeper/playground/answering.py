@@ -1,15 +1,19 @@
-"""Streaming generation of one answer."""
+"""Prompts in the shape that a version was trained on, and streaming generation of one answer."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
+from sweeper.data.formats import is_chat, kind_of
+from sweeper.data.layouts import ALPACA
 from sweeper.errors import DataError
 from sweeper.evaluation.generation import (
     as_found,
@@ -19,11 +23,16 @@ from sweeper.evaluation.generation import (
     prompt_ids,
     prompt_room,
 )
-from sweeper.playground.protocol import Ended, Sampling
+from sweeper.playground.protocol import Ended, Sampling, Turn
 from sweeper.training.library_logging import silent_about_positions
 
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 """The decoded text of a character whose tokens are not all there yet."""
+
+Shape = Literal["text", "alpaca", "chat"]
+
+_ALPACA_HEAD = ALPACA.partition("{")[0]
+_HEADS = (_ALPACA_HEAD, "Below is an instruction that describes a task, paired with an input")
 
 
 class _TextStreamer(BaseStreamer):
@@ -142,3 +151,28 @@ def _summary(streamer: _TextStreamer, ends: set[int], cancelled: bool) -> dict[s
         "tokens_per_s": (len(times) - 1) / after if after > 0 else None,
         "ended": ended,
     }
+
+
+def trained_shape(train: Path) -> Shape:
+    """Return the shape of a version's training prompts, from the first row; DataError if that cannot be read."""
+    try:
+        with train.open(encoding="utf-8") as file:
+            row = json.loads(file.readline())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{train} is gone or damaged, so the shape of this version's prompts is unknown") from error
+    if is_chat(kind_of(row)):
+        return "chat"
+    return "alpaca" if str(row.get("prompt", "")).startswith(_HEADS) else "text"
+
+
+def shaped(turns: Sequence[Turn], shape: Shape) -> tuple[str | list[dict[str, Any]], str]:
+    """Return a prompt in a shape, and a note about that, which may be empty."""
+    if shape == "chat":
+        return [turn.model_dump() for turn in turns], ""
+    text = turns[-1].content
+    note = "trained on plain text: it gets only the prompt, no earlier turns" if len(turns) > 1 else ""
+    if shape == "alpaca" and not text.startswith(_HEADS):
+        return ALPACA.format(
+            instruction=text
+        ), note or "the prompt is put into the instruction that it was trained with"
+    return text, note

@@ -19,9 +19,8 @@ from pydantic import ValidationError
 
 from sweeper.errors import SweeperError
 from sweeper.paths import Home
-from sweeper.playground.answering import stream_answer
+from sweeper.playground.answering import shaped, stream_answer, trained_shape
 from sweeper.playground.models import Models, Playable, pick_device
-from sweeper.playground.prompts import shaped, trained_shape
 from sweeper.playground.protocol import IDLE_S, REQUEST, Ask, Event
 from sweeper.redact import redact
 from sweeper.training.micro_batch import is_out_of_memory

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from sweeper.config.trial import Decision, Report
 from sweeper.errors import DivergedError, TrialError
@@ -107,28 +107,19 @@ class ReportingCallback(TrainerCallback):
         """Return whether the evaluation after a step is still to be reported."""
         return step in self.at and self.evaluated < step
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> TrainerControl:
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
         """Plan the evaluations once the number of steps is known."""
         self.at = evaluation_steps(state.max_steps, self.points)
         return control
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> TrainerControl:
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
         """Request an evaluation or a checkpoint when one is due; a trial at its end needs no checkpoint."""
         control.should_evaluate = state.global_step in self.at
         control.should_save = self.keeper is not None and self.keeper.is_due and state.global_step < state.max_steps
         return control
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **_: Any,
+        self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
     ) -> TrainerControl:
         """Report the loss of a step; evaluations are reported by ``on_evaluate``."""
         if logs is None or "loss" not in logs:
@@ -142,7 +133,7 @@ class ReportingCallback(TrainerCallback):
 
     def on_evaluate(
         self,
-        args: TrainingArguments,
+        args: Any,
         state: TrainerState,
         control: TrainerControl,
         metrics: dict[str, float] | None = None,

@@ -107,13 +107,13 @@ class TestWarnings:
 
     def test_longer_than_the_model_was_made_for(self, sweeper, write_study):
         text = STUDY.replace("max_length: 16", "max_length: 4096")
-        self.warned(sweeper("check", write_study(text=text)), "max_length 4,096 is beyond the 128 positions")
+        self.warned(sweeper("check", write_study(text=text)), "max_length 4,096 exceeds the 128 positions")
 
     def test_too_few_steps(self, sweeper, write_study):
         extra = "search:\n  space: {batch_size: 400, epochs: 1}\n"
         result = sweeper("check", write_study(extra))
         self.warned(result, "only 1 optimizer steps")
-        self.warned(result, "evaluation.points is 6, but the shortest trial has 1")
+        self.warned(result, "evaluation.points is 6, but the shortest trial has only 1")
 
     def test_chats_without_a_template(self, sweeper, write_study, folder):
         chats = [

@@ -111,11 +111,11 @@ def ranked_rows(spec, base):
     """The rows that a trainer of TRL's holds before it batches them."""
     from sweeper.training.adapters import peft_config
     from sweeper.training.micro_batch import MicroBatch
-    from sweeper.training.reporting import Best, ReportingCallback
+    from sweeper.training.reporting import BestEvaluation, ReportingCallback
     from sweeper.training.techniques.preferences import build_preference
 
     with base.adapted(peft_config(spec.adapter, spec.hyperparameters, head=spec.technique.head), 0) as model:
-        callback = ReportingCallback(tiny.Curve(), Best("eval_loss", maximize=False), 1, None)
+        callback = ReportingCallback(tiny.Curve(), BestEvaluation("eval_loss", maximize=False), 1, None)
         return list(build_preference(spec, base, model, MicroBatch(8), callback).train_dataset)
 
 

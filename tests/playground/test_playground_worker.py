@@ -216,7 +216,7 @@ def test_a_crash_is_told_and_the_next_request_starts_a_new_worker(begin, playgro
             killed = True
             playground._process.kill()
     assert event.kind == "failed"
-    assert "SIGKILL, as the system does where memory runs out" in event.text
+    assert "SIGKILL, as the system does when memory runs out" in event.text
     assert of_kind(ask(playground, "tiny@1"), "answered")
 
 

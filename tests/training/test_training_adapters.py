@@ -157,13 +157,13 @@ def test_the_micro_batch_changes_nothing(base_for, tiny_model, tmp_path, name):
 def test_lora_plus_raises_the_rate_of_b_alone(base_for, tiny_model, tmp_path):
     from sweeper.training.adapters import peft_config
     from sweeper.training.micro_batch import MicroBatch
-    from sweeper.training.reporting import Best, ReportingCallback
+    from sweeper.training.reporting import BestEvaluation, ReportingCallback
     from sweeper.training.techniques import build_trainer
 
     spec = tiny.trial_spec(tiny_model, tmp_path, adapter=LoRA(lora_plus=16), learning_rate=1e-3, weight_decay=0.5)
     base = base_for(spec.adapter)
     with base.adapted(peft_config(spec.adapter, spec.hyperparameters), 0) as model:
-        callback = ReportingCallback(tiny.Curve(), Best("eval_loss", maximize=False), 1, None)
+        callback = ReportingCallback(tiny.Curve(), BestEvaluation("eval_loss", maximize=False), 1, None)
         trainer = build_trainer(spec, base, model, MicroBatch(8), callback)
         names = {id(weight): name for name, weight in model.named_parameters()}
         for group in trainer.optimizer.param_groups:

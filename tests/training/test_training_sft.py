@@ -15,7 +15,7 @@ from sweeper.errors import DataError
 from sweeper.training.adapters import peft_config
 from sweeper.training.arguments import warmup_argument
 from sweeper.training.micro_batch import MicroBatch
-from sweeper.training.reporting import Best, ReportingCallback, evaluation_steps
+from sweeper.training.reporting import BestEvaluation, ReportingCallback, evaluation_steps
 from sweeper.training.techniques.sft import build_sft, sft_rows
 
 SCHEDULES = [
@@ -41,7 +41,7 @@ def test_the_steps_are_those_of_trls_own_trainer(lora_base, train, spec):
 def trained_text(base, spec):
     """The text of the first row that carries a loss, as tokenised for the trial."""
     with base.adapted(peft_config(spec.adapter, spec.hyperparameters), 0) as model:
-        callback = ReportingCallback(Curve(), Best("eval_loss", maximize=False), 1, None)
+        callback = ReportingCallback(Curve(), BestEvaluation("eval_loss", maximize=False), 1, None)
         trainer = build_sft(spec, base, model, MicroBatch(8), callback)
         row = trainer.train_dataset[0]
     return base.tokenizer.decode(
@@ -145,7 +145,7 @@ def test_one_step_of_warmup_is_not_a_ratio_of_one():
 def test_further_fields_of_trl_reach_it(lora_base, train, spec):
     asked = {"neftune_noise_alpha": 25.0, "adam_beta2": 0.9, "optim": "adamw_torch"}
     with lora_base.adapted(peft_config(spec().adapter, spec().hyperparameters), 0) as model:
-        callback = ReportingCallback(Curve(), Best("eval_loss", maximize=False), 1, None)
+        callback = ReportingCallback(Curve(), BestEvaluation("eval_loss", maximize=False), 1, None)
         trainer = build_sft(spec(trl=asked), lora_base, model, MicroBatch(8), callback)
         assert {name: getattr(trainer.args, name) for name in asked} == asked
     _, plain = train(lora_base)
