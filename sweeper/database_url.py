@@ -1,7 +1,7 @@
-"""Which database: an SQLite file by its path, or a database of a PostgreSQL server by its URL.
+"""Database addresses: the path of an SQLite file, or the URL of a database on a PostgreSQL server.
 
-A URL may hold references to environment variables, ``${PGPASSWORD}``. They are looked up when it is connected to and
-stand as they are wherever the URL is kept or shown; so does ``***`` for a password that was written in clear.
+A URL may refer to environment variables, as in ``${PGPASSWORD}``. They are looked up when connecting, and stay as they
+are wherever the URL is stored or shown. A password in clear is shown as ``***``.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
 HIDDEN = "***"
-"""What is shown in place of a password."""
+"""Shown in place of a password."""
 
 _DRIVER = "postgresql+psycopg"
 _SCHEMES = frozenset({_DRIVER, "postgresql", "postgres"})
@@ -26,31 +27,25 @@ _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SECRET_PARAMETERS = frozenset({"password", "sslpassword"})
 _FORM = "write it as postgresql+psycopg://USER@HOST:PORT/DATABASE"
 _SHORTEST_HIDDEN = 4
-"""Shorter passwords are words or digits that any text holds; they are hidden inside the URL only."""
+"""Shorter passwords are words or digits that any text may hold; they are hidden only inside the URL."""
 
 
+@dataclass(frozen=True, repr=False)
 class PostgresUrl:
-    """A database of a PostgreSQL server, as an immutable value. Neither ``str`` nor ``repr`` ever shows its password.
+    """A database of a PostgreSQL server. Neither ``str`` nor ``repr`` ever shows its password.
 
     Attributes:
-        written: The URL as somebody wrote it, references unexpanded. A secret: it may hold a password.
+        written: The URL as a person wrote it, references unexpanded. A secret: it may hold a password.
     """
 
-    def __init__(self, written: str) -> None:
-        self.written = written
-
-    def __eq__(self, other: object) -> bool:
-        return self.written == other.written if isinstance(other, PostgresUrl) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self.written)
+    written: str
 
     @classmethod
     def parse(cls, text: str) -> PostgresUrl:
         """Return the database that a URL names.
 
         Raises:
-            DatabaseError: If it is no URL of a PostgreSQL database; the text does not repeat what was given.
+            DatabaseError: If it is not the URL of a PostgreSQL database; the text does not quote it.
         """
         server = cls(text.strip())
         if not _REFERENCE.fullmatch(server.written):
@@ -59,7 +54,7 @@ class PostgresUrl:
 
     @property
     def url(self) -> URL:
-        """Return what to connect to, references expanded. A secret.
+        """Return the URL to connect to, references expanded. A secret.
 
         Raises:
             DatabaseError: If a variable is not set.
@@ -78,7 +73,7 @@ class PostgresUrl:
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """Return what tells this database from others, whoever connects to it; two URLs may name the same."""
+        """Return what identifies this database, whichever user connects to it; two URLs may name the same."""
         url = self.url
         schema = tuple(sorted((k, str(v)) for k, v in url.query.items() if k in ("options", "search_path")))
         return url.host or url.query.get("host"), url.port or 5432, url.database or url.username, schema
@@ -96,7 +91,7 @@ class PostgresUrl:
         return str(self) != self.written and HIDDEN in str(self)
 
     def _secrets(self) -> list[str]:
-        """Return the passwords in clear, as written and as meant; those that come from a variable too."""
+        """Return the passwords in clear, as written and as decoded, including those from variables."""
         from urllib.parse import quote
 
         urls = []
@@ -113,7 +108,7 @@ class PostgresUrl:
         return sorted((value for value in spellings if len(value) >= _SHORTEST_HIDDEN), key=len, reverse=True)
 
     def _parts(self) -> URL:
-        """Return the URL taken apart, references unexpanded."""
+        """Return the parsed URL, references unexpanded."""
         from sqlalchemy import make_url
         from sqlalchemy.exc import ArgumentError
 
@@ -141,7 +136,7 @@ class PostgresUrl:
         return _readable(shown.render_as_string(hide_password=False))
 
     def __repr__(self) -> str:
-        return f"Server({str(self)!r})"
+        return f"PostgresUrl({str(self)!r})"
 
 
 Address = Path | PostgresUrl
@@ -149,7 +144,7 @@ Address = Path | PostgresUrl
 
 
 def _readable(url: str) -> str:
-    """Return a rendered URL with its references and its ``***`` spelled as they were written."""
+    """Return a rendered URL with its references and its ``***`` as they were written."""
     url = re.sub(r"%24%7B([A-Za-z_][A-Za-z0-9_]*)%7D", r"${\1}", url)
     return url.replace("%2A%2A%2A", HIDDEN)
 

@@ -5,19 +5,19 @@
     │   ├── StudyFileError          the study file: all faults at once, each with file:line
     │   ├── DataError               a data file, a split or a column
     │   ├── RewardError             a reward that cannot be found, or that failed
-    │   ├── ModelNotFoundError      a base model no source knows (says where it looked)
+    │   ├── ModelNotFoundError      a base model that no source knows (lists the places searched)
     │   ├── ModelError              a base model or adapter folder that cannot be used
     │   ├── HardwareError           a device or part this machine does not have
     │   ├── DatabaseError           a database that is not one, or is from another version
     │   ├── StudyStateError         a study that does not exist, exists already, or is running elsewhere
     │   ├── RegistryError           an adapter name, version or move that is not allowed
     │   ├── ArtifactError           a file of a trial that is missing, damaged, or not the one that was written
-    │   ├── AccessError             a user of the dashboard, a password or a private file that is not as it must be
+    │   ├── AccessError             a user of the dashboard, a password or a private file that is not acceptable
     │   ├── BackupError             a backup that cannot be written, or whose place is taken
     │   └── ExportError             an export that cannot be written or does not verify
-    ├── StudyInterrupted            the user asked to stop; `sweeper resume` goes on; exit code 130
-    ├── LeaseLost                   another worker was given the trial; nothing of it is stored here any more
-    └── TrialError                  one trial went wrong; the search goes on
+    ├── StudyInterrupted            the user asked to stop; `sweeper resume` continues; exit code 130
+    ├── LeaseLost                   the trial was reassigned to another worker; this one can no longer store it
+    └── TrialError                  one trial failed; the search continues without it
         ├── OutOfMemoryError        it does not fit, even at micro-batch 1
         └── DivergedError           its loss is no longer a finite number
 
@@ -48,7 +48,7 @@ class Fault:
     Attributes:
         field: Dotted path of the field, for example ``search.space.learning_rate.low``; empty for the file.
         message: What is wrong and what is allowed.
-        line: Line in the file, from 1; None where the fault has no place.
+        line: Line in the file, from 1; None if the fault has no place.
         hint: What to do, for example the nearest valid name.
     """
 
@@ -85,7 +85,7 @@ class RewardError(UserError):
 
 
 class ModelNotFoundError(UserError):
-    """A base model that no source knows; the text lists the places looked at."""
+    """A base model that no source knows; the text lists the places searched."""
 
 
 class ModelError(UserError):
@@ -121,21 +121,21 @@ class ExportError(UserError):
 
 
 class AccessError(UserError):
-    """A user of the dashboard, a password or a private file that is not as it must be."""
+    """A user of the dashboard, a password or a private file that is not acceptable."""
 
 
 class StudyInterrupted(SweeperError):
-    """The user asked to stop; everything finished is kept and `sweeper resume` goes on."""
+    """The user asked to stop; everything finished is kept, and `sweeper resume` continues."""
 
     exit_code = 130
 
 
 class LeaseLost(SweeperError):
-    """A trial is another worker's: this one was silent for too long, and nothing it says of the trial is stored."""
+    """A trial was reassigned to another worker: this one missed its heartbeats, and can no longer store it."""
 
 
 class TrialError(SweeperError):
-    """One trial went wrong; the search goes on without it."""
+    """One trial failed; the search continues without it."""
 
 
 class OutOfMemoryError(TrialError):

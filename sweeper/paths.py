@@ -1,4 +1,4 @@
-"""Where sweeper keeps things: one owner for every path of a home, a study and a trial."""
+"""Every path of a home, a study and a trial."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sweeper.errors import DatabaseError
 from sweeper.files.atomic import write_atomically
 
 STORAGE = "SWEEPER_STORAGE"
-"""The environment variable that names the database of a home that is bound to none."""
+"""The environment variable that names the database of a home without a binding."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class TrialPaths:
 
     @property
     def spec(self) -> Path:
-        """What the trial was asked to do (``TrialSpec`` as JSON)."""
+        """The trial's ``TrialSpec`` as JSON."""
         return self.folder / "spec.json"
 
     @property
     def result(self) -> Path:
-        """How it ended (``TrialResult`` as JSON), written atomically; absent until it has ended."""
+        """Its ``TrialResult`` as JSON, written atomically; absent until it has ended."""
         return self.folder / "result.json"
 
     @property
@@ -42,20 +42,20 @@ class TrialPaths:
 
     @property
     def frozen(self) -> Path:
-        """The whole state of a trial that was stopped or paused midway; absent once it has ended."""
+        """The whole state of a stopped or paused trial; absent once it has ended."""
         return self.folder / "frozen"
 
     def error(self, rank: int) -> Path:
-        """The traceback of a failed trial; one a process where several train it."""
+        """The traceback of a failed trial, by process if several train it."""
         return self.folder / (f"error-{rank}.txt" if rank else "error.txt")
 
     def log(self, rank: int) -> Path:
-        """What a process of the trial's own wrote to its terminal."""
+        """The terminal output of a trial's process."""
         return self.folder / f"process-{rank}.log"
 
     @property
     def is_frozen(self) -> bool:
-        """Whether the trial can go on from where it was stopped or paused."""
+        """Whether the trial can continue from where it was stopped or paused."""
         return self.frozen.is_dir()
 
 
@@ -77,20 +77,20 @@ class StudyPaths:
 
     @property
     def resolved(self) -> Path:
-        """What the study was resolved to on this machine: model folder, rows, lengths."""
+        """The study as resolved on this machine: model folder, rows, lengths."""
         return self.folder / "resolved.json"
 
     def hang(self, worker: str) -> Path:
-        """Where a worker that hung stood; empty while it runs, and where it was killed by something else."""
+        """The stack traces of a worker that hung; empty while it runs, or if something else killed it."""
         return self.home / "hangs" / f"{self.folder.name}-{worker}.txt"  # open while it runs: not on a disk of trials
 
     @property
     def resume_log(self) -> Path:
-        """What a resume that the dashboard started wrote to its terminal."""
+        """The terminal output of a resume that the dashboard started."""
         return self.folder / "resume.log"
 
     def worker_log(self, name: str) -> Path:
-        """What a worker of the study wrote to its terminal."""
+        """The terminal output of a worker of the study."""
         return self.folder / "workers" / f"{name}.log"
 
     @property
@@ -121,20 +121,20 @@ class Home:
 
     @property
     def database_file(self) -> Path:
-        """The SQLite file of a home that is bound to no other database."""
+        """The SQLite file of a home that is not bound to another database."""
         return self.folder / "sweeper.db"
 
     @property
     def binding(self) -> Path:
-        """Holds the URL of the database that this home is bound to; the owner's alone, absent where it is SQLite."""
+        """Holds the URL of the database that this home is bound to; private to its owner, absent for SQLite."""
         return self.folder / "storage"
 
     @property
     def database(self) -> Address:
-        """The one database of this home: what it is bound to, else ``SWEEPER_STORAGE``, else the SQLite file.
+        """The one database of this home: its binding, else ``SWEEPER_STORAGE``, else the SQLite file.
 
         Raises:
-            DatabaseError: If ``SWEEPER_STORAGE`` names another database than this home has, or no URL.
+            DatabaseError: If ``SWEEPER_STORAGE`` is not a URL, or names another database than this home has.
         """
         asked = os.environ.get(STORAGE)
         bound = self.bound
@@ -155,7 +155,7 @@ class Home:
 
     @property
     def bound(self) -> PostgresUrl | None:
-        """The database this home is bound to; None where it is bound to none."""
+        """The database this home is bound to, if any."""
         try:
             return PostgresUrl.parse(self.binding.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -164,12 +164,12 @@ class Home:
             raise DatabaseError(f"{self.binding}, which names the database of this home: {error}") from error
 
     def bind(self, server: PostgresUrl) -> None:
-        """Let this home have its database on a server from now on; only the owner may read where."""
+        """Bind this home to a database on a server; only the owner may read its URL."""
         write_atomically(self.binding, f"{server.written}\n", private=True)
 
     @property
     def dashboard_users(self) -> Path:
-        """Who may use the dashboard, with hashed passwords; absent where nobody was added."""
+        """The users of the dashboard, with hashed passwords; absent if there are none."""
         return self.folder / "dashboard-users.json"
 
     @property
@@ -179,7 +179,7 @@ class Home:
 
     @property
     def dashboard_secrets(self) -> Path:
-        """The settings of an OIDC provider, as Streamlit takes them; absent where there is none."""
+        """The settings of an OIDC provider, as Streamlit takes them; absent if there is none."""
         return self.folder / "dashboard-secrets.toml"
 
     def study(self, name: str) -> StudyPaths:
@@ -187,7 +187,7 @@ class Home:
         return StudyPaths(self.folder / "studies" / name)
 
     def start(self, name: str, version: int) -> Path:
-        """Return the folder of a registered adapter version merged into its base, for studies that begin there."""
+        """Return the folder of a registered adapter version merged into its base, for studies that start from it."""
         return self.folder / "starts" / name / f"v{version}"
 
     def adapter(self, name: str, version: int) -> Path:

@@ -31,7 +31,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u20
 
 
 def redact(text: str) -> str:
-    """Return ``text`` with every secret replaced by the name of where it came from.
+    """Return ``text`` with every secret replaced by the name of its source.
 
     Secrets are the values of environment variables named ``HF_TOKEN``, ``*_KEY``, ``*_SECRET``, ``*_TOKEN`` or
     ``*_PASSWORD``, however they are escaped in the text; passwords in URLs, those of environment variables also where

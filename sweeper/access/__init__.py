@@ -1,7 +1,7 @@
-"""Who may use the dashboard of a home, and how they prove who they are.
+"""Users of the dashboard of a home, and their authentication.
 
-Accounts, the key that signs their sessions and the settings of an OIDC provider are files of the home that nobody but
-its owner can read. The dashboard asks here at every request, so a change counts at once.
+Accounts, the key that signs their sessions and the settings of an OIDC provider are files of the home that only its
+owner can read. The dashboard reads them at every request, so a change takes effect at once.
 """
 
 from sweeper.access.accounts import Account, Accounts, Role

@@ -28,10 +28,10 @@ class Account(BaseModel):
     """A user of the dashboard.
 
     Attributes:
-        name: What is recorded with everything they change; of one who signs in by OIDC it is the e-mail.
+        name: Recorded with everything they change; the e-mail address of a user who signs in by OIDC.
         role: Viewers look; editors also change things.
-        password_hash: Argon2id; None for one who signs in by OIDC.
-        stamp: Random, and another with every password, so that sessions begun before end.
+        password_hash: Argon2id; None for a user who signs in by OIDC.
+        stamp: Random and new with every password, which ends earlier sessions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -54,7 +54,7 @@ class _File(BaseModel):
 
 
 class Accounts:
-    """The users of a home; every call reads the file, so that a change counts at once."""
+    """The users of a home; every call reads the file, so a change takes effect at once."""
 
     def __init__(self, home: Home) -> None:
         self._path = home.dashboard_users
@@ -63,7 +63,7 @@ class Accounts:
         """Return every user, by name.
 
         Raises:
-            AccessError: If the file is not what sweeper wrote, or others can read it.
+            AccessError: If sweeper did not write the file, or others can read it.
         """
         text = read_private(self._path)
         if text is None:
@@ -75,7 +75,7 @@ class Accounts:
             raise AccessError(f"{self._path} is not what `sweeper users` wrote; restore it, or delete it") from None
 
     def find(self, name: str) -> Account | None:
-        """Return a user by name, upper and lower case alike."""
+        """Return a user by name, ignoring case."""
         return next((found for found in self.all() if found.name.casefold() == name.casefold()), None)
 
     def check_new(self, name: str, *, oidc: bool) -> None:
@@ -90,7 +90,7 @@ class Accounts:
                 "beginning with a letter or digit"
             )
         if oidc and not _EMAIL.fullmatch(name):
-            raise AccessError(f"{name!r} is no e-mail address, by which one is known who signs in by OIDC")
+            raise AccessError(f"{name!r} is not an e-mail address, which identifies a user who signs in by OIDC")
         if self.find(name):
             raise AccessError(f"user {name} exists already; `sweeper users remove {name}` first, or `users password`")
 
@@ -107,7 +107,7 @@ class Accounts:
             users.remove(self._known(name))
 
     def set_password(self, name: str, password: str) -> None:
-        """Give a user another password, and end the sessions begun with the former."""
+        """Change a user's password, and end the sessions begun with the former one."""
         kept = hashed(password, name)
         with self._changing() as users:
             before = self.with_password(name)
@@ -117,7 +117,7 @@ class Accounts:
         """Return a user who has a password.
 
         Raises:
-            AccessError: If there is none of the name, or they sign in by OIDC.
+            AccessError: If there is none of that name, or they sign in by OIDC.
         """
         found = self._known(name)
         if found.by_oidc:
@@ -125,19 +125,19 @@ class Accounts:
         return found
 
     def verify(self, name: str, password: str) -> Account | None:
-        """Return the user whose name and password these are; a wrong name takes as long as a wrong password."""
+        """Return the user with this name and password; a wrong name takes as long as a wrong password."""
         found = self.find(name)
         return found if matches(password, found.password_hash if found else None) else None
 
     def _known(self, name: str) -> Account:
         found = self.find(name)
         if found is None:
-            raise AccessError(f"there is no user {name!r}; `sweeper users list` shows who there is")
+            raise AccessError(f"there is no user {name!r}; `sweeper users list` shows all users")
         return found
 
     @contextmanager
     def _changing(self) -> Iterator[list[Account]]:
-        """Give the users to change, one process at a time."""
+        """Yield the users to change, in one process at a time."""
         with locked(self._path):
             users = self.all()
             yield users

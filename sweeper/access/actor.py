@@ -1,4 +1,4 @@
-"""Who does something, as the database remembers it."""
+"""The person recorded for an action."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 
 
 def current_actor() -> str:
-    """Return the operating system's user who runs this process; a user without a name is called by their number."""
+    """Return the operating system's user of this process, by number if it has no name."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a container's user often has no entry in the system's list

@@ -1,4 +1,4 @@
-"""Files that only their owner may read: refused where others can, written so that others never could."""
+"""Private files: refused if others can read them, and written so that others never could."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def read_private(path: Path) -> str | None:
 
 
 def locked(path: Path) -> FileLock:
-    """Return the lock that whoever changes a file holds."""
+    """Return the lock to hold while changing a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path.with_suffix(".lock"), mode=0o600)
 
 
 def signing_key(home: Home) -> str:
-    """Return the random key of a home that signs its sessions; it is made where there is none.
+    """Return the random key that signs the sessions of a home, making it if there is none.
 
-    It is kept, so that a restart of the dashboard signs nobody out; deleting the file signs everybody out.
+    It is stored, so that a restart of the dashboard signs no user out; deleting the file signs all users out.
     """
     path = home.dashboard_key
     key = read_private(path)
@@ -54,5 +54,5 @@ def signing_key(home: Home) -> str:
                 key = secrets.token_hex(_KEY_BYTES)
                 write_atomically(path, key, private=True)
     if len(key) < 2 * _KEY_BYTES:
-        raise AccessError(f"{path} is not a key that sweeper wrote; delete it, and a new one is made")
+        raise AccessError(f"{path} is not a key that sweeper wrote; delete it to have a new one made")
     return key

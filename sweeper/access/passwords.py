@@ -1,9 +1,9 @@
-"""Passwords: which are good enough, and how they are kept.
+"""Password rules and hashing.
 
-Source of the rules: NIST SP 800-63B-4, section 3.1.1.2: at least 15 characters where a password is all there is to
-prove who one is, at least 64 allowed, every printing character, no rules of composition, normalised with NFKC, and
-none that is expected, such as the name of the user or of the service. Kept as argon2id with the parameters that RFC
-9106 recommends second (64 MiB, three passes), which are argon2-cffi's.
+Source of the rules: NIST SP 800-63B-4, section 3.1.1.2: at least 15 characters if a password is the only factor, at
+least 64 allowed, every printing character, no rules of composition, normalised with NFKC, and none that is expected,
+such as the name of the user or of the service. Hashed by argon2id with the second recommended parameters of RFC 9106
+(64 MiB, three passes), which are argon2-cffi's.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _hasher = PasswordHasher()
 
 
 def hashed(password: str, name: str) -> str:
-    """Return what is kept of a new password of ``name``.
+    """Return the hash of a new password of ``name``.
 
     Raises:
-        AccessError: If it is not good enough. The text does not hold it.
+        AccessError: If it is not good enough; the text does not quote it.
     """
     normal = _normal(password)
     if not SHORTEST <= len(normal) <= LONGEST:
@@ -45,13 +45,13 @@ def hashed(password: str, name: str) -> str:
     try:
         return _hasher.hash(normal)
     except UnicodeEncodeError as error:
-        raise AccessError("the password has bytes that are no text in this terminal's encoding") from error
+        raise AccessError("the password has bytes that are not text in this terminal's encoding") from error
 
 
 def matches(password: str, kept: str | None) -> bool:
-    """Tell whether a password is the one that is kept; where none is kept, no, in the same time."""
+    """Return whether a password matches its hash; without a hash it takes the same time and returns False."""
     try:
-        right = _hasher.verify(kept or _nobodys(), _normal(password[:LONGEST]))
+        right = _hasher.verify(kept or _dummy_hash(), _normal(password[:LONGEST]))
     except (VerificationError, InvalidHashError, UnicodeEncodeError):
         return False
     return right and kept is not None
@@ -62,5 +62,5 @@ def _normal(password: str) -> str:
 
 
 @cache
-def _nobodys() -> str:
+def _dummy_hash() -> str:
     return _hasher.hash(secrets.token_hex())

@@ -1,4 +1,4 @@
-"""The OIDC provider of a home, by the settings that Streamlit's ``st.login`` takes."""
+"""The OIDC provider of a home, configured as Streamlit's ``st.login`` takes it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sweeper.errors import AccessError
 from sweeper.paths import Home
 
 CALLBACK = "/oauth2callback"
-"""Where Streamlit takes the provider's answer."""
+"""The path of Streamlit for the provider's answer."""
 
 
 class OidcProvider(BaseModel):
-    """What the section ``[auth]`` of the settings says.
+    """The section ``[auth]`` of the settings.
 
     Attributes:
         redirect_uri: The dashboard's own address as browsers see it, ending in ``/oauth2callback``.
@@ -48,10 +48,10 @@ class OidcProvider(BaseModel):
 
 
 def oidc_provider(home: Home) -> OidcProvider | None:
-    """Return the OIDC provider of a home, or None where there is none.
+    """Return the OIDC provider of a home, or None if there is none.
 
     Raises:
-        AccessError: If others can read the settings, if they are faulty, or if what reads them is not installed.
+        AccessError: If others can read the settings, they are faulty, or a package is missing.
     """
     path = home.dashboard_secrets
     text = read_private(path)

@@ -19,9 +19,7 @@ from sweeper.retry import retried
 def write_atomically(path: Path, text: str, *, private: bool = False) -> None:
     """Write ``text`` to ``path`` so that a crash leaves the old content or the new, never a part.
 
-    When this returns, the new content outlasts a power cut.
-
-    A ``private`` file can be read by its owner alone, from its first byte on.
+    When this returns, the new content outlasts a power cut. Only its owner can ever read a ``private`` file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path)
@@ -48,10 +46,7 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield a folder to fill, which takes the place of ``folder`` once it is full and on the disk.
-
-    No crash leaves a part of one, nor does a power cut.
-    """
+    """Yield a folder to fill, which replaces ``folder`` once it is on the disk; no crash or power cut leaves a part."""
     temporary = temporary_path(folder)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -66,16 +61,16 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def below(folder: Path) -> Iterator[Path]:
-    """Yield everything below a folder, parents first, passing over what others remove meanwhile.
+    """Yield everything below a folder, parents first, ignoring what others remove meanwhile.
 
-    (``Path.rglob`` of Python 3.11 raises where a folder goes between its listing and its own.) Links are not followed.
+    Links are not followed. (``Path.rglob`` of Python 3.11 raises if a folder disappears before it is listed.)
     """
     for place, folders, files in os.walk(folder):
         yield from (Path(place, name) for name in (*folders, *files))
 
 
 def size_of(path: Path) -> int:
-    """Return the bytes of a file, or of all files below a folder; what goes meanwhile counts nothing."""
+    """Return the bytes of a file, or of all files below a folder; what disappears meanwhile is not counted."""
     total = 0
     for each in (path, *(() if path.is_symlink() else below(path))):
         with suppress(FileNotFoundError):
@@ -85,7 +80,7 @@ def size_of(path: Path) -> int:
 
 
 def sync(folder: Path) -> None:
-    """Return when every file below ``folder`` is on the disk, whatever happens to the power then."""
+    """Write every file below ``folder`` to the disk, so that it outlasts a power cut."""
     for path in (*folder.rglob("*"), folder):
         _sync_one(path)
 
@@ -99,7 +94,7 @@ def _sync_one(path: Path) -> None:
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder so that a crash leaves all of it or none under its name; without harm where there is none."""
+    """Remove a folder, if it is there, so that a crash leaves all of it or none under its name."""
     temporary = temporary_path(folder.with_name(f"{folder.name}-gone"))
     shutil.rmtree(temporary, ignore_errors=True)
     with suppress(FileNotFoundError):

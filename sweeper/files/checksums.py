@@ -52,18 +52,18 @@ def sums_of(folder: Path) -> dict[str, Sum]:
     return {name: Sum(sha256_of(folder / name), (folder / name).stat().st_size) for name in _names(folder)}
 
 
-def differences(folder: Path, expected: Mapping[str, Sum], said: str = "recorded") -> list[str]:
+def differences(folder: Path, expected: Mapping[str, Sum], state: str = "recorded") -> list[str]:
     """Return the files that are not as expected, one line each; an empty list if all are.
 
     Args:
         folder: Where they are.
         expected: The sum of every file.
-        said: How the lines call what is expected: recorded, or registered.
+        state: The word for what is expected in the lines: recorded, or registered.
     """
     if folder.is_symlink() or not folder.is_dir():
         return [f"the folder {folder} is missing"]
-    extra = [f"{name} was not {said}" for name in _names(folder) if name not in expected]
-    found = (_difference(folder / name, name, of, said) for name, of in sorted(expected.items()))
+    extra = [f"{name} was not {state}" for name in _names(folder) if name not in expected]
+    found = (_difference(folder / name, name, of, state) for name, of in sorted(expected.items()))
     return [line for line in found if line is not None] + extra
 
 
@@ -96,13 +96,13 @@ def _names(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
 
 
-def _difference(file: Path, name: str, expected: Sum, said: str) -> str | None:
+def _difference(file: Path, name: str, expected: Sum, state: str) -> str | None:
     try:
         status = file.lstat()
         if not stat.S_ISREG(status.st_mode):
             return f"{name} is no longer a regular file"
         if expected.bytes is not None and status.st_size != expected.bytes:
-            return f"{name} has {status.st_size:,} bytes, {said} were {expected.bytes:,}"
+            return f"{name} has {status.st_size:,} bytes, {state} were {expected.bytes:,}"
         found = sha256_of(file)
     except FileNotFoundError:
         return f"{name} is missing"
@@ -110,4 +110,4 @@ def _difference(file: Path, name: str, expected: Sum, said: str) -> str | None:
         return f"{name} cannot be read ({error.strerror})"
     if found == expected.sha256:
         return None
-    return f"{name} has changed (SHA-256 {found[:12]}, {said} as {expected.sha256[:12]})"
+    return f"{name} has changed (SHA-256 {found[:12]}, {state} as {expected.sha256[:12]})"

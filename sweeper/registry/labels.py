@@ -16,6 +16,18 @@ _NUMBER = re.compile(r"v?\d+", re.IGNORECASE)
 _RESERVED = ("latest", *Stage)
 
 
+def check_name(name: str, what: str = "adapter name") -> None:
+    """Refuse a name that is not of the form of a study's.
+
+    Raises:
+        RegistryError: With why.
+    """
+    try:
+        valid_name(name)
+    except ValueError as error:
+        raise RegistryError(f"{what} {name[:120]!r}: {error}") from error
+
+
 def valid_tags(tags: Iterable[str]) -> list[str]:
     """Return tags as they are stored: stripped, without duplicates, in their order.
 
@@ -37,10 +49,7 @@ def valid_alias(alias: str) -> str:
     Raises:
         RegistryError: If not.
     """
-    try:
-        valid_name(alias)
-    except ValueError as error:
-        raise RegistryError(f"alias {alias[:120]!r}: {error}") from error
+    check_name(alias, "alias")
     if _NUMBER.fullmatch(alias) or alias.lower() in _RESERVED:
         raise RegistryError(
             f"alias {alias!r} would be mistaken for a version; it may not be a number, nor {', '.join(_RESERVED)}"

@@ -19,11 +19,11 @@ from sweeper.files.atomic import size_of
 from sweeper.files.temporary import remove_leftovers
 from sweeper.registry import files
 from sweeper.registry.gate import GateResult
-from sweeper.registry.labels import valid_alias, valid_note, valid_tags
+from sweeper.registry.labels import check_name, valid_alias, valid_note, valid_tags
 from sweeper.registry.lineage import scores, trace
 from sweeper.registry.stages import PROMOTE, ROLL_BACK, before, check_move, was_forced, were_in_production
 from sweeper.registry.version import AdapterVersion
-from sweeper.registry.versions import RegisteredVersions, check_name
+from sweeper.registry.versions import RegisteredVersions
 from sweeper.store import Action, AdapterRecord, Stage
 from sweeper.store.trial_files import require_whole
 

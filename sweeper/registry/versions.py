@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sweeper.config.study import valid_name
 from sweeper.errors import RegistryError
 from sweeper.paths import Home
 from sweeper.registry import files
 from sweeper.registry.gate import GateResult, judge
+from sweeper.registry.labels import check_name
 from sweeper.registry.lineage import Lineage
 from sweeper.registry.stages import were_in_production
 from sweeper.registry.version import AdapterVersion
@@ -128,15 +128,3 @@ class RegisteredVersions:
             tags=tuple(record.tags),
             note=record.note,
         )
-
-
-def check_name(name: str) -> None:
-    """Refuse a name that cannot be an adapter's.
-
-    Raises:
-        RegistryError: With why.
-    """
-    try:
-        valid_name(name)
-    except ValueError as error:
-        raise RegistryError(f"adapter name {name[:120]!r}: {error}") from error

@@ -1,11 +1,8 @@
 """The store: sweeper's memory in one database, beside Optuna's tables. The only folder that knows SQL."""
 
-from sweeper.redact import redact
-from sweeper.store.binding import bind
-from sweeper.store.connection import connection_arguments, missing_driver, tune_sqlite
-from sweeper.store.database import Database
+from sweeper.store.connection import connection_arguments, missing_driver
+from sweeper.store.database import Database, bind
 from sweeper.store.faults import explain
-from sweeper.store.feedback import FeedbackCounts
 from sweeper.store.leases import SCORING
 from sweeper.store.records import (
     Action,
@@ -15,7 +12,6 @@ from sweeper.store.records import (
     EventRecord,
     Example,
     Feedback,
-    Lease,
     MetricPoint,
     Order,
     OrderKind,
@@ -42,8 +38,6 @@ __all__ = [
     "EventRecord",
     "Example",
     "Feedback",
-    "FeedbackCounts",
-    "Lease",
     "MetricPoint",
     "Order",
     "OrderKind",
@@ -62,7 +56,5 @@ __all__ = [
     "explain",
     "missing_driver",
     "read_config",
-    "redact",
     "stored_config",
-    "tune_sqlite",
 ]

@@ -1,4 +1,4 @@
-"""What the store answers with: frozen plain values, so that no database object leaves the room."""
+"""The records that queries return: frozen plain values, independent of the database session."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sweeper.config.trial import Outcome
 
 
 class StudyState(StrEnum):
-    """Where a study stands."""
+    """The state of a study."""
 
     RUNNING = "running"
     PAUSED = "paused"
@@ -21,7 +21,7 @@ class StudyState(StrEnum):
 
 
 class TrialKind(StrEnum):
-    """Why a trial was run: a known-good start, the sampler's choice, or a re-run of a good one with a fresh seed."""
+    """The reason for a trial: a known-good start, the sampler's choice, or a rerun of a good one with a fresh seed."""
 
     ENQUEUED = "enqueued"
     SAMPLED = "sampled"
@@ -29,7 +29,7 @@ class TrialKind(StrEnum):
 
 
 class Stage(StrEnum):
-    """Where an adapter version stands; the moves between stages are the registry's."""
+    """The stage of an adapter version; the registry has the moves between stages."""
 
     CANDIDATE = "candidate"
     STAGING = "staging"
@@ -39,7 +39,7 @@ class Stage(StrEnum):
 
 
 class OrderKind(StrEnum):
-    """What a person can ask of the runner of a study."""
+    """The kinds of orders to the runner of a study."""
 
     PAUSE = "pause"
     RESUME = "resume"
@@ -51,7 +51,7 @@ class OrderKind(StrEnum):
 
 
 class OrderState(StrEnum):
-    """What became of an order."""
+    """The state of an order."""
 
     WAITING = "waiting"
     DONE = "done"
@@ -60,27 +60,22 @@ class OrderState(StrEnum):
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """A study: its file as written, its configuration as resolved, and what it was run with.
+    """A study: its file as written, its configuration as resolved, and its environment. Times are in UTC.
 
     Attributes:
-        name: Unique name.
-        state: Running, paused, interrupted or finished.
-        created_at: When it was first run (UTC).
-        started_at: When it was last started or resumed (UTC).
-        ended_at: When it was last interrupted or finished (UTC); None while running.
-        file_name: Name of the study file.
-        file_text: The study file, character by character (secrets removed).
+        created_at: When it was first run.
+        started_at: When it was last started or resumed.
+        ended_at: When it was last interrupted or finished; None while running.
+        file_text: The study file, character by character, without secrets.
         config: The whole study with every default, as JSON.
         space: The resolved space: the preset that was picked, why, and every range.
-        seed: Seeds sampling and trials.
-        sweeper_version: Version that created the study.
+        sweeper_version: The version that created the study.
         packages: Versions of the packages that matter, and of the code.
         data_sha256: SHA-256 of every split by name.
         base_model: Name of the base model; of several, all names.
         base_model_fingerprint: Hash of the base model's weights and config; of several, a hash over theirs.
-        tags: Words that people gave it.
-        archived_at: When it was put out of sight (UTC); None for one in sight.
-        changes: Grows with everything that is written about the study: what was read stays true while it stands.
+        archived_at: When it was hidden; None if it is not.
+        changes: Grows with every write about the study, so what was read is current while it is unchanged.
     """
 
     name: str
@@ -105,15 +100,15 @@ class StudyRecord:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A trial: what was asked, and, once it ended, all of its ``TrialResult``.
+    """A trial: its parameters and, once it has ended, its ``TrialResult``.
 
     Attributes:
-        confirms: Number of the trial that this one re-runs with a fresh seed; None for others.
-        restarts: Number of the interrupted trial that this one takes up again; None for others.
-        clones: Number of the trial whose configuration, changed by hand, this one runs; None for others.
-        initial: Number of the trial whose weights it began from; None for one that began afresh.
-        parameters: The resolved hyperparameters, with the adapter or model that was chosen where there was a choice.
-        base_model: Name of its base model; None for trials of before studies could have several.
+        confirms: Number of the trial that this one reruns with a fresh seed, if any.
+        restarts: Number of the interrupted trial that this one runs again, if any.
+        clones: Number of the trial whose configuration, changed by hand, this one runs, if any.
+        initial: Number of the trial whose weights it started from, if any.
+        parameters: The resolved hyperparameters, with the adapter or model that was chosen, where there was a choice.
+        base_model: Name of its base model; None if an early version of sweeper stored it.
         base_model_fingerprint: Hash of its base model's weights and config; None likewise.
         outcome: None while the trial runs.
     """
@@ -156,7 +151,7 @@ class MetricPoint:
     """One metric of one trial at one optimizer step; ``value`` may be NaN or infinite.
 
     Attributes:
-        seconds: Since the trial was begun, times in which it was stopped left out; None where it was not measured.
+        seconds: Since the trial began, not counting the time it was stopped; None if it was not measured.
     """
 
     number: int
@@ -184,10 +179,9 @@ class Evaluation:
     """All scores of one subject on one split.
 
     Attributes:
-        number: The trial; None where the subject is a base model.
-        split: What it was scored on.
-        scores: One a metric.
-        base: The base model that is the subject, or that the trial stands on; empty in a study with one only.
+        number: The trial; None if the subject is a base model.
+        scores: One per metric.
+        base: The base model that is the subject, or that of the trial; empty in a study with only one.
     """
 
     number: int | None
@@ -197,18 +191,18 @@ class Evaluation:
 
     @property
     def subject(self) -> str:
-        """What was scored, in words."""
+        """The subject in words."""
         return f"base model {self.base}".rstrip() if self.number is None else f"trial {self.number}"
 
 
 @dataclass(frozen=True)
 class Example:
-    """One scored example: what went in, what was due, what came out.
+    """One scored example: its input, the expected and the generated output.
 
     Attributes:
         scores: Score of this example alone, by metric.
-        statistics: What the metrics' scores are sums of, by metric (see ``evaluation.metrics.base``); None for one that
-            was stored before they were kept.
+        statistics: The terms that a metric's score is computed from, by metric (see ``evaluation.metrics.base``); None
+            if an early version of sweeper stored the example.
     """
 
     index: int
@@ -221,7 +215,7 @@ class Example:
 
 @dataclass(frozen=True)
 class EventRecord:
-    """Something that happened in a study, or in its trial ``number``."""
+    """An event of a study, or of its trial ``number``."""
 
     number: int | None
     at: datetime
@@ -240,9 +234,7 @@ class AdapterRecord:
         bytes: Size of all its files.
         files: SHA-256 of every file by name.
         scores: Its scores by split and metric.
-        lineage: Where it came from: study, trial, configuration, base model, data, seeds, packages, parent version.
-        tags: Words that people gave it.
-        note: What people say of it.
+        lineage: The fields of ``registry.Lineage``.
     """
 
     name: str
@@ -263,17 +255,13 @@ class AdapterRecord:
 
 @dataclass(frozen=True)
 class Action:
-    """Something that a person did.
+    """An action of a person on a study, a trial or an adapter version.
 
     Attributes:
-        actor: Who: a user of the dashboard, or the operating system's of the command line.
-        kind: What was done, as one word, such as ``promote``.
-        study: The study it was done to, if any.
-        number: The trial, if any.
-        adapter: The adapter it was done to, if any.
-        version: Its version.
-        forced: Whether a rule was overruled.
+        actor: A user of the dashboard, or the operating system's user of the command line.
+        kind: What was done, in one word, such as ``promote``.
         message: What was done, in words.
+        forced: Whether a rule was overruled.
         data: Further facts.
     """
 
@@ -291,13 +279,13 @@ class Action:
 
 @dataclass(frozen=True)
 class Order:
-    """Something that a person asks of a study's runner.
+    """An order of a person to a study's runner.
 
     Attributes:
-        id: Its number in the database; orders are obeyed in this order.
+        id: Its number in the database; orders are followed in this order.
         number: The trial that it is about, if any.
         data: What is asked, by name.
-        answer: What the runner said to it; None while it waits.
+        answer: The runner's answer; None while it waits.
     """
 
     id: int
@@ -313,14 +301,13 @@ class Order:
 
 @dataclass(frozen=True)
 class Feedback:
-    """What a person thought of an answer.
+    """A person's feedback on an answer.
 
     Attributes:
         adapter: The adapter that gave it; None for the bare base model.
-        version: Its version.
-        good: Thumb up or down; None where only a correction was given.
-        correction: The answer that would have been right.
-        settings: How the answer was sampled.
+        good: Thumb up or down; None if only a correction was given.
+        correction: The right answer.
+        settings: The sampling settings of the answer.
     """
 
     at: datetime
@@ -340,13 +327,11 @@ class WorkerRecord:
     """A process that runs trials of a study.
 
     Attributes:
-        token: What it is known by, unique for ever.
-        host: Its machine, and on it the space of process numbers that ``pid`` is from.
-        pid: Its process.
-        process_started: When that began, by a clock of that machine; tells it from a later one of the same number.
-        device: What it trains on.
+        token: Identifies it; never used again.
+        host: Its machine and process number space, see ``machine.this_host``.
+        process_started: By ``machine.process_started``; tells it from a later process with the same ``pid``.
         beat: A number that grows while it lives.
-        expires_at: Until when it is believed to live without another word, by its own clock.
+        expires_at: Until when it counts as alive without another heartbeat, by its own clock.
     """
 
     token: str
@@ -361,12 +346,7 @@ class WorkerRecord:
 
 @dataclass(frozen=True)
 class Lease:
-    """That a worker holds a trial.
-
-    Attributes:
-        number: The trial; ``SCORING`` for the final scoring.
-        worker: The token of the worker.
-    """
+    """The lease by which a worker (its token) holds a trial; ``number`` is ``SCORING`` for the final scoring."""
 
     number: int
     worker: str
@@ -375,14 +355,7 @@ class Lease:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file of a trial, as it was when it was written.
-
-    Attributes:
-        number: The trial.
-        path: Where it is in the trial's folder, with ``/`` between its parts.
-        bytes: Its length.
-        sha256: Its SHA-256, in hexadecimal.
-    """
+    """A file of a trial as it was written; ``path`` is relative to the trial's folder, with forward slashes."""
 
     number: int
     path: str

@@ -103,6 +103,14 @@ class StudyRow(Base):
     changes: Mapped[int] = mapped_column(server_default="0", default=0)
 
 
+class OfStudy:
+    """The columns of a row that belongs to a study, or to its trial ``number``."""
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    study_id: Mapped[int] = mapped_column(Integer, ForeignKey(StudyRow.id))
+    number: Mapped[int | None]
+
+
 class TrialRow(Base):
     """One trial: its parameters and, once ended, its ``TrialResult``."""
 
@@ -158,7 +166,7 @@ class MetricRow(Base):
     seconds: Mapped[float | None]
 
 
-class EvaluationRow(Base):
+class EvaluationRow(OfStudy, Base):
     """One score of a base model (``number`` absent) or of a trial on a split; ``base`` tells several bases apart."""
 
     __tablename__ = f"{PREFIX}evaluations"
@@ -167,9 +175,6 @@ class EvaluationRow(Base):
         UniqueConstraint("study_id", "number", "split", "metric"),
     )
 
-    id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    study_id: Mapped[int] = mapped_column(Integer, ForeignKey(StudyRow.id))
-    number: Mapped[int | None]
     split: Mapped[str] = mapped_column(Word(100))
     metric: Mapped[str] = mapped_column(Word(100))
     score: Mapped[float] = mapped_column(Number, nullable=True)
@@ -181,7 +186,7 @@ class EvaluationRow(Base):
     base: Mapped[str] = mapped_column(FreeText(1_000), server_default="")
 
 
-class ExampleRow(Base):
+class ExampleRow(OfStudy, Base):
     """One scored example of an evaluation."""
 
     __tablename__ = f"{PREFIX}examples"
@@ -190,9 +195,6 @@ class ExampleRow(Base):
         UniqueConstraint("study_id", "number", "split", "index"),
     )
 
-    id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    study_id: Mapped[int] = mapped_column(Integer, ForeignKey(StudyRow.id))
-    number: Mapped[int | None]
     split: Mapped[str] = mapped_column(Word(100))
     index: Mapped[int]
     prompt: Mapped[str] = mapped_column(FreeText(EXAMPLE_LIMIT))
@@ -247,15 +249,12 @@ class AliasRow(Base):
     version: Mapped[int]
 
 
-class EventRow(Base):
+class EventRow(OfStudy, Base):
     """An event."""
 
     __tablename__ = f"{PREFIX}events"
     __table_args__ = (Index(None, "study_id", "id"),)
 
-    id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    study_id: Mapped[int] = mapped_column(Integer, ForeignKey(StudyRow.id))
-    number: Mapped[int | None]
     at: Mapped[datetime]
     kind: Mapped[str] = mapped_column(FreeText(100))
     message: Mapped[str] = mapped_column(FreeText(MESSAGE_LIMIT))
@@ -281,15 +280,12 @@ class ActionRow(Base):
     data: Mapped[dict[str, Any] | None] = mapped_column("data_json", Json(EVENT_DATA_LIMIT))
 
 
-class OrderRow(Base):
+class OrderRow(OfStudy, Base):
     """An order to a study's runner, and its answer."""
 
     __tablename__ = f"{PREFIX}orders"
     __table_args__ = (Index(None, "study_id", "state"),)
 
-    id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    study_id: Mapped[int] = mapped_column(Integer, ForeignKey(StudyRow.id))
-    number: Mapped[int | None]
     at: Mapped[datetime]
     actor: Mapped[str] = mapped_column(FreeText(ACTOR_LIMIT))
     kind: Mapped[OrderKind]

@@ -32,21 +32,6 @@ class UtcDateTime(TypeDecorator[datetime]):
         return None if value is None else value.replace(tzinfo=UTC)
 
 
-class Number(TypeDecorator[float]):
-    """A float that is never absent: NULL, which SQLite stores for NaN, reads back as NaN."""
-
-    impl = Float
-    cache_ok = True
-
-    def process_bind_param(self, value: float | None, dialect: Dialect) -> float | None:
-        """Return the number, or None for NaN."""
-        return None if value is None or math.isnan(value) else float(value)
-
-    def process_result_value(self, value: float | None, dialect: Dialect) -> float:
-        """Return the number, NaN and infinities included."""
-        return math.nan if value is None else value
-
-
 class OptionalNumber(TypeDecorator[float]):
     """A float or None: NaN, which SQLite stores as NULL, becomes None in every database."""
 
@@ -56,6 +41,16 @@ class OptionalNumber(TypeDecorator[float]):
     def process_bind_param(self, value: float | None, dialect: Dialect) -> float | None:
         """Return the number, or None for NaN."""
         return None if value is None or math.isnan(value) else float(value)
+
+
+class Number(OptionalNumber):
+    """A float that is never absent: NULL, which SQLite stores for NaN, reads back as NaN."""
+
+    cache_ok = True
+
+    def process_result_value(self, value: float | None, dialect: Dialect) -> float:
+        """Return the number, NaN and infinities included."""
+        return math.nan if value is None else value
 
 
 class Word(TypeDecorator[str]):

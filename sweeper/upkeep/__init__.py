@@ -1,1 +1,1 @@
-"""Looking after a home: what is left over, what does not agree, and a copy of it all; nothing here trains."""
+"""Maintenance of a home: garbage collection, consistency checks, backups and migration; nothing here trains."""

@@ -12,11 +12,12 @@ from pathlib import Path
 from sweeper.config.trial import Outcome
 from sweeper.errors import ModelError
 from sweeper.files.atomic import discard, new_folder
-from sweeper.files.checksums import Sum, differences, sha256_of, sums_of
+from sweeper.files.checksums import sha256_of, sums_of
 from sweeper.files.temporary import leftovers, remove
 from sweeper.models.facts import fingerprint
 from sweeper.paths import TrialPaths
 from sweeper.registry import AdapterVersion
+from sweeper.registry.files import differences
 from sweeper.store.trial_files import TrialPart, files_of, folder_of, wrong
 from sweeper.upkeep.facts import Facts, Inconsistency
 
@@ -159,7 +160,7 @@ def bases_are_there(facts: Facts) -> Iterator[Inconsistency]:
 def versions_are_whole(facts: Facts) -> Iterator[Inconsistency]:
     """Check that every version registered from the study is as it was registered."""
     for version in _registered_from(facts):
-        bad = differences(version.folder, _sums(version.files), "registered")
+        bad = differences(version.folder, version.files)
         if not bad:
             continue
         text, source = f"{version}: {'; '.join(bad)}", facts.paths.trial(version.lineage.trial).adapter
@@ -187,10 +188,6 @@ def _registered_from(facts: Facts, number: int | None = None) -> list[AdapterVer
         for version in facts.registry.all()
         if version.lineage.study == facts.name and number in (None, version.lineage.trial)
     ]
-
-
-def _sums(files: Mapping[str, str]) -> dict[str, Sum]:
-    return {name: Sum(sha256) for name, sha256 in files.items()}
 
 
 def _holds(folder: Path, files: Mapping[str, str]) -> bool:

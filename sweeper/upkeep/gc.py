@@ -1,4 +1,4 @@
-"""Garbage collection: finding and removing the files of a home that nothing needs any more."""
+"""Garbage collection: finding and removing the files of a home that nothing needs any longer."""
 
 from __future__ import annotations
 

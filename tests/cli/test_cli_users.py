@@ -46,7 +46,7 @@ def test_add_list_password_remove(tmp_path):
         (("add", "ann", "--password-stdin"), "short\n", "15 to 256 characters"),
         (("add", "ann", "--password-stdin"), "", "15 to 256 characters"),
         (("add", "ann"), f"{PASSWORD}\n", "--password-stdin"),
-        (("add", "ann", "--oidc"), "", "no e-mail address"),
+        (("add", "ann", "--oidc"), "", "not an e-mail address"),
         (("add", "a@b.c", "--oidc", "--password-stdin"), "", "exclude each other"),
         (("add", "../ann", "--password-stdin"), f"{PASSWORD}\n", "cannot be a user's name"),
         (("add", "ann", "--role", "root"), "", "root"),

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from sweeper.errors import DataError
-from sweeper.store import Database, Feedback, FeedbackCounts
+from sweeper.store import Database, Feedback
+from sweeper.store.feedback import FeedbackCounts
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 

@@ -10,7 +10,8 @@ from sqlalchemy import create_engine, text
 from test_store_database import create_study, tables
 
 from sweeper.errors import DatabaseError
-from sweeper.store import Database, tune_sqlite
+from sweeper.store import Database
+from sweeper.store.connection import tune_sqlite
 from sweeper.store.schema import OPTUNA_TABLES
 from sweeper.store.tables import Base
 

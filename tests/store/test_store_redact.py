@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
-from sweeper.store import Database, Evaluation, Example, TrialKind, redact
+from sweeper.redact import redact
+from sweeper.store import Database, Evaluation, Example, TrialKind
 
 MARKER = 'planted "secret" 4711'
 

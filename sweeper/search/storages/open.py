@@ -17,9 +17,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from sweeper.database_url import Address, PostgresUrl
 from sweeper.errors import DatabaseError, LeaseLost
+from sweeper.redact import redact
 from sweeper.retry import retried
 from sweeper.search.storages.atomic import AtomicStorage
-from sweeper.store import connection_arguments, creation_lock, explain, missing_driver, redact
+from sweeper.store import connection_arguments, creation_lock, explain, missing_driver
 
 BUSY_TIMEOUT_S = 30
 """How long a write waits for another process's to end."""
