@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
 import sysconfig
+from collections import Counter
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
@@ -27,6 +32,37 @@ SCRIPTS = Path(sysconfig.get_path("scripts"))
 def test_the_code_passes(command):
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def sources() -> Iterator[tuple[str, ast.Module, int]]:
+    """Yield the name, the syntax tree and the number of lines of every file of ours."""
+    for folder in ("sweeper", "dashboard", "studies"):
+        for path in sorted((REPOSITORY / folder).rglob("*.py")):
+            if "versions" not in path.parts:  # migrations are history
+                text = path.read_text(encoding="utf-8")
+                yield str(path.relative_to(REPOSITORY)), ast.parse(text), text.count("\n")
+
+
+def test_no_file_is_longer_than_400_lines():
+    assert not [(name, lines) for name, _, lines in sources() if lines > 400]
+
+
+def test_module_docstrings_name_the_thing():
+    """No docstring of a module is a question."""
+    asks = re.compile(r"(What|How|Whether|Which|Where|Who|Whose|Why|When|Questions)\b|[^\n]*\?$", re.MULTILINE)
+    assert not [name for name, tree, _ in sources() if asks.match(ast.get_docstring(tree) or "")]
+
+
+def test_no_class_name_is_used_three_times():
+    names = Counter(node.name for _, tree, _ in sources() for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+    assert not [name for name, times in names.items() if times > 2]
+
+
+def test_no_modules_import_each_other():
+    """Not even under ``TYPE_CHECKING``; a cycle is an error that names the modules."""
+    graph = grimp.build_graph("sweeper", "sweeper_dashboard", cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    assert len(list(TopologicalSorter(imports).static_order())) == len(graph.modules)
 
 
 def ci(folder: Path, readme: str) -> subprocess.CompletedProcess[str]:
