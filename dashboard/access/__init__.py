@@ -1,5 +1,5 @@
-"""Nobody gets anything of the dashboard before they have signed in, where signing in is asked for.
+"""Sign-in: nothing of the dashboard is served to anyone who has not signed in, if sign-in is required.
 
-``gate.py`` stands before all of Streamlit, its websocket and files included; ``routes.py`` holds the pages that it lets
-through; ``sessions.py`` says whose session a cookie is, for the gate and for the pages alike.
+``gate.py`` guards all of Streamlit, including its websocket and files; ``routes.py`` has the pages that are open to
+everyone; ``sessions.py`` maps cookies to users, for the gate and for the pages.
 """

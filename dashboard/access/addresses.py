@@ -1,4 +1,4 @@
-"""Addresses: which lead on within the dashboard, and which requests come from its own pages."""
+"""Addresses within the dashboard, and the origin of requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
 def local(address: str) -> str:
-    """Return an address if it is a page of this dashboard, else that of the first page."""
+    """Return an address if it is a page of this dashboard, otherwise the first page's."""
     try:
         parts = urlsplit(address)
     except ValueError:
@@ -27,15 +27,15 @@ def local(address: str) -> str:
 
 
 def asked_for(connection: HTTPConnection) -> str:
-    """Return the address that was asked for, safe to be sent back to."""
+    """Return the requested address, safe to redirect to."""
     query = connection.scope["query_string"].decode("latin-1")
     return local(quote(connection.scope["path"]) + (f"?{query}" if query else ""))
 
 
 def is_foreign(connection: HTTPConnection) -> bool:
-    """Tell whether a request is for another host, or comes from a page of one.
+    """Return whether a request is for another host, or comes from another host's page.
 
-    Stricter than Streamlit, which lets pages of every port of this machine in.
+    Stricter than Streamlit, which accepts pages from every port of this machine.
     """
     host, origin = connection.headers.get("host"), connection.headers.get("origin")
     if not is_host_allowed(host):
@@ -47,16 +47,16 @@ def is_foreign(connection: HTTPConnection) -> bool:
 
 
 def is_navigation(connection: HTTPConnection) -> bool:
-    """Tell whether a person opens a page, so that a page is the right answer."""
+    """Return whether a user is opening a page, which a page should answer."""
     wants = connection.headers.get("accept", "")
     return connection.scope.get("method") in ("GET", "HEAD") and "text/html" in wants
 
 
 def led_here_by_others(connection: HTTPConnection) -> bool:
-    """Tell whether a link on another site's page was followed; strict cookies are not sent then."""
+    """Return whether a link on another site was followed; browsers then send no strict cookies."""
     return connection.headers.get("sec-fetch-site") in ("cross-site", "same-site")
 
 
 def to_login(onward: str) -> str:
-    """Return the address of the page to sign in at, which leads on to another."""
+    """Return the address of the sign-in page that continues to another page."""
     return LOGIN if onward == "/" else f"{LOGIN}?next={quote(onward, safe='')}"

@@ -1,4 +1,4 @@
-"""Guessing is slow: who gives a wrong password must wait, longer each time."""
+"""Rate limiting of password guesses."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ FREE = 5
 """Wrong passwords before the first wait."""
 
 LONGEST_WAIT_S = 300.0
-"""Long enough that a year allows about 100,000 guesses, short enough that nobody is locked out by another's."""
+"""Allows about 100,000 guesses a year, and locks no user out for long because of another's guesses."""
 
 _KEPT = 10_000
 
 
 class Attempts:
-    """Wrong passwords by name and by address; in memory only, and no more of them than a server can keep."""
+    """Failed sign-ins by name and by address, a limited number in memory; each one lengthens the wait."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._wrong: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     def wait_s(self, *keys: str) -> float:
-        """Return how long these must wait before they may try again."""
+        """Return the seconds until the next attempt is allowed."""
         return max(0.0, *(self._until(key) - self._clock() for key in keys))
 
     def began(self, *keys: str) -> None:
-        """Count an attempt as wrong before it is looked at, so that many at once do not all get through."""
+        """Count an attempt as failed before it is checked, so that parallel attempts are limited too."""
         for key in keys:
             count, _ = self._wrong.pop(key, (0, 0.0))
             self._wrong[key] = (count + 1, self._clock())
@@ -35,7 +35,7 @@ class Attempts:
                 self._wrong.popitem(last=False)
 
     def succeeded(self, *keys: str) -> None:
-        """Forget what these had wrong."""
+        """Forget the failed attempts."""
         for key in keys:
             self._wrong.pop(key, None)
 

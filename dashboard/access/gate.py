@@ -1,4 +1,4 @@
-"""The gate: stands before Streamlit's pages, files, uploads and websocket, and lets in who has signed in."""
+"""The gate before Streamlit's pages, files, uploads and websocket, open to users who have signed in."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HEADERS = {
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
-    # Streamlit's pages have scripts and styles within; whatever a text or a page may name elsewhere is not loaded.
+    # Streamlit's pages contain inline scripts and styles; nothing is loaded from elsewhere.
     "Content-Security-Policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'; "
     "base-uri 'self'; form-action 'self'; frame-ancestors 'none'",
 }
@@ -33,7 +33,7 @@ class Gate:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or hand it on."""
+        """Answer a request, or pass it on."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -51,7 +51,7 @@ class Gate:
 
 
 class _Watched:
-    """A websocket that ends with the session: checked at whatever the browser sends, also for a part of a page."""
+    """A websocket that ends with the session, which is checked at every message from the browser."""
 
     def __init__(self, connection: HTTPConnection, receive: Receive, send: Send) -> None:
         self._connection, self._receive, self._send = connection, receive, send
@@ -72,7 +72,7 @@ class _Watched:
         try:
             return _may_enter(self._connection)
         except access.AccessError:
-            return False  # the next page that is opened says why
+            return False  # the next page opened says why
 
     async def send(self, message: Message) -> None:
         if not self._closed:
@@ -80,10 +80,10 @@ class _Watched:
 
 
 def _refused(connection: HTTPConnection) -> Response | None:
-    """Return the answer to a request that may not pass."""
+    """Return the answer to a request that is refused, or None."""
     path = connection.scope["path"]
     if addresses.is_foreign(connection):
-        return PlainTextResponse("This dashboard answers its own pages only (Host or Origin).", 403)
+        return PlainTextResponse("Request refused: wrong Host or Origin.", 403)
     if path.startswith(_AGENTS):
         return PlainTextResponse("Not found.", 404)
     try:
@@ -101,7 +101,7 @@ def _refused(connection: HTTPConnection) -> Response | None:
 
 
 def _may_enter(connection: HTTPConnection) -> bool:
-    """Tell whether someone may pass; once signing in was needed, it stays so."""
+    """Return whether a request may pass; once sign-in was required, it stays required."""
     try:
         sessions().always = sessions().are_needed()
         return not sessions().always or sessions().whose(connection.cookies) is not None
@@ -111,11 +111,11 @@ def _may_enter(connection: HTTPConnection) -> bool:
 
 
 def _broken(error: access.AccessError) -> Response:
-    """Answer where the users cannot be read. The reason goes to whoever runs the dashboard."""
+    """Answer if the list of users cannot be read; the reason is printed for the administrator."""
     print(f"error: {error}", flush=True)
     return pages.notice(
-        "Closed",
-        "The list of users of this dashboard cannot be read. Whoever runs it sees the reason in its terminal.",
+        "Unavailable",
+        "The list of users cannot be read. The administrator can see the reason in the dashboard's terminal.",
         status=503,
     )
 

@@ -1,8 +1,8 @@
-"""Signing in by OIDC: Streamlit's routes of ``st.login`` speak with the provider; what they learn begins a session.
+"""Sign-in by OIDC: Streamlit's ``st.login`` routes talk to the provider, and their result starts a session.
 
-Streamlit would keep what the provider says of the user in cookies for 30 days, and run the pages to find out whether
-anyone is signed in. Its cookies are taken off its answer here, so that there is one kind of session, which nobody gets
-but those who were added with ``sweeper users add --oidc``.
+Streamlit would keep the provider's claims in cookies for 30 days, and run pages to find out who is signed in. Its
+cookies are removed from its answer here, so there is one kind of session, for users added with
+``sweeper users add --oidc``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NEXT_LASTS_S = 600
 
 
 async def begin(request: Request) -> Response:
-    """Send the browser to the provider, by way of Streamlit's route."""
+    """Send the browser to the provider by Streamlit's route."""
     answer = RedirectResponse(f"{addresses.STREAMLITS_LOGIN}?provider={encode_provider_token('default')}", 303)
     onward = addresses.local(request.query_params.get("next", "/"))
     answer.set_cookie(_next_cookie(), onward, max_age=_NEXT_LASTS_S, httponly=True, samesite="lax", path=CALLBACK)
@@ -37,7 +37,7 @@ async def begin(request: Request) -> Response:
 
 
 def callback(app: ASGIApp) -> ASGIApp:
-    """Return Streamlit's callback, whose answer becomes a session of ours, or a page that says why there is none."""
+    """Return Streamlit's callback, with its answer replaced by a session, or by a page that says why there is none."""
 
     async def answered(scope: Scope, receive: Receive, send: Send) -> None:
         said: list[tuple[bytes, bytes]] = []
@@ -60,20 +60,20 @@ def _entered(request: Request, claims: dict[str, Any]) -> Response:
         return RedirectResponse(FAILED, 303)
     account = access.accounts().find(email)
     if claims.get("email_verified") not in (True, "true"):
-        return _refused(f"The provider does not say that the address {email or '(none)'} is verified as yours.")
+        return _refused(f"The provider has not verified the address {email or '(none)'} as yours.")
     if account is None or not account.by_oidc:
-        return _refused(f"You are {email} there, and nobody of that address was added to this dashboard.")
+        return _refused(f"You are signed in as {email}, which has no access to this dashboard.")
     answer = pages.onward(addresses.local(request.cookies.get(_next_cookie(), "/")))
     return begun(answer, account, request)
 
 
 def _refused(why: str) -> Response:
-    ask = "Ask whoever runs the dashboard to add you with `sweeper users add E-MAIL --oidc`."
-    return pages.notice("No access", why, ask, status=403, link=(addresses.LOGIN, "Sign in as someone else"))
+    ask = "Ask the administrator to add you with `sweeper users add E-MAIL --oidc`."
+    return pages.notice("No access", why, ask, status=403, link=(addresses.LOGIN, "Use another account"))
 
 
 def _claims(headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
-    """Return what the provider says of the user, from the cookies that Streamlit signed a moment ago."""
+    """Return the provider's claims from the cookies that Streamlit has just signed."""
     cookies = SimpleCookie()
     for name, value in headers:
         if name == b"set-cookie":

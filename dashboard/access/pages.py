@@ -1,4 +1,4 @@
-"""The pages outside of Streamlit: plain HTML that needs no script and loads nothing."""
+"""The pages outside Streamlit: plain HTML without scripts or external files."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _BRAND = (
 
 
 def page(title: str, body: str, *, status: int = 200, head: str = "", form: bool = False) -> HTMLResponse:
-    """Return a page; ``title`` is text, ``body`` and ``head`` are HTML made of escaped pieces."""
+    """Return a page; ``title`` is text, ``body`` and ``head`` are escaped HTML."""
     html = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
@@ -59,19 +59,18 @@ def page(title: str, body: str, *, status: int = 200, head: str = "", form: bool
 
 
 def notice(title: str, *paragraphs: str, status: int, link: tuple[str, str] | None = None) -> HTMLResponse:
-    """Return a page that says something; all of it is text, ``link`` an address and what it is called."""
+    """Return a page of text, with a ``link`` of an address and a label."""
     body = "".join(f"<p>{escape(text)}</p>" for text in paragraphs)
     return page(title, body + (_button(*link) if link else ""), status=status)
 
 
 def onward(address: str) -> HTMLResponse:
-    """Return a page that goes on by itself.
+    """Return a page that continues by itself.
 
-    After another site's page sent the browser here, it keeps a strict cookie to itself. Where the next step begins at
-    this page, it does not.
+    A browser sent here by another site sends no strict cookies; it does when the next step starts at this page.
     """
     head = f'<meta http-equiv="refresh" content="0; url={escape(address)}">'
-    return page("One moment", _button(address, "Go on"), head=head)
+    return page("One moment", _button(address, "Continue"), head=head)
 
 
 def sign_in(
@@ -84,7 +83,7 @@ def sign_in(
     bad: str = "",
     name: str = "",
 ) -> str:
-    """Return the body of the page to sign in at: a form, the provider's button, or both."""
+    """Return the body of the sign-in page: a form, the provider's button, or both."""
     parts = [f'<p class="bad" role="alert">{escape(bad)}</p>' if bad else "<p>to this dashboard</p>"]
     if passwords:
         first, second = ("", " autofocus") if name else (" autofocus", "")
@@ -101,14 +100,14 @@ def sign_in(
     if oidc_address:
         parts.append(_button(oidc_address, f"Sign in with {provider}", second=passwords))
     if not passwords and not oidc_address:
-        parts.append("<p>Nobody may use it yet. Whoever runs it adds people with <code>sweeper users add</code>.</p>")
+        parts.append("<p>There are no users yet. The administrator adds them with <code>sweeper users add</code>.</p>")
     return "".join(parts)
 
 
 def sign_out(token: str) -> str:
-    """Return the body of the page that asks whether to sign out."""
+    """Return the body of the page that confirms signing out."""
     return (
-        '<p>A link on another page led here.</p><form method="post" action="/logout">'
+        '<p>A link on another site led here.</p><form method="post" action="/logout">'
         f'<input type="hidden" name="token" value="{escape(token)}"><button type="submit">Sign out</button></form>'
     )
 

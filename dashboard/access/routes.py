@@ -1,4 +1,4 @@
-"""The routes to sign in and out, which anyone may ask for."""
+"""The routes for signing in and out, open to everyone."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def routes() -> list[Route]:
 
 
 async def show_login(request: Request) -> Response:
-    """Show the form, or go on where there is nothing to ask."""
+    """Show the sign-in form, or continue if no sign-in is needed."""
     onward = addresses.local(request.query_params.get("next", "/"))
     if not sessions().are_needed() or sessions().whose(request.cookies):
         return RedirectResponse(onward, 303)
@@ -45,11 +45,11 @@ async def show_login(request: Request) -> Response:
 
 
 async def login(request: Request) -> Response:
-    """Sign in whoever knows a user's password."""
+    """Sign in by name and password."""
     form = await _fields(request)
     name, onward = form.get("name", ""), addresses.local(form.get("next", "/"))
     if not _is_our_form(request, form):
-        return _form(request, onward, "The form was too old. Please try again.", 400, name)
+        return _form(request, onward, "The form has expired. Please try again.", 400, name)
     keys = (f"name {name.casefold()[:128]}", f"address {request.client.host if request.client else ''}")
     wait_s = math.ceil(_attempts.wait_s(*keys))
     if wait_s:
@@ -59,13 +59,13 @@ async def login(request: Request) -> Response:
     _attempts.began(*keys)
     account = await run_sync(access.accounts().verify, name, form.get("password", ""), limiter=_hashing)
     if account is None:
-        return _form(request, onward, "Name or password is wrong.", 401, name)
+        return _form(request, onward, "Wrong name or password.", 401, name)
     _attempts.succeeded(*keys)
     return begun(RedirectResponse(onward, 303), account, request)
 
 
 async def show_logout(request: Request) -> Response:
-    """Sign out, or ask first where another site's page led here."""
+    """Sign out, or ask first if another site's page led here."""
     if not addresses.led_here_by_others(request):
         return _signed_out(request)
     token = secrets.token_urlsafe()
@@ -100,7 +100,7 @@ def _form(request: Request, onward: str, bad: str = "", status: int = 200, name:
 
 
 def _with_token(answer: Response, token: str, request: Request) -> Response:
-    """Give the browser the token of the form too, which a page of another site can neither read nor set."""
+    """Set the form's token as a cookie too, which pages of other sites can neither read nor set."""
     answer.set_cookie(_token_cookie(), token, httponly=True, samesite="strict", secure=request.url.scheme == "https")
     return answer
 
@@ -111,7 +111,7 @@ def _is_our_form(request: Request, form: dict[str, str]) -> bool:
 
 
 async def _fields(request: Request) -> dict[str, str]:
-    """Return the fields of a small form; of a larger one, or one that is long in coming, nothing."""
+    """Return the fields of a form; nothing if it is too large or too slow."""
     body, whole = b"", False
     with anyio.move_on_after(_FORM_S), suppress(ClientDisconnect):
         async for part in request.stream():

@@ -1,4 +1,4 @@
-"""Sessions: a signed cookie that names a user, valid for half a day and no longer than the user's password is."""
+"""Sessions: signed cookies that name a user, valid for half a day, or until the user's password changes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ LASTS_S = 12 * 60 * 60
 
 
 class Sessions:
-    """The sessions of this process' dashboard.
+    """The sessions of this process.
 
     Attributes:
-        always: Whether signing in is asked for even without any user, so that removing the last one opens nothing.
+        always: Whether sign-in is required even without users, so that removing the last one opens nothing.
     """
 
     def __init__(self) -> None:
@@ -28,10 +28,10 @@ class Sessions:
         self._ended: set[str] = set()
 
     def are_needed(self) -> bool:
-        """Tell whether signing in is asked for.
+        """Return whether sign-in is required.
 
         Raises:
-            AccessError: If it is not known, for the file of users cannot be used.
+            AccessError: If the file of users cannot be read.
         """
         return self.always or bool(access.accounts().all())
 
@@ -40,7 +40,7 @@ class Sessions:
         return _signer().dumps([account.name, account.stamp, secrets.token_hex(8)])
 
     def whose(self, cookies: Mapping[str, str]) -> access.Account | None:
-        """Return the user whose session the cookies hold, if it still lasts."""
+        """Return the user of the session in the cookies, if it is valid."""
         token = cookies.get(cookie_name(), "")
         try:
             name, stamp, number = cast(list[str], _signer().loads(token, max_age=LASTS_S))
@@ -50,24 +50,24 @@ class Sessions:
         return found if found and found.stamp == stamp else None
 
     def end(self, cookies: Mapping[str, str]) -> None:
-        """End the session that the cookies hold, also for whoever may have copied them."""
+        """End the session in the cookies, also for copies of them."""
         if self.whose(cookies):
             self._ended.add(_signer().loads(cookies[cookie_name()])[2])
 
 
 @cache
 def sessions() -> Sessions:
-    """Return the one of this process."""
+    """Return the sessions of this process."""
     return Sessions()
 
 
 def cookie_name() -> str:
-    """Return the cookie's name, which differs between the dashboards of one machine: cookies do not know of ports."""
+    """Return the cookie's name, which contains the port because cookies are shared between ports."""
     return f"sweeper-session-{config.get_option('server.port')}"
 
 
 def begun(answer: Response, account: access.Account, request: HTTPConnection) -> Response:
-    """Return an answer that begins a session."""
+    """Return an answer with the cookie of a new session."""
     secure = request.url.scheme == "https"
     token = sessions().begin(account)
     answer.set_cookie(cookie_name(), token, max_age=LASTS_S, path="/", httponly=True, samesite="strict", secure=secure)

@@ -1,16 +1,18 @@
-"""Changes to registered versions, their history, and differences between them."""
+"""Changes to registered versions, their history and differences, and the gate to production."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import pandas as pd
-from sweeper_dashboard.data import frames, home
+from sweeper_dashboard.data import frames, home, jobs
 
-from sweeper.registry import Stage
+from sweeper.database_url import Address
+from sweeper.registry import GateResult, Stage
 from sweeper.registry import changes as between
-from sweeper.registry.stages import was_forced
+from sweeper.registry.stages import before, was_forced
 from sweeper.store import Action, Database
 
 
@@ -125,3 +127,61 @@ def remove_alias(name: str, version: int, alias: str, actor: str) -> str:
 def record(database: Database, actor: str, kind: str, name: str, version: int, message: str) -> None:
     """Record an action that changes no version: a scoring or an export."""
     database.actions.add(Action(datetime.now(UTC), actor, kind, message, adapter=name, version=version))
+
+
+def judgement(name: str, version: int) -> GateResult:
+    """Return the gate's current verdict on a version, cached until a study or a stage changes."""
+    with home.database() as database:
+        registry = home.registry(database)
+        candidate = registry.get(name, version)
+        opponent = registry.opponent(candidate)
+        studies = {of.lineage.study for of in (candidate, opponent) if of is not None}
+        changes = tuple(database.studies.get(study).changes for study in sorted(studies))
+        against = None if opponent is None else (opponent.version, opponent.stage.value)
+        return _judged(database.address, name, version, against, changes)
+
+
+@lru_cache(maxsize=256)
+def _judged(
+    address: Address, name: str, version: int, against: tuple[int, str] | None, changes: tuple[int, ...]
+) -> GateResult:
+    with home.database() as database:
+        return home.registry(database).judge(name, version)
+
+
+def rollback_target(name: str) -> int | None:
+    """Return the version that a rollback restores, if any."""
+    with home.database() as database:
+        registry = home.registry(database)
+        production = registry.production(name)
+        found = before(registry.history(name), None if production is None else production.version)
+        known = {of.version for of in registry.all(name) if of.stage.value == "archived"}
+    return found if found in known else None
+
+
+def forced_in(name: str, version: int) -> bool:
+    """Return whether the last promotion of a version was forced against the gate."""
+    with home.database() as database:
+        return was_forced(home.registry(database).history(name), version)
+
+
+def start_scoring(name: str, version: int, actor: str) -> str:
+    """Score what the gate is missing in a separate process, and return a message.
+
+    Raises:
+        SweeperError: If it is already running.
+    """
+    jobs.start(_key(name, version), ["adapters", "compare", name, str(version), "--json"])
+    message = f"{name} v{version} is being scored for the gate"
+    with home.changing() as database:
+        record(database, actor, "compare", name, version, message)
+    return home.clean(message)
+
+
+def scoring(name: str, version: int) -> jobs.JobStatus:
+    """Return the state of the scoring."""
+    return jobs.look(_key(name, version))
+
+
+def _key(name: str, version: int) -> str:
+    return f"compare-{name}-v{version}"

@@ -120,24 +120,9 @@ class Study:
     events: pd.DataFrame
 
     @property
-    def trials(self) -> pd.DataFrame:
-        """Every trial, with the hyperparameters that differ."""
-        return self.snapshot.table
-
-    @property
-    def leaders(self) -> pd.DataFrame:
-        """Configurations with a completed trial, best first."""
-        return self.snapshot.leaders
-
-    @property
-    def varied(self) -> list[str]:
-        """Names of the hyperparameters that differ between trials."""
-        return self.snapshot.varied
-
-    @property
     def constant(self) -> str:
         """The other hyperparameters as one line."""
-        return frames.constant(self.snapshot.parameters, self.varied)
+        return frames.constant(self.snapshot.parameters, self.snapshot.varied)
 
     @property
     def searched(self) -> str:

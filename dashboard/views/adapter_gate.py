@@ -7,7 +7,7 @@ from typing import Literal
 
 import streamlit as st
 from sweeper_dashboard.charts import adapters as charts
-from sweeper_dashboard.data import adapters, changes, gate, home
+from sweeper_dashboard.data import adapters, changes, home
 from sweeper_dashboard.data.adapters import Adapter
 from sweeper_dashboard.views import editing, parts
 
@@ -31,7 +31,7 @@ def show(of: Adapter) -> None:
     if of.stage == "production":
         st.info("This version is in production. Another one replaces it by passing the gate, or by a rollback.")
     else:
-        running = gate.scoring(of.name, of.version).state == "running"
+        running = changes.scoring(of.name, of.version).state == "running"
         st.fragment(_gate, run_every=REFRESH_S if running else None)(of, running)
     _roll_back(of)
 
@@ -50,10 +50,10 @@ def _moves(of: Adapter) -> None:
 
 def _gate(of: Adapter, was_running: bool) -> None:
     with parts.explained(), st.container(border=True):
-        job = gate.scoring(of.name, of.version)
+        job = changes.scoring(of.name, of.version)
         if was_running and job.state != "running":
             st.rerun()
-        judgement = gate.judgement(of.name, of.version)
+        judgement = changes.judgement(of.name, of.version)
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown("**Gate to production**", width="content")
             label, icon, colour = _BADGES[judgement.state]
@@ -73,7 +73,7 @@ def _gate(of: Adapter, was_running: bool) -> None:
 
 def _scoring(of: Adapter) -> None:
     """Offer to score what the gate is missing, and show the progress."""
-    job = gate.scoring(of.name, of.version)
+    job = changes.scoring(of.name, of.version)
     if job.state == "running":
         st.status("Scoring on the test examples of this version's study", state="running")
         st.text(job.said)
@@ -82,7 +82,7 @@ def _scoring(of: Adapter) -> None:
         st.error("Scoring failed.")
         parts.command(job.said or "The command printed no message.")
     if editing.button("Score now", icon=":material/play_arrow:"):
-        editing.act(partial(gate.start_scoring, of.name, of.version))
+        editing.act(partial(changes.start_scoring, of.name, of.version))
     st.caption("Loads the model in a separate process; the progress is shown here.")
 
 
@@ -106,7 +106,7 @@ def _promote(of: Adapter, passed: bool) -> None:
 
 
 def _roll_back(of: Adapter) -> None:
-    target, present = gate.rollback_target(of.name), adapters.production(of.name)
+    target, present = changes.rollback_target(of.name), adapters.production(of.name)
     with st.container(border=True):
         st.markdown("**Rollback**")
         if target is None:
@@ -114,7 +114,7 @@ def _roll_back(of: Adapter) -> None:
             return
         instead = "" if present is None else f", replacing v{present}"
         st.text(f"{of.name} v{target} was in production before. It returns at once{instead}, without the gate.")
-        if gate.forced_in(of.name, target):
+        if changes.forced_in(of.name, target):
             st.caption("It was promoted against the gate, so the rollback is marked as forced too.")
         refused = editing.refusal()
         reason = st.text_input("Reason", key=f"rollback reason {of.name}", disabled=refused is not None)

@@ -6,7 +6,7 @@ from functools import partial
 
 import streamlit as st
 from sweeper_dashboard.charts import adapters as charts
-from sweeper_dashboard.charts import scores as score_charts
+from sweeper_dashboard.charts import compare as score_charts
 from sweeper_dashboard.data import changes, home
 from sweeper_dashboard.data.adapters import Adapter
 from sweeper_dashboard.views import editing, parts

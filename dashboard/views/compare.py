@@ -9,7 +9,7 @@ import streamlit as st
 from sweeper_dashboard.charts import compare as charts
 from sweeper_dashboard.data import comparison as data
 from sweeper_dashboard.data import home
-from sweeper_dashboard.views import marked, parts
+from sweeper_dashboard.views import parts
 
 _HOW = (
     "A trial is STUDY:NUMBER, a registered version NAME@VERSION, a base model STUDY:base. You can also type names that "
@@ -81,7 +81,7 @@ def _by_metric(found: data.SideBySide, keys: list[str], reference: str) -> data.
 def _verdict(found: data.SideBySide) -> None:
     conclusion = data.conclude(found)
     with st.container(border=True):
-        marked.headline(conclusion.headline)
+        parts.headline(conclusion.headline)
         st.text(home.clean("\n".join(conclusion.sentences)))
         if found.metrics:
             st.caption(data.CORRECTION)
@@ -148,7 +148,7 @@ def _examples(found: data.SideBySide) -> None:
     row = parts.selected_example(chosen, f"compared examples {kind}")
     parts.texts(prompt=row["prompt"], reference_answer=row["due"])
     blocks = data.texts(found, int(row["example"]))
-    marked.side_by_side(blocks, against=blocks[0][1])
+    parts.side_by_side(blocks, against=blocks[0][1])
 
 
 def _curves(found: data.SideBySide) -> None:

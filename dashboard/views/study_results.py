@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import streamlit as st
-from sweeper_dashboard.charts import scores as charts
+from sweeper_dashboard.charts import compare as charts
 from sweeper_dashboard.data import studies as data
 from sweeper_dashboard.views import parts
 

@@ -18,15 +18,20 @@ _COLUMNS = 8
 
 def overview(study: Study) -> None:
     """Show the leaderboard, the best value over time, and the trials that run or ended early."""
-    if study.leaders.empty:
+    if study.snapshot.leaders.empty:
         st.info("No trial has completed yet.")
     else:
-        shown = study.leaders.head(ROWS)
+        leaders = study.snapshot.leaders
+        shown = leaders.head(ROWS)
         selection.table(shown, "leaderboard")
         st.caption(
             "Completed trials only. Configurations confirmed with new seeds come first, ranked by their mean, because "
             "the best of many single runs is partly luck; those that diverged with any seed come last."
-            + (f" Showing the best {ROWS} of {len(study.leaders):,}." if len(study.leaders) > ROWS else "")
+            + (
+                f" Showing the best {ROWS} of {len(study.snapshot.leaders):,}."
+                if len(study.snapshot.leaders) > ROWS
+                else ""
+            )
         )
         st.text(f"The same in all trials: {study.constant}")
         _history(study)
@@ -43,7 +48,7 @@ def _history(study: Study) -> None:
         some,
         standing.metric,
         standing.direction,
-        names=study.varied[:_COLUMNS],
+        names=study.snapshot.varied[:_COLUMNS],
         selected=picked,
         best=data.best_so_far(study.snapshot),
     )
@@ -55,32 +60,32 @@ def _history(study: Study) -> None:
 
 def _running(study: Study) -> None:
     """Show the latest reported values of the trials that have not ended, NaN included."""
-    running = study.trials.loc[study.trials["outcome"] == "running", "trial"].tolist()
+    running = study.snapshot.table.loc[study.snapshot.table["outcome"] == "running", "trial"].tolist()
     points = data.curve_rows(study.snapshot, running) if running else pd.DataFrame()
     if points.empty:
         return
     latest = points.drop_duplicates(["trial", "metric"], keep="last")
     values = latest.pivot(index="trial", columns="metric", values="value")
     steps = points.groupby("trial")["step"].max().rename("at step")
-    planned = study.trials.set_index("trial")["planned steps"].rename("of")
+    planned = study.snapshot.table.set_index("trial")["planned steps"].rename("of")
     st.caption("Latest reported values")
     parts.table(steps.to_frame().join(planned).join(values).reset_index())
 
 
 def _ended_early(study: Study) -> None:
-    early = study.trials[~study.trials["outcome"].isin(["complete", "running"])]
+    early = study.snapshot.table[~study.snapshot.table["outcome"].isin(["complete", "running"])]
     if early.empty:
         return
     st.subheader("Pruned and failed trials")
     first = ["trial", "outcome", "reason", "steps", "planned steps", "seconds"]
-    selection.table(early[[*first, *study.varied]].iloc[::-1].head(ROWS), "early")
+    selection.table(early[[*first, *study.snapshot.varied]].iloc[::-1].head(ROWS), "early")
     if len(early) > ROWS:
         st.caption(f"Showing the latest {ROWS} of {len(early):,}.")
 
 
 def curves(study: Study) -> None:
     """Show one metric of many trials over steps, epochs, tokens or time."""
-    begun = study.trials.loc[study.trials["steps"] > 0, "trial"].tolist()
+    begun = study.snapshot.table.loc[study.snapshot.table["steps"] > 0, "trial"].tolist()
     names = data.metric_names(study.snapshot, begun) if begun else []
     if not names:
         st.info("Nothing has been reported yet.")
@@ -94,10 +99,10 @@ def curves(study: Study) -> None:
         log_y = st.toggle("Log y", key="logy", bind="query-params")
     picked = selection.selected()
     points, reported = data.curves(study.snapshot, metric, picked)
-    leaders = study.leaders["trial"].tolist()
+    leaders = study.snapshot.leaders["trial"].tolist()
     figure = curve_charts.curves(
         points,
-        study.trials,
+        study.snapshot.table,
         metric,
         over=over or "step",
         smoothing=smoothing,
@@ -105,7 +110,7 @@ def curves(study: Study) -> None:
         log_y=log_y,
         leader=leaders[0] if leaders else None,
         selected=picked,
-        names=study.varied[:_COLUMNS],
+        names=study.snapshot.varied[:_COLUMNS],
     )
     selection.chart(figure, "curves")
     notes = ["Grey: ended early. Gaps: NaN or infinite values."]
@@ -149,7 +154,7 @@ def parameters(study: Study) -> None:
     )
     parts.figure(figure, "coordinates")
     with st.expander("All trials"):
-        selection.table(study.trials, "trials", height="auto")
+        selection.table(study.snapshot.table, "trials", height="auto")
 
 
 def _importances(study: Study, picture: data.InMemoryStudy, complete: int) -> list[str]:
@@ -178,15 +183,15 @@ def _pairs(picture: data.InMemoryStudy, names: list[str]) -> None:
 
 def schedule(study: Study) -> None:
     """Show the slots over time, and the rungs of the pruner."""
-    if study.trials.empty:
+    if study.snapshot.table.empty:
         st.info("No trial has started yet.")
         return
     picked = selection.selected()
     st.subheader("Slots")
     bars = data.bars(study.snapshot)
-    selection.chart(charts.timeline(bars, study.varied[:_COLUMNS], picked), "slots")
-    if len(bars) < len(study.trials):
-        st.caption(f"Showing the latest {len(bars):,} of {len(study.trials):,} trials.")
+    selection.chart(charts.timeline(bars, study.snapshot.varied[:_COLUMNS], picked), "slots")
+    if len(bars) < len(study.snapshot.table):
+        st.caption(f"Showing the latest {len(bars):,} of {len(study.snapshot.table):,} trials.")
     st.subheader("Rungs")
     rungs = data.rungs(study.snapshot)
     if not rungs:

@@ -8,7 +8,7 @@ from sweeper_dashboard.charts import trial as charts
 from sweeper_dashboard.charts.curves import AXES
 from sweeper_dashboard.data import home, studies, trial_files
 from sweeper_dashboard.data import trials as data
-from sweeper_dashboard.views import marked, parts
+from sweeper_dashboard.views import parts
 
 REFRESH_S = 5
 _TRAINING = ("loss", "learning_rate", "grad_norm")
@@ -183,7 +183,7 @@ def _evaluations(found: data.Trial) -> None:
     table = chosen[["example", "won", "base score", "trial score", "prompt", "reference", "trial"]]
     row = chosen.loc[parts.selected_example(table, f"examples {kind}").name]
     parts.texts(prompt=row["prompt"], reference=row["reference"])
-    marked.side_by_side(
+    parts.side_by_side(
         [("base model", row["base model"]), (f"trial {found.number}", row["trial"])], against=row["base model"]
     )
 

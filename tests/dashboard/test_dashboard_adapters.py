@@ -12,7 +12,7 @@ from filled_home import HOSTILE
 from judged import Judged, weak_and_strong
 from sweeper_dashboard.charts import adapters as charts
 from sweeper_dashboard.data import adapters as data
-from sweeper_dashboard.data import changes, exports, gate, jobs
+from sweeper_dashboard.data import changes, exports, jobs
 from test_dashboard_pages import _files, _rendered, _text
 
 from sweeper.errors import RegistryError, SweeperError
@@ -135,7 +135,7 @@ def test_a_worse_version_is_refused_and_forcing_it_needs_a_reason_and_is_marked(
 
 def test_the_gate_is_asked_again_when_the_button_is_pressed(judged):
     """What the page showed may be an hour old."""
-    assert gate.judgement("itn", 2).passed
+    assert changes.judgement("itn", 2).passed
     judged.registry.move("itn", 2, Stage.PRODUCTION)
     judged.version(3, GOOD)
     with pytest.raises(RegistryError, match="itn v4 stays staging"):
@@ -143,26 +143,26 @@ def test_the_gate_is_asked_again_when_the_button_is_pressed(judged):
 
 
 def test_the_verdict_follows_new_scores_and_new_stages(judged):
-    assert gate.judgement("itn", 2).passed and not gate.judgement("itn", 3).passed
+    assert changes.judgement("itn", 2).passed and not changes.judgement("itn", 3).passed
     judged.score(2, [1.0] * 40)
-    assert gate.judgement("itn", 3).passed
+    assert changes.judgement("itn", 3).passed
     judged.registry.move("itn", 2, Stage.PRODUCTION)
-    assert gate.judgement("itn", 3).against == "itn v2"
+    assert changes.judgement("itn", 3).against == "itn v2"
 
 
 def test_the_verdict_follows_what_becomes_of_the_version_in_production(judged):
     """Production is empty all the while after the first, yet the opponent is another one each time."""
     judged.registry.move("itn", 2, Stage.PRODUCTION)
-    found = [gate.judgement("itn", 3).against]
+    found = [changes.judgement("itn", 3).against]
     judged.registry.move("itn", 2, Stage.ARCHIVED)
-    found.append(gate.judgement("itn", 3).against)
-    assert gate.judgement("itn", 3) == judged.registry.judge("itn", 3)
+    found.append(changes.judgement("itn", 3).against)
+    assert changes.judgement("itn", 3) == judged.registry.judge("itn", 3)
     judged.registry.move("itn", 2, Stage.CANDIDATE)
-    found.append(gate.judgement("itn", 3).against)
+    found.append(changes.judgement("itn", 3).against)
     judged.registry.move("itn", 2, Stage.ARCHIVED)
     for version in (2, 1):
         judged.registry.delete("itn", version)
-        found.append(gate.judgement("itn", 3).against)
+        found.append(changes.judgement("itn", 3).against)
     assert found == [
         "itn v2",
         "itn v2 (the last in production, now archived)",
@@ -298,7 +298,7 @@ def test_scoring_for_the_gate_and_an_export_that_opens_again(show, study_file, t
     assert "Not compared yet" in badges(app) and button(app, "Promote to production").disabled
     button(app, "Score now").click().run()
     assert "tiny v2 is being scored" in _text(app)
-    job = ended(lambda: gate.scoring("tiny", 2))
+    job = ended(lambda: changes.scoring("tiny", 2))
     assert job.state == "done", job.said
     app = show("adapters", adapter="tiny", version="2", section="Production")
     assert "tiny v2 against tiny v1, exact_match on 10 test examples" in _text(app)

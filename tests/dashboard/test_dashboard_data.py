@@ -42,7 +42,7 @@ def test_a_confirmed_configuration_leads_over_a_lucky_one_and_an_unstable_one_co
     fill.trial(2, value=1.2, learning_rate=1e-4)
     fill.trial(3, value=1.6, learning_rate=1e-3, confirms=1)
     fill.trial(4, Outcome.DIVERGED, learning_rate=1e-2, confirms=0)
-    leaders = data.study("itn").leaders
+    leaders = data.study("itn").snapshot.leaders
     assert list(leaders["trial"]) == [1, 2, 0]
     assert list(leaders["mean"]) == pytest.approx([1.5, 1.2, 1.0])
     assert list(leaders["seeds"]) == [2, 1, 1]
@@ -53,15 +53,15 @@ def test_a_confirmed_configuration_leads_over_a_lucky_one_and_an_unstable_one_co
 def test_only_what_differs_is_a_column_and_the_rest_is_said_once(fill):
     fill.whole()
     study = data.study("itn")
-    assert study.varied == ["learning_rate", "trl.optim"]
-    assert set(study.varied) <= set(study.trials)
+    assert study.snapshot.varied == ["learning_rate", "trl.optim"]
+    assert set(study.snapshot.varied) <= set(study.snapshot.table)
     assert "batch_size 8" in study.constant and "trl.adam_beta2 0.99" in study.constant
     assert "learning_rate" not in study.constant
 
 
 def test_pruned_trials_keep_their_reason(fill):
     fill.whole()
-    trials = data.study("itn").trials.set_index("trial")
+    trials = data.study("itn").snapshot.table.set_index("trial")
     assert trials.loc[1, "outcome"] == "pruned" and trials.loc[1, "reason"] == "worse than others plain"
     assert trials.loc[4, "kind"] == "repeat of 0"
 
@@ -95,8 +95,8 @@ def test_curves_of_the_asked_trials_only(fill):
 def test_a_study_without_trials_has_empty_frames(fill):
     fill.study()
     study = data.study("itn")
-    assert study.trials.empty and study.leaders.empty and study.scores.empty
-    assert (study.varied, study.constant, study.scored("test")) == ([], "", [])
+    assert study.snapshot.table.empty and study.snapshot.leaders.empty and study.scores.empty
+    assert (study.snapshot.varied, study.constant, study.scored("test")) == ([], "", [])
 
 
 def test_a_configuration_of_another_version_is_still_shown(fill):
@@ -126,7 +126,7 @@ def test_no_control_characters_leave(fill):
     fill.whole(text=HOSTILE)
     study = data.study("itn")
     frames = [
-        study.trials,
+        study.snapshot.table,
         study.events,
         data.examples("itn", 2, "test", "exact_match"),
         adapter_data.adapters()[0].origin,
@@ -184,7 +184,7 @@ def test_a_clone_that_began_from_weights_is_a_configuration_of_its_own(fill):
     fill.study()
     fill.trial(0, value=1.0)
     fill.trial(1, value=0.2, initial=0)
-    leaders = data.study("itn").leaders
+    leaders = data.study("itn").snapshot.leaders
     assert list(leaders["trial"]) == [1, 0] and list(leaders["seeds"]) == [1, 1]
     assert list(leaders["started from"]) == ["trial 0's weights", "base model"]
 

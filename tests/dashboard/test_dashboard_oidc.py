@@ -75,7 +75,7 @@ def test_who_was_added_gets_in_and_streamlit_keeps_nothing_of_them(served, page,
 @pytest.mark.parametrize(
     ("email", "said"),
     [
-        ("eve@example.org", "nobody of that address"),
+        ("eve@example.org", "which has no access"),
         pytest.param("una@example.org", "verified", marks=pytest.mark.long),
     ],
 )

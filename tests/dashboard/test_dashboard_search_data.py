@@ -142,10 +142,10 @@ def test_a_snapshot_reads_only_what_changed(fill, monkeypatch):
 def test_a_running_trials_steps_and_end_are_seen(fill):
     fill.study()
     fill.trial(0, None)
-    before = studies.study("itn").trials
+    before = studies.study("itn").snapshot.table
     assert (before["outcome"][0], before["steps"][0]) == ("running", 3)
     fill.database.metrics.add("itn", [(0, 5, {"loss": 1.0})])
-    assert studies.study("itn").trials["steps"][0] == 5
+    assert studies.study("itn").snapshot.table["steps"][0] == 5
 
 
 def test_a_study_of_the_same_name_in_a_new_database_is_another_one(fill):

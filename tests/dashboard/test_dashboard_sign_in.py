@@ -111,7 +111,7 @@ def test_a_person_signs_in_is_led_to_what_they_asked_for_and_signs_out(served, p
     page.goto(f"{served.url}/study?study=itn")
     assert page.get_by_role("heading", name="Sign in").is_visible()
     sign_in(page, served, password=WRONG)
-    assert page.get_by_role("alert").inner_text() == "Name or password is wrong."
+    assert page.get_by_role("alert").inner_text() == "Wrong name or password."
     assert WRONG not in page.content()
     page.get_by_label("Password").fill(PASSWORD)
     page.keyboard.press("Enter")
