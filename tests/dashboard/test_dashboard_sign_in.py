@@ -146,7 +146,7 @@ def test_a_viewer_is_one_on_every_page(standing, page):
     assert "viewer" in page.get_by_test_id("stSidebar").inner_text()
 
 
-CHANGING = ("candidate", "Archive", "Keep", "Add", "Pause", "Resume", "Stop", "Run", "Change the budget")
+CHANGING = ("candidate", "Archive", "Save", "Add", "Pause", "Resume", "Stop", "Run", "Change budget")
 """What buttons say that change something."""
 
 
