@@ -7,20 +7,20 @@ import zipfile
 import zlib
 
 import pytest
-import sweeper_dashboard.session
 from filled_home import HOSTILE
 from judged import Judged, weak_and_strong
-from sweeper_dashboard.charts import adapters as charts
-from sweeper_dashboard.data import adapters as data
-from sweeper_dashboard.data import changes, exports, jobs
 from test_dashboard_pages import _files, _rendered, _text
 
+import sweeper_dashboard.session
 from sweeper.errors import RegistryError, SweeperError
 from sweeper.export.writer import FORMATS
 from sweeper.files.atomic import write_json
 from sweeper.paths import Home
 from sweeper.registry import Registry, Stage
 from sweeper.store import Database
+from sweeper_dashboard.charts import adapters as charts
+from sweeper_dashboard.data import adapters as data
+from sweeper_dashboard.data import changes, exports, jobs
 
 GOOD, POOR = [1.0] * 30 + [0.0] * 10, [1.0] * 10 + [0.0] * 30
 

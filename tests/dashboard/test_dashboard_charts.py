@@ -4,6 +4,7 @@ import math
 
 import pandas as pd
 import pytest
+
 from sweeper_dashboard.charts import compare as score_charts
 from sweeper_dashboard.charts import curves as curve_charts
 from sweeper_dashboard.charts import search as charts

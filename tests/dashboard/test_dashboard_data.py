@@ -6,15 +6,15 @@ from datetime import UTC, datetime
 
 import pytest
 from filled_home import APP, HOSTILE
-from sweeper_dashboard.data import adapters as adapter_data
-from sweeper_dashboard.data import home as homes
-from sweeper_dashboard.data import search
-from sweeper_dashboard.data import studies as data
 
 from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError, UserError
 from sweeper.store import OrderKind, OrderState
 from sweeper.study.orders import is_run
+from sweeper_dashboard.data import adapters as adapter_data
+from sweeper_dashboard.data import home as homes
+from sweeper_dashboard.data import search
+from sweeper_dashboard.data import studies as data
 
 
 def test_no_database_is_said_and_none_is_made(home):

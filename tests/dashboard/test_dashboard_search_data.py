@@ -6,12 +6,12 @@ import math
 
 import pytest
 from optuna.trial import TrialState
+
+from sweeper.config.trial import Outcome
 from sweeper_dashboard.charts import search as charts
 from sweeper_dashboard.data import search as data
 from sweeper_dashboard.data import studies
 from sweeper_dashboard.data.snapshots import snapshot
-
-from sweeper.config.trial import Outcome
 
 
 @pytest.fixture
