@@ -1,4 +1,4 @@
-"""What ``import sweeper`` offers, and that it costs nothing until it is used."""
+"""The names of ``import sweeper``, which costs nothing until they are used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What keeping the quantised base between trials saves, against a script that loads it for every trial.
+"""Time saved by keeping the quantised base between trials, against a script that loads it for every trial.
 
     python tests/benchmarks/base_reuse.py [--trials 3]
 

@@ -1,4 +1,4 @@
-"""How well the search's defaults do beside Optuna's, on a surrogate of LoRA tuning.
+"""The search's defaults beside Optuna's, on a surrogate of LoRA tuning.
 
     python tests/benchmarks/search.py [--seeds 30] [--space numeric|mixed] [--only NAME ...]
 

@@ -1,4 +1,4 @@
-"""How fast the command line answers, beside ``python -c "import torch"``, and what it imports.
+"""Startup of the command line, beside ``python -c "import torch"``, and its slow imports.
 
     python tests/benchmarks/startup.py [STUDY]
 

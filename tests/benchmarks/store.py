@@ -1,4 +1,4 @@
-"""How much a study's storage bears: ask, report and tell per second, beside plain Optuna on the same machine.
+"""Throughput of a study's storage: ask, report and tell per second, beside plain Optuna on the same machine.
 
     python tests/benchmarks/store.py [--quick] [--seconds 10] [--sampler random|default]
     python tests/benchmarks/store.py --finish [--trials 2000] [--workers 32] [--limit-s 300]

@@ -1,4 +1,4 @@
-"""What ``store.py`` compares: a trial's life through plain Optuna, and through sweeper's search and database."""
+"""The two sides of ``store.py``: a trial's life through plain Optuna, and through sweeper's search and database."""
 
 from __future__ import annotations
 

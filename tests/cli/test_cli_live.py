@@ -1,4 +1,4 @@
-"""What a person sees of several trials at once."""
+"""The live view of several trials at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands print with, and how whatever they raise ends."""
+"""Output of commands, and their errors."""
 
 from __future__ import annotations
 
