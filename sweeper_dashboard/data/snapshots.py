@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from sweeper.config.evaluation import direction
+from sweeper.config.evaluation import METRICS, direction
 from sweeper.database_url import Address
 from sweeper.store import Database, StudyRecord, TrialRecord
 from sweeper_dashboard.data import frames
@@ -52,7 +52,7 @@ class Snapshot:
     @property
     def direction(self) -> str:
         """``minimize`` or ``maximize``."""
-        return direction(self.metric)
+        return direction(self.metric) if self.metric in METRICS else "maximize"  # a metric of another version
 
     @cached_property
     def parameters(self) -> pd.DataFrame:
