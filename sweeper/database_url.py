@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,15 +29,23 @@ _SHORTEST_HIDDEN = 4
 """Shorter passwords are words or digits that any text may hold; they are hidden only inside the URL."""
 
 
-@dataclass(frozen=True, repr=False)
 class PostgresUrl:
-    """A database of a PostgreSQL server. Neither ``str`` nor ``repr`` ever shows its password.
+    """A database of a PostgreSQL server, as an immutable value. Neither ``str`` nor ``repr`` ever shows its password.
+
+    (Not a dataclass: pydantic would dump its fields.)
 
     Attributes:
         written: The URL as a person wrote it, references unexpanded. A secret: it may hold a password.
     """
 
-    written: str
+    def __init__(self, written: str) -> None:
+        self.written = written
+
+    def __eq__(self, other: object) -> bool:
+        return self.written == other.written if isinstance(other, PostgresUrl) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.written)
 
     @classmethod
     def parse(cls, text: str) -> PostgresUrl:

@@ -22,8 +22,6 @@ class OidcProvider(BaseModel):
 
     Attributes:
         redirect_uri: The dashboard's own address as browsers see it, ending in ``/oauth2callback``.
-        client_id: The dashboard's name at the provider.
-        client_secret: Its secret there.
         server_metadata_url: The provider's ``/.well-known/openid-configuration``.
     """
 

@@ -18,9 +18,8 @@ class Change:
 
     Attributes:
         part: Hyperparameters, base model, data, packages, seeds or origin.
-        name: The name of the value.
-        old: Its value in the first version; None if it has none.
-        new: Its value in the second.
+        old: The value in the first version; None if it has none.
+        new: The value in the second.
     """
 
     part: str
@@ -34,9 +33,7 @@ class ScoreChange:
     """A metric of both versions on a split.
 
     Attributes:
-        gap: Second minus first on the same examples; None if they were not scored on the same.
-        low: Lower end of its 95 % interval.
-        high: Its upper end.
+        gap: Second minus first, with its 95 % interval; None if they were not scored on the same examples.
         verdict: Better, worse or undecided; None without a gap.
     """
 
@@ -55,8 +52,6 @@ class Changes:
     """All differences between two versions.
 
     Attributes:
-        old: The first version.
-        new: The second.
         changes: The differences, by part.
         scores: Every metric of either.
         study_file: The lines of a unified diff of the study files; empty if they are the same.

@@ -31,9 +31,8 @@ class GateResult:
     """The gate's result for a candidate.
 
     Attributes:
-        candidate: The version that is to go to production.
-        against: What it is compared with, in words: another version, or its own base model.
-        opponent: The number of that version; None for the base model.
+        candidate: The version that is to go to production, in words, as is ``against``, its opponent.
+        opponent: The number of the opposing version; None for the candidate's own base model.
         metric: The deciding test metric of the candidate's study.
         margin: How far above zero the whole interval of the gain must lie.
         examples: How many pairs were compared.
@@ -82,13 +81,9 @@ class GateResult:
 def judge(
     database: Database, candidate: AdapterVersion, opponent: AdapterVersion | None, *, was_last: bool = False
 ) -> GateResult:
-    """Compare a candidate with another version, or with its own base model.
+    """Compare the stored scores of a candidate with those of an opponent, by default its own base model.
 
-    Args:
-        database: Holds their scores.
-        candidate: The version that is to go to production.
-        opponent: The version it must beat, see ``Registry.opponent``; None for its base model.
-        was_last: Whether the opponent is no longer in production, but was the last there.
+    ``was_last`` tells that the opponent is no longer in production, but was the last there; see ``Registry.opponent``.
 
     Raises:
         StudyStateError: If the database no longer has a study of theirs.
@@ -112,15 +107,9 @@ def judge(
 
 
 def differences(database: Database, one: AdapterVersion, other: AdapterVersion | None) -> dict[str, Difference]:
-    """Return the paired differences of two versions, first minus second, on the first's test examples.
+    """Return the paired differences of two versions, first minus second, on the first's test examples, by metric.
 
-    Args:
-        database: Holds their scores.
-        one: The version whose examples count.
-        other: None for the first's base model.
-
-    Returns:
-        A difference for each metric that both were scored with; empty if they share no examples.
+    They are those of the metrics that both were scored with; ``other`` is by default the first's base model.
     """
     own = own_examples(database, one)
     found: dict[str, Difference] = {}

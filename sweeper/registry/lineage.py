@@ -21,15 +21,11 @@ class Lineage:
     """Everything needed to reproduce an adapter.
 
     Attributes:
-        study: The study that found it.
-        trial: Number of the trial that trained it.
         config_sha256: Hash of the study's resolved configuration.
-        base_model: Name of the base model that the trial trained on.
-        base_model_fingerprint: Hash of its weights and config.
+        base_model_fingerprint: Hash of the base model's weights and config.
         data_sha256: Hash of each split.
-        hyperparameters: The trial's resolved hyperparameters.
+        hyperparameters: The trial's, resolved.
         seeds: The study's and the trial's seed.
-        sweeper_version: Version that ran the study.
         packages: Versions of the packages that matter.
         parent: The version of the same name that it was to replace; None for a first one.
         built_on: The registered adapters that it needed: the one merged into its base, and the reward models that it

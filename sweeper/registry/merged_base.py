@@ -76,11 +76,7 @@ def _parsed(name: str) -> tuple[str, int | str | None]:
 def find_start(model: ModelConfig, home: Home, *, fetch: bool, on_progress: OnStage) -> ModelFolder:
     """Find the base model that a study starts from, merging it first if need be and ``fetch`` allows.
 
-    Args:
-        model: The model as the study names it; see ``is_start``.
-        home: Holds the registered and merged adapters.
-        fetch: Whether to merge; if not, the folder is the adapter's own base, which has the same sizes.
-        on_progress: Called with the progress.
+    Without ``fetch`` a folder not merged yet is the adapter's own base, which has the same sizes.
 
     Raises:
         RegistryError: If no such adapter is registered.

@@ -48,18 +48,10 @@ class Registry(RegisteredVersions):
         parent: int | None = None,
         actor: str | None = None,
     ) -> AdapterVersion:
-        """Copy a trial's adapter into the registry as the next version of ``name``, a candidate.
+        """Copy the adapter in ``source``, as PEFT wrote it, into the registry as the next version of ``name``.
 
-        Its lineage and scores are those in the database. A crash leaves no partial version: the next call removes its
-        leftovers.
-
-        Args:
-            name: The adapter's name, usually that of a study.
-            source: The folder that PEFT wrote.
-            study: The study that trained it.
-            trial: The number of the trial that trained it.
-            parent: The version of ``name`` that it is to replace.
-            actor: The person who does it.
+        It becomes a candidate, with the lineage and scores of its study and trial in the database; ``parent`` is the
+        version that it is to replace. A crash leaves no partial version: the next call removes its leftovers.
 
         Raises:
             RegistryError: If the name, the folder or the parent cannot be used; then nothing is registered.
@@ -112,13 +104,7 @@ class Registry(RegisteredVersions):
     ) -> AdapterVersion:
         """Move a version to another stage; into production only through the gate, which archives the former one.
 
-        Args:
-            name: The adapter.
-            version: Its version.
-            stage: The new stage.
-            actor: The person who does it.
-            force: Overrule the gate; the record is marked if it would have refused.
-            reason: Why, for the record.
+        ``force`` overrules the gate; the record is marked if it would have refused. ``reason`` is for the record.
 
         Raises:
             RegistryError: If there is no such version, the move is not allowed, the gate refuses it, or someone else
@@ -155,13 +141,7 @@ class Registry(RegisteredVersions):
         """Put the version back that was in production before the present one, at once: the emergency exit.
 
         The gate is bypassed. If the version had been forced in against it, the record is marked as forced again.
-        Rolling back twice goes back twice.
-
-        Args:
-            name: The adapter.
-            version: Any archived version that was in production before; by default the last.
-            actor: The person who does it.
-            reason: Why, for the record.
+        Rolling back twice goes back twice. ``version`` can be any archived version that was in production before.
 
         Raises:
             RegistryError: If no such version was in production before, or its files have changed since.

@@ -29,13 +29,6 @@ def score_missing(
     Everything is scored on the test examples of the candidate's study, with its metrics and settings. Scores of another
     version are stored with that version's own study and trial, under a separate split.
 
-    Args:
-        home: Holds the versions and the prepared data.
-        database: Holds the scores.
-        candidate: The version that is judged.
-        other: The version it is compared with; None for its base model.
-        on_progress: Called with the progress.
-
     Returns:
         What was scored, in words.
 

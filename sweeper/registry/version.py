@@ -19,22 +19,14 @@ from sweeper.store import Stage
 
 @dataclass(frozen=True)
 class AdapterVersion:
-    """A registered adapter.
+    """A registered adapter; see ``store.AdapterRecord``.
 
     Attributes:
-        name: The adapter's name.
         version: Counts from 1 per name; never given twice, not even after a deletion.
-        stage: Candidate, staging, production or archived.
         folder: Its files, as PEFT loads them; for full fine-tuning a model, as transformers loads it.
-        sha256: SHA-256 of the weights.
-        bytes: Size of all files.
-        files: SHA-256 of every file by name.
         scores: {split: {metric: {score, low, high, diff_to_base, ...}}}.
-        lineage: Where it came from.
         created_at: When it was registered (UTC).
         aliases: Other names of it, such as ``champion``.
-        tags: Words that people gave it.
-        note: A comment.
     """
 
     name: str

@@ -49,14 +49,9 @@ class Adapters(Queries):
     def change_stages(
         self, name: str, changes: Mapping[int, tuple[Stage, Stage]], action: Action | None = None
     ) -> bool:
-        """Move versions of ``name`` from one stage to another: all of them in the order given, or none.
+        """Move versions of ``name`` from their expected stage to a new one: all of them in the order given, or none.
 
         A deleted version loses its aliases.
-
-        Args:
-            name: The adapter.
-            changes: Version to (its expected stage, its new stage).
-            action: What a person did by this.
 
         Returns:
             Whether it was done; False if a version is no longer in its expected stage, or if an unexpected one is in

@@ -56,10 +56,7 @@ class Metrics(Queries):
     def add(self, study: str, batch: Iterable[Reported], *, holder: str | None = None) -> None:
         """Store many reports in one transaction; a step reported again replaces the former.
 
-        Args:
-            study: The study.
-            batch: The reports.
-            holder: The worker that holds the trials; None requires no lease.
+        ``holder`` is the worker that must hold the trials; None requires no lease.
 
         Raises:
             StudyStateError: If the study or one of the trials does not exist.
@@ -105,12 +102,7 @@ class Metrics(Queries):
             return as_records(session, query, MetricPoint)
 
     def since(self, study: str, seen: Mapping[int, int]) -> tuple[MetricPoint, ...]:
-        """Return what some trials reported at or after a step, by trial and step.
-
-        Args:
-            study: The study.
-            seen: The step by the number of the trial.
-        """
+        """Return what some trials reported at or after the step in ``seen`` of each, by trial and step."""
         query, found = _POINTS.order_by(MetricRow.step, MetricRow.name), list[MetricPoint]()
         with self._transactions.reading() as session:
             key = study_id(session, study)
@@ -139,12 +131,8 @@ class Metrics(Queries):
     ) -> list[tuple[int, int, str, float | None, float | None]]:
         """Return (trial number, step, name, value, seconds) of some trials, by trial and step; NaN comes as None.
 
-        Plain database rows: a chart of many trials needs hundreds of thousands of them.
-
-        Args:
-            study: The study.
-            numbers: Its trials.
-            names: Only these metrics; all if it is empty.
+        Plain database rows: a chart of many trials needs hundreds of thousands of them. Without ``names`` they are of
+        all metrics.
         """
         with self._transactions.reading() as session:
             chosen = TrialRow.study_id == study_id(session, study), TrialRow.number.in_(numbers)

@@ -29,15 +29,9 @@ class Orders(Queries):
         number: int | None = None,
         data: Mapping[str, Any] | None = None,
     ) -> int:
-        """Store an order, and the action of giving it; return the order's number.
+        """Store an order to the runner of a study, and the action of giving it; return the order's number.
 
-        Args:
-            study: The study whose runner is to follow it.
-            kind: What is asked.
-            actor: Who asks.
-            message: What is asked, in words.
-            number: The trial that it is about, if any.
-            data: What is asked, by name.
+        ``message`` says what is asked in words, ``data`` by name.
 
         Raises:
             StudyStateError: If there is no such study, or the data are too large to be stored whole.

@@ -52,16 +52,9 @@ class Queries:
         order_by: Sequence[Any] = (),
         limit: int | None = None,
     ) -> tuple[R, ...]:
-        """Return records of ``table``, in a transaction of its own.
+        """Return records of a study, or of all, in a separate transaction; the table has a column for each field.
 
-        Args:
-            record: The class of the records; the table has a column for each of its fields.
-            table: The table.
-            conditions: What every row must meet.
-            study: The name of their study; None for all.
-            equal: The values that columns must have; None stands for any.
-            order_by: Columns.
-            limit: How many records at most.
+        ``equal`` has the values of columns; None stands for any.
         """
         with self._transactions.reading() as session:
             query = select(*columns(table, record)).where(*conditions)

@@ -21,10 +21,6 @@ _WHERE = "install PostgreSQL's client (`apt install postgresql-client`), or run 
 def snapshot(database: Address, folder: Path) -> Path:
     """Write a database at one moment into a folder, and return the file.
 
-    Args:
-        database: The database.
-        folder: Where to.
-
     Raises:
         BackupError: If it cannot be copied, or the copy is damaged.
     """

@@ -86,13 +86,9 @@ def require_whole(database: Database, study: str, paths: TrialPaths, part: Trial
 
 
 def require_weights(database: Database, study: str, trial: TrialPaths, changes: Mapping[str, Any]) -> None:
-    """Refuse to start a trial from the saved weights of another if that cannot be exact.
+    """Refuse to start a trial from the saved weights of another of the study if that cannot be exact.
 
-    Args:
-        database: Holds the checksums of the weights.
-        study: The study of both trials.
-        trial: The other trial's folder.
-        changes: The parameters that differ, with their new values; see ``config.orders.differing``.
+    ``changes`` are the parameters that differ, with their new values; see ``config.orders.differing``.
 
     Raises:
         StudyStateError: If it cannot.

@@ -95,13 +95,9 @@ class Trials(Queries):
     def finish(
         self, study: str, result: TrialResult, *, holder: str | None = None, artifacts: Sequence[Artifact] = ()
     ) -> None:
-        """Store the result of a trial, and its files.
+        """Store the result of a trial, and its files in place of those stored before.
 
-        Args:
-            study: The study.
-            result: Its result.
-            holder: The worker that holds the trial; None requires no lease.
-            artifacts: Its files, in place of those stored before.
+        ``holder`` is the worker that must hold the trial; None requires no lease.
 
         Raises:
             StudyStateError: If it was never started, or has ended before: no trial is finished twice.

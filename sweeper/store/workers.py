@@ -19,13 +19,9 @@ class Workers(Queries):
     """The workers of a database."""
 
     def join(self, study: str, token: str, device: str, *, expires_in_s: float) -> None:
-        """Store that this process runs trials of a study, unless that is stored already.
+        """Store that this process runs trials of a study on a device, unless that is stored already.
 
-        Args:
-            study: The study.
-            token: Identifies the worker; never used again.
-            device: What it trains on.
-            expires_in_s: How long it counts as alive without a heartbeat.
+        The ``token`` identifies the worker, and is never used again; it counts as alive for ``expires_in_s``.
         """
         with self._transactions.writing(study) as session:
             key = study_id(session, study)

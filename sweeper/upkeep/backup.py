@@ -32,7 +32,6 @@ class BackedUp:
     Attributes:
         folder: Where it is; a home itself, unless there is a ``dump``.
         bytes: Size of its files, without the database.
-        files: How many there are.
         left_out: What could not be copied because it is damaged or gone, one line each.
         dump: The file for `pg_restore`, if the database is on a server.
     """
@@ -204,12 +203,7 @@ def _staged(home: Home, destination: Path) -> Iterator[Path]:
 
 
 class Copier:
-    """Copies files from a home to what is to be one, counting their bytes.
-
-    Attributes:
-        bytes: What was copied.
-        files: How many files.
-    """
+    """Copies files from a home to a new one, counting them and their bytes."""
 
     def __init__(self, home: Home, target: Path, final: Path, on_bytes: Callable[[int], None]) -> None:
         self._home = home

@@ -40,10 +40,7 @@ class Diagnosis:
     """One inconsistency and its repair.
 
     Attributes:
-        study: The study.
-        kind: See ``Inconsistency``, as for the next two.
-        text: What does not agree.
-        advice: What to do, or what a repair does.
+        kind: See ``Inconsistency``, as for ``text`` and ``advice``.
         mendable: Whether it can be repaired without a guess.
         mended: What was done; None if nothing was.
     """

@@ -37,14 +37,11 @@ class Facts:
     """All that is known about a study.
 
     Attributes:
-        home: Where it is.
-        database: The home's.
-        study: Its row.
         alive: Whether a process runs it: what may be changing is then not checked.
         trials: Its trials by number.
         stored: Its trials in Optuna's tables, by number; None if there is no search.
         artifacts: The recorded files by trial.
-        storage: Holds the search.
+        storage: Holds Optuna's tables.
     """
 
     home: Home

@@ -26,10 +26,7 @@ class Leftover:
 
     Attributes:
         kind: ``temporary``, ``frozen``, ``adapter``, ``start`` or ``study``.
-        path: Where it is.
-        bytes: Its size.
         why: Why it is not needed.
-        study: Its study, if any.
         number: Its trial, if any.
     """
 

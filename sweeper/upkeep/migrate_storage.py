@@ -22,8 +22,6 @@ class Moved:
     """What was moved.
 
     Attributes:
-        server: The new database.
-        studies: Number of studies.
         rows: Number of rows, all of them compared.
         kept: The renamed SQLite file, unchanged.
     """
@@ -42,10 +40,7 @@ def migrate(
     Nothing can write to the file meanwhile. An interruption leaves the home unchanged, and another call continues:
     what arrived in full is not copied twice.
 
-    Args:
-        home: The home.
-        server: An empty database.
-        on_progress: Called with the current stage and the fraction of it that is done.
+    The server's database must be empty. ``on_progress`` gets the current stage and the fraction of it that is done.
 
     Raises:
         StudyStateError: If a study is running.
