@@ -122,7 +122,7 @@ def _read_csv(path: Path) -> list[Row]:
         return []
     (_, header), body = records[0], records[1:]
     if len(set(header)) != len(header) or not all(name.strip() for name in header):
-        raise DataError(f"{path}:1: every column needs a name of its own; found {header}")
+        raise DataError(f"{path}:1: every column needs a unique name; found {header}")
     if not body:
         raise DataError(f"{path}: has a header but no rows")
     for line, values in body:
@@ -169,7 +169,7 @@ def _read_parquet(path: Path) -> list[Row]:
 
 def _check_columns(path: Path, names: list[str]) -> None:
     if len(set(names)) != len(names) or not all(name.strip() for name in names):
-        raise DataError(f"{path}: every column needs a name of its own; found {names[:20]}")
+        raise DataError(f"{path}: every column needs a unique name; found {names[:20]}")
 
 
 def _parquet_rows(path: Path, file: pq.ParquetFile) -> Iterator[Row]:

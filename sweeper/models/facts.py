@@ -24,7 +24,7 @@ _VOLATILE = ("transformers_version", "_name_or_path", "_model_name_or_path")
 _FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E8M0")
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte)\.weight$")
 _READS_HIDDEN = re.compile(r"\.layers\.\d+\.(self_attn\.[qkv]|mlp\.(gate|up))_proj\.weight$")
-"""Layers that read the residual stream, so that their inputs are as many as it is wide."""
+"""Layers that read the residual stream, so their input width is its width."""
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
 

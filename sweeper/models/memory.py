@@ -144,7 +144,7 @@ def _encoder_parameters(hidden: int, adapter: PTuning) -> int:
 
 
 def is_quantised(adapter: AnyAdapter) -> bool:
-    """Tell whether the base is quantised."""
+    """Return whether the base is quantised."""
     return isinstance(adapter, QuantisedBase) and adapter.quantization is not None
 
 

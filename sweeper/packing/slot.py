@@ -100,7 +100,7 @@ class Slot:
 
     @property
     def is_due(self) -> bool:
-        """Whether the trial is to be evaluated before it goes on."""
+        """Whether the trial is to be evaluated before its next step."""
         return self.progress.steps in self.evaluations and self.evaluated < self.progress.steps
 
     @property

@@ -103,8 +103,8 @@ def test_folders_written_by_datasets(tmp_path: Path) -> None:
         ("a.json", '[{"a": 1},\n{]', "a.json:2: is not valid JSON"),
         ("a.csv", "", "is empty"),
         ("a.csv", "prompt,completion\n", "has a header but no rows"),
-        ("a.csv", "prompt,prompt\na,b\n", "a.csv:1: every column needs a name of its own"),
-        ("a.csv", "prompt,\na,b\n", "a.csv:1: every column needs a name of its own"),
+        ("a.csv", "prompt,prompt\na,b\n", "a.csv:1: every column needs a unique name"),
+        ("a.csv", "prompt,\na,b\n", "a.csv:1: every column needs a unique name"),
         ("a.csv", 'prompt,completion\n"two\nlines",b\na,b,c\n', "a.csv:4: 3 values for 2 columns"),
         (
             "a.csv",

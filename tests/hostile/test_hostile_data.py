@@ -144,7 +144,7 @@ def test_parquet_with_what_is_no_text(check, folder, name):
 def test_two_columns_of_one_name_are_refused_as_one_would_be_lost(check, folder):
     table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
     write_parquet(folder / "a.parquet", table)
-    refused(check("a.parquet"), "a.parquet: every column needs a name of its own; found ['text', 'text']")
+    refused(check("a.parquet"), "a.parquet: every column needs a unique name; found ['text', 'text']")
 
 
 def test_invalid_utf8_in_a_parquet_column_of_texts(check, folder):
