@@ -209,10 +209,15 @@ def test_the_search_waits_for_a_locked_database_too(tmp_path, monkeypatch):
     path, notes = tmp_path / "sweeper.db", []
     study = optuna.create_study(study_name="one", storage=storage.open_storage(path))
     holder = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+    def note(text):
+        notes.append(text)
+        if text.startswith("paused"):
+            holder.execute("ROLLBACK")
+
     for asked in (study.ask, lambda: study.ask().suggest_float("x", 0, 1)):
         holder.execute("BEGIN IMMEDIATE")
-        threading.Timer(0.3, lambda: holder.execute("ROLLBACK")).start()
-        with waiting(RetryPolicy(notes.append, lambda: False)):
+        with waiting(RetryPolicy(note, lambda: False)):
             asked()
     holder.close()
     assert [note.split(" (")[0] for note in notes[::2]] == ["paused: the database is locked by another process"] * 2
