@@ -71,7 +71,7 @@ def lineage(sources: Sequence[str], study: str, trial: str, version: str, replac
     figure.update_xaxes(visible=False, range=[-0.45, 3.45], fixedrange=True)
     figure.update_yaxes(visible=False, range=[lowest - 0.6, height + 0.6], fixedrange=True)
     tall = 90 + 70 * (height - lowest + 0.5)
-    return laid_out(figure, int(tall), showlegend=False)
+    return laid_out(figure, int(tall), margin={"l": 10, "r": 10, "t": 10, "b": 10}, showlegend=False)
 
 
 def _line(figure: go.Figure, start: tuple[float, float], end: tuple[float, float], dash: str = "solid") -> None:

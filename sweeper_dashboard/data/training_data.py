@@ -161,7 +161,7 @@ def _facts(of: Inspection) -> pd.DataFrame:
 def _length(part: Callable[[SplitView], Lengths]) -> Callable[[Inspection, str], str]:
     def show(of: Inspection, split: str) -> str:
         found = part(of.splits[split])
-        return f"{found.median:,.0f} median, {found.p95:,} 95th percentile, {found.longest:,} longest"
+        return f"median {found.median:,.0f}, 95th percentile {found.p95:,}, longest {found.longest:,}"
 
     return show
 

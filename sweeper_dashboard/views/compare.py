@@ -110,8 +110,8 @@ def _scores(found: data.SideBySide) -> None:
             parts.figure(
                 charts.spans(paired, "difference", "diff_low", "diff_high", title, order, zero=True), "differences"
             )
-    better = "left" if data.smaller_is_better(str(found.metric)) else "right"
-    st.caption(f"The {better} is better. An interval that touches the dotted line shows no difference.")
+    better = "Left" if data.smaller_is_better(str(found.metric)) else "Right"
+    st.caption(f"{better} is better. An interval that touches the dotted line shows no difference.")
     parts.table(scores.rename(columns={"diff_low": "from", "diff_high": "to"}))
     bounded = data.bounded(found)
     if bounded:
