@@ -21,6 +21,7 @@ COLUMNS = 3
 
 SAMPLED = "chosen by the sampler"
 _PLAIN = re.compile(r"[A-Za-z0-9]+([_.-][A-Za-z0-9]+)*")
+_STOPPING = "asked to stop"
 _FORMS = ("Run a configuration", "Clone a trial", "Budget and slots")
 
 
@@ -35,16 +36,20 @@ def page() -> None:
             st.info("You can see everything here, but only editors can give orders.", icon=":material/visibility:")
         editing.outcome()
         alive = data.control(name).live
-        st.fragment(_standing, run_every=REFRESH_S if alive else None)(name, alive)
+        stopping = st.session_state.pop(_STOPPING, False)
+        if stopping:
+            _confirm_stop(name)
+        refresh_s = REFRESH_S if alive and not stopping else None  # a refresh could swallow a click in the dialog
+        st.fragment(_standing, run_every=refresh_s)(name, alive)
         _forms(name)
-        st.fragment(_orders, run_every=REFRESH_S if alive else None)(name)
+        st.fragment(_orders, run_every=refresh_s)(name)
 
 
 def _order(name: str, kind: data.OrderKind, number: int | None = None, **asked: Any) -> None:
     editing.act(lambda actor: data.order(name, kind, actor=actor, number=number, data=asked))
 
 
-@st.dialog("Stop the study?")
+@st.dialog("Stop the study?", on_dismiss="rerun")
 def _confirm_stop(name: str) -> None:
     st.write(
         "The study stops after the current step. Trials that share passes are saved; resuming continues from there."
@@ -91,7 +96,8 @@ def _buttons(name: str, found: data.Control) -> None:
             editing.act(lambda actor: data.resume(name, actor=actor))
         asked = editing.button("Stop", icon=":material/stop:", ready=found.runs, width=140, key="stop")
     if asked and editing.refusal() is None:
-        _confirm_stop(name)
+        st.session_state[_STOPPING] = True
+        st.rerun(scope="app")
     if found.runs:
         st.caption("Orders take effect after the current step. A paused study keeps its memory and its place.")
     elif found.live:
