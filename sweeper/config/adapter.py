@@ -6,7 +6,7 @@ All but ``kind`` and how the base is quantised are options: a study may search t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -20,6 +20,9 @@ _OF_THE_BASE = frozenset({"kind", "quantization", "double_quantization"})
 
 class AnyAdapter(Frozen):
     """What every adapter can be asked."""
+
+    title: ClassVar[str]
+    """What it is, for a model card."""
 
     kind: str
 
@@ -104,6 +107,8 @@ class LowRank(AnyAdapter):
             (Hayou et al. 2024, arXiv:2402.12354).
     """
 
+    title: ClassVar[str] = "A LoRA adapter"
+
     rslora: bool = False
     dora: bool = False
     init: Initialisation = "default"
@@ -180,6 +185,7 @@ class Prefix(PromptLearning):
         projection_size: Width of that network; nothing is the width of a key.
     """
 
+    title: ClassVar[str] = "A prefix (prefix tuning)"
     kind: Literal["prefix"] = "prefix"
     projection: bool = False
     projection_size: int | None = Field(default=None, ge=1, le=65_536)
@@ -192,6 +198,7 @@ class Prompt(PromptLearning):
     to the number of virtual tokens. Both beat ``random`` for small models (section 3.2 there).
     """
 
+    title: ClassVar[str] = "A soft prompt (prompt tuning)"
     kind: Literal["prompt"] = "prompt"
     init: Literal["random", "vocabulary", "text"] = "random"
     init_text: str | None = Field(default=None, min_length=1)
@@ -211,6 +218,7 @@ class PTuning(PromptLearning):
         encoder_size: Its width; nothing is the width of the model.
     """
 
+    title: ClassVar[str] = "A soft prompt (P-tuning)"
     kind: Literal["p_tuning"] = "p_tuning"
     encoder: Literal["mlp", "lstm"] = "mlp"
     encoder_size: int | None = Field(default=None, ge=1, le=65_536)
@@ -223,6 +231,7 @@ class IA3(QuantisedBase):
     of ``attention_modules`` scale what a layer gives, those of ``feedforward_modules`` what it takes.
     """
 
+    title: ClassVar[str] = "An (IA)³ adapter"
     kind: Literal["ia3"] = "ia3"
     attention_modules: tuple[str, ...] = Field(default=("k_proj", "v_proj"), min_length=1)
     feedforward_modules: tuple[str, ...] = ("down_proj",)
@@ -236,6 +245,7 @@ class IA3(QuantisedBase):
 class Full(AnyAdapter):
     """No adapter: every weight of a dense copy of the base is trained."""
 
+    title: ClassVar[str] = "A copy, fully fine-tuned, of"
     kind: Literal["full"] = "full"
 
 

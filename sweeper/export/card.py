@@ -19,15 +19,6 @@ from sweeper.export.source import ExportSource
 CARD = "README.md"
 Kind = Literal["adapter", "merged"]
 
-_NAMES = {
-    "lora": "A LoRA adapter",
-    "qlora": "A LoRA adapter",
-    "prefix": "A prefix (prefix tuning)",
-    "prompt": "A soft prompt (prompt tuning)",
-    "p_tuning": "A soft prompt (P-tuning)",
-    "ia3": "An (IA)³ adapter",
-}
-
 
 def model_card(source: ExportSource, kind: Kind, loading: str, remarks: Sequence[str] = ()) -> str:
     """Return the card as Markdown.
@@ -95,7 +86,7 @@ def _front_matter(source: ExportSource, kind: Kind) -> dict[str, Any]:
 
 def _summary(source: ExportSource, kind: Kind) -> str:
     whole = source.spec.adapter.is_full
-    name = "A copy, fully fine-tuned, of" if whole else _NAMES[source.spec.adapter.kind]
+    name = source.spec.adapter.title
     what = name if whole else f"{name} for" if kind == "adapter" else f"{name} merged into"
     licence = f"licence {source.base.licence}" if source.base.licence else "licence not known: ask its publisher"
     kept = ""

@@ -5,11 +5,11 @@ import shlex
 import pandas as pd
 import pytest
 from filled_home import HOSTILE
-from sweeper_dashboard.charts import compare as charts
-from sweeper_dashboard.data import comparison as data
 
 from sweeper.cli.main import load
 from sweeper.store import Evaluation, Example, ScoreRecord
+from sweeper_dashboard.charts import compare as charts
+from sweeper_dashboard.data import comparison as data
 
 MARKDOWN = ("markdown", "title", "header", "subheader", "caption", "error", "info", "warning", "success")
 SECTIONS = ("Scores", "Examples", "Curves", "Differences", "Report")

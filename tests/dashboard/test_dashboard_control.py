@@ -8,8 +8,6 @@ from contextlib import ExitStack
 
 import pytest
 from filled_home import HOSTILE
-from sweeper_dashboard import session
-from sweeper_dashboard.data import control as data
 from typer.testing import CliRunner
 
 from sweeper.cli.main import app as cli
@@ -18,6 +16,8 @@ from sweeper.errors import StudyStateError
 from sweeper.files.atomic import write_json
 from sweeper.store import OrderKind, OrderState, StudyState
 from sweeper.study.run import run_study
+from sweeper_dashboard import session
+from sweeper_dashboard.data import control as data
 
 SPACE = {
     "learning_rate": {"kind": "float", "low": 1e-5, "high": 1e-1, "log": True},

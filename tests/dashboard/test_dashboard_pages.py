@@ -10,12 +10,12 @@ import tomllib
 
 import pytest
 from filled_home import APP, HOSTILE, Filler
-from sweeper_dashboard import session
-from sweeper_dashboard.data import home as homes
-from sweeper_dashboard.data import studies as data
 
 from sweeper.config.trial import Outcome
 from sweeper.store import Database, StudyState
+from sweeper_dashboard import session
+from sweeper_dashboard.data import home as homes
+from sweeper_dashboard.data import studies as data
 
 PAGES = ("studies", "study", "trial", "compare", "control", "training_data", "adapters", "playground")
 

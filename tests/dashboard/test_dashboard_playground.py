@@ -11,12 +11,12 @@ import pytest
 import tiny
 from filled_home import HOSTILE
 from registered import register
-from sweeper_dashboard import session
-from sweeper_dashboard.data import playground as data
 
 from sweeper.paths import Home
 from sweeper.redact import clean
 from sweeper.store import Database
+from sweeper_dashboard import session
+from sweeper_dashboard.data import playground as data
 
 WAIT_S = 120
 """For the worker, which imports torch."""

@@ -6,15 +6,15 @@ import pandas as pd
 import pytest
 import yaml
 from filled_home import HOSTILE
-from sweeper_dashboard.charts import trial as charts
-from sweeper_dashboard.data import trial_files
-from sweeper_dashboard.data import trials as data
 
 from sweeper.cli.main import load
 from sweeper.config.loader import load_study
 from sweeper.config.trial import Outcome
 from sweeper.paths import Home
 from sweeper.store import Example, TrialKind
+from sweeper_dashboard.charts import trial as charts
+from sweeper_dashboard.data import trial_files
+from sweeper_dashboard.data import trials as data
 
 SEARCHED = {
     "learning_rate": [1e-3, 5e-3],

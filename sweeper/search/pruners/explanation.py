@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, assert_never
 
 import numpy as np
 
@@ -165,8 +165,10 @@ class _Judge:
                 return self._bounds(progress, pruner)
             case config.WilcoxonPruner():
                 return self._signed_rank(progress, pruner)
+            case config.AutoPruner() | config.HalvingPruner() | config.HyperbandPruner() | config.NoPruner():
+                return None  # those with rungs are judged there, and none at all decides nothing
             case _:
-                return None
+                assert_never(pruner)
 
     def _percentile(self, progress: int, percentile: float, startup: int, start: float) -> PruningDecision | None:
         """Compare the best so far with a percentile of the complete trials' values at the same progress."""

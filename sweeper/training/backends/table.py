@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import assert_never
 
 import torch
 import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch's own stubs leave it out
 
-from sweeper.config.backend import FSDP, DeepSpeed, Unsloth
+from sweeper.config.backend import FSDP, TRL, DeepSpeed, Unsloth
 from sweeper.config.trial import TrialSpec
 from sweeper.training.backends.base import TrainingBackend
 from sweeper.training.base_model import BaseModel, load_base
@@ -22,26 +23,27 @@ _TIMEOUT = timedelta(minutes=30)
 def load(spec: TrialSpec, ranks: Ranks, port: int) -> BaseModel:
     """Load the base model for a trial's backend, once the trial's processes have met through the store at ``port``."""
     device = spec.device if spec.device == "cpu" or ranks.size == 1 else f"cuda:{ranks.rank}"
-    if isinstance(spec.backend, Unsloth):
-        from sweeper.training.backends.unsloth import load_with_unsloth
+    backend: TrainingBackend
+    match spec.backend:
+        case Unsloth():
+            from sweeper.training.backends.unsloth import load_with_unsloth
 
-        return load_with_unsloth(spec, device)
+            return load_with_unsloth(spec, device)
+        case DeepSpeed():
+            from sweeper.training.backends.deepspeed import DeepSpeedBackend
+
+            dtype = resolve_dtype(spec.model.dtype, device)
+            backend = DeepSpeedBackend(spec.backend, ranks, device, dtype, spec.hyperparameters.batch_size)
+        case FSDP():
+            from sweeper.training.backends.fsdp import FSDPBackend
+
+            backend = FSDPBackend(ranks, device)
+        case TRL():
+            raise AssertionError("TRL by itself trains in the process that runs the study")
+        case _:
+            assert_never(spec.backend)
     meet(ranks, device, port)
-    return load_base(
-        spec.model_folder, spec.model, spec.adapter, device, spec.technique.head, _backend(spec, ranks, device)
-    )
-
-
-def _backend(spec: TrialSpec, ranks: Ranks, device: str) -> TrainingBackend:
-    if isinstance(spec.backend, DeepSpeed):
-        from sweeper.training.backends.deepspeed import DeepSpeedBackend
-
-        dtype = resolve_dtype(spec.model.dtype, device)
-        return DeepSpeedBackend(spec.backend, ranks, device, dtype, spec.hyperparameters.batch_size)
-    assert isinstance(spec.backend, FSDP)
-    from sweeper.training.backends.fsdp import FSDPBackend
-
-    return FSDPBackend(ranks, device)
+    return load_base(spec.model_folder, spec.model, spec.adapter, device, spec.technique.head, backend)
 
 
 def meet(ranks: Ranks, device: str, port: int) -> None:
