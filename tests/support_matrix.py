@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from sweeper import compatibility as support
 from sweeper.compatibility import Case
-from sweeper.config.adapter import IA3, AnyAdapter, Full, LoRA, Prefix, Prompt, PTuning, QLoRA
+from sweeper.config.adapter import IA3, AnyAdapter, Full, LoHa, LoRA, Prefix, Prompt, PTuning, QLoRA
 from sweeper.config.backend import FSDP, TRL, Backend, DeepSpeed, Unsloth
 from sweeper.config.combinations import RULES
 from sweeper.config.model import ModelConfig
@@ -46,6 +46,7 @@ ADAPTERS: Mapping[str, AnyAdapter] = {
     "prompt": Prompt(),
     "p_tuning": PTuning(),
     "ia3": IA3(),
+    "loha": LoHa(),
     "full": Full(),
 }
 

@@ -130,7 +130,7 @@ def _weight(adapter: AnyAdapter) -> tuple[int, ...]:
 
 
 def _adapter_size(work: Workload) -> str:
-    if work.adapter.is_lora:
+    if "lora_rank" in work.adapter.hyperparameters:
         return f"rank {work.lora_rank}"
     tokens = work.adapter.extra_tokens
     return f"{tokens} virtual tokens" if tokens else work.adapter.kind

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from sweeper.config.base import Frozen, kinds, word_is_kind
+from sweeper.config.parameters import LORA_PARAMETERS
 
 Quantization = Literal["nf4", "fp4", "int8"]
 Initialisation = Literal["default", "gaussian", "orthogonal", "pissa", "olora", "loftq", "eva"]
@@ -23,6 +24,8 @@ class AnyAdapter(Frozen):
 
     title: ClassVar[str]
     """What it is, for a model card."""
+    hyperparameters: ClassVar[tuple[str, ...]] = ()
+    """Those of ``LORA_PARAMETERS`` that it has."""
 
     kind: str
 
@@ -39,11 +42,6 @@ class AnyAdapter(Frozen):
         """
         own = {name: value for name, value in chosen.items() if name in self.options()}
         return type(self).model_validate({**self.model_dump(), **own})
-
-    @property
-    def is_lora(self) -> bool:
-        """Whether it has a rank, an alpha, a dropout and target modules."""
-        return isinstance(self, LowRank)
 
     @property
     def is_prompt_learning(self) -> bool:
@@ -108,6 +106,7 @@ class LowRank(AnyAdapter):
     """
 
     title: ClassVar[str] = "A LoRA adapter"
+    hyperparameters: ClassVar[tuple[str, ...]] = LORA_PARAMETERS
 
     rslora: bool = False
     dora: bool = False
@@ -242,6 +241,23 @@ class IA3(QuantisedBase):
         return frozenset()
 
 
+class LoHa(AnyAdapter):
+    """Hadamard products of two low-rank updates: rank r reaches up to r², at twice the weights of LoRA.
+
+    FedPara (Hyeon-Woo et al. 2022, arXiv:2108.06098), as LyCORIS has it (Yeh et al. 2024, arXiv:2309.14859); on a
+    dense base, which PEFT 0.21 asks for.
+
+    Attributes:
+        rank_dropout: How much of the ranks is left out of a training step.
+    """
+
+    title: ClassVar[str] = "A LoHa adapter"
+    hyperparameters: ClassVar[tuple[str, ...]] = ("lora_rank", "lora_alpha", "target_modules")
+
+    kind: Literal["loha"] = "loha"
+    rank_dropout: float = Field(default=0.0, ge=0, le=0.95)
+
+
 class Full(AnyAdapter):
     """No adapter: every weight of a dense copy of the base is trained."""
 
@@ -250,7 +266,7 @@ class Full(AnyAdapter):
 
 
 Adapter = Annotated[
-    LoRA | QLoRA | Prefix | Prompt | PTuning | IA3 | Full,
+    LoRA | QLoRA | Prefix | Prompt | PTuning | IA3 | LoHa | Full,
     Field(discriminator="kind"),
     BeforeValidator(word_is_kind),
 ]

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from sweeper.config.adapter import AnyAdapter
 from sweeper.config.choice import ModelChoice, pick
 from sweeper.config.parameters import EXCLUSIVE, LORA_PARAMETERS, PARAMETERS
 from sweeper.config.space import ADAPTER, MODEL
@@ -65,7 +66,7 @@ def single_study(
         "backend": _said(config.backend),
         "search": {
             "preset": config.search.preset,
-            "space": _fixed(chosen, adapter.options(), is_lora=adapter.is_lora),
+            "space": _fixed(chosen, adapter),
             "known_good": False,
             "sampler": "random",
             "pruner": "none",
@@ -89,11 +90,11 @@ def _said(part: Any) -> dict[str, Any]:
     return {"kind": part.kind, **part.model_dump(mode="json", by_alias=True, exclude_defaults=True)}
 
 
-def _fixed(chosen: Mapping[str, Any], options: frozenset[str], *, is_lora: bool) -> dict[str, Any]:
+def _fixed(chosen: Mapping[str, Any], adapter: AnyAdapter) -> dict[str, Any]:
     """Return the space in which every parameter has one value."""
-    absent = set() if is_lora else set(LORA_PARAMETERS)
+    absent = set(LORA_PARAMETERS).difference(adapter.hyperparameters)
     space = {name: chosen[name] for name in PARAMETERS if name in chosen and name not in absent}
-    space |= {name: value for name, value in (chosen.get("trl") or {}).items() if name not in options}
+    space |= {name: value for name, value in (chosen.get("trl") or {}).items() if name not in adapter.options()}
     for steps, ratio in EXCLUSIVE:
         space.pop(ratio if space.get(steps) is not None else steps, None)
         if space.get(ratio, 0) is None:

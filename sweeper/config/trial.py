@@ -96,7 +96,7 @@ class TrialSpec(Frozen):
     @property
     def parameters(self) -> dict[str, Any]:
         """The whole configuration by name: hyperparameters, without those the adapter lacks, and adapter options."""
-        absent = set() if self.adapter.is_lora else set(LORA_PARAMETERS)
+        absent = set(LORA_PARAMETERS).difference(self.adapter.hyperparameters)
         values = self.hyperparameters.model_dump(mode="json", exclude=absent)
         return {**values, **self.adapter.model_dump(mode="json", include=set(self.adapter.options()))}
 

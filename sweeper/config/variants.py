@@ -64,8 +64,9 @@ def combination_fault(adapter: Adapter, space: Mapping[str, Range]) -> tuple[str
 def foreign_fault(adapter: AnyAdapter, name: str) -> str | None:
     """Return why a name that belongs to adapters cannot be searched with this one; None where it belongs to none."""
     own = ", ".join(sorted(adapter.options())) or "none"
-    if name in LORA_PARAMETERS and not adapter.is_lora:
-        return f"belongs to lora and qlora, and the study's adapter is {adapter.kind}; its own options are: {own}"
+    if name in LORA_PARAMETERS and name not in adapter.hyperparameters:
+        having = ", ".join(kind for kind, other in ADAPTERS.items() if name in other.hyperparameters)
+        return f"belongs to {having}, and the study's adapter is {adapter.kind}; its own options are: {own}"
     if name in ("quantization", "double_quantization") and name in type(adapter).model_fields:
         return "is how the base is loaded, once for all trials; name it under adapter"
     others = [kind for kind, other in ADAPTERS.items() if name in other.options()]

@@ -153,17 +153,16 @@ def _adapter(source: ExportSource) -> dict[str, Any]:
         for name, value in sorted(adapter.model_dump(include=set(adapter.options())).items())
         if value is not None
     }
-    if not adapter.is_lora:
+    if not adapter.hyperparameters:
         layers = {"layers": ", ".join(adapter.modules)} if adapter.modules else {}
         return {"adapter": adapter.kind, **layers, **options}
     modules = hyperparameters.target_modules
-    return {
-        "LoRA rank, alpha, dropout": (
-            f"{hyperparameters.lora_rank}, {hyperparameters.lora_alpha:g}, {hyperparameters.lora_dropout:g}"
-        ),
-        "target modules": modules if isinstance(modules, str) else ", ".join(modules),
-        **options,
-    }
+    named = [f"{hyperparameters.lora_rank}", f"{hyperparameters.lora_alpha:g}", f"{hyperparameters.lora_dropout:g}"]
+    if "lora_dropout" in adapter.hyperparameters:
+        sizes = {"LoRA rank, alpha, dropout": ", ".join(named)}
+    else:
+        sizes = {"adapter": adapter.kind, "rank, alpha": ", ".join(named[:2])}
+    return {**sizes, "target modules": modules if isinstance(modules, str) else ", ".join(modules), **options}
 
 
 def _precision(source: ExportSource) -> str:

@@ -21,10 +21,11 @@ tried out, and what `sweeper check` warns with. The terms and their sources:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import assert_never
 
-from sweeper.config.adapter import IA3, Adapter, AnyAdapter, Full, LowRank, Prefix, Prompt, PTuning, QuantisedBase
+from sweeper.config.adapter import IA3, Adapter, AnyAdapter, Full, LoHa, LowRank, Prefix, Prompt, PTuning, QuantisedBase
 from sweeper.models.facts import ModelFacts
 
 _TYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -106,7 +107,7 @@ def estimate(facts: ModelFacts, work: Workload, micro_batch: int) -> MemoryEstim
         optimizer=2 * trained * _FLOAT32,
         activations=round(_MARGIN * tokens * _activation_bytes(facts, work)),
         logits=round(_MARGIN * tokens * facts.vocab_size * (width + 3 * _FLOAT32)),
-        workspace=_largest_layer(facts) * width if is_quantised(work.adapter) else 0,
+        workspace=_workspace(facts, work),
     )
 
 
@@ -129,6 +130,8 @@ def trained_parameters(facts: ModelFacts, work: Workload) -> int:
         case IA3() as adapter:
             outputs = sum(outputs for _, outputs in facts.targets(adapter.attention_modules).values())
             return outputs + sum(inputs for inputs, _ in facts.targets(adapter.feedforward_modules).values())
+        case LoHa():
+            return 2 * facts.lora_parameters(work.lora_rank, work.target_modules)
         case Full():
             return facts.parameters
         case _:
@@ -196,13 +199,27 @@ def _block_bytes(facts: ModelFacts, work: Workload, width: int) -> float:
 
 def _adapter_bytes(facts: ModelFacts, work: Workload, width: int) -> float:
     """Return the bytes that the adapter keeps per token in one block."""
-    if isinstance(work.adapter, LowRank):
-        targets = facts.targets(work.target_modules).values()
-        # Per adapted layer: a float32 copy of the input, dropout's output and its mask, and the rank-wide product.
-        return sum(inputs * (2 * _FLOAT32 + 1) + 2 * work.lora_rank * _FLOAT32 for inputs, _ in targets) / facts.layers
-    if work.adapter.is_full:  # weights that are trained keep their layer's input
-        return sum(inputs for inputs, _ in facts.linear.values()) * width / facts.layers
-    return sum(max(facts.linear[name]) for name in facts.targets(work.adapter.modules)) * width / facts.layers
+    match work.adapter:
+        case LowRank():
+            targets = facts.targets(work.target_modules).values()
+            # Per adapted layer: a float32 copy of the input, dropout's output and its mask, and the rank-wide product.
+            each = (inputs * (2 * _FLOAT32 + 1) + 2 * work.lora_rank * _FLOAT32 for inputs, _ in targets)
+            return sum(each) / facts.layers
+        case LoHa():  # the layer's input; what it makes of its factors does not depend on the tokens
+            return sum(inputs for inputs, _ in facts.targets(work.target_modules).values()) * width / facts.layers
+        case Full():  # weights that are trained keep their layer's input
+            return sum(inputs for inputs, _ in facts.linear.values()) * width / facts.layers
+        case IA3() | Prefix() | Prompt() | PTuning():
+            return sum(max(facts.linear[name]) for name in facts.targets(work.adapter.modules)) * width / facts.layers
+        case _:
+            assert_never(work.adapter)
+
+
+def _workspace(facts: ModelFacts, work: Workload) -> int:
+    """Return the bytes needed for any number of rows: a layer dequantised, or LoHa's products for the backward pass."""
+    if isinstance(work.adapter, LoHa):
+        return sum(math.prod(shape) for shape in facts.targets(work.target_modules).values()) * _FLOAT32
+    return _largest_layer(facts) * _TYPE_BYTES[work.dtype] if is_quantised(work.adapter) else 0
 
 
 def _widest(facts: ModelFacts) -> int:

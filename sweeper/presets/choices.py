@@ -79,7 +79,7 @@ def _concerns(config: StudyConfig, name: str, adapter: Adapter) -> bool:
     if len(config.adapters) == 1:
         return True
     if name in LORA_PARAMETERS:
-        return adapter.is_lora
+        return name in adapter.hyperparameters
     others_option = any(name in type(one.adapter).model_fields for one in config.adapters.values())
     return name in type(adapter).model_fields or not others_option
 

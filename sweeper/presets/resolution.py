@@ -91,7 +91,7 @@ def _picked(preset: Preset, technique: Technique, adapter: Adapter, automatic: b
 def _ranges(preset: Preset, adapter: Adapter) -> Space:
     """Return the preset's ranges of what the adapter has, without the options that the study file settles itself."""
     open_options = adapter.options() - adapter.model_fields_set
-    absent = (_OPTIONS - open_options).union(() if adapter.is_lora else LORA_PARAMETERS)
+    absent = (_OPTIONS - open_options) | set(LORA_PARAMETERS).difference(adapter.hyperparameters)
     return {name: parameter.range for name, parameter in preset.parameters.items() if name not in absent}
 
 

@@ -9,6 +9,7 @@ import torch
 from peft import (
     EvaConfig,
     IA3Config,
+    LoHaConfig,
     LoraConfig,
     PeftConfig,
     PrefixTuningConfig,
@@ -17,7 +18,7 @@ from peft import (
     TaskType,
 )
 
-from sweeper.config.adapter import IA3, Adapter, Full, LoRA, LowRank, Prefix, Prompt, PTuning, QLoRA
+from sweeper.config.adapter import IA3, Adapter, Full, LoHa, LoRA, LowRank, Prefix, Prompt, PTuning, QLoRA
 from sweeper.config.trial import Hyperparameters
 from sweeper.training.base_model import SCORE, BaseModel, Head
 from sweeper.training.weights import Adapted
@@ -63,6 +64,15 @@ def peft_config(
                 **task,
                 **beside,
             )
+        case LoHa():
+            return LoHaConfig(
+                r=parameters.lora_rank,
+                alpha=parameters.lora_alpha,
+                rank_dropout=adapter.rank_dropout,
+                target_modules=_targets(parameters),
+                **task,
+                **beside,
+            )
         case Full():
             return None
         case _:
@@ -70,20 +80,23 @@ def peft_config(
 
 
 def _low_rank(adapter: LowRank, parameters: Hyperparameters, task: dict[str, Any]) -> LoraConfig:
-    targets = parameters.target_modules
     # LoftQ begins as plain LoRA and is filled in from the dense weights; see ``initialisation.py``.
     init = True if adapter.init in ("default", "loftq") else adapter.init
     return LoraConfig(
         r=parameters.lora_rank,
         lora_alpha=parameters.lora_alpha,
         lora_dropout=parameters.lora_dropout,
-        target_modules=targets if isinstance(targets, str) else list(targets),
+        target_modules=_targets(parameters),
         use_rslora=adapter.rslora,
         use_dora=adapter.dora,
         init_lora_weights=init,
         **{"eva_config": EvaConfig()} if adapter.init == "eva" else {},  # PEFT's defaults, its authors'
         **task,
     )
+
+
+def _targets(parameters: Hyperparameters) -> str | list[str]:
+    return parameters.target_modules if isinstance(parameters.target_modules, str) else list(parameters.target_modules)
 
 
 def _prompt(adapter: Prompt, tokenizer: Path | None, task: dict[str, Any]) -> PromptTuningConfig:

@@ -303,6 +303,7 @@ ADAPTERS = {
     "prompt": ("20 virtual tokens", "preset prompt, picked for sft with prompt", "run one at a time"),
     "p_tuning": ("20 virtual tokens", "preset prompt, picked for sft with p_tuning", "run one at a time"),
     "ia3": ("about", "preset ia3, picked for sft with ia3", "adapter ia3 is not LoRA"),
+    "loha": ("about", "preset loha, picked for sft with loha", "adapter loha is not LoRA"),
     "full": ("copy to train with optimizer", "preset full, picked for sft with full", "adapter full is not LoRA"),
 }
 
@@ -313,7 +314,7 @@ def test_every_adapter_is_answered_with_its_own_space_and_memory(sweeper, write_
     assert result.exit_code == 0, result.output
     for words in ADAPTERS[kind]:
         assert words in result.stdout, result.stdout
-    assert LORA_LINE not in result.stdout
+    assert (LORA_LINE in result.stdout) == (kind == "loha")
 
 
 def test_full_fine_tuning_holds_the_model_twice_with_gradients_and_moments(sweeper, write_study):

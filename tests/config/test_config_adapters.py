@@ -34,7 +34,7 @@ def test_a_word_is_a_kind_and_every_kind_survives_json(kind):
 
 def test_what_the_kinds_can_be_asked():
     of = {kind: of() for kind, of in ADAPTERS.items()}
-    assert {name for name, adapter in of.items() if adapter.is_lora} == {"lora", "qlora"}
+    assert {name for name, adapter in of.items() if adapter.hyperparameters} == {"lora", "qlora", "loha"}
     assert {name for name, adapter in of.items() if adapter.is_prompt_learning} == {"prefix", "prompt", "p_tuning"}
     assert {name for name, adapter in of.items() if not adapter.can_merge} == {"prefix", "prompt", "p_tuning"}
     assert {name for name, adapter in of.items() if adapter.is_full} == {"full"}
@@ -91,7 +91,7 @@ def test_options_are_searched_by_their_name(study):
 
 
 SPACE_FAULTS = [
-    ("prefix", "{lora_rank: [8, 16]}", "lora_rank: belongs to lora and qlora, and the study's adapter is prefix"),
+    ("prefix", "{lora_rank: [8, 16]}", "lora_rank: belongs to lora, qlora, loha, and the study's adapter is prefix"),
     ("full", "{target_modules: all-linear}", "its own options are: none"),
     ("lora", "{virtual_tokens: [8, 20]}", "is an option of prefix and prompt and p_tuning, and the study's adapter is"),
     ("qlora", "{quantization: [nf4, fp4]}", "is how the base is loaded, once for all trials"),

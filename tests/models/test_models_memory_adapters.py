@@ -6,7 +6,7 @@ import pytest
 from peft import get_peft_model
 from transformers import AutoModelForCausalLM
 
-from sweeper.config.adapter import IA3, Full, LoRA, Prefix, Prompt, PTuning, QLoRA
+from sweeper.config.adapter import IA3, Full, LoHa, LoRA, Prefix, Prompt, PTuning, QLoRA
 from sweeper.config.trial import Hyperparameters
 from sweeper.models.facts import read_facts
 from sweeper.models.memory import Workload, estimate, trained_parameters
@@ -23,6 +23,7 @@ ADAPTERS = {
     "p_tuning, wide": PTuning(virtual_tokens=7, encoder_size=96),
     "p_tuning, lstm": PTuning(virtual_tokens=7, encoder="lstm", encoder_size=32),
     "ia3": IA3(),
+    "loha": LoHa(),
     "full": Full(),
 }
 

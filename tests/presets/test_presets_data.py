@@ -24,6 +24,7 @@ def test_names_begin_with_the_default():
         "grpo",
         "guide",
         "ia3",
+        "loha",
         "lora",
         "preferences",
         "prompt",

@@ -38,6 +38,7 @@ KINDS = {
     "p_tuning": ("p_tuning", {"virtual_tokens": {"low": 2, "high": 4}, "encoder": ["mlp", "lstm"]}, None),
     "ia3": ({"kind": "ia3", "quantization": "nf4"}, {}, TOOLS),
     "ia3 on a dense base": ("ia3", {}, TOOLS),
+    "loha": ({"kind": "loha"}, {"lora_rank": 4, "rank_dropout": [0.0, 0.1]}, TOOLS),
     "full": ("full", {}, ()),
 }
 RATES = {"prefix": 3e-2, "prompt": 3e-1, "p_tuning": 1e-2, "ia3": 3e-1, "full": 3e-3}
@@ -54,7 +55,7 @@ class Listening(SilentListener):
         self.notes.append(text)
 
 
-@pytest.mark.parametrize("name", mostly_long(KINDS, "dora on 4 bits", "eva", "prefix", "ia3", "full"))
+@pytest.mark.parametrize("name", mostly_long(KINDS, "dora on 4 bits", "eva", "prefix", "ia3", "loha", "full"))
 def test_from_a_study_file_to_an_export(study_file, tmp_path, name):
     adapter, options, refused = KINDS[name]
     kind = adapter if isinstance(adapter, str) else adapter["kind"]
@@ -80,7 +81,7 @@ def test_from_a_study_file_to_an_export(study_file, tmp_path, name):
     exported = export(source, "adapter", tmp_path / "adapter")
     card = (exported.folder / "README.md").read_text()
     assert str(tmp_path) not in card
-    assert ("LoRA" in card) == source.spec.adapter.is_lora
+    assert ("LoRA" in card) == ("lora_dropout" in source.spec.adapter.hyperparameters)
     if not source.spec.adapter.is_full:
         assert str(tmp_path) not in json.dumps(json.loads((exported.folder / "adapter_config.json").read_text()))
     _merged(source, tmp_path)

@@ -11,7 +11,7 @@ from test_training_trial import eval_loss
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from variants import mostly_long
 
-from sweeper.config.adapter import IA3, Full, LoRA, Prefix, Prompt, PTuning, QLoRA
+from sweeper.config.adapter import IA3, Full, LoHa, LoRA, Prefix, Prompt, PTuning, QLoRA
 from sweeper.config.model import ModelConfig
 from sweeper.config.trial import Outcome
 from sweeper.evaluation.generation import generate
@@ -37,6 +37,7 @@ DENSE = {
     "p_tuning": PTuning(virtual_tokens=4),
     "p_tuning, lstm": PTuning(virtual_tokens=4, encoder="lstm", encoder_size=32),
     "ia3": IA3(),
+    "loha": LoHa(),
     "full": Full(),
 }
 QUANTISED = {
@@ -199,7 +200,7 @@ def test_a_broken_trial_gives_the_base_its_weights_back(base_for, tiny_model, tm
 
     base = base_for(LoRA())
     weights, before = state(base.model), traces(base.model)
-    for name in ("pissa", "prefix", "ia3", "full"):
+    for name in ("pissa", "prefix", "ia3", "loha", "full"):
         result = train_trial(tiny.trial_spec(tiny_model, tmp_path, adapter=DENSE[name]), base, broken, 8)
         assert (result.outcome, result.reason) == (Outcome.FAILED, "RuntimeError: the disk is gone")
         assert_untouched(base.model, weights, before)
