@@ -1,4 +1,4 @@
-"""What a study asks for that this machine or the libraries cannot do: every reason in one place. Imports no torch.
+"""Refusals of what this machine or the libraries cannot do, all in one place; imports no torch.
 
 One rule a question; each gives the reason and the remedy, or None. ``resolve_study`` asks them all before anything is
 loaded or downloaded.

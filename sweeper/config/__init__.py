@@ -1,1 +1,1 @@
-"""What a study is: frozen values, validated at the declaration; imports neither torch nor optuna."""
+"""Configuration: frozen values, validated where they are declared; imports neither torch nor Optuna."""

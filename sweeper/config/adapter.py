@@ -1,4 +1,4 @@
-"""What is trained beside the frozen base, or the base itself: one class an adapter, tagged by ``kind``.
+"""Adapters, one class each, tagged by ``kind``; full fine-tuning is one of them.
 
 All but ``kind`` and how the base is quantised are options: a study may search them by their field name.
 """

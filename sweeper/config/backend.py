@@ -1,4 +1,4 @@
-"""What does a trial's training: TRL alone, or TRL with a library that spreads or speeds it up; tagged by ``kind``."""
+"""Training backends: TRL alone, or with a library that distributes or accelerates it; tagged by ``kind``."""
 
 from __future__ import annotations
 
@@ -80,10 +80,10 @@ def processes(backend: Backend, gpus: int) -> int:
 
 
 def spreads_weights(backend: Backend) -> bool:
-    """Tell whether no process of a trial holds the whole base model."""
+    """Return whether no process of a trial holds the whole base model."""
     return isinstance(backend, FSDP) or (isinstance(backend, DeepSpeed) and backend.stage == 3)
 
 
 def in_own_processes(backend: Backend) -> bool:
-    """Tell whether each trial runs in processes of its own, which load the base model themselves."""
+    """Return whether each trial runs in processes of its own, which load the base model themselves."""
     return not isinstance(backend, TRL)

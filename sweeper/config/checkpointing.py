@@ -1,4 +1,4 @@
-"""Whether activations are computed anew in the backward pass: asked by training, memory estimates and exports alike."""
+"""Gradient checkpointing: one answer for training, memory estimates and exports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the examples come from and how they are split."""
+"""Data settings: sources, columns and splits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What decides: the metric of the search, and how the best trials are scored at the end."""
+"""Evaluation settings: the metric of the search, and the scores of the final comparison."""
 
 from __future__ import annotations
 

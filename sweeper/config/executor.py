@@ -1,4 +1,4 @@
-"""Where trials run: one class a kind, tagged by ``kind``."""
+"""Executors, one class each, tagged by ``kind``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which adapters of a study stay on disk."""
+"""Retention of a study's adapters on disk."""
 
 from __future__ import annotations
 

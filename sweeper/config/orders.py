@@ -1,4 +1,4 @@
-"""What may be asked of a running study: the rules alone, for whoever gives an order and for whoever obeys it."""
+"""Rules for orders to a running study, shared by those who give them and those who carry them out."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ STARTED_FROM = "adapter:"
 
 
 def is_pipeline(data: Any) -> bool:
-    """Tell whether parsed YAML is a study of several stages."""
+    """Return whether parsed YAML is a study of several stages."""
     technique = data.get("technique") if isinstance(data, dict) else None
     return KIND in (technique, kind_of(technique))
 

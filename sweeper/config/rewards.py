@@ -1,4 +1,4 @@
-"""What an answer earns: one class a reward, tagged by ``kind``."""
+"""Rewards of answers, one class each, tagged by ``kind``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a trial trains: optimizer steps and warmup, as the Hugging Face trainer counts them."""
+"""Optimizer steps and warmup, as the Hugging Face trainer counts them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How configurations are chosen, pruned and bounded: samplers and pruners tagged by ``kind``."""
+"""Search settings: samplers and pruners, tagged by ``kind``, and the budget."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def _fixed(chosen: Mapping[str, Any], adapter: AnyAdapter) -> dict[str, Any]:
 
 
 def _is_word(value: Any) -> bool:
-    """Tell whether a space reads a value as itself: a list would be a choice."""
+    """Return whether a space reads a value as itself: a list would be a choice."""
     return not isinstance(value, list)
 
 

@@ -50,7 +50,7 @@ class FloatRange(_Interval):
     log: bool = False
 
     def contains(self, value: Any) -> bool:
-        """Tell whether a trial may have this value."""
+        """Return whether a trial may have this value."""
         return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
 
     def clip(self, value: Any) -> Any:
@@ -78,7 +78,7 @@ class IntRange(_Interval):
         return self
 
     def contains(self, value: Any) -> bool:
-        """Tell whether a trial may have this value."""
+        """Return whether a trial may have this value."""
         if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
             return False
         return value == int(value) and self.low <= value <= self.high and (int(value) - self.low) % self.step == 0
@@ -106,7 +106,7 @@ class Choice(_Range):
         return self
 
     def contains(self, value: Any) -> bool:
-        """Tell whether a trial may have this value."""
+        """Return whether a trial may have this value."""
         return any(_is_same(value, listed) for listed in self.choice)
 
     def clip(self, value: Any) -> Any:
@@ -131,7 +131,7 @@ class Fixed(_Range):
     value: ChoiceValue | None
 
     def contains(self, value: Any) -> bool:
-        """Tell whether a trial may have this value."""
+        """Return whether a trial may have this value."""
         return _is_same(value, self.value)
 
     def clip(self, value: Any) -> Any:
@@ -144,7 +144,7 @@ class Fixed(_Range):
 
 
 def _is_same(value: Any, other: Any) -> bool:
-    """Tell whether two values are equal; to Python ``True`` is 1, to a study it is another value."""
+    """Return whether two values are equal; to Python ``True`` is 1, to a study it is another value."""
     return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
 
 
@@ -236,7 +236,7 @@ def in_order(space: Mapping[str, Range]) -> tuple[str, ...]:
 
 
 def is_active(range_: Range, values: Mapping[str, Any]) -> bool:
-    """Tell whether a parameter has a value at all, given the values of those before it."""
+    """Return whether a parameter has a value at all, given the values of those before it."""
     return all(name in values and values[name] in allowed for name, allowed in range_.when.items())
 
 

@@ -1,4 +1,4 @@
-"""Where the database of a study is: the home's own file, or a PostgreSQL server."""
+"""Storage settings: the home's own database file, or a PostgreSQL server."""
 
 from __future__ import annotations
 

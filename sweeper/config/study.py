@@ -1,4 +1,4 @@
-"""What a study is: the whole of a study file as one frozen value."""
+"""A whole study file as one frozen value."""
 
 from __future__ import annotations
 

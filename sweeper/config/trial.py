@@ -1,4 +1,4 @@
-"""What crosses the seam between search and training: a ``TrialSpec`` goes in, a ``TrialResult`` comes out."""
+"""The seam between search and training: a ``TrialSpec`` goes in, a ``TrialResult`` comes out."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def _values(range_: Range) -> tuple[Any, ...]:
 
 
 def _holds(range_: Range, value: Any, chosen: Mapping[str, Any], searched: Mapping[str, Range]) -> bool:
-    """Tell whether an option may have a value, or be absent, beside the others that are chosen."""
+    """Return whether an option may have a value, or be absent, beside the others that are chosen."""
     on_options = {parent: allowed for parent, allowed in range_.when.items() if parent in searched}
     active = is_active(range_.model_copy(update={"when": on_options}), chosen)
     elsewhere = len(on_options) < len(range_.when)  # whether conditions on other parameters hold is not known here

@@ -1,4 +1,4 @@
-"""What the exported model ends in, as transformers loads it: the vocabulary, or a single score."""
+"""The head of an exported model: the vocabulary, or a single score."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sweeper.export.source import ExportSource
 
 
 def scores(source: ExportSource) -> bool:
-    """Tell whether the adapter makes a reward model, which scores texts."""
+    """Return whether the adapter makes a reward model, which scores texts."""
     return source.spec.technique.head == "score"
 
 

@@ -1,4 +1,4 @@
-"""What the training files of all tools share: how they are written, checked and commented."""
+"""Writing, checking and commenting training files, shared by all tools."""
 
 from __future__ import annotations
 

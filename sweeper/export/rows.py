@@ -69,7 +69,7 @@ def as_trained(source: ExportSource, row: Row) -> Row:
 
 
 def has_completions(source: ExportSource) -> bool:
-    """Tell whether the trainer saw prompts and completions, rather than text that is learned as a whole."""
+    """Return whether the trainer saw prompts and completions, rather than text that is learned as a whole."""
     shape = shape_of(source.train.path)
     return shape.startswith("prompt_completion") or (shape == "messages" and _last_turn_only(source))
 

@@ -1,4 +1,4 @@
-"""What an export is made from: plain data, no database and no model."""
+"""The source of an export: plain data, no database and no model."""
 
 from __future__ import annotations
 

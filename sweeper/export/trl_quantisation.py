@@ -1,4 +1,4 @@
-"""How TRL's command line quantises a base model, and what it computes in then."""
+"""Quantisation and compute type under TRL's command line."""
 
 from __future__ import annotations
 

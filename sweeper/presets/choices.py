@@ -75,7 +75,7 @@ def search_of(config: StudyConfig, label: str) -> SearchConfig:
 
 
 def _concerns(config: StudyConfig, name: str, adapter: Adapter) -> bool:
-    """Tell whether a range for all alternatives means anything to one of them."""
+    """Return whether a range for all alternatives means anything to one of them."""
     if len(config.adapters) == 1:
         return True
     if name in LORA_PARAMETERS:

@@ -1,4 +1,4 @@
-"""What data and model say about a preset's ranges: rules that change a range, each with its reason."""
+"""Rules that fit a preset's ranges to data and model, each with its reason."""
 
 from __future__ import annotations
 

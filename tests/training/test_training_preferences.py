@@ -15,7 +15,7 @@ from sweeper.config.technique import CPO, DPO, KTO, ORPO
 from sweeper.config.trial import Outcome
 from sweeper.data.splits import read_prepared
 from sweeper.training.adapters import peft_config
-from sweeper.training.techniques.preferences import _PARTS
+from sweeper.training.techniques.preferences import TRAINERS
 
 TECHNIQUES = {
     "dpo": DPO(max_length=64),
@@ -38,11 +38,9 @@ def asked(kind, **more):
 
 def plain_losses(kind, spec, base):
     """The training losses of TRL's own trainer, which batches and averages by itself."""
-    parts = _PARTS[kind]
-    own = parts.trainer.__mro__[
-        next(n for n, each in enumerate(parts.trainer.__mro__) if each.__module__.startswith("trl."))
-    ]
-    arguments = parts.config(
+    config, ours = TRAINERS[kind]
+    own = next(each for each in ours.__mro__ if each.__module__.startswith("trl."))
+    arguments = config(
         output_dir=str(spec.folder / "plain"),
         per_device_train_batch_size=spec.hyperparameters.batch_size,
         num_train_epochs=spec.hyperparameters.epochs,

@@ -1,4 +1,4 @@
-"""What answers earn: from a study's rewards to functions that TRL's trainers and the evaluation call."""
+"""Reward functions of a study, as TRL's trainers and the evaluation call them."""
 
 from __future__ import annotations
 
