@@ -14,7 +14,13 @@ A study of several stages (``technique: rlhf``) is run by ``run_pipeline`` and r
 ``__init__.pyi`` declares the same names for type checkers.
 """
 
+import os
 from importlib import import_module
+
+if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}:
+    # Read when torch loads OpenMP. Threads that spin while they wait take the cores that the others need: beside other
+    # work two threads are then slower than one (tests/benchmarks/threads.py).
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 __version__ = "0.1.0"
 

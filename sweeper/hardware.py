@@ -1,10 +1,12 @@
-"""What this machine has, found without importing torch: processors, memory, and GPUs as their driver lists them."""
+"""This machine without torch: processors and how busy others keep them, memory, and GPUs as their driver lists them."""
 
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +64,7 @@ def machine() -> Machine:
     total, free = memory.total, memory.available
     if limit is not None and limit < total:
         total, free = limit, min(free, max(0, limit - (used or 0)))
-    return Machine(cpus=_cpus(), total_bytes=total, free_bytes=free, gpus=gpus())
+    return Machine(cpus=cpus(), total_bytes=total, free_bytes=free, gpus=gpus())
 
 
 def gpus() -> tuple[Gpu, ...]:
@@ -171,15 +173,74 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _cgroup(name: str) -> int | None:
     """Return a number of the control group that this process runs in, as a container sees it; None without one."""
     try:
         return int((_CGROUP / name).read_text())
     except (OSError, ValueError):  # ValueError: "max", which is no limit
         return None
+
+
+def _quota() -> float | None:
+    """Return how many processors' time the control group may use; None without a limit."""
+    try:
+        limit, period = (_CGROUP / "cpu.max").read_text().split()
+        return int(limit) / int(period)
+    except (OSError, ValueError):  # ValueError: "max"
+        limits = _cgroup("cpu/cpu.cfs_quota_us"), _cgroup("cpu/cpu.cfs_period_us")  # the first version's files
+        return limits[0] / limits[1] if limits[0] and limits[1] and limits[0] > 0 else None
+
+
+def cpus() -> int:
+    """Return how many processors this process may use: its affinity and its container's quota count."""
+    count = len(_affinity()) or os.cpu_count() or 1
+    quota = _quota()
+    return count if quota is None else max(1, min(count, round(quota)))
+
+
+def _affinity() -> set[int]:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+
+
+def cpu_name() -> str:
+    """Return the processor's model as the system names it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "CPU part")))
+    return next(names, platform.processor() or platform.machine())
+
+
+class OtherLoad:
+    """How many of this process's processors all others but it and its children keep busy, since the last look."""
+
+    def __init__(self) -> None:
+        self._last = self._seconds()
+
+    def cores(self) -> float:
+        """Return the mean number of busy processors since the last call, or since this object was made."""
+        former, self._last = self._last, self._seconds()
+        elapsed, busy, ours = (now - then for now, then in zip(self._last, former, strict=True))
+        return min(max(0.0, (busy - ours) / elapsed), float(cpus())) if elapsed > 0 else 0.0
+
+    @staticmethod
+    def _seconds() -> tuple[float, float, float]:
+        """Return a clock, the seconds for which processors were busy, and those for which they worked for us."""
+        allowed = _affinity()
+        every = [
+            times for number, times in enumerate(psutil.cpu_times(percpu=True)) if not allowed or number in allowed
+        ]
+        busy = sum(sum(getattr(times, part, 0.0) for part in _BUSY) for times in every)
+        return time.monotonic(), busy, sum(map(_spent, [psutil.Process(), *psutil.Process().children(recursive=True)]))
+
+
+_BUSY = ("user", "nice", "system", "irq", "softirq")
+
+
+def _spent(process: psutil.Process) -> float:
+    """Return the processor seconds of a process and of those of its children that have ended."""
+    try:
+        return float(sum(process.cpu_times()[:4]))
+    except psutil.Error:  # it has ended meanwhile
+        return 0.0

@@ -1,4 +1,4 @@
-"""What a person sees while a study runs: a live view on a terminal, plain lines where output is piped."""
+"""Progress of a running study: a live view on a terminal, plain lines where output is piped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -20,20 +20,22 @@ from rich.text import Text
 from sweeper.config.study import StudyConfig
 from sweeper.config.trial import TrialResult, TrialSpec
 from sweeper.executors.base import Listener
+from sweeper.hardware import OtherLoad, cpus
 from sweeper.redact import clean
 from sweeper.search.candidate import Candidate
 
 _LEADERS = 5
 _NOTES = 6
+_LOAD_EVERY_S = 5.0
 
 
 class View(Listener, AbstractContextManager["View"], Protocol):
-    """A listener that is entered for the length of a study."""
+    """A listener that is a context manager."""
 
 
 @dataclass
 class _Running:
-    """A trial under way."""
+    """A running trial."""
 
     candidate: Candidate
     spec: TrialSpec
@@ -45,7 +47,7 @@ class _Running:
 
 
 class _Progress:
-    """What has been seen of a study so far, and how long the rest will take."""
+    """Trials seen so far, and an estimate of the time left."""
 
     def __init__(self, config: StudyConfig, done: int) -> None:
         self.config = config
@@ -59,6 +61,15 @@ class _Progress:
         self.notes: deque[str] = deque(maxlen=_NOTES)
         self.stage_text = ""
         self.stage_fraction: float | None = None
+        self._others, self._looked, self._taken = OtherLoad(), self.begun, 0.0
+
+    def busy(self) -> str:
+        """Return a sentence about other processes that slow down trials on the CPU; empty if there are none."""
+        if time.monotonic() - self._looked >= _LOAD_EVERY_S:
+            self._taken, self._looked = self._others.cores(), time.monotonic()
+        if self._taken < max(0.5, cpus() / 4) or all(one.spec.device != "cpu" for one in self.running.values()):
+            return ""
+        return f"{self._taken:.1f} of {cpus()} cores are taken by other processes, so training is slower than usual"
 
     @property
     def total(self) -> int:
@@ -73,22 +84,22 @@ class _Progress:
         return max(0.0, elapsed / (self.here + part) * (self.total - self.done - part))
 
     def started(self, candidate: Candidate, spec: TrialSpec, total_steps: int) -> None:
-        """Take a trial that begins, or goes on; what people order comes on top of the budget."""
+        """Add a trial that begins or continues; ordered trials come on top of the budget."""
         self.ordered += candidate.order is not None and candidate.number not in self.seen
         self.seen.add(candidate.number)
         self.running[candidate.number] = _Running(candidate, spec, total_steps)
 
     def reported(self, number: int, step: int, metrics: Mapping[str, float]) -> None:
-        """Take what a trial reports."""
+        """Update a running trial."""
         running = self.running.get(number)
         if running is not None:
             if not running.step:
-                running.first = step - 1  # a trial that goes on was further when it began here
+                running.first = step - 1  # a resumed trial does not begin at 0
             running.step = step
             running.latest |= metrics
 
     def ended(self, result: TrialResult) -> str:
-        """Take a result and return it as one line."""
+        """Count a result and return it as one line."""
         seconds = result.train_seconds
         running = self.running.pop(result.number, None)
         parameters = shown_parameters(running.candidate.parameters) if running else ""
@@ -105,26 +116,42 @@ class _Progress:
             f"at step {result.best_step} of {result.total_steps} ({seconds:.0f} s)"
         )
 
-    def left(self, number: int) -> None:
-        """Take that a trial runs here no more, though it has not ended."""
-        self.running.pop(number, None)
 
+class _Watching:
+    """Both views' common part."""
 
-class PlainLines:
-    """One line an event; nothing that needs a terminal."""
-
-    def __init__(self, console: Console, config: StudyConfig, done: int = 0) -> None:
-        self._console = console
+    def __init__(self, config: StudyConfig, done: int) -> None:
         self._progress = _Progress(config, done)
-        self._stage = ""
 
-    def __enter__(self) -> PlainLines:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         pass
+
+    def trial_reported(self, number: int, step: int, metrics: Mapping[str, float]) -> None:
+        """Update a running trial."""
+        self._progress.reported(number, step, metrics)
+
+    def trial_left(self, number: int) -> None:
+        """Remove a trial that another worker took over; a note says why."""
+        self._progress.running.pop(number, None)
+
+    def budget_changed(self, config: StudyConfig) -> None:
+        """Use the new budget; a note says what changed."""
+        self._progress.config = config
+
+
+class PlainLines(_Watching):
+    """One line per event; nothing that needs a terminal."""
+
+    def __init__(self, console: Console, config: StudyConfig, done: int = 0) -> None:
+        super().__init__(config, done)
+        self._console = console
+        self._stage = ""
+        self._told_busy = False
 
     def stage(self, text: str, fraction: float | None = None) -> None:
         """Print a stage once, not its every step."""
@@ -133,50 +160,45 @@ class PlainLines:
             self._line(text)
 
     def trial_started(self, candidate: Candidate, spec: TrialSpec, total_steps: int) -> None:
-        """Print what is tried."""
+        """Print the configuration."""
         self._progress.started(candidate, spec, total_steps)
         shown = shown_parameters(candidate.parameters)
         self._line(f"trial {candidate.number} ({_why(candidate)}; {total_steps} steps): {shown}")
 
     def trial_reported(self, number: int, step: int, metrics: Mapping[str, float]) -> None:
         """Print evaluations; the loss of every step is in the database."""
-        self._progress.reported(number, step, metrics)
+        super().trial_reported(number, step, metrics)
         metric = self._progress.config.evaluation.metric
         if metric in metrics and number in self._progress.running:
             total = self._progress.running[number].total_steps
             self._line(f"trial {number} step {step}/{total}: {metric} {metrics[metric]:.4g}")
+        if not self._told_busy and (busy := self._progress.busy()):
+            self._told_busy = True
+            self.note(busy)
 
     def trial_ended(self, result: TrialResult) -> None:
-        """Print how it ended and how far the study is."""
+        """Print its result and the study's progress."""
         line = self._progress.ended(result)
         eta = self._progress.eta_s()
         rest = f", about {duration(eta)} left" if eta else ""
         self._line(f"{line} [{self._progress.done}/{self._progress.total}{rest}]")
 
-    def trial_left(self, number: int) -> None:
-        """Count it no more; a note says why."""
-        self._progress.left(number)
-
     def note(self, text: str) -> None:
         """Print it."""
         self._line(f"note: {text}")
-
-    def budget_changed(self, config: StudyConfig) -> None:
-        """Count by the new budget; a note says what changed."""
-        self._progress.config = config
 
     def _line(self, text: str) -> None:
         self._console.print(Text(clean(text)), soft_wrap=True)
 
 
-class LiveView:
-    """Budget, the trials under way, a leaderboard, and what was pruned and why, refreshed in place."""
+class LiveView(_Watching):
+    """Budget, running trials, a leaderboard, and what was pruned and why, refreshed in place."""
 
     def __init__(self, console: Console, config: StudyConfig, done: int = 0) -> None:
-        self._progress = _Progress(config, done)
+        super().__init__(config, done)
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=False)
 
-    def __enter__(self) -> LiveView:
+    def __enter__(self) -> Self:
         self._live.__enter__()
         return self
 
@@ -194,33 +216,24 @@ class LiveView:
         self._progress.stage_text = ""
         self._progress.started(candidate, spec, total_steps)
 
-    def trial_reported(self, number: int, step: int, metrics: Mapping[str, float]) -> None:
-        """Show its latest numbers."""
-        self._progress.reported(number, step, metrics)
-
     def trial_ended(self, result: TrialResult) -> None:
         """Move it to the leaderboard or the notes."""
         self._progress.notes.append(self._progress.ended(result))
-
-    def trial_left(self, number: int) -> None:
-        """Show it no more; a note says why."""
-        self._progress.left(number)
 
     def note(self, text: str) -> None:
         """Show it among the notes."""
         self._progress.notes.append(text)
 
-    def budget_changed(self, config: StudyConfig) -> None:
-        """Count by the new budget; a note says what changed."""
-        self._progress.config = config
-
     def _render(self) -> RenderableType:
         progress = self._progress
+        running = list(progress.running.values())  # a copy: another thread draws than the one that trains
         parts: list[RenderableType] = [_budget(progress)]
         if progress.stage_text:
             parts.append(_stage(progress))
-        if progress.running:
-            parts.append(_slots(list(progress.running.values()), progress.config.evaluation.metric))
+        if running:
+            parts.append(_slots(running, progress.config.evaluation.metric))
+            if busy := progress.busy():
+                parts.append(Text(busy, style="yellow"))
         if progress.leaders:
             parts.append(_leaderboard(progress))
         parts += [Text(clean(note), style="dim", overflow="ellipsis", no_wrap=True) for note in progress.notes]
@@ -231,11 +244,11 @@ def _budget(progress: _Progress) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
     eta = progress.eta_s()
     elapsed = duration(time.monotonic() - progress.begun)
-    rest = f"about {duration(eta)} left" if eta is not None else "time left: after the first trial"
+    rest = f"about {duration(eta)} left" if eta is not None else "time left known after the first trial"
     grid.add_row(
         f"trials {progress.done}/{progress.total}",
         ProgressBar(total=progress.total, completed=progress.done, width=30),
-        f"{elapsed} gone, {rest}",
+        f"{elapsed} elapsed, {rest}",
     )
     return grid
 
@@ -249,7 +262,7 @@ def _stage(progress: _Progress) -> RenderableType:
 
 
 def _slots(running: Sequence[_Running], metric: str) -> RenderableType:
-    """Show the trials under way, one line each; what a single one tries as well."""
+    """Show the running trials, one line each; of a single one its configuration too."""
     grid = Table.grid(padding=(0, 1))
     for one in running:
         bar = ProgressBar(total=max(1, one.total_steps), completed=one.step, width=30 if len(running) == 1 else 15)
@@ -287,16 +300,16 @@ def _leaderboard(progress: _Progress) -> RenderableType:
 
 def _why(candidate: Candidate) -> str:
     if candidate.confirms is not None:
-        return f"again as trial {candidate.confirms}, with another seed"
+        return f"trial {candidate.confirms} repeated with another seed"
     if candidate.clones is not None:
-        return f"asked for: trial {candidate.clones} with changes"
+        return f"requested: trial {candidate.clones} with changes"
     if candidate.order is not None:
-        return "asked for"
-    return {"enqueued": "known to be good", "sampled": "sampled"}.get(candidate.kind, str(candidate.kind))
+        return "requested"
+    return {"enqueued": "recommended", "sampled": "sampled"}.get(candidate.kind, str(candidate.kind))
 
 
 def shown_parameters(parameters: Mapping[str, object]) -> str:
-    """Return hyperparameters as one line."""
+    """Return hyperparameters on one line."""
     shown = (
         f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in parameters.items()
     )
@@ -304,7 +317,7 @@ def shown_parameters(parameters: Mapping[str, object]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as a person says them."""
+    """Return seconds as hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -32,7 +32,7 @@ from sweeper.search.study import Search
 from sweeper.store import Database, StudyRecord, stored_config
 from sweeper.study.resolve import ResolvedStudy
 from sweeper.study.resolved_inputs import ResolvedInputs
-from sweeper.training.device import resolve_device
+from sweeper.training.device import resolve_device, use_free_cores
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "evaluate", "optuna")
 
@@ -159,6 +159,8 @@ def _context(
     crew = WorkerMembership(database, config.name, device, config.executor.grace_s)
     crew.join()
     remove_leftovers(paths.folder)
+    if device == "cpu" and (threads := use_free_cores()) is not None:
+        listener.note(threads)
     return StudyContext(
         config=config,
         paths=paths,

@@ -29,7 +29,7 @@ from sweeper.config.adapter import AnyAdapter, QuantisedBase
 from sweeper.config.model import ModelConfig
 from sweeper.errors import ModelError
 from sweeper.training.backends.base import TrainingBackend
-from sweeper.training.device import resolve_attention, resolve_dtype
+from sweeper.training.device import resolve_attention, resolve_dtype, use_free_cores
 from sweeper.training.library_logging import quieten
 from sweeper.training.micro_batch import is_out_of_memory
 from sweeper.training.weights import ADAPTER_WEIGHTS, MODEL_WEIGHTS, Adapted
@@ -213,6 +213,8 @@ def load_base(
     backend = backend or TrainingBackend()
     if device != "cpu":
         torch.cuda.set_device(torch.device(device))  # the trainer's "cuda" is then this one
+    else:
+        use_free_cores()
     dtype = resolve_dtype(config.dtype, device)
     attention = resolve_attention(config.attention, device, dtype)
     try:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
+import time
+from functools import cache
 
 import psutil
 import torch
@@ -11,6 +14,7 @@ import torch
 from sweeper.compatibility import attention_refusal, best_attention
 from sweeper.config.model import Attention, Dtype
 from sweeper.errors import HardwareError
+from sweeper.hardware import OtherLoad, cpus
 
 
 def resolve_device(wanted: str) -> str:
@@ -53,6 +57,33 @@ def resolve_dtype(wanted: Dtype, device: str) -> torch.dtype:
     if device == "cpu":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+@cache
+def use_free_cores() -> str | None:
+    """Let torch use as many threads as there are processors that no other process keeps busy, once per process.
+
+    Where all of them are busy it uses them all: each thread then gets its share.
+
+    Returns:
+        What was decided, for the user; None where OMP_NUM_THREADS or MKL_NUM_THREADS decides.
+    """
+    if os.environ.keys() & {"OMP_NUM_THREADS", "MKL_NUM_THREADS"}:
+        return None
+    load = OtherLoad()
+    time.sleep(_LOOK_S)
+    taken, usable = load.cores(), min(cpus(), torch.get_num_threads())
+    threads = threads_for(usable, taken)
+    torch.set_num_threads(threads)
+    return f"{threads} of {usable} cores are used: {taken:.1f} are taken by other processes (OMP_NUM_THREADS overrides)"
+
+
+_LOOK_S = 0.5
+
+
+def threads_for(cores: int, taken: float) -> int:
+    """Return how many threads suit ``cores`` processors of which others keep ``taken`` busy."""
+    return round(cores - taken) or cores
 
 
 def resolve_attention(wanted: Attention, device: str, dtype: torch.dtype) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from sweeper.errors import HardwareError
-from sweeper.hardware import Gpu, gpus, machine, pick_device
+from sweeper.hardware import Gpu, OtherLoad, cpu_name, cpus, gpus, machine, pick_device
 
 LINES = [
     "GPU-aaa, NVIDIA H200, 143771, 143000, 9.0",
@@ -66,6 +69,7 @@ def test_the_machine_has_memory_and_processors():
     here = machine()
     assert here.cpus >= 1
     assert 0 < here.free_bytes <= here.total_bytes
+    assert cpu_name()
 
 
 def test_a_limit_of_the_container_counts(tmp_path, monkeypatch):
@@ -75,6 +79,40 @@ def test_a_limit_of_the_container_counts(tmp_path, monkeypatch):
     assert (machine().total_bytes, machine().free_bytes) == (1_000_000, 600_000)
     (tmp_path / "memory.max").write_text("max\n")
     assert machine().total_bytes > 1_000_000
+
+
+def test_a_quota_of_the_container_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr("sweeper.hardware._CGROUP", tmp_path)
+    monkeypatch.setattr("sweeper.hardware._affinity", lambda: set(range(8)))
+    assert cpus() == 8
+    (tmp_path / "cpu.max").write_text("250000 100000\n")
+    assert cpus() == 2
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert cpus() == 8
+    (tmp_path / "cpu.max").unlink()
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("50000\n")
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    assert cpus() == 1  # half of one is still one
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
+    assert cpus() == 8
+
+
+def test_only_what_others_compute_is_taken(monkeypatch):
+    looks = iter([(0.0, 100.0, 10.0), (2.0, 103.5, 12.5), (4.0, 104.0, 15.0)])
+    monkeypatch.setattr(OtherLoad, "_seconds", staticmethod(lambda: next(looks)))
+    load = OtherLoad()
+    assert load.cores() == pytest.approx(min(0.5, float(cpus())))  # 3.5 s of work in 2 s, of which 2.5 s were ours
+    assert load.cores() == 0.0
+
+
+def test_our_own_work_and_that_of_our_children_is_not_taken():
+    spin = "import time; end = time.process_time() + 0.5\nwhile time.process_time() < end: pass"
+    busy, ours = OtherLoad._seconds()[1:]
+    subprocess.run([sys.executable, "-c", spin], check=True)
+    busy_after, ours_after = OtherLoad._seconds()[1:]
+    assert 0.5 <= ours_after - ours < 5.0
+    assert busy_after - busy >= 0.4  # ticks of 10 ms
 
 
 def test_the_device_that_is_picked():

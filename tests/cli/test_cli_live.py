@@ -27,9 +27,20 @@ def shown(view):
     return console.file.getvalue()
 
 
-def start(view, *numbers, steps=10):
+def start(view, *numbers, steps=10, device="cpu"):
     for number in numbers:
-        view.trial_started(Candidate(number, {"learning_rate": 10.0**-number}, 0, TrialKind.SAMPLED), None, steps)
+        candidate = Candidate(number, {"learning_rate": 10.0**-number}, 0, TrialKind.SAMPLED)
+        view.trial_started(candidate, SimpleNamespace(device=device), steps)
+
+
+@pytest.fixture
+def others(monkeypatch):
+    """Let other processes take as many of 2 cores as the test says, looked at each time."""
+    load = SimpleNamespace(cores=0.0)
+    monkeypatch.setattr("sweeper.cli.live.OtherLoad", lambda: SimpleNamespace(cores=lambda: load.cores))
+    monkeypatch.setattr("sweeper.cli.live.cpus", lambda: 2)
+    monkeypatch.setattr("sweeper.cli.live._LOAD_EVERY_S", 0.0)
+    return load
 
 
 def ended(number, outcome=Outcome.COMPLETE, value=1.5):
@@ -103,3 +114,32 @@ def test_the_rest_is_estimated_from_all_slots(config, monkeypatch):
     view.trial_reported(2, 5, {"loss": 1.0})
     clock.now = 20.0
     assert view._progress.eta_s() == 20.0  # one trial and two halves in 20 s; two trials' worth is left
+
+
+def test_the_live_view_shows_that_other_processes_take_cores_while_they_do(config, others):
+    view = LiveView(Console(file=io.StringIO()), config)
+    others.cores = 1.8
+    assert "other processes" not in shown(view)  # nothing trains yet
+    start(view, 0)
+    assert "1.8 of 2 cores are taken by other processes" in shown(view)
+    others.cores = 0.3
+    assert "other processes" not in shown(view)
+
+
+def test_on_a_gpu_busy_cores_are_not_mentioned(config, others):
+    view = LiveView(Console(file=io.StringIO()), config)
+    others.cores = 1.8
+    start(view, 0, device="cuda:0")
+    assert "other processes" not in shown(view)
+
+
+def test_plain_lines_say_once_that_the_machine_is_busy(config, others):
+    console = Console(file=io.StringIO(), width=200)
+    lines = PlainLines(console, config)
+    start(lines, 0)
+    lines.trial_reported(0, 1, {"loss": 1.0})
+    others.cores = 1.8
+    lines.trial_reported(0, 2, {"loss": 1.0})
+    lines.trial_reported(0, 3, {"loss": 1.0})
+    noted = [line for line in console.file.getvalue().splitlines() if line.startswith("note: ")]
+    assert noted == ["note: 1.8 of 2 cores are taken by other processes, so training is slower than usual"]

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import sweeper_dashboard
-
 from sweeper.config.adapter import QLoRA
 from sweeper.config.data import DataConfig
 from sweeper.config.evaluation import EvaluationConfig

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 from filled_home import Filler
-from sweeper_dashboard.data import studies as data
 from test_dashboard_pages import PAGES, _rendered, _text
 
 from sweeper.database_url import PostgresUrl
 from sweeper.store import Database
+from sweeper_dashboard.data import studies as data
 
 
 @pytest.fixture

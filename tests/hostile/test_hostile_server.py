@@ -32,13 +32,13 @@ import psutil
 import pytest
 from itsdangerous import URLSafeTimedSerializer
 from judged import Judged
-from sweeper_dashboard.data import changes
 
 from sweeper.access import Accounts
 from sweeper.errors import RegistryError
 from sweeper.paths import Home
 from sweeper.registry import Stage
 from sweeper.store import Database
+from sweeper_dashboard.data import changes
 
 chrome = pytest.importorskip("browser")
 filled_home = pytest.importorskip("filled_home")
