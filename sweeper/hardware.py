@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shutil
@@ -204,12 +205,21 @@ def _affinity() -> set[int]:
 
 def cpu_name() -> str:
     """Return the processor's model as the system names it."""
+    return _cpu_line("model name") or platform.processor() or platform.machine()
+
+
+def cpu_features() -> str:
+    """Return a short hash of the processor's instruction sets, which a virtual machine's model name does not tell."""
+    return hashlib.sha256((_cpu_line("flags") or _cpu_line("Features")).encode()).hexdigest()[:8]
+
+
+def _cpu_line(name: str) -> str:
+    """Return what Linux says of its first processor; empty elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "CPU part")))
-    return next(names, platform.processor() or platform.machine())
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == name), "")
 
 
 class OtherLoad:

@@ -7,6 +7,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported; more only wait for each other
+os.environ["SWEEPER_CPU_DTYPE"] = "float32"  # whatever this machine computes fastest
 os.environ["TORCHDYNAMO_DISABLE"] = "1"  # else bitsandbytes loads all of TorchInductor, for fallbacks that none needs
 
 from collections.abc import Callable, Iterator

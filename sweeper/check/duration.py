@@ -103,7 +103,7 @@ def _speed(study: ResolvedStudy, here: Machine) -> tuple[float, str]:
         return here.cpus * peak * _CPU_EFFICIENCY, basis
     gpu = here.gpus[int(study.device.partition(":")[2] or 0)]
     peak = 1e12 * _PEAK_TFLOPS.get(gpu.capability or 0.0, _UNKNOWN_TFLOPS)
-    if "float32" in {compute_type(model, study.device, here) for model in study.config.models.values()}:
+    if "float32" in {compute_type(study.config, model, study.device, here) for model in study.config.models.values()}:
         peak /= 8  # without tensor cores
     return peak * _GPU_EFFICIENCY, f"assumed for {gpu.name}: {_GPU_EFFICIENCY:.0%} of {peak / 1e12:.0f} TFLOP/s"
 

@@ -11,6 +11,7 @@ from sweeper.config.space import Fixed, describe
 from sweeper.evaluation.goal import shown_count
 from sweeper.hardware import gpus
 from sweeper.study.resolve import ResolvedModel, ResolvedStudy
+from sweeper.training.cpu_dtype import is_measured, is_quantised, known
 
 _WARNING = "warning: "
 
@@ -23,6 +24,7 @@ def model(study: ResolvedStudy) -> Section:
         told, figures[name] = _one_model(resolved)
         lines += told
     lines.append(f"trains on {_where(study)}")
+    lines += _cpu_type(study)
     several = len(figures) > 1
     found = {"device": study.device} | ({"models": figures} if several else figures.popitem()[1])
     return Section("model", tuple(lines), figures=found)
@@ -54,6 +56,16 @@ def _where(study: ResolvedStudy) -> str:
     count = processes(backend, 0 if study.device == "cpu" else len(gpus()))
     several = f"{count} processes, " if count > 1 else ""
     return f"{several}{study.device if count == 1 or study.device == 'cpu' else 'a GPU each'}, with {backend.kind}"
+
+
+def _cpu_type(study: ResolvedStudy) -> list[str]:
+    """Say what ``dtype: auto`` is on the CPU, and why."""
+    if study.device != "cpu" or not is_measured(study.config):
+        return []
+    found = known(quantised=is_quantised(study.config))
+    if found is None:
+        return ["computes in float32 or bfloat16, whichever a measurement of about a second finds faster"]
+    return [f"computes in {found.dtype}: {found.reason}"]
 
 
 _SOURCES = {

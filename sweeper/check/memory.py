@@ -14,6 +14,7 @@ from sweeper.config.checkpointing import checkpoints
 from sweeper.config.executor import Packs, PerGpuExecutor
 from sweeper.config.model import ModelConfig
 from sweeper.config.space import ADAPTER, MODEL, space_of
+from sweeper.config.study import StudyConfig
 from sweeper.config.variants import variants
 from sweeper.hardware import Machine, gpus, pick_devices
 from sweeper.models.facts import ModelFacts
@@ -22,6 +23,7 @@ from sweeper.packing.obstacles import obstacle_in_study
 from sweeper.packing.planning import plan
 from sweeper.presets.rules import corner_values
 from sweeper.study.resolve import ResolvedStudy
+from sweeper.training.cpu_dtype import is_measured, is_quantised, known
 
 _GIB = 1 << 30
 _UNKNOWN_MEMORY = 1 << 50
@@ -112,7 +114,7 @@ def _workload(study: ResolvedStudy, here: Machine, name: str, label: str, tokens
         lora_rank=int(max(corner_values(space, "lora_rank"))),
         target_modules="all-linear" if "all-linear" in targets else max(targets, key=len),
         tokens_per_row=config.technique.tokens_per_row(tokens.longest),
-        dtype=compute_type(model, study.device, here),
+        dtype=compute_type(config, model, study.device, here),
         gradient_checkpointing=checkpoints(config.technique, config.adapters[label].adapter, study.device),
         attention_matrix=model.attention == "eager",
         spread_over=_processes(study, here) if spreads_weights(config.backend) else 1,
@@ -136,12 +138,13 @@ def _adapter_size(work: Workload) -> str:
     return f"{tokens} virtual tokens" if tokens else work.adapter.kind
 
 
-def compute_type(model: ModelConfig, device: str, here: Machine) -> str:
-    """Return the number type that training will use on the device."""
+def compute_type(config: StudyConfig, model: ModelConfig, device: str, here: Machine) -> str:
+    """Return the number type that training will use on the device; float32 on a CPU that was not measured yet."""
     if model.dtype != "auto":
         return model.dtype
     if device == "cpu":
-        return "float32"
+        found = known(quantised=is_quantised(config)) if is_measured(config) else None
+        return "float32" if found is None else found.dtype
     capability = here.gpus[_index(device)].capability
     return "bfloat16" if capability is None or capability >= BF16_CAPABILITY else "float16"
 

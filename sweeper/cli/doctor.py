@@ -21,6 +21,7 @@ from sweeper.errors import UserError
 from sweeper.hardware import Machine, machine
 from sweeper.models import hub
 from sweeper.paths import Home, cache_folder
+from sweeper.training.cpu_dtype import pick
 from sweeper.training.library_logging import quieten
 
 _GB = 1e9
@@ -165,6 +166,8 @@ def _torch(here: Machine) -> Iterator[Finding]:
     """Report what PyTorch sees, which may be less than what the driver shows."""
     try:
         import torch
+
+        from sweeper.training.device import use_free_cores
     except Exception as error:  # a broken installation fails in many ways
         yield Finding("PyTorch", "problem", f"cannot be imported: {_line(error)}", "install torch again")
         return
@@ -175,7 +178,10 @@ def _torch(here: Machine) -> Iterator[Finding]:
         advice = "install the torch wheel for your CUDA version: pytorch.org/get-started/locally"
         yield Finding("PyTorch", "note", "sees no CUDA device although the driver shows a GPU", advice)
     else:
-        yield Finding("PyTorch", "ok", f"on the CPU, {torch.get_num_threads()} threads")
+        threads = use_free_cores() or f"{torch.get_num_threads()} threads"
+        yield Finding("PyTorch", "ok", f"on the CPU: {threads}")
+        picked = pick(quantised=False)
+        yield Finding("dtype: auto", "ok", f"{picked.dtype}: {picked.reason}")
 
 
 def _four_bit() -> Finding:

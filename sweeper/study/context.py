@@ -32,6 +32,7 @@ from sweeper.search.study import Search
 from sweeper.store import Database, StudyRecord, stored_config
 from sweeper.study.resolve import ResolvedStudy
 from sweeper.study.resolved_inputs import ResolvedInputs
+from sweeper.training.cpu_dtype import CpuType, is_measured, is_quantised, pick
 from sweeper.training.device import resolve_device, use_free_cores
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "evaluate", "optuna")
@@ -56,7 +57,8 @@ def begin(
     for note in (*resolved.splits.notes, *resolved.space.reasons):
         listener.note(note)
     folders = {name: model.found.path for name, model in resolved.models.items()}
-    on_disk = ResolvedInputs.of(folders, resolved.splits.train, config.technique, resolved.reward_sources)
+    inputs = folders, resolved.splits.train, config.technique, resolved.reward_sources
+    on_disk = ResolvedInputs.of(*inputs, _cpu_dtype(config, device, listener))
     shutil.rmtree(paths.folder / "trials", ignore_errors=True)  # of a study of this name whose database is gone
     data = write_splits(resolved.splits, paths.data)
     on_disk.write(paths.resolved)
@@ -75,6 +77,16 @@ def begin(
         at=now,
     )
     return _context(config, paths, database, search, data, on_disk, device, listener, stop)
+
+
+def _cpu_dtype(config: StudyConfig, device: str, listener: Listener) -> CpuType:
+    """Return what ``dtype: auto`` is on a CPU, measured if the study begins on one."""
+    if device != "cpu" or not is_measured(config):
+        return "float32"
+    use_free_cores()
+    picked = pick(quantised=is_quantised(config))
+    listener.note(f"computes in {picked.dtype}: {picked.reason}")
+    return picked.dtype
 
 
 @retried
@@ -168,7 +180,7 @@ def _context(
         search=search,
         data=data,
         train_rows=resolved.train_rows,
-        models=resolved.study_models(config),
+        models=resolved.study_models(config, device),
         device=device,
         listener=listener,
         stop=stop,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from sweeper.config.model import ModelConfig
 from sweeper.config.rewards import RewardSources
 from sweeper.config.study import StudyConfig
 from sweeper.config.technique import Technique
@@ -18,6 +19,7 @@ from sweeper.errors import StudyStateError
 from sweeper.executors.base import StudyModel
 from sweeper.files.atomic import write_json
 from sweeper.models.facts import fingerprint, read_facts
+from sweeper.training.cpu_dtype import CpuType
 
 
 @dataclass(frozen=True)
@@ -31,15 +33,28 @@ class FoundModel:
 
 @dataclass(frozen=True)
 class ResolvedInputs:
-    """The rows of a study, its base models by name, and where its rewards were found, if it has any."""
+    """What a study has found.
+
+    Attributes:
+        train_rows: Rows of the training split.
+        models: Its base models by name.
+        reward_sources: Where its rewards are, if it has any.
+        cpu_dtype: What ``dtype: auto`` is on a CPU: one type for all processes of the study, on whatever machine.
+    """
 
     train_rows: int
     models: dict[str, FoundModel]
     reward_sources: RewardSources | None = None
+    cpu_dtype: CpuType = "float32"
 
     @classmethod
     def of(
-        cls, folders: Mapping[str, Path], train: Sequence[Row], technique: Technique, sources: RewardSources | None
+        cls,
+        folders: Mapping[str, Path],
+        train: Sequence[Row],
+        technique: Technique,
+        sources: RewardSources | None,
+        cpu_dtype: CpuType = "float32",
     ) -> ResolvedInputs:
         """Measure the base models in ``folders`` and the training rows in their tokens."""
 
@@ -47,7 +62,7 @@ class ResolvedInputs:
             longest = max(TokenCounter(folder).lengths(train))
             return FoundModel(str(folder), fingerprint(folder), technique.tokens_per_row(longest))
 
-        return cls(len(train), {name: found(folder) for name, folder in folders.items()}, sources)
+        return cls(len(train), {name: found(folder) for name, folder in folders.items()}, sources, cpu_dtype)
 
     @classmethod
     def read(cls, study: str, file: Path) -> ResolvedInputs:
@@ -86,11 +101,16 @@ class ResolvedInputs:
                     f"study {study!r} cannot go on: the base model in {model.folder} is another one now"
                 )
 
-    def study_models(self, config: StudyConfig) -> dict[str, StudyModel]:
-        """Return the base models as trials need them."""
+    def study_models(self, config: StudyConfig, device: str) -> dict[str, StudyModel]:
+        """Return the base models as trials on a device need them."""
+
+        def named(model: ModelConfig) -> ModelConfig:
+            decided = device == "cpu" and model.dtype == "auto"
+            return model.model_copy(update={"dtype": self.cpu_dtype}) if decided else model
+
         return {
             name: StudyModel(
-                config=config.models[name],
+                config=named(config.models[name]),
                 folder=Path(model.folder),
                 fingerprint=model.fingerprint,
                 facts=read_facts(Path(model.folder)),

@@ -69,6 +69,7 @@ def test_the_doctor_looks_at_everything():
     assert result.exit_code == 0, result.output
     found = {finding["part"]: finding for finding in json.loads(result.stdout)}
     assert found["processors"]["state"] == "ok"
+    assert found["dtype: auto"]["text"] == "float32: SWEEPER_CPU_DTYPE says so"
     assert found["torch"]["text"].startswith("2.")
     assert found["4-bit"]["state"] == "ok", found["4-bit"]
     assert found["Hugging Face Hub"]["state"] == "note"

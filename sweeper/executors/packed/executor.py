@@ -41,8 +41,8 @@ class PackedExecutor:
 
     def _shared(self, context: StudyContext) -> BaseModel:
         """Return the base that all trials stand on, of a study in which they do."""
-        (model,), alternatives = context.config.models.values(), context.config.adapters
-        return self._bases.get(context, model, next(iter(alternatives.values())).adapter)
+        (model,), alternatives = context.models.values(), context.config.adapters
+        return self._bases.get(context, model.config, next(iter(alternatives.values())).adapter)
 
 
 @contextmanager
