@@ -47,7 +47,6 @@ TOO_LONG = {"sweeper/search/storages/atomic.py"}
 """Files still to be split; the list may only get shorter."""
 
 STILL_ASKING = {
-    "sweeper/cli/live.py",
     "sweeper/executors/__init__.py",
     "sweeper/executors/base.py",
     "sweeper/executors/lifecycle/claims.py",
@@ -56,7 +55,6 @@ STILL_ASKING = {
     "sweeper/executors/micro_batches.py",
     "sweeper/executors/packed/capacity.py",
     "sweeper/executors/workers/follower.py",
-    "sweeper/hardware.py",
     "sweeper/search/initial_points.py",
     "sweeper/search/pruners/explanation.py",
     "sweeper/search/pruners/rungs.py",
