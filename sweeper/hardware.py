@@ -26,13 +26,13 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True)
 class Gpu:
-    """A graphics processor that training can use.
+    """A GPU; what the driver does not report is None.
 
     Attributes:
         name: As its driver names it.
-        total_bytes: Its memory; None where the driver does not tell.
-        free_bytes: What is free of it now; None where the driver does not tell.
-        capability: CUDA compute capability, for example 9.0; None where the driver does not tell.
+        total_bytes: Its memory.
+        free_bytes: Its free memory now.
+        capability: CUDA compute capability, for example 9.0.
     """
 
     name: str
@@ -43,13 +43,13 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is to train on.
+    """Resources of this machine that this process may use, its container's limits included.
 
     Attributes:
-        cpus: Processors that this process may use.
-        total_bytes: Main memory that this process may use, limits of its container included.
-        free_bytes: What is free of it now.
-        gpus: Graphics processors, in CUDA's order.
+        cpus: Processors.
+        total_bytes: Main memory.
+        free_bytes: Free main memory now.
+        gpus: GPUs in CUDA's order.
     """
 
     cpus: int
@@ -59,7 +59,7 @@ class Machine:
 
 
 def machine() -> Machine:
-    """Return what this machine has now."""
+    """Return the resources of this machine now."""
     memory = psutil.virtual_memory()
     limit, used = _cgroup("memory.max"), _cgroup("memory.current")
     total, free = memory.total, memory.available
@@ -69,7 +69,7 @@ def machine() -> Machine:
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """Return the graphics processors that CUDA would see, ``CUDA_VISIBLE_DEVICES`` obeyed."""
+    """Return the GPUs that CUDA sees under ``CUDA_VISIBLE_DEVICES``."""
     listed = _from_driver()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
@@ -78,16 +78,16 @@ def gpus() -> tuple[Gpu, ...]:
     for word in (part.strip() for part in visible.split(",")):
         found = [gpu for index, (uuid, gpu) in enumerate(listed) if word == str(index) or (word and uuid == word)]
         if not found:
-            break  # as CUDA does: whatever comes after a device that does not exist is not seen either
+            break  # as CUDA does: devices after one that does not exist are not seen either
         chosen += found
     return tuple(chosen)
 
 
 def pick_device(wanted: str, present: tuple[Gpu, ...]) -> str:
-    """Return ``cpu`` or ``cuda:N`` for what a study asks for, by what the driver lists.
+    """Return ``cpu`` or ``cuda:N`` for a study's ``executor.device``.
 
     Raises:
-        HardwareError: If a GPU is asked for that is not there.
+        HardwareError: If the GPU does not exist.
     """
     if wanted == "cpu" or (wanted == "auto" and not present):
         return "cpu"
@@ -106,15 +106,15 @@ def pick_device(wanted: str, present: tuple[Gpu, ...]) -> str:
 
 
 def pick_devices(wanted: int | Literal["auto"] | Sequence[str], device: str, present: Sequence[Gpu]) -> tuple[str, ...]:
-    """Return the device of each worker, for what a study asks for.
+    """Return the device of each worker.
 
     Args:
-        wanted: How many, or which; auto is every GPU.
-        device: The study's own; with ``cpu`` a number is that of workers on the processors.
-        present: What the driver lists.
+        wanted: A study's ``executor.devices``: a number or names; auto is every GPU.
+        device: Its ``executor.device``; with ``cpu`` a number is that of workers on the CPU.
+        present: The GPUs of this machine.
 
     Raises:
-        HardwareError: If a GPU is asked for that is not there.
+        HardwareError: If the GPU does not exist.
     """
     on_cpu = device == "cpu" or not present
     if wanted == "auto":
@@ -131,7 +131,7 @@ def pick_devices(wanted: int | Literal["auto"] | Sequence[str], device: str, pre
 
 
 def visible_as(device: str) -> str:
-    """Return the ``CUDA_VISIBLE_DEVICES`` with which a process sees nothing but a device of this one's."""
+    """Return the ``CUDA_VISIBLE_DEVICES`` with which a child process sees only one of this process's devices."""
     if device == "cpu":
         return ""
     index = int(device.partition(":")[2] or 0)
@@ -145,14 +145,14 @@ def _hidden() -> str:
 
 
 def _from_driver() -> list[tuple[str, Gpu]]:
-    """Return (UUID, GPU) of each, from ``nvidia-smi``; where it is missing, what the device nodes show."""
+    """Return (UUID, GPU) of each from ``nvidia-smi``, or what the device nodes show if it is missing."""
     command = shutil.which("nvidia-smi")
     if command is not None:
         try:
             query = [command, f"--query-gpu={_FIELDS}", "--format=csv,noheader,nounits"]
             answer = subprocess.run(query, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
         except (OSError, subprocess.SubprocessError):
-            return []  # installed without a working driver: as good as no GPU
+            return []  # installed without a working driver
         return [_gpu(line) for line in answer.stdout.splitlines() if line.count(",") >= 4]
     return [("", Gpu("a GPU without nvidia-smi"))] if any(Path(node).exists() for node in _DEVICE_NODES) else []
 
@@ -175,7 +175,7 @@ def _number(text: str) -> float | None:
 
 
 def _cgroup(name: str) -> int | None:
-    """Return a number of the control group that this process runs in, as a container sees it; None without one."""
+    """Return a number from the control group of this process, as its container sees it; None without one."""
     try:
         return int((_CGROUP / name).read_text())
     except (OSError, ValueError):  # ValueError: "max", which is no limit

@@ -1,4 +1,4 @@
-"""What a study was resolved to on this machine, kept beside it for ``resume``."""
+"""Resolved inputs of a study, kept beside it for ``resume``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class FoundModel:
 
 @dataclass(frozen=True)
 class ResolvedInputs:
-    """What a study has found.
+    """The rows, base models and rewards of a study as they were found.
 
     Attributes:
         train_rows: Rows of the training split.
@@ -69,7 +69,7 @@ class ResolvedInputs:
         """Read what ``write`` wrote.
 
         Raises:
-            StudyStateError: If it was not this version of sweeper that wrote it.
+            StudyStateError: If another version of sweeper wrote it, or it is damaged.
         """
         try:
             return TypeAdapter(cls).validate_json(file.read_text(encoding="utf-8"))
@@ -90,7 +90,7 @@ class ResolvedInputs:
         return hashlib.sha256("".join([first, *others]).encode()).hexdigest() if others else first
 
     def require_unchanged(self, study: str) -> None:
-        """Refuse to go on with a base model that is another one now.
+        """Refuse a base model that has changed.
 
         Raises:
             StudyStateError: If one is.

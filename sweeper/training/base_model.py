@@ -1,4 +1,4 @@
-"""The frozen base model: loaded and quantised once per process, reused by every trial after."""
+"""The frozen base model: loaded and quantised once per process, shared by its trials."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from sweeper.training.weights import ADAPTER_WEIGHTS, MODEL_WEIGHTS, Adapted
 Head = Literal["language", "score"]
 
 SCORE = "score"
-"""The name that transformers gives the head of a model that scores texts."""
+"""The name of a scoring head in transformers."""
 
 
 @dataclass
 class BaseModel:
-    """A base model in memory, without any adapter between trials.
+    """A base model in memory, between trials without an adapter.
 
     Attributes:
         model: Frozen weights, quantised for QLoRA.
@@ -52,8 +52,8 @@ class BaseModel:
         attention: Attention implementation in transformers' words.
         backend: What trains adapters on it.
         tokenised: Training data already tokenised for this model, by what it was made from.
-        measured: What the model without an adapter was found to say of held-out rows, by those rows.
-        initial: While an adapter is on it whose start was taken out of the weights: a folder with that start.
+        measured: Scores of the model without an adapter on held-out rows, by those rows.
+        initial: Folder with the start of the present adapter, if that was taken out of the base's weights.
     """
 
     model: PreTrainedModel
@@ -68,15 +68,14 @@ class BaseModel:
 
     @contextmanager
     def adapted(self, config: PeftConfig | None, seed: int) -> Iterator[Adapted]:
-        """Attach a new adapter, seeded, for the length of a ``with`` block, and leave the base as it was found.
+        """Attach a new adapter for the length of a ``with`` block, then restore the base.
 
-        The trainer patches the model it trains (the forward of TRL's fused head, checkpointing, input gradients);
-        all of that is undone, so that the tenth trial sees the same base as the first; so is PEFT's putting a trained
-        head in the place of the base's own.
+        Every trial must see the same base, so all that a trainer or PEFT patches is undone: the forward of TRL's fused
+        head, checkpointing, input gradients, a trained head in place of the base's.
 
         Args:
-            config: PEFT's configuration; None for a copy of the base to train as a whole.
-            seed: Seeds the adapter's weights, and whatever is drawn after.
+            config: PEFT's configuration; None for a trainable copy of the whole base.
+            seed: Seeds the adapter's weights and everything drawn later.
         """
         set_seed(seed)
         with ExitStack() as stack:
@@ -101,7 +100,7 @@ class BaseModel:
 
     @contextmanager
     def _weights_kept(self) -> Iterator[None]:
-        """Give every weight its value back at the end, bit for bit."""
+        """Restore every weight at the end, bit for bit."""
         kept = {name: weight.detach().to("cpu", copy=True) for name, weight in self.model.named_parameters()}
         try:
             yield
@@ -111,11 +110,10 @@ class BaseModel:
                 weight.data.copy_(kept[name])
 
     def _attributes(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """Return what trainers patch, each with a copy: model, configs, embeddings and their hooks, dropout.
+        """Return the attributes that trainers patch, each with a copy: model, configs, embeddings, hooks, dropout.
 
-        The hooks are saved here because transformers does not take all of its own away: each trainer that prepares
-        checkpointing adds one and forgets that of the trainer before, and NEFTune's stays where training fails. Some
-        of TRL's trainers switch dropout off.
+        transformers leaves hooks behind: each trainer that prepares checkpointing adds one and forgets the one before,
+        and NEFTune's stays if training fails. Some of TRL's trainers switch dropout off.
         """
         model, embeddings = self.model, self.model.get_input_embeddings()
         dropouts = (module for module in model.modules() if isinstance(module, torch.nn.Dropout))
@@ -144,7 +142,7 @@ class BaseModel:
 
     @contextmanager
     def with_adapter(self, folder: Path) -> Iterator[Adapted]:
-        """Load what a trial saved, for the length of a ``with`` block: an adapter onto the base, or a whole model.
+        """Load a trial's adapter onto the base, or its whole model, for the length of a ``with`` block.
 
         Raises:
             ModelError: If the folder holds no safetensors weights, or its adapter does not fit.
@@ -169,7 +167,7 @@ class BaseModel:
             raise ModelError(f"the adapter in {folder} does not fit its base model: {error}") from error
 
     def whole(self, folder: Path) -> PreTrainedModel:
-        """Load a whole model that a trial saved, as the base is: same head, type and device; not quantised."""
+        """Load a trial's whole model with the head, type and device of the base; not quantised."""
         model: PreTrainedModel = type(self.model).from_pretrained(
             folder,
             dtype=self.dtype,
@@ -186,7 +184,7 @@ def _changes_base(config: PeftConfig) -> bool:
 
 
 def take_off(model: PreTrainedModel) -> None:
-    """Put the layers back that an adapter stands in for; PEFT's own ``unload`` refuses (IA)³ on quantised bases."""
+    """Restore the layers that an adapter replaced; PEFT's ``unload`` refuses (IA)³ on quantised bases."""
     for name, layer in list(model.named_modules()):
         if isinstance(layer, BaseTunerLayer):
             model.set_submodule(name, layer.get_base_layer())
@@ -201,13 +199,13 @@ def load_base(
     head: Head = "language",
     backend: TrainingBackend | None = None,
 ) -> BaseModel:
-    """Load a base model from a local folder, quantised as the adapter asks.
+    """Load a base model from a local folder, quantised as the adapter demands.
 
-    A head that scores is new, and the same in every process; it is not quantised.
+    A scoring head is new, not quantised, and the same in every process.
 
     Raises:
         ModelError: If the folder cannot be loaded.
-        HardwareError: If the device lacks what the configuration asks for.
+        HardwareError: If the device does not support the configuration.
     """
     quieten()
     backend = backend or TrainingBackend()
@@ -255,7 +253,7 @@ _LOADERS = {"language": AutoModelForCausalLM, "score": AutoModelForSequenceClass
 
 
 def _begin_head(model: PreTrainedModel, tokenizer: Tokenizer) -> None:
-    """Draw the head's weights from a seed of their own, and say which tokens come after the one that is scored."""
+    """Draw the head's weights from a fixed seed, and name the padding that follows the scored token."""
     config = model.config.get_text_config()
     config.pad_token_id = tokenizer.pad_token_id
     weight = getattr(model, SCORE).weight
@@ -272,7 +270,7 @@ def _quantization(adapter: AnyAdapter, dtype: torch.dtype, head: Head) -> BitsAn
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
     return BitsAndBytesConfig(
         load_in_4bit=True,
-        llm_int8_skip_modules=skipped,  # whatever the name says, it holds for 4 bits too
+        llm_int8_skip_modules=skipped,  # despite its name, for 4 bits too
         bnb_4bit_quant_type=adapter.quantization,
         bnb_4bit_use_double_quant=adapter.double_quantization,
         bnb_4bit_compute_dtype=dtype,

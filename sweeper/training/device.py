@@ -1,4 +1,4 @@
-"""Which device, number type and attention a trial runs with, resolved against what this machine has."""
+"""Device, number type, attention and threads of training, resolved against this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def resolve_device(wanted: str) -> str:
     """Return ``cpu`` or ``cuda:N``.
 
     Raises:
-        HardwareError: If CUDA is asked for and there is none, or not that many devices.
+        HardwareError: If the CUDA device does not exist.
     """
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return "cpu"
@@ -39,12 +39,12 @@ def resolve_device(wanted: str) -> str:
 
 
 def resolve_dtype(wanted: Dtype, device: str) -> torch.dtype:
-    """Return what the model computes in.
+    """Return the number type of a model.
 
     On the CPU ``auto`` is float32 here: a study names the type that was measured when it began (see ``cpu_dtype``).
 
     Raises:
-        HardwareError: If the device cannot compute in the type asked for.
+        HardwareError: If the device does not support it.
     """
     if wanted != "auto":
         dtype: torch.dtype = getattr(torch, wanted)
@@ -60,12 +60,10 @@ def resolve_dtype(wanted: Dtype, device: str) -> torch.dtype:
 
 @cache
 def use_free_cores() -> str | None:
-    """Let torch use as many threads as there are processors that no other process keeps busy, once per process.
-
-    Where all of them are busy it uses them all: each thread then gets its share.
+    """Give torch as many threads as there are idle processors, once per process; all of them if none is idle.
 
     Returns:
-        What was decided, for the user; None where OMP_NUM_THREADS or MKL_NUM_THREADS decides.
+        The decision in words; None if OMP_NUM_THREADS or MKL_NUM_THREADS is set, which it respects.
     """
     if os.environ.keys() & {"OMP_NUM_THREADS", "MKL_NUM_THREADS"}:
         return None
@@ -89,7 +87,7 @@ def resolve_attention(wanted: Attention, device: str, dtype: torch.dtype) -> str
     """Return the attention implementation in transformers' words.
 
     Raises:
-        HardwareError: If one is asked for that cannot run.
+        HardwareError: If it cannot run here.
     """
     name = str(dtype).removeprefix("torch.")
     capability = None if device == "cpu" else float("{}.{}".format(*torch.cuda.get_device_capability(device)))
@@ -102,14 +100,14 @@ def resolve_attention(wanted: Attention, device: str, dtype: torch.dtype) -> str
 
 
 def free_memory_bytes(device: str) -> int:
-    """Return the memory that training may use on the device, in bytes."""
+    """Return the free memory of the device in bytes."""
     if device == "cpu":
         return int(psutil.virtual_memory().available)
     return int(torch.cuda.mem_get_info(torch.device(device))[0])
 
 
 def peak_memory_bytes(device: str) -> int:
-    """Return the peak of device memory since ``reset_peak_memory``; on the CPU that of the whole process so far."""
+    """Return the peak of device memory since ``reset_peak_memory``; on the CPU that of the process since it started."""
     if device != "cpu":
         return int(torch.cuda.max_memory_allocated(torch.device(device)))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -117,6 +115,6 @@ def peak_memory_bytes(device: str) -> int:
 
 
 def reset_peak_memory(device: str) -> None:
-    """Begin a new peak; the CPU keeps one peak per process and cannot."""
+    """Reset the peak of device memory; that of a process cannot be reset."""
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats(torch.device(device))

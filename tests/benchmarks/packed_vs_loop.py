@@ -10,7 +10,7 @@
 
 (a') and (d) let the best third of the trials go on after the first of three evaluations.
 
-Every way trains the same list of specifications (hyperparameters and seeds), drawn at random from the quickstart's
+Every way trains the same list of specifications (hyperparameters and seeds), drawn at random around the quickstart's
 space, and runs in a process of its own, one after the other, on the same threads. What is compared are the ratios
 within one run: an absolute time means nothing on a shared machine. `eval_loss` must agree between (a), (b) and (c):
 to a few per cent, since TRL rounds adapters to bfloat16, and to rounding with `--float32-adapters`.
