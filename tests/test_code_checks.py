@@ -56,7 +56,6 @@ STILL_ASKING = {
     "sweeper/executors/packed/capacity.py",
     "sweeper/executors/workers/follower.py",
     "sweeper/search/initial_points.py",
-    "sweeper/search/pruners/explanation.py",
     "sweeper/search/pruners/rungs.py",
     "sweeper/search/ranking.py",
     "sweeper/search/schedule.py",

@@ -24,14 +24,15 @@ from sweeper.search.components import directions, parts_of
 from sweeper.search.curves import percent
 from sweeper.search.experimental import accept_experimental
 from sweeper.search.initial_points import starting_points, within
-from sweeper.search.pruners.build import EqualProgressHalving
+from sweeper.search.pruners.base import DecidingPruner
+from sweeper.search.pruners.halving import EqualProgressHalving
 from sweeper.search.samplers.imputation import MEMORY
 from sweeper.search.schedule import Entry, Schedule
 from sweeper.search.space import read_back, suggest
 from sweeper.search.state import SearchState
 from sweeper.search.storages.open import storage_faults
 from sweeper.search.storages.transactions import gathered, together
-from sweeper.store.records import TrialKind
+from sweeper.store.records import PruningDecision, TrialKind
 
 # To a sampler, a failed trial is forgotten and a pruned one is a bad one; so diverged and infeasible ones are pruned.
 _STATES = {
@@ -229,8 +230,8 @@ class Search(SearchState):
             trial.report(value, step)
 
     @storage_faults()
-    def report(self, number: int, progress: float, value: float) -> bool:
-        """Take the deciding metric at ``progress`` (0 to 1) and return whether to prune the trial.
+    def report(self, number: int, progress: float, value: float) -> PruningDecision | None:
+        """Take the deciding metric at ``progress`` (0 to 1) and return the pruner's decision, if it takes one there.
 
         Confirmations are never pruned, and with several objectives nothing is.
 
@@ -239,11 +240,12 @@ class Search(SearchState):
         """
         self.announce(number, progress, value)
         trial, step = self._running(number), percent(progress)
-        if self._evaluation.objectives or not math.isfinite(value):
-            return False
+        pruner = self.study.pruner
+        if self._evaluation.objectives or not math.isfinite(value) or not isinstance(pruner, DecidingPruner):
+            return None
         if step >= 100 or trial.user_attrs[attribute.KIND] == TrialKind.CONFIRMATION:
-            return False  # at its end a trial has cost all it can
-        return bool(trial.should_prune())
+            return None  # at its end a trial has cost all it can
+        return pruner.decide(self.study, trial._get_latest_trial())
 
     @retried  # one transaction
     @storage_faults()

@@ -14,6 +14,7 @@ from sweeper.store.actions import Actions
 from sweeper.store.adapters import Adapters
 from sweeper.store.artifacts import Artifacts
 from sweeper.store.connection import BUSY_TIMEOUT_S, Transactions, engine_on
+from sweeper.store.decisions import Decisions
 from sweeper.store.evaluations import Evaluations
 from sweeper.store.events import Events
 from sweeper.store.feedback import FeedbackStore
@@ -41,6 +42,7 @@ class Database:
         orders: What people ask of the runner of a study.
         leases: Which worker holds which trial.
         artifacts: The files of trials.
+        decisions: What pruners decided.
         integrity: Checks of the database itself.
     """
 
@@ -50,6 +52,7 @@ class Database:
         self.studies = Studies(transactions)
         self.trials = Trials(transactions)
         self.metrics = Metrics(transactions)
+        self.decisions = Decisions(transactions)
         self.evaluations = Evaluations(transactions)
         self.adapters = Adapters(transactions)
         self.events = Events(transactions)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from numbers import Real
 from typing import Any
 
-from sqlalchemy import Float, bindparam, func, select, type_coerce, update
+from sqlalchemy import Float, bindparam, select, type_coerce, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from sweeper.errors import DatabaseError, StudyStateError
@@ -110,21 +110,6 @@ class Metrics(Queries):
                 of_one = TrialRow.study_id == key, TrialRow.number == number, MetricRow.step >= step
                 found += as_records(session, query.where(*of_one), MetricPoint)
         return tuple(found)
-
-    def first_at_or_after(self, study: str, name: str, percent: int) -> tuple[MetricPoint, ...]:
-        """Return, for every trial, the first value of a metric at or after ``percent`` of its training, by trial.
-
-        Progress is rounded to whole per cent, halves to even, as the search counts it.
-        """
-        reached, asked = 200.0 * MetricRow.step, (2.0 * percent - 1.0) * TrialRow.total_steps
-        with self._transactions.reading() as session:
-            first = select(MetricRow.trial_id, func.min(MetricRow.step).label("step")).join(TrialRow)
-            first = first.where(TrialRow.study_id == study_id(session, study), MetricRow.name == name)
-            if percent > 1:  # progress is never reported as less
-                first = first.where(reached > asked if percent % 2 else reached >= asked)
-            at = first.group_by(MetricRow.trial_id).subquery()
-            query = _POINTS.join(at, (at.c.trial_id == MetricRow.trial_id) & (at.c.step == MetricRow.step))
-            return as_records(session, query.where(MetricRow.name == name).order_by(TrialRow.number), MetricPoint)
 
     def curves(
         self, study: str, numbers: Collection[int], names: Collection[str] = ()

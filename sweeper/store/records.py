@@ -162,6 +162,37 @@ class MetricPoint:
 
 
 @dataclass(frozen=True)
+class PruningDecision:
+    """A pruner's decision on a trial, recorded when it is taken.
+
+    Attributes:
+        progress: Where in its training the trial was judged, in per cent.
+        pruner: Kind of the pruner.
+        rung: The rung that the trial had reached, in per cent; None if the pruner has none.
+        value: The trial's value that was compared.
+        rank: Its rank among itself and its peers, 1 for the best; None if it was not ranked.
+        peers: Number of trials it was compared with.
+        continuing: How many of them all continue; None if that is not what decides.
+        threshold: The value it had to reach; None if any would have done.
+        pruned: Whether it was to be pruned, or paused where pruned trials may be promoted.
+        reason: The decision in words.
+        compared: Numbers and values of the peers, best first; only the best of many.
+    """
+
+    progress: int
+    pruner: str
+    rung: int | None
+    value: float
+    rank: int | None
+    peers: int
+    continuing: int | None
+    threshold: float | None
+    pruned: bool
+    reason: str
+    compared: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
 class ScoreRecord:
     """A metric on a split, with its confidence interval and its paired difference to the base model's."""
 

@@ -151,6 +151,7 @@ class TrialRow(Base):
     base_model: Mapped[str | None] = mapped_column(FreeText(1_000))
     base_model_fingerprint: Mapped[str | None] = mapped_column(Word(200))
     changed: Mapped[int] = mapped_column(server_default="0", default=0)
+    decisions_recorded: Mapped[bool | None]
 
 
 class MetricRow(Base):
@@ -164,6 +165,25 @@ class MetricRow(Base):
     name: Mapped[str] = mapped_column(Word(100), primary_key=True)
     value: Mapped[float] = mapped_column(Number, nullable=True)
     seconds: Mapped[float | None]
+
+
+class DecisionRow(Base):
+    """A pruner's decision on a trial at a per cent of its training."""
+
+    __tablename__ = f"{PREFIX}decisions"
+
+    trial_id: Mapped[int] = mapped_column(Integer, ForeignKey(TrialRow.id), primary_key=True)
+    progress: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    pruner: Mapped[str] = mapped_column(Word(100))
+    rung: Mapped[int | None]
+    value: Mapped[float] = mapped_column(Number, nullable=True)
+    rank: Mapped[int | None]
+    peers: Mapped[int]
+    continuing: Mapped[int | None]
+    threshold: Mapped[float | None]
+    pruned: Mapped[bool]
+    reason: Mapped[str] = mapped_column(FreeText(MESSAGE_LIMIT))
+    compared: Mapped[list[Any]] = mapped_column("compared_json", Json())
 
 
 class EvaluationRow(OfStudy, Base):

@@ -83,6 +83,7 @@ class Trials(Queries):
                 "initial": initial,
                 "total_steps": total_steps,
                 "changed": change,
+                "decisions_recorded": True,
                 "seed": spec.seed,
                 "parameters_json": {**(chosen or {}), **spec.parameters},
                 "base_model": spec.model.name,

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
-from sweeper.config.search import Pruner
+from sweeper.config.search import NoPruner, Pruner
 from sweeper.redact import clean
 from sweeper.search.in_memory_study import InMemoryStudy
 from sweeper.search.pruners.build import rungs as pruner_rungs
-from sweeper.store import TrialRecord
+from sweeper.store import StudyRecord, TrialRecord
 from sweeper_dashboard.data import frames, home
 from sweeper_dashboard.data.snapshots import Snapshot
 
@@ -31,6 +31,8 @@ MOST_BARS = 1_000
 MOST_AT_RUNGS = 600
 _BEST_SHARE = 0.25
 _LONGEST_TEXT = 40
+
+_PRUNER: TypeAdapter[Pruner] = TypeAdapter(Pruner)
 
 
 def sampled(numbers: Sequence[int], most: int, first: Iterable[int] = ()) -> list[int]:
@@ -174,8 +176,15 @@ def bars(of: Snapshot, most: int = MOST_BARS) -> pd.DataFrame:
 
 def rungs(of: Snapshot) -> tuple[int, ...]:
     """Return the rungs of the study's pruner, in per cent of a trial's training."""
-    pruner = of.record.config.get("search", {}).get("pruner")
-    return pruner_rungs(TypeAdapter(Pruner).validate_python(pruner))
+    return pruner_rungs(pruner_of(of.record))
+
+
+def pruner_of(study: StudyRecord) -> Pruner:
+    """Return the pruner of a stored study; none if its configuration is of another version of sweeper."""
+    try:
+        return _PRUNER.validate_python(study.config.get("search", {}).get("pruner", "auto"))
+    except (ValidationError, AttributeError):
+        return NoPruner()
 
 
 def reached(of: Snapshot, rungs: Sequence[int], selected: Collection[int] = ()) -> pd.DataFrame:

@@ -15,9 +15,8 @@ from sweeper.config.evaluation import direction
 from sweeper.config.space import Range, describe
 from sweeper.errors import StudyStateError
 from sweeper.redact import clean
-from sweeper.search.pruners.history import Retraced, pruner_of, retrace
 from sweeper.search.pruners.rungs import halving_of
-from sweeper.store import TrialRecord
+from sweeper.store import PruningDecision, TrialKind, TrialRecord
 from sweeper_dashboard.data import frames, home, search, studies
 from sweeper_dashboard.data.snapshots import Snapshot, snapshot
 
@@ -77,6 +76,23 @@ class Trial:
     def reason(self) -> str:
         """Why it ended; empty if no reason was recorded."""
         return clean(self.record.reason or "")
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """The pruner's part in a trial.
+
+    Attributes:
+        pruner: Kind of the study's pruner.
+        rungs: Rungs of the trial, in per cent of its training.
+        decisions: What the pruner decided, in order.
+        note: Why there are no decisions; empty if there are some.
+    """
+
+    pruner: str
+    rungs: tuple[int, ...]
+    decisions: tuple[PruningDecision, ...]
+    note: str
 
 
 def trial(study: str, number: int | None = None) -> Trial | None:
@@ -203,33 +219,46 @@ def field(found: Trial) -> tuple[pd.DataFrame, int, int]:
     return band, rows["trial"].nunique(), len(alike)
 
 
-def pruning(found: Trial) -> Retraced:
-    """Return the pruner's decisions on the trial, worked out again from what is stored."""
+def pruning(found: Trial) -> Pruning:
+    """Return the pruner's part in the trial, as it was recorded."""
+    pruner, record, stored = search.pruner_of(found.of.record), found.record, found.of.record.config
+    halving = halving_of(pruner, record.seed)
+    note = ""
+    if pruner.kind == "none":
+        note = "The pruner had no say: this study prunes nothing."
+    elif stored.get("evaluation", {}).get("objectives"):
+        note = "The pruner had no say: with several objectives nothing is pruned."
+    elif record.kind is TrialKind.CONFIRMATION:
+        note = "The pruner had no say: a trial that repeats a good one with a fresh seed is never pruned."
+    if note:
+        return Pruning(pruner.kind, (), (), note)
     with home.database() as database:
-        return retrace(database, found.of.record, found.record, found.of.trials.values())
+        decisions = database.decisions.of(found.study, found.number)
+    if decisions is None:
+        note = "This study was run before pruning decisions were recorded."
+    elif not decisions:
+        note = "It has not been judged: it has not reached a point where its pruner compares trials."
+    return Pruning(pruner.kind, () if halving is None else halving.rungs, decisions or (), note)
 
 
-def rungs(found: Trial) -> tuple[int, ...]:
-    """Return the rungs of the trial, in per cent of its training; none where its pruner has none."""
-    halving = halving_of(pruner_of(found.of.record), found.record.seed)
-    return () if halving is None else halving.rungs
-
-
-def compared(found: Retraced) -> pd.DataFrame:
+def decided(found: Pruning) -> pd.DataFrame:
     """Return the pruner's decisions as a table."""
     rows = [
         {
-            "rung %": judgement.rung,
-            "at %": judgement.progress,
-            "value": judgement.value,
-            "place": "" if judgement.place is None else f"{judgement.place} of {len(judgement.compared) + 1}",
-            "go on": judgement.going_on,
-            "needed": judgement.threshold,
-            "decision": "pruned" if judgement.pruned else "kept",
+            "rung %": decision.rung,
+            "at %": decision.progress,
+            "value": decision.value,
+            "rank": "" if decision.rank is None else f"{decision.rank} of {decision.peers + 1}",
+            "continue": decision.continuing,
+            "needed": decision.threshold,
+            "decision": "pruned" if decision.pruned else "kept",
+            "compared with": ", ".join(f"{number}: {value:.4g}" for number, value in decision.compared)
+            + (", ..." if decision.peers > len(decision.compared) else ""),
         }
-        for judgement in found.judgements
+        for decision in found.decisions
     ]
-    return frames.frame(rows, ["rung %", "at %", "value", "place", "go on", "needed", "decision"])
+    columns = ["rung %", "at %", "value", "rank", "continue", "needed", "decision", "compared with"]
+    return frames.frame(rows, columns)
 
 
 def splits(found: Trial) -> list[str]:

@@ -12,6 +12,8 @@ from sweeper_dashboard.data import trials as data
 from sweeper_dashboard.views import parts
 
 REFRESH_S = 5
+_LAST = 5
+"""Decisions that are shown in words; the table has all."""
 _TRAINING = ("loss", "learning_rate", "grad_norm")
 
 
@@ -122,27 +124,20 @@ def _judged(found: data.Trial, points: pd.DataFrame) -> None:
     st.subheader("The deciding metric, and the pruner")
     band, of, out_of = data.field(found)
     pruning = data.pruning(found)
-    decisions = data.compared(pruning)
+    decisions = data.decided(pruning)
     own = points[points["metric"] == found.of.metric]
     ended = found.outcome if found.outcome in ("pruned", "diverged", "failed", "interrupted", "paused") else ""
     parts.figure(
-        charts.judged(own, band, found.of.metric, () if pruning.never else data.rungs(found), decisions, ended),
+        charts.judged(own, band, found.of.metric, pruning.rungs, decisions, ended),
         "deciding",
     )
     sample = f"a sample of {of} of the {out_of}" if of < out_of else f"the {of}"
     st.caption(f"Grey: {sample} other trials of the same length, at equal progress: the median and the middle half.")
     st.text(f"pruner: {pruning.pruner}")
-    for judgement in pruning.judgements:
-        st.text(judgement.words)
-    if pruning.never is not None:
-        st.text(f"The pruner had no say: {pruning.never}.")
-    elif not pruning.agrees:
-        st.text(
-            "What the pruner decided does not follow from the stored numbers alone: a person stopped the trial, or "
-            "its reports were stored too coarsely in time."
-        )
-    elif not pruning.judgements:
-        st.text("It was never judged: it has not come to a point where its pruner compares trials.")
+    for decision in pruning.decisions[-_LAST:]:
+        st.text(decision.reason)
+    if pruning.note:
+        st.text(pruning.note)
     if not decisions.empty:
         parts.table(decisions)
 

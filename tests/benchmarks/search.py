@@ -181,7 +181,8 @@ def _one_trial(task: Task, search: Search, seed: int) -> bool:
     if candidate is None:
         return False
     curve = task.curve(candidate.parameters, candidate.seed)
-    at = next((k for k, v in enumerate(curve, 1) if search.report(candidate.number, k / POINTS, v)), None)
+    decisions = ((k, search.report(candidate.number, k / POINTS, v)) for k, v in enumerate(curve, 1))
+    at = next((k for k, decision in decisions if decision is not None and decision.pruned), None)
     pruned = at is not None and at < POINTS
     result = TrialResult(
         number=candidate.number,

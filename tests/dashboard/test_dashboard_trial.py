@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shlex
+import sqlite3
 
 import pandas as pd
 import pytest
@@ -11,9 +12,9 @@ from sweeper.cli.main import load
 from sweeper.config.loader import load_study
 from sweeper.config.trial import Outcome
 from sweeper.paths import Home
-from sweeper.store import Example, TrialKind
+from sweeper.store import Example, PruningDecision, TrialKind
 from sweeper_dashboard.charts import trial as charts
-from sweeper_dashboard.data import trial_files
+from sweeper_dashboard.data import search, trial_files
 from sweeper_dashboard.data import trials as data
 
 SEARCHED = {
@@ -201,17 +202,75 @@ def test_a_name_that_leads_out_of_the_home_has_no_files(show, fill):
     assert not show("trial", study="../../etc", trial="0", section="Run it again").error
 
 
+DECISION = PruningDecision(
+    progress=50,
+    pruner="auto",
+    rung=33,
+    value=1.53,
+    rank=4,
+    peers=3,
+    continuing=2,
+    threshold=1.4,
+    pruned=True,
+    reason="At the 33 % rung its value of 1.53 ranked 4 of 4 trials. Decision: prune.",
+    compared=((0, 1.33), (1, 1.4), (2, 1.5)),
+)
+
+
 def test_why_it_was_pruned_is_shown(show, fill):
     fill.study()
-    for number, value in enumerate((1.0, 1.1, 1.2)):
-        fill.trial(number, value=value)
-    fill.trial(3, Outcome.PRUNED, reason="worse than other trials at the same progress")
-    found = data.trial("itn", 3)
-    decisions = data.compared(data.pruning(found))
-    assert list(decisions["decision"]) == ["pruned"] and decisions.loc[0, "place"] == "4 of 4"
+    fill.trial(3, Outcome.PRUNED, value=1.2, reason="worse than other trials at the same progress")
+    before = text(show("trial", study="itn", trial="3"))
+    assert "It has not been judged" in before
+    fill.database.decisions.add("itn", 3, DECISION)
+    (decision,) = data.decided(data.pruning(data.trial("itn", 3))).to_dict("records")
+    assert decision == {
+        "rung %": 33,
+        "at %": 50,
+        "value": 1.53,
+        "rank": "4 of 4",
+        "continue": 2,
+        "needed": 1.4,
+        "decision": "pruned",
+        "compared with": "0: 1.33, 1: 1.4, 2: 1.5",
+    }
     shown = text(show("trial", study="itn", trial="3"))
-    assert "place 4 of 4 trials of the same length" in shown and "So it was pruned." in shown
-    assert "never pruned" not in shown and "does not follow" not in shown
+    assert DECISION.reason in shown and "It has not been judged" not in shown
+
+
+def test_a_study_of_before_says_that_its_pruning_decisions_were_not_recorded(show, fill):
+    fill.study()
+    fill.trial(0, Outcome.PRUNED, value=1.2)
+    with sqlite3.connect(fill.database.address) as connection:  # as the migration leaves it
+        connection.execute("UPDATE sweeper_trials SET decisions_recorded = NULL")
+    connection.close()
+    app = show("trial", study="itn", trial="0")
+    assert not app.exception and "This study was run before pruning decisions were recorded." in text(app)
+
+
+@pytest.mark.parametrize(
+    ("changes", "confirms", "words"),
+    [
+        ({"search": {"pruner": "none"}}, None, "this study prunes nothing"),
+        ({"evaluation": {"metric": "eval_loss", "objectives": ["adapter_size"]}}, None, "several objectives"),
+        ({}, 0, "a trial that repeats a good one with a fresh seed is never pruned"),
+    ],
+)
+def test_why_nothing_was_judged_is_shown(show, fill, changes, confirms, words):
+    fill.study()
+    config = fill.database.studies.get("itn").config
+    fill.database.studies.set_config("itn", {**config, **changes})
+    fill.trial(0, value=1.0)
+    fill.trial(1, value=1.0, confirms=confirms)
+    pruning = data.pruning(data.trial("itn", 1))
+    assert words in pruning.note and not pruning.decisions
+
+
+def test_a_configuration_of_another_version_has_no_pruner(fill):
+    fill.study()
+    for config in ({"of": "the future", "search": {"pruner": {"kind": "oracle"}}}, {"search": 3}):
+        fill.database.studies.set_config("itn", config)
+        assert search.pruner_of(fill.database.studies.get("itn")).kind == "none"
 
 
 def test_every_command_that_is_shown_is_one(fill):

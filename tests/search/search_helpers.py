@@ -40,8 +40,8 @@ def run_one(search: Search, candidate: Candidate) -> Outcome:
     """Run one trial as an executor would, and return how it ended."""
     value = loss(candidate)
     for k in range(1, POINTS + 1):
-        prune = search.report(candidate.number, k / POINTS, value + 1 - k / POINTS)
-        if prune and k < POINTS:
+        decision = search.report(candidate.number, k / POINTS, value + 1 - k / POINTS)
+        if decision is not None and decision.pruned and k < POINTS:
             search.tell(candidate.number, result(candidate.number, Outcome.PRUNED, epochs_trained=2 * k / POINTS))
             return Outcome.PRUNED
     search.tell(candidate.number, result(candidate.number, value=value, epochs_trained=2.0))

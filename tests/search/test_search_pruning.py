@@ -6,7 +6,9 @@ import optuna
 import pytest
 
 from sweeper.config.search import HalvingPruner, HyperbandPruner, MedianPruner, ThresholdPruner
-from sweeper.search.pruners.build import EqualProgressHalving, EqualProgressHyperband, FairPruner, build_pruner
+from sweeper.search.pruners.build import build_pruner
+from sweeper.search.pruners.fair import FairPruner
+from sweeper.search.pruners.halving import EqualProgressHalving, EqualProgressHyperband
 from sweeper.search.pruners.rungs import Halving
 
 

@@ -118,7 +118,7 @@ def test_confirmations_go_round_robin_over_the_best_with_fresh_seeds(make: Make)
 def test_ties_are_broken_by_who_came_first(make: Make) -> None:
     search = make(n_trials=6, confirm=0)
     while (candidate := search.ask()) is not None:
-        assert not search.report(candidate.number, 1 / 3, 1.0)
+        assert (decision := search.report(candidate.number, 1 / 3, 1.0)) and not decision.pruned
         search.tell(candidate.number, result(candidate.number, value=1.0))
     assert [found.numbers[0] for found in search.best(6)] == sorted(found.numbers[0] for found in search.best(6))
     assert search.best(1)[0].numbers[0] == 0
@@ -129,7 +129,8 @@ def test_a_larger_metric_can_be_better(make: Make) -> None:
     for value in range(6):
         candidate = search.ask()
         assert candidate is not None
-        assert not search.report(candidate.number, 0.5, value / 10)  # each better than those before
+        decision = search.report(candidate.number, 0.5, value / 10)
+        assert decision and not decision.pruned, "each is better than those before"
         search.tell(candidate.number, result(candidate.number, value=value / 10))
     assert search.best(1)[0].value == 0.5
 
@@ -139,7 +140,7 @@ def test_several_objectives_give_a_front_and_nothing_is_pruned_or_confirmed(make
     search = make(n_trials=8, evaluation=evaluation)
     while (candidate := search.ask()) is not None:
         assert candidate.kind != TrialKind.CONFIRMATION
-        assert not search.report(candidate.number, 0.5, 0.0)
+        assert search.report(candidate.number, 0.5, 0.0) is None
         number = candidate.number
         told = result(number, value=number / 10, adapter_bytes=number, train_seconds=1.0)
         search.tell(number, told)

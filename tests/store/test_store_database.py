@@ -128,6 +128,7 @@ def test_a_database_of_the_first_schema_keeps_what_it_holds(tmp_path: Path) -> N
         assert (evaluation.number, evaluation.base, evaluation.subject) == (None, "", "base model")
         trial = database.trials.get("old", 0)
         assert (trial.base_model, trial.base_model_fingerprint, trial.total_parameters) == (None, None, None)
+        assert database.decisions.of("old", 0) is None, "nothing is known of what was decided then"
 
 
 def test_opening_again_keeps_everything(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,8 +11,8 @@ import pytest
 
 from sweeper import __version__
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
-from sweeper.errors import DatabaseError, StudyStateError
-from sweeper.store import Database, Evaluation, Example, ScoreRecord, StudyState, TrialKind
+from sweeper.errors import DatabaseError, LeaseLost, StudyStateError
+from sweeper.store import Database, Evaluation, Example, PruningDecision, ScoreRecord, StudyState, TrialKind
 
 NewStudy = Callable[..., None]
 Spec = Callable[..., TrialSpec]
@@ -255,3 +256,24 @@ def test_evaluations_of_several_bases_stand_beside_each_other(database, new_stud
     trial = database.trials.get("itn", 0)
     assert (trial.base_model, trial.base_model_fingerprint) == ("smollm2-135m", "f" * 64)
     assert (trial.parameters["model"], trial.parameters["learning_rate"]) == ("a", 1e-3)
+
+
+def test_a_pruning_decision_is_stored_once_however_often_it_is_taken(
+    database: Database, new_study: NewStudy, spec: Spec
+) -> None:
+    new_study("itn")
+    database.trials.start(spec(0), TrialKind.SAMPLED)
+    assert database.decisions.of("itn", 0) == ()
+    later = PruningDecision(67, "auto", 67, 2.0, 3, 2, 1, 1.5, True, "too weak", ((4, 1.5), (3, 1.75)))
+    first = PruningDecision(33, "auto", 33, 1.0, 1, 0, 1, None, False, "alone", ())
+    for decision in (later, first, first):
+        database.decisions.add("itn", 0, decision)
+    assert database.decisions.of("itn", 0) == (first, later)
+    again = replace(first, peers=1, rank=1, threshold=2.5, compared=((1, 2.5),))
+    database.decisions.add("itn", 0, again)  # by a process that took up the trial of one that died
+    assert database.decisions.of("itn", 0) == (again, later)
+    with pytest.raises(LeaseLost):
+        database.decisions.add("itn", 0, first, holder="another")
+    with pytest.raises(StudyStateError, match="has no trial 7"):
+        database.decisions.add("itn", 7, first)
+    assert database.decisions.of("itn", 0) == (again, later)

@@ -108,6 +108,10 @@ def test_a_stopped_study_is_resumed_to_its_end(home, name, kept, waited):
     with Database.open(home.database, create=False) as database:
         assert database.studies.get(name).state is StudyState.FINISHED
         assert len(Registry(home, database).all(name)) == 1
+        decisions = {number: database.decisions.of(name, number) for number in after}
+        begun_now = after.keys() - before.keys()
+        assert all(decisions[number] is None for number in kept) and None not in [decisions[n] for n in begun_now]
+        assert any(decisions.values()), "those that were taken after the migration are recorded"
     shown("status", name)
     shown("trials", name)
     shown("best", name)

@@ -101,7 +101,12 @@ class Recorder:
         if context.stop.is_set and metrics["progress"] < 1:
             return Decision.INTERRUPT
         deciding = metrics.get(context.config.evaluation.metric)
-        if deciding is not None and context.search.report(number, metrics["progress"], deciding):
+        decision = None if deciding is None else context.search.report(number, metrics["progress"], deciding)
+        if decision is None:
+            return Decision.CONTINUE
+        self._write_waiting()  # a decision is stored with the reports it rests on
+        context.database.decisions.add(self._spec.study, number, decision, holder=context.crew.token)
+        if decision.pruned:
             return Decision.PAUSE if context.search.pauses else Decision.PRUNE
         return Decision.CONTINUE
 

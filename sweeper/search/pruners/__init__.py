@@ -1,1 +1,1 @@
-"""Pruners, their rungs, and the explanation of their decisions."""
+"""Pruners, their rungs, and the decisions they record."""

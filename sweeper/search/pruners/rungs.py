@@ -26,7 +26,7 @@ class Halving:
         self.eta = eta
         self.rungs = tuple(takewhile(lambda rung: rung < 100, (percent(start * eta**k) for k in range(100))))
 
-    def going_on(self, rivals: int) -> int:
+    def continuing(self, rivals: int) -> int:
         """Return how many go on of a trial and its rivals; at least one, so the first to arrive does."""
         return max(1, (rivals + 1) // self.eta)
 
@@ -34,7 +34,7 @@ class Halving:
         """Tell whether ``value`` (smaller is better) is not among the best 1/eta of itself and its rivals."""
         if math.isnan(value):
             return True
-        return sum(rival < value for rival in rivals) >= self.going_on(len(rivals))
+        return sum(rival < value for rival in rivals) >= self.continuing(len(rivals))
 
 
 class Brackets:

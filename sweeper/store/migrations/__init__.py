@@ -5,7 +5,7 @@ A new one is a file in ``versions`` whose ``down_revision`` is the former ``HEAD
 
 from __future__ import annotations
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest revision, so that opening a current database needs no Alembic; a test holds it to ``versions``."""
 
 VERSION_TABLE = "sweeper_alembic_version"
