@@ -1,4 +1,4 @@
-"""What runs first: the user's own configurations, then the preset's known-good ones."""
+"""The configurations that run first: the user's own, then the preset's known-good ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is best: trials of equal parameters are one configuration, and its value is their mean."""
+"""Ranking of configurations: trials of equal parameters are one, and its value is their mean."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs next: starts, then sampled trials, then confirmations of the best; decided from the trials alone."""
+"""The order of trials: starts, then sampled ones, then confirmations of the best; it follows from the trials alone."""
 
 from __future__ import annotations
 

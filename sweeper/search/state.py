@@ -1,4 +1,4 @@
-"""How a search stands: questions that any process may ask, and that change nothing."""
+"""The state of a search, read from its storage; nothing here changes it."""
 
 from __future__ import annotations
 

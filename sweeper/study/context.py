@@ -8,7 +8,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from optuna.storages import BaseStorage
 from pydantic import TypeAdapter
 
 from sweeper.compatibility import require
@@ -27,6 +26,7 @@ from sweeper.hardware import gpus
 from sweeper.paths import Home, StudyPaths
 from sweeper.registry.reward_models import require_unchanged
 from sweeper.retry import retried
+from sweeper.search.storages.atomic import AtomicStorage
 from sweeper.search.storages.open import open_storage
 from sweeper.search.study import Search
 from sweeper.store import Database, StudyRecord, stored_config
@@ -90,7 +90,7 @@ def _cpu_dtype(config: StudyConfig, device: str, listener: Listener) -> CpuType:
 
 
 @retried
-def _new_search(config: StudyConfig, resolved: ResolvedStudy, storage: BaseStorage) -> Search:
+def _new_search(config: StudyConfig, resolved: ResolvedStudy, storage: AtomicStorage) -> Search:
     """Create the search anew: the study's row, written last, is what makes it one."""
     Search.forget_unbegun(config.name, storage)
     return Search.create(

@@ -1,7 +1,4 @@
-"""Which trials go on at a rung: the arithmetic of successive halving and Hyperband, without Optuna.
-
-The pruners decide by it while a study runs, and whoever explains a decision later works it out again by it.
-"""
+"""The arithmetic of successive halving and Hyperband: rungs, brackets, and how many trials continue. No Optuna."""
 
 from __future__ import annotations
 
@@ -15,10 +12,10 @@ from sweeper.search.curves import percent
 
 
 class Halving:
-    """Successive halving: at each rung one in ``eta`` goes on.
+    """Successive halving: at each rung one in ``eta`` continues.
 
     Args:
-        eta: One in so many goes on.
+        eta: One in so many continues.
         start: The first rung, as a fraction of the training; the others are eta times the one before.
     """
 
@@ -27,11 +24,11 @@ class Halving:
         self.rungs = tuple(takewhile(lambda rung: rung < 100, (percent(start * eta**k) for k in range(100))))
 
     def continuing(self, rivals: int) -> int:
-        """Return how many go on of a trial and its rivals; at least one, so the first to arrive does."""
+        """Return how many of a trial and its rivals continue; at least one, so the first to arrive does."""
         return max(1, (rivals + 1) // self.eta)
 
     def is_weak(self, value: float, rivals: Sequence[float]) -> bool:
-        """Tell whether ``value`` (smaller is better) is not among the best 1/eta of itself and its rivals."""
+        """Return whether ``value`` (smaller is better) is not among the best 1/eta of itself and its rivals."""
         if math.isnan(value):
             return True
         return sum(rival < value for rival in rivals) >= self.continuing(len(rivals))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-import threading
-from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Container, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,18 +14,15 @@ from optuna.distributions import (
     distribution_to_json,
     json_to_distribution,
 )
-from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, Engine, Table, bindparam, func, select, text, update
+from sqlalchemy import Connection, Table, bindparam, func, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from sweeper.retry import is_retry, retried, retried_methods
+from sweeper.retry import is_retry, retried_methods
 from sweeper.search.storages import trial_rows as rows
+from sweeper.search.storages.transactions import TransactionalStorage
 
 _UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 _FINITE_ONLY = models.TrialValueModel.value_to_stored_repr
@@ -49,134 +44,33 @@ _HEAD_TO_CHANGE = (
 )
 _PUT_PARAM = {insert: insert(rows.PARAMS).on_conflict_do_nothing() for insert in (postgresql.insert, sqlite.insert)}
 
-Write = Callable[[Connection], None]
-
 _FOR_THE_CACHE = ("_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id", "_get_stale_trial_ids")
 """Private methods that the cache which Optuna puts before a storage calls."""
 
 
 @retried_methods(*_FOR_THE_CACHE, unless=lambda storage: storage._current() is not None)
-class AtomicStorage(RDBStorage):
+class AtomicStorage(TransactionalStorage):
     """Optuna's own tables, read and written another way. For SQLite and PostgreSQL.
 
     - A trial's state is changed by one statement that names the state it must have had: an enqueued trial is handed
       out once, and what has ended cannot end again.
     - ``transaction`` and ``gathered`` put many writes into one transaction; Optuna has one for every attribute.
     - Reading asks every unfinished trial for a mark (see ``trial_rows.marks``) and loads only those that changed;
-      Optuna loads them all, curves included, at every read. What is loaded, is in one query a table.
+      Optuna loads them all, curves included, at every read. Trials are loaded with one query a table.
     - Reads take no write lock: SQLite lets them run beside a writer.
 
-    Threads may share it; processes open their own, so it cannot be pickled. Processes with Optuna's own storage may
-    read and write the same database, but where they change an attribute or report of a running trial *in place* the
-    processes with this one see it when the trial changes otherwise, or ends.
+    Processes with Optuna's own storage may read and write the same database; but if they change an attribute or report
+    of a running trial *in place*, processes with this storage see it only when the trial changes otherwise, or ends.
     """
 
     def __init__(self, url: str, engine_kwargs: dict[str, Any] | None = None) -> None:
-        self._local = threading.local()
-        try:
-            super().__init__(url, engine_kwargs)
-        except BaseException:
-            if hasattr(self, "scoped_session"):  # nobody else knows of its connections
-                self.remove_session()
-                self.engine.dispose()
-            raise
-        self._reader = self.engine.execution_options(sweeper_begin="DEFERRED")
-        self._writer = self.engine.execution_options(sweeper_begin="IMMEDIATE")
+        super().__init__(url, engine_kwargs)
         self._open: dict[int, tuple[rows.Mark, FrozenTrial]] = {}
         self._insert = postgresql.insert if self.engine.dialect.name == "postgresql" else sqlite.insert
         self._puts = {table: self._upsert(table, unique) for table, unique in _UNIQUE.items()}
-        # What is inherited reads through sessions. They take part in the thread's transaction, if there is one.
-        self.scoped_session = scoped_session(
-            sessionmaker(class_=_joining(self._bind), join_transaction_mode="rollback_only")
-        )
 
-    def __reduce__(self) -> Any:
-        raise TypeError("a storage is opened by each process for itself: a pickled one would hold its password")
-
-    def _bind(self) -> Connection | Engine:
-        self._flush()
-        return self._current() or self._reader
-
-    def _current(self) -> Connection | None:
-        return getattr(self._local, "connection", None)
-
-    # Transactions
-
-    @contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """Store all that this thread writes inside at once, or nothing of it; reads inside see it already.
-
-        On SQLite the write lock is held from the start to the end.
-
-        Raises:
-            StorageInternalError: If the database cannot be written.
-        """
-        current = self._current()
-        if current is not None:
-            yield current
-            return
-        self._flush()
-        with _optunas_faults(), self._writer.begin() as connection:
-            self._local.connection, self._local.updatable = connection, {}
-            try:
-                yield connection
-            except BaseException:
-                self._open.clear()
-                raise
-            finally:
-                self._local.connection = None
-
-    @contextmanager
-    def gathered(self) -> Iterator[None]:
-        """Keep back what this thread writes about trials, and store it in one transaction at the end.
-
-        Whatever reads, creates a trial or changes a state stores it before. Nothing is locked meanwhile: it is for
-        sampling, where long thinking stands between the writes. After an error, what is still kept back is dropped.
-        """
-        if self._current() is not None or self._pending() is not None:
-            yield
-            return
-        self._local.pending = []
-        try:
-            yield
-            retried(self._flush)()
-        finally:
-            self._local.pending = None
-
-    def _pending(self) -> list[Write] | None:
-        return getattr(self._local, "pending", None)
-
-    def _flush(self) -> None:
-        pending = self._pending()
-        if not pending:
-            return
-        self._local.pending = None
-        try:
-            with self.transaction() as connection:
-                for write in pending:
-                    write(connection)
-        except BaseException:
-            self._local.pending = pending  # whoever tries again, does so with them
-            raise
-        self._local.pending = []
-
-    def _write(self, write: Write) -> None:
-        pending = self._pending()
-        if pending is not None and self._current() is None:
-            pending.append(write)
-            return
-        with self.transaction() as connection:
-            write(connection)
-
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        current = self._current()
-        if current is not None:
-            yield current
-            return
-        self._flush()
-        with _optunas_faults(), self._reader.connect() as connection:
-            yield connection
+    def _forget(self) -> None:
+        self._open.clear()
 
     # Studies
 
@@ -422,23 +316,6 @@ class AtomicStorage(RDBStorage):
             else:
                 self._open.pop(head.trial_id, None)
         return sorted([*loaded, *same.values()], key=lambda trial: trial._trial_id)
-
-
-def _joining(bind: Callable[[], Connection | Engine]) -> type[Session]:
-    class Joining(Session):
-        def get_bind(self, *_: Any, **__: Any) -> Any:
-            return bind()
-
-    return Joining
-
-
-@contextmanager
-def _optunas_faults() -> Iterator[None]:
-    """Turn a database's fault into the error that Optuna's storages raise."""
-    try:
-        yield
-    except SQLAlchemyError as error:
-        raise StorageInternalError(f"the database failed: {error}") from error
 
 
 def _new_trial() -> FrozenTrial:
