@@ -1,4 +1,4 @@
-"""The names under which the search keeps what it knows of a trial in Optuna's user attributes."""
+"""The names of the user attributes that the search stores with a trial in Optuna."""
 
 from __future__ import annotations
 

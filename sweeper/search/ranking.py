@@ -58,7 +58,7 @@ def configurations(
 ) -> list[Configuration]:
     """Return every configuration that has a complete trial; ``confirmed`` says whether confirmations count.
 
-    Trials that start from saved weights are another configuration than those of equal parameters that start anew.
+    Trials that start from saved weights are a different configuration from equal ones that start from the base model.
     """
     groups: dict[tuple[str, int | None], list[FrozenTrial]] = {}
     for trial in trials:

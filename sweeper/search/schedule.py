@@ -103,7 +103,7 @@ class Schedule:
             self._most_samples = len(grid(space, config.sampler.points, seed))
 
     def is_over(self, trials: Sequence[FrozenTrial]) -> bool:
-        """Tell whether as many trials have started as there are to be."""
+        """Return whether the budget of trials has been started."""
         return len(_started(_own(trials))) >= self._n_trials
 
     def remaining(self, trials: Sequence[FrozenTrial]) -> int:
@@ -120,7 +120,7 @@ class Schedule:
     def next(self, trials: Sequence[FrozenTrial], spent: float = 0.0) -> Entry | None:
         """Return what to queue after ``trials``, none of them waiting; None where the search has ended or has to wait.
 
-        What is confirmed is known only when every trial of the search has ended, so confirmations wait for that.
+        Confirmations wait until every other trial has ended, because only then is it known what to confirm.
 
         The last part of the budget confirms, whichever runs out first: trials, or time and epochs (``spent``, 0 to 1).
         """
@@ -149,7 +149,7 @@ class Schedule:
 
 
 def is_ordered(trial: FrozenTrial) -> bool:
-    """Tell whether a person asked for the trial while the study ran: it comes on top of the study's own."""
+    """Return whether a person asked for the trial while the study ran: it comes on top of the study's own."""
     return attribute.ORDER in trial.user_attrs
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -83,27 +82,8 @@ def _distribution(range_: FloatRange | IntRange | Choice) -> BaseDistribution:
 
 
 def is_conditional(space: Mapping[str, Range]) -> bool:
-    """Tell whether any parameter is searched only under a condition."""
+    """Return whether any parameter is searched only under a condition."""
     return any(range_.when and not isinstance(range_, Fixed) for range_ in space.values())
-
-
-def is_numeric(space: Mapping[str, Range]) -> bool:
-    """Tell whether every parameter that is searched is a number between two bounds, under no condition."""
-    searched = [range_ for range_ in space.values() if not isinstance(range_, Fixed)]
-    return not is_conditional(space) and all(isinstance(range_, FloatRange | IntRange) for range_ in searched)
-
-
-def search_size(space: Mapping[str, Range]) -> float:
-    """Return how many configurations a space has at most; infinity where a parameter is a real number."""
-    return math.prod(_size(range_) for range_ in space.values())
-
-
-def _size(range_: Range) -> float:
-    if isinstance(range_, FloatRange):
-        return 1 if range_.low == range_.high else math.inf
-    if isinstance(range_, IntRange):
-        return (range_.high - range_.low) // range_.step + 1
-    return len(range_.choice) if isinstance(range_, Choice) else 1
 
 
 def canonical(values: Mapping[str, ParameterValue]) -> str:

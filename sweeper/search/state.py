@@ -20,11 +20,11 @@ from sweeper.search.components import directions
 from sweeper.search.ranking import Configuration, FrontPoint, configurations, contenders, pareto_front, ranked
 from sweeper.search.schedule import counted, is_ordered
 from sweeper.search.space import read_back
-from sweeper.search.storages.open import storage_faults
+from sweeper.search.storages.open import StorageFaults
 
 
 class SearchState:
-    """What a study's storage says of its trials.
+    """The trials of a study in its storage.
 
     Attributes:
         study: The study in Optuna's storage.
@@ -43,14 +43,14 @@ class SearchState:
         """The resolved space."""
         return self._space
 
-    @storage_faults()
+    @StorageFaults()
     def awaits_ordered(self) -> bool:
-        """Tell whether a trial that a person ordered waits to run."""
+        """Return whether a trial that a person ordered waits to run."""
         return bool(ordered.waiting(self._waiting()))
 
-    @storage_faults()
+    @StorageFaults()
     def values(self, number: int) -> dict[str, ParameterValue]:
-        """Return what a trial that was begun has of the space, by name.
+        """Return the values of a trial that was begun, by name.
 
         Raises:
             StudyStateError: If there is no such trial, or it was never given its values.
@@ -59,32 +59,32 @@ class SearchState:
         try:
             return read_back(trials[number].params, self._space)
         except (IndexError, KeyError) as error:
-            raise StudyStateError(f"study {self.study.study_name!r} has begun no trial {number}") from error
+            raise StudyStateError(f"study {self.study.study_name!r} has not begun a trial {number}") from error
 
-    @storage_faults()
+    @StorageFaults()
     def begun(self, number: int) -> Candidate:
-        """Return what a trial runs that was begun here or elsewhere.
+        """Return the candidate of a trial that was begun, in whichever process.
 
         Raises:
             StudyStateError: If there is no such trial, or it was never given its values.
         """
         return candidate_of(self._frozen(number), self.values(number))
 
-    @storage_faults()
+    @StorageFaults()
     def begun_again_as(self, number: int) -> int:
-        """Return the number under which a trial was queued again after its process had ended; its own if it was not."""
+        """Return the number under which a trial was requeued after its process had died; its own if it was not."""
         trials = self.study.get_trials(deepcopy=False)
         again = {trial.user_attrs.get(attribute.RESTARTS): trial.number for trial in trials}
         while number in again:
             number = again[number]
         return number
 
-    @storage_faults()
+    @StorageFaults()
     def is_queued(self, number: int) -> bool:
-        """Tell whether a trial waits to begin."""
+        """Return whether a trial waits to begin."""
         return any(trial.number == number for trial in self._waiting())
 
-    @storage_faults()
+    @StorageFaults()
     def planned_epochs(self, numbers: Collection[int]) -> float:
         """Return the epochs that some trials will have trained when they end."""
         trials = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
@@ -98,13 +98,13 @@ class SearchState:
         """Return the best ``k`` configurations (None: all) by the deciding metric, best first, each with its trials."""
         return ranked(configurations(self._counted(), self._space), self._evaluation.direction)[:k]
 
-    @storage_faults()
+    @StorageFaults()
     def contenders(self, k: int, *, ended: bool) -> list[int]:
         """Return the trials that may be scored at the end, best first, where that scores ``k`` configurations.
 
         Args:
             k: How many are scored; with several objectives the whole front may be.
-            ended: Whether there is nothing left to confirm, so that the order is final.
+            ended: Whether nothing is left to confirm, which makes the order final.
         """
         if self._evaluation.objectives:
             return [point.number for point in self.front()]
@@ -113,13 +113,13 @@ class SearchState:
         found = self.best(k) if ended else contenders(trials, self._space, direction, k, confirm_top=top)
         return [configuration.best_number(direction) for configuration in found]
 
-    @storage_faults()
+    @StorageFaults()
     def unfinished(self) -> set[int]:
         """Return the numbers of the trials that wait, run, or are interrupted or paused."""
         states = (TrialState.WAITING, TrialState.RUNNING)
         return {trial.number for trial in self.study.get_trials(deepcopy=False, states=states)}
 
-    @storage_faults()
+    @StorageFaults()
     def initials(self) -> dict[int, int]:
         """Return, by its number, the trial whose saved weights a trial starts or started from."""
         trials = self.study.get_trials(deepcopy=False)

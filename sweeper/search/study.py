@@ -30,7 +30,7 @@ from sweeper.search.samplers.imputation import MEMORY
 from sweeper.search.schedule import Entry, Schedule
 from sweeper.search.space import read_back, suggest
 from sweeper.search.state import SearchState
-from sweeper.search.storages.open import storage_faults
+from sweeper.search.storages.open import StorageFaults
 from sweeper.search.storages.transactions import gathered, together
 from sweeper.store.records import PruningDecision, TrialKind
 
@@ -47,9 +47,8 @@ _STATES = {
 class Search(SearchState):
     """One study's search in Optuna's storage.
 
-    The storage holds all state, so any process can take the search up again, and several may share it: they ask and
-    take over one after the other (see ``Database.study_lock``), and tell and read when they like. Made by ``create``
-    or ``open``.
+    The storage holds all state, so any process can resume the search, and several may share it: they ask and take over
+    trials one at a time (see ``Database.study_lock``), and tell and read at any time. Made by ``create`` or ``open``.
     """
 
     def __init__(
@@ -108,7 +107,7 @@ class Search(SearchState):
 
     @staticmethod
     def forget_unbegun(name: str, storage: BaseStorage) -> None:
-        """Delete a search of which no trial was begun, left by a process that died while it made the study."""
+        """Delete a search without any begun trial, left by a process that died while it created the study."""
         try:
             study = optuna.load_study(study_name=name, storage=storage)
         except KeyError:
@@ -127,7 +126,7 @@ class Search(SearchState):
         evaluation: EvaluationConfig,
         seed: int,
     ) -> Search:
-        """Take up a study again, with what it was created with.
+        """Open a study with the settings it was created with.
 
         Raises:
             StudyStateError: If the storage has no study of that name.
@@ -140,9 +139,9 @@ class Search(SearchState):
             raise StudyStateError(f"the database has no search of a study named {name}; run it first") from error
         return cls(study, config, space, evaluation, seed)
 
-    @storage_faults()
+    @StorageFaults()
     def ask(self, spent: float = 0.0) -> Candidate | None:
-        """Return the trial to run next; None where the search has ended, or waits for trials that still run.
+        """Return the trial to run next; None if the search has ended, or waits for trials that still run.
 
         Args:
             spent: Part of the budgets other than the number of trials that is used up, 0 to 1.
@@ -155,16 +154,16 @@ class Search(SearchState):
         waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
         if waiting:
             trial = ordered.take(self.study, waiting)
-            return self.ask(spent) if trial is None else self._begin(trial)  # others were quicker: look again
+            return self.ask(spent) if trial is None else self._begin(trial)  # other processes took them all: look again
         entry = self._schedule.next(trials, spent)
         if entry is None:
             return None
         trial_id = entry.put(self.study, self._seed, state=TrialState.RUNNING)
         return self._begin(ordered.begun(self.study, trial_id))
 
-    @storage_faults()
+    @StorageFaults()
     def ask_ordered(self) -> Candidate | None:
-        """Return the next trial that a person ordered, whatever the budget; None where none waits."""
+        """Return the next trial that a person ordered, whatever the budget; None if none waits."""
         trial = ordered.take(self.study, ordered.waiting(self._waiting()))
         return None if trial is None else self._begin(trial)
 
@@ -181,11 +180,11 @@ class Search(SearchState):
             )
         return candidate_of(trial, parameters)
 
-    @storage_faults()
+    @StorageFaults()
     def order(
         self, order: int, values: Mapping[str, Any], *, clones: int | None = None, initial: int | None = None
     ) -> int:
-        """Queue a trial that a person ordered, once however often this is called, and return its number.
+        """Queue a trial that a person ordered, once even if called again, and return its number.
 
         Args:
             order: Number of the order.
@@ -197,12 +196,12 @@ class Search(SearchState):
         return ordered.queue(self.study, self._seed, order, params, clones=clones, initial=initial)
 
     def change_budget(self, config: SearchConfig) -> None:
-        """Go on with another number of trials; the sampler stays as it is until the study is taken up again."""
+        """Change the number of trials; the sampler keeps its settings until the study is resumed."""
         self._schedule = Schedule(config, self._space, self._evaluation, self._seed)
 
-    @storage_faults()
+    @StorageFaults()
     def plan(self, number: int, *, length: float, warmup_end_percent: float) -> None:
-        """Say how long a trial trains (epochs) and where its warmup ends, once its number of steps is known.
+        """Store how long a trial trains (epochs) and where its warmup ends, once its number of steps is known.
 
         Only trials of equal length are compared, and none is pruned before its warmup has ended.
 
@@ -214,24 +213,24 @@ class Search(SearchState):
             _set(trial, attribute.LENGTH, float(length))
             _set(trial, attribute.WARMUP_END_PERCENT, float(warmup_end_percent))
 
-    @storage_faults()
+    @StorageFaults()
     def announce(self, number: int, progress: float, value: float) -> None:
-        """Take the deciding metric at ``progress`` (0 to 1) without judging the trial by it.
+        """Store the deciding metric at ``progress`` (0 to 1) without judging the trial by it.
 
         Trials that are evaluated together are all announced before any of them is judged. A value that is not finite
-        is not kept: the trial has diverged, which is for the trainer to say.
+        is not kept: the trial has diverged, and the trainer reports that.
 
         Raises:
             StudyStateError: If the trial is not running in this process.
         """
         trial, step = self._running(number), percent(progress)
         judged = not self._evaluation.objectives and math.isfinite(value)
-        if judged and step not in trial._cached_frozen_trial.intermediate_values:  # nobody else reports of it
+        if judged and step not in trial._cached_frozen_trial.intermediate_values:  # no other process reports on it
             trial.report(value, step)
 
-    @storage_faults()
+    @StorageFaults()
     def report(self, number: int, progress: float, value: float) -> PruningDecision | None:
-        """Take the deciding metric at ``progress`` (0 to 1) and return the pruner's decision, if it takes one there.
+        """Store the deciding metric at ``progress`` (0 to 1) and return the pruner's decision, if it makes one there.
 
         Confirmations are never pruned, and with several objectives nothing is.
 
@@ -248,9 +247,9 @@ class Search(SearchState):
         return pruner.decide(self.study, trial._get_latest_trial())
 
     @retried  # one transaction
-    @storage_faults()
+    @StorageFaults()
     def tell(self, number: int, result: TrialResult) -> None:
-        """Take how a trial ended. An interrupted or paused one stays open until it is requeued or taken up.
+        """Store how a trial ended. An interrupted or paused one stays open until it is requeued or taken up.
 
         A complete trial without its deciding metric, or without a further objective, counts as failed.
 
@@ -281,12 +280,12 @@ class Search(SearchState):
 
     @property
     def pauses(self) -> bool:
-        """Whether a trial that ``report`` says is too weak is to be paused, since it may still be promoted."""
+        """Whether a trial that is too weak is paused instead of pruned, because it may still be promoted."""
         return isinstance(self._pruner, HalvingPruner) and self._pruner.promote
 
-    @storage_faults()
+    @StorageFaults()
     def promotable(self) -> list[int]:
-        """Return the paused trials that are among the best at their rung by now: highest rung first, then the best."""
+        """Return the paused trials that are now among the best at their rung: highest rung first, then the best."""
         if not self.pauses:
             return []
         pruner = self.study.pruner
@@ -295,21 +294,21 @@ class Search(SearchState):
         ordered = sorted((pruner.standing(self.study, trial), trial.number) for trial in waiting)
         return [number for standing, number in ordered if standing.promoted]
 
-    @storage_faults()
+    @StorageFaults()
     def paused(self) -> list[int]:
         """Return the numbers of the paused trials."""
         trials = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return [t.number for t in trials if t.number not in self._live and t.user_attrs.get(attribute.PAUSED)]
 
-    @storage_faults()
+    @StorageFaults()
     def interrupted(self) -> list[int]:
         """Return the numbers of the trials that are open in the storage but not running in this process."""
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return [trial.number for trial in running if trial.number not in self._live]
 
-    @storage_faults()
+    @StorageFaults()
     def take_up(self, number: int) -> Candidate:
-        """Take over an interrupted or paused trial, to go on with it or to tell its result, and return what it runs.
+        """Take over an interrupted or paused trial, to continue it or to tell its result, and return its candidate.
 
         Raises:
             StudyStateError: If the trial is not open, or is running in this process.
@@ -319,20 +318,20 @@ class Search(SearchState):
         trial = self._live[number] = optuna.Trial(self.study, self._frozen(number)._trial_id)
         with gathered(self.study):
             trial.set_user_attr(attribute.PAUSED, False)
-            trial.set_user_attr(attribute.EPOCHS, 0.0)  # told anew when it ends; until then it counts as running
+            trial.set_user_attr(attribute.EPOCHS, 0.0)  # stored again when it ends; until then it counts as running
         return candidate_of(trial, read_back(trial.params, self._space))
 
     def forget(self, number: int) -> None:
-        """Run a trial no more in this process, without a word to anyone: another has taken it over."""
+        """Drop a trial from this process without storing anything: another process has taken it over."""
         self._live.pop(number, None)
 
-    @storage_faults()
+    @StorageFaults()
     def count_death(self, number: int, *, checkpoint: int) -> int:
-        """Take that a worker died while it ran a trial, and return how many have in a row.
+        """Count a worker that died while it ran a trial, and return how many have in a row.
 
         Args:
             number: The trial.
-            checkpoint: What tells its checkpoint from an earlier one; a new one ends the row.
+            checkpoint: Identifies its checkpoint; a new one resets the count.
         """
         old = self._frozen(number)
         stood_still = old.user_attrs.get(attribute.CHECKPOINT, 0) == checkpoint
@@ -343,7 +342,7 @@ class Search(SearchState):
         return deaths
 
     @retried  # one transaction
-    @storage_faults()
+    @StorageFaults()
     def requeue(self, number: int) -> None:
         """Close an interrupted trial and queue it again: same parameters, seed and kind under a new number.
 
@@ -371,7 +370,7 @@ class Search(SearchState):
         return self._schedule.remaining(self._counted())
 
     def _is_stored(self, trial_id: int, outcome: Outcome) -> bool:
-        """Tell whether a trial ended so in a transaction of this very call, whose answer was lost."""
+        """Return whether an earlier attempt of this call stored this end of a trial, and lost the answer."""
         if not is_retry():
             return False
         return bool(self.study._storage.get_trial(trial_id).user_attrs.get(attribute.OUTCOME) == outcome.value)

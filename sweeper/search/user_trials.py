@@ -1,4 +1,4 @@
-"""Trials that people ask for while a study runs: queued once, and taken before all that the search has queued."""
+"""Trials that people ask for while a study runs: queued once, and run before those that the search has queued."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def queue(
 ) -> int:
     """Queue a trial unless the order has one already, and return its number.
 
-    The order's number stands in the entry itself, which the storage adds whole or not at all: a process that dies
-    before it could say that the order is done finds the entry when it is given the order again.
+    The entry carries the order's number, and the storage adds it whole or not at all: a process that dies before it
+    reports the order as done finds the entry when it takes the order again.
     """
     trials = study.get_trials(deepcopy=False)
     for trial in trials:
@@ -45,7 +45,7 @@ def waiting(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def take(study: optuna.Study, waiting: Iterable[FrozenTrial]) -> optuna.Trial | None:
-    """Take the first trial out of the queue that nobody else takes first; None where there is none left."""
+    """Take the first trial of the queue that no other process takes first; None if there is none left."""
     for trial in waiting:
         try:
             taken = study._storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING)
@@ -57,6 +57,6 @@ def take(study: optuna.Study, waiting: Iterable[FrozenTrial]) -> optuna.Trial | 
 
 
 def begun(study: optuna.Study, trial_id: int) -> optuna.Trial:
-    """Return a trial that runs since now, to sample its parameters."""
+    """Return a trial that has just begun, to sample its parameters."""
     study._thread_local.cached_all_trials = None  # as ``ask`` does, so that the sampler sees the present trials
     return optuna.Trial(study, trial_id)

@@ -7,7 +7,6 @@ import pytest
 from search_helpers import MIXED, Make, make_space, run_all, run_one
 
 from sweeper.config.trial import Outcome
-from sweeper.search.space import is_numeric
 from sweeper.store.records import TrialKind
 
 SAMPLERS = [
@@ -107,12 +106,6 @@ def test_optuna_opens_the_database_as_it_is(make: Make) -> None:
     assert study.metric_names == ["eval_loss"]
     plain = optuna.load_study(study_name="study", storage=storage.url)
     plain.ask().suggest_float("learning_rate", 1e-5, 1e-3, log=True)
-
-
-def test_is_numeric() -> None:
-    assert is_numeric(NUMERIC)
-    assert not is_numeric(MIXED)
-    assert not is_numeric(CONDITIONAL)
 
 
 def test_trials_run_in_parallel_get_different_configurations(make: Make) -> None:

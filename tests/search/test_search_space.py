@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +9,7 @@ from search_helpers import MIXED, make_space
 
 from sweeper.config.space import Choice, IntRange, describe, enqueue_faults, in_order, space_faults
 from sweeper.search.samplers.grid_and_sobol import grid, sobol
-from sweeper.search.space import decode, distributions, encode, search_size
+from sweeper.search.space import decode, distributions, encode
 
 NESTED = make_space(
     warmup_ratio={"low": 0.0, "high": 0.1, "when": {"lr_scheduler": ["cosine"]}},
@@ -52,11 +50,6 @@ def test_fixed_values_are_not_searched_and_lists_are_text() -> None:
     for value in modules.choice:  # type: ignore[union-attr]
         assert isinstance(encode(value), str)
         assert decode(modules, encode(value)) == value
-
-
-def test_search_size() -> None:
-    assert search_size(MIXED) == math.inf
-    assert search_size(make_space(a=[1, 2], b={"low": 2, "high": 8, "step": 2}, c=1)) == 8
 
 
 def test_a_grid_has_every_combination_once_and_conditions_hold() -> None:

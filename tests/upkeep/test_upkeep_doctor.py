@@ -404,8 +404,9 @@ def test_a_damaged_database_is_named(study):
 
 def test_an_older_schema_is_brought_up_to_date_by_a_repair(study):
     row(study, "UPDATE sweeper_alembic_version SET version_num = '0003'")
-    for table in ("artifacts", "leases", "workers"):
+    for table in ("artifacts", "leases", "workers", "decisions"):
         row(study, f"DROP TABLE sweeper_{table}")
+    row(study, "ALTER TABLE sweeper_trials DROP COLUMN decisions_recorded")
     result = CliRunner().invoke(app, ["doctor", "kept"])
     assert result.exit_code == 2 and "older sweeper" in result.stderr
     found = examine(study, repair=True)

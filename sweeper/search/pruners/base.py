@@ -1,4 +1,4 @@
-"""The contract of a pruner: a decision that can be recorded, not only yes or no."""
+"""The contract of a pruner: a decision with its grounds, to be recorded, instead of a bare yes or no."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_PEERS = 20
 
 
 class DecidingPruner(BasePruner):
-    """A pruner that says on what its decisions rest.
+    """A pruner that gives the grounds of its decisions.
 
     Args:
         kind: Its kind in a study file.

@@ -19,7 +19,7 @@ from sweeper.store.records import PruningDecision
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a decision rests on.
+    """The grounds of a decision.
 
     Attributes:
         value: The trial's value that is compared.

@@ -1,4 +1,4 @@
-"""From a study file's sampler to one that a stopped search takes up again where it was.
+"""The sampler of a study file, as one that continues where a stopped search left off.
 
 Optuna's samplers carry a random state from trial to trial, in memory. ``RepeatableSampler`` builds a fresh one for
 every trial instead, seeded by the study's seed and the trial's place among its kind. So the same seed and the same
@@ -45,13 +45,13 @@ Build = Callable[[int, int], BaseSampler]
 
 
 class RepeatableSampler(BaseSampler):
-    """Samples every trial with a sampler of its own, seeded by the trial's kind and ordinal.
+    """Samples every trial with a fresh sampler, seeded by the trial's kind and ordinal.
 
     Args:
         build: Makes the sampler of one trial.
         seed: The study's seed.
-        judged: Whether the sampler is shown pruned and infeasible trials as judged ones (see ``judged``), because
-            it would otherwise see only complete trials.
+        judged: Whether the sampler is shown pruned and infeasible trials with imputed values (see ``imputation``),
+            because it would otherwise see only complete trials.
     """
 
     def __init__(self, build: Build, seed: int, *, judged: bool = False) -> None:
@@ -137,7 +137,7 @@ def _build(named: NamedSampler, space: Mapping[str, Range], seed: int) -> Build:
 
 
 def resolve(config: Sampler, space: Mapping[str, Range], *, n_trials: int, objectives: int) -> NamedSampler:
-    """Return the sampler that ``auto`` stands for here; any other as it is.
+    """Return the sampler that ``auto`` stands for in this study; any other unchanged.
 
     The rule follows ``tests/benchmarks/search.py``: with halving, GP and TPE are level for some 20 trials' worth of
     epochs and GP is ahead from 40 on, on spaces of numbers and on spaces with choices alike. GP cannot model

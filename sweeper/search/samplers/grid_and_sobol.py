@@ -1,4 +1,4 @@
-"""Samplers whose k-th configuration is known beforehand: the grid and the Sobol sequence."""
+"""Samplers whose k-th configuration is known in advance: the grid and the Sobol sequence."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def grid(space: Mapping[str, Range], points: int, seed: int) -> list[dict[str, A
     """Return every combination once, in an order shuffled by ``seed``; ranges are cut into ``points`` values.
 
     Raises:
-        ValueError: If there are more combinations than anyone could run.
+        ValueError: If there are more combinations than can be run.
     """
     axes = {name: _cut(range_, points) for name, range_ in space.items() if not isinstance(range_, Fixed)}
     size = math.prod(len(axis) for axis in axes.values())

@@ -25,7 +25,7 @@ def with_pruned_judged(trials: Sequence[FrozenTrial], directions: Sequence[Study
     """Return ``trials`` with every pruned or paused one made complete, once one truly is; the others as they are."""
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if not complete:
-        return list(trials)  # nothing to compare with, so a sampler goes on as at the start
+        return list(trials)  # nothing to compare with, so the sampler continues as at the start
     constrained = any(is_infeasible(trial) for trial in trials)
     judged = []
     for trial in trials:
@@ -38,12 +38,12 @@ def with_pruned_judged(trials: Sequence[FrozenTrial], directions: Sequence[Study
 
 
 def is_infeasible(trial: FrozenTrial) -> bool:
-    """Tell whether the trial did not fit in memory."""
+    """Return whether the trial did not fit in memory."""
     return any(value > 0 for value in trial.constraints.values())
 
 
 def _judge(trial: FrozenTrial, complete: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> list[float]:
-    """Return the values a trial counts with that has none of its own, one per objective."""
+    """Return the imputed values of a trial without a final one, one per objective."""
     columns = [[other.values[i] for other in complete] for i in range(len(directions))]
     if is_infeasible(trial):
         return [median(column) for column in columns]

@@ -108,7 +108,7 @@ class AtomicStorage(TransactionalStorage):
     def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
         trial = copy.deepcopy(template_trial) if template_trial else _new_trial()
         with self.transaction() as connection:
-            self._require_study(connection, study_id, lock=True)  # numbers are given out one after the other
+            self._require_study(connection, study_id, lock=True)  # numbers are assigned one at a time
             trials = rows.TRIALS
             last = select(trials.c.number).where(trials.c.study_id == study_id)
             last = last.order_by(trials.c.trial_id.desc()).limit(1)
@@ -193,7 +193,7 @@ class AtomicStorage(TransactionalStorage):
         connection.execute(_PUT_PARAM[self._insert], row)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        """Change a trial's state and say whether it was done: only a waiting trial can begin to run.
+        """Change a trial's state and return whether that was possible: only a waiting trial can begin to run.
 
         Raises:
             UpdateFinishedTrialError: If it has ended.
@@ -246,7 +246,7 @@ class AtomicStorage(TransactionalStorage):
             connection.execute(self._puts[table], found)
 
     def _upsert(self, table: Table, unique: Sequence[str]) -> Any:
-        """Return what inserts rows or changes those that are there, which get a new key, so that readers notice."""
+        """Return the statement that inserts or updates rows; updated ones get a new key, which tells readers."""
         (key,) = table.primary_key
         statement = self._insert(table)
         changed: dict[str, Any] = {
@@ -261,7 +261,7 @@ class AtomicStorage(TransactionalStorage):
         return statement.on_conflict_do_update(index_elements=list(unique), set_=changed)
 
     def _require_updatable(self, connection: Connection, trial_id: int) -> int:
-        """Return the study of an unfinished trial, which nobody else ends before the transaction does."""
+        """Return the study of an unfinished trial; no other process can end it before this transaction is over."""
         known: dict[int, int] = self._local.updatable
         if trial_id not in known:
             found = connection.execute(_HEAD_TO_CHANGE, {"key": trial_id}).one_or_none()
@@ -274,7 +274,7 @@ class AtomicStorage(TransactionalStorage):
     # Reading trials
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        """Return one trial, as an object of its own."""
+        """Return one trial, as a new object."""
         with self._reading() as connection:
             found = rows.heads(connection, f"trial_id = {int(trial_id)}")
             if not found:

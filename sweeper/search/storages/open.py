@@ -96,33 +96,21 @@ def _origin(error: BaseException) -> BaseException:
 
 
 class StorageFaults(ContextDecorator):
-    """Turns what a locked, full or vanished database raises into a ``DatabaseError``.
+    """Turns the faults of a database that is locked, full or gone into a ``DatabaseError``, in a block or a function.
 
-    A trial that was ended by another process is another worker's: ``LeaseLost``.
+    A trial that another process has ended belongs to another worker: ``LeaseLost``.
     """
 
-    def __enter__(self) -> None:
-        """Begin."""
+    def __enter__(self) -> None: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Raise what it means.
-
-        Raises:
-            DatabaseError: If the database was at fault.
-            LeaseLost: If another process has ended the trial.
-        """
         if isinstance(error, UpdateFinishedTrialError):
-            raise LeaseLost(f"{error} It was given to another worker: this one was silent for too long.") from error
+            raise LeaseLost(f"{error} It was reassigned to another worker: this one missed its heartbeats.") from error
         if isinstance(error, (sqlite3.Error, SQLAlchemyDatabaseError, StorageInternalError, PoolTimeout)):
             reason = " ".join(redact(str(_origin(error))).split())
-            raise DatabaseError(f"the database cannot be written: {reason}; mend that and resume the study") from error
-
-
-def storage_faults() -> StorageFaults:
-    """Return what turns the faults of a database into a ``DatabaseError``, for a block or as a decorator."""
-    return StorageFaults()
+            raise DatabaseError(f"the database cannot be written: {reason}; fix that and resume the study") from error
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -133,7 +121,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     except sqlite3.Error:
         connection.close()
         raise
-    connection.isolation_level = None  # transactions begin where SQLAlchemy says so, not where Python guesses
+    connection.isolation_level = None  # SQLAlchemy begins transactions, not the driver
     return connection
 
 

@@ -1,4 +1,4 @@
-"""The trials of a search as Optuna stores them, for whoever compares them with sweeper's own; nothing is changed."""
+"""The trials of a search as Optuna stores them, to compare with sweeper's own records; read-only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import optuna
 from optuna.storages import BaseStorage
 
 from sweeper.search.attributes import INTERRUPTED, REASON
-from sweeper.search.storages.open import storage_faults
+from sweeper.search.storages.open import StorageFaults
 
 State = Literal["waiting", "running", "complete", "pruned", "fail"]
 
@@ -25,11 +25,11 @@ class StoredTrial:
 
     @property
     def was_interrupted(self) -> bool:
-        """Whether it was closed because its process had ended; if it had begun, it is queued under another number."""
+        """Whether it was closed because its process had died; if it had begun, it was requeued under another number."""
         return self.state == "fail" and self.attributes.get(REASON) == INTERRUPTED
 
 
-@storage_faults()
+@StorageFaults()
 def stored_trials(name: str, storage: BaseStorage) -> dict[int, StoredTrial] | None:
     """Return the trials of a search by number; None where there is no search of that name."""
     try:
