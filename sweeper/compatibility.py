@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from sweeper.config.adapter import AnyAdapter, LowRank, QLoRA
 from sweeper.config.backend import FSDP, TRL, Backend, DeepSpeed, Unsloth, in_own_processes, processes
 from sweeper.config.base import kind_of
-from sweeper.config.executor import PerGpuExecutor, RayExecutor
+from sweeper.config.executor import PerGpuExecutorConfig, RayExecutorConfig
 from sweeper.config.model import Attention, ModelConfig
 from sweeper.config.study import StudyConfig
 from sweeper.config.technique import Technique
@@ -99,9 +99,9 @@ def require_workers(config: StudyConfig, gpus: Sequence[Gpu]) -> None:
         HardwareError: With the reason, and what to do.
     """
     executor = config.executor
-    if isinstance(executor, PerGpuExecutor):
+    if isinstance(executor, PerGpuExecutorConfig):
         pick_devices(executor.devices, executor.device, gpus)
-    if isinstance(executor, RayExecutor) and (reason := _missing("executor: ray", "ray", "ray")) is not None:
+    if isinstance(executor, RayExecutorConfig) and (reason := _missing("executor: ray", "ray", "ray")) is not None:
         raise HardwareError(reason)
 
 

@@ -11,7 +11,7 @@ from sweeper.compatibility import BF16_CAPABILITY
 from sweeper.config.adapter import AnyAdapter
 from sweeper.config.backend import processes, spreads_weights
 from sweeper.config.checkpointing import checkpoints
-from sweeper.config.executor import Packs, PerGpuExecutor
+from sweeper.config.executor import PackingExecutorConfig, PerGpuExecutorConfig
 from sweeper.config.model import ModelConfig
 from sweeper.config.space import ADAPTER, MODEL, space_of
 from sweeper.config.study import StudyConfig
@@ -64,7 +64,7 @@ def answers_per_row(study: ResolvedStudy) -> int:
 def slots(study: ResolvedStudy, facts: ModelFacts, work: Workload, free: int | None) -> int:
     """Return how many trials the study is planned to run at once."""
     executor, config = study.config.executor, study.config
-    if not isinstance(executor, Packs) or obstacle_in_study(config, study.space.space) is not None:
+    if not isinstance(executor, PackingExecutorConfig) or obstacle_in_study(config, study.space.space) is not None:
         return 1
     asked = None if executor.slots == "auto" else executor.slots
     room = _UNKNOWN_MEMORY if free is None else free - estimate(facts, work, 1).base
@@ -75,14 +75,14 @@ def slots(study: ResolvedStudy, facts: ModelFacts, work: Workload, free: int | N
 def workers(study: ResolvedStudy) -> tuple[str, ...]:
     """Return the device of each worker known before the study runs; of a cluster's workers, one."""
     executor = study.config.executor
-    if isinstance(executor, PerGpuExecutor):
+    if isinstance(executor, PerGpuExecutorConfig):
         return pick_devices(executor.devices, executor.device, gpus())
     return (study.device,)
 
 
 def _packing(study: ResolvedStudy, facts: ModelFacts, work: Workload, free: int | None) -> tuple[str, ...]:
     """Describe how many trials share the base model, or why they cannot."""
-    if not isinstance(study.config.executor, Packs):
+    if not isinstance(study.config.executor, PackingExecutorConfig):
         return ()
     obstacle = obstacle_in_study(study.config, study.space.space)
     if obstacle is not None:

@@ -20,7 +20,7 @@ MicroBatch = Annotated[int, Field(ge=1)] | Literal["auto"]
 """Rows of one trial per forward pass; auto is the most that fits memory."""
 
 
-class Lasting(Frozen):
+class BaseExecutorConfig(Frozen):
     """What every executor does about workers that fall silent.
 
     Attributes:
@@ -38,7 +38,7 @@ class Lasting(Frozen):
     stall_timeout_s: Annotated[float, Field(gt=0)] | None = 1_800.0
 
 
-class Packs(Lasting):
+class PackingExecutorConfig(BaseExecutorConfig):
     """Many trials at once in one process, in the same forward and backward pass over one base model.
 
     Attributes:
@@ -51,13 +51,13 @@ class Packs(Lasting):
     micro_batch: MicroBatch = "auto"
 
 
-class PackedExecutor(Packs):
+class PackedExecutorConfig(PackingExecutorConfig):
     """All trials in this process."""
 
     kind: Literal["packed"] = "packed"
 
 
-class InlineExecutor(Lasting):
+class InlineExecutorConfig(BaseExecutorConfig):
     """One trial after the other in this process, on a base model that stays loaded."""
 
     kind: Literal["inline"] = "inline"
@@ -65,7 +65,7 @@ class InlineExecutor(Lasting):
     micro_batch: MicroBatch = "auto"
 
 
-class SharedExecutor(Packs):
+class SharedExecutorConfig(PackingExecutorConfig):
     """Several worker processes that share the study's trials, each with a base model and passes of its own.
 
     Attributes:
@@ -76,7 +76,7 @@ class SharedExecutor(Packs):
     max_restarts: Annotated[int, Field(ge=0, le=1_000)] = 3
 
 
-class PerGpuExecutor(SharedExecutor):
+class PerGpuExecutorConfig(SharedExecutorConfig):
     """One worker process a device of this machine.
 
     Attributes:
@@ -96,7 +96,7 @@ class PerGpuExecutor(SharedExecutor):
         return value
 
 
-class RayExecutor(SharedExecutor):
+class RayExecutorConfig(SharedExecutorConfig):
     """Workers on the nodes of a Ray cluster; nodes that join are used, and one that is lost loses no trial.
 
     Attributes:
@@ -142,7 +142,7 @@ def _packed_unless_said(value: Any) -> Any:
 
 
 Executor = Annotated[
-    PackedExecutor | InlineExecutor | PerGpuExecutor | RayExecutor,
+    PackedExecutorConfig | InlineExecutorConfig | PerGpuExecutorConfig | RayExecutorConfig,
     Field(discriminator="kind"),
     BeforeValidator(_packed_unless_said),
     BeforeValidator(word_is_kind),

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sweeper.config.adapter import AnyAdapter, LowRank
-from sweeper.config.executor import Packs
+from sweeper.config.executor import PackingExecutorConfig
 from sweeper.config.parameters import alpha_value
 from sweeper.config.space import ADAPTER, MODEL, Range, bare, enqueue_faults, in_order, is_active
 from sweeper.config.study import StudyConfig
@@ -56,7 +56,7 @@ def with_budget(config: StudyConfig, changes: Mapping[str, Any]) -> StudyConfig:
     for name, value in changes.items():
         if isinstance(value, bool):
             raise UserError(f"{name}: must be a number; found {value}")
-    if "slots" in changes and not isinstance(config.executor, Packs):
+    if "slots" in changes and not isinstance(config.executor, PackingExecutorConfig):
         raise UserError("slots: the trials of this study run one at a time (executor inline), so it has no slots")
     data = config.model_dump()
     data["search"].update({name: value for name, value in changes.items() if name != "slots"})
@@ -78,7 +78,7 @@ def budget_of(config: StudyConfig) -> dict[str, Any]:
     """Return what bounds a study, by name; ``slots`` only where it has any."""
     search = config.search
     found: dict[str, Any] = {name: getattr(search, name) for name in BUDGET if name != "slots"}
-    if isinstance(config.executor, Packs):
+    if isinstance(config.executor, PackingExecutorConfig):
         found["slots"] = config.executor.slots
     return found
 

@@ -22,7 +22,7 @@ from sweeper.config.choice import (
 from sweeper.config.combinations import refusal
 from sweeper.config.data import DataConfig
 from sweeper.config.evaluation import SMALLEST, EvaluationConfig, metrics_of
-from sweeper.config.executor import Executor, PackedExecutor
+from sweeper.config.executor import Executor, PackedExecutorConfig
 from sweeper.config.keep import KeepConfig
 from sweeper.config.model import ModelConfig
 from sweeper.config.search import SearchConfig
@@ -62,7 +62,7 @@ class StudyConfig(Frozen):
     backend: Backend = TRL()
     search: SearchConfig = SearchConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    executor: Executor = PackedExecutor()
+    executor: Executor = PackedExecutorConfig()
     storage: Storage | None = None
     keep: KeepConfig = KeepConfig()
     seed: int = Field(default=0, ge=0, lt=2**31)

@@ -198,14 +198,14 @@ def trial_name(number: int) -> str:
     return f"trials/{number:05d}"
 
 
-def keep_study(exchange: ArtifactStore, folder: Path) -> None:
+def keep_study(artifact_store: ArtifactStore, folder: Path) -> None:
     """Let other machines have what a study began with: its splits, and what it was resolved to."""
     staged = temporary_path(folder / "upload")
     shutil.rmtree(staged, ignore_errors=True)
     try:
         shutil.copytree(folder / "data", staged / "data", copy_function=os.link)
         os.link(folder / "resolved.json", staged / "resolved.json")
-        exchange.keep(DATA, staged)
+        artifact_store.keep(DATA, staged)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 

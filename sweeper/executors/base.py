@@ -42,7 +42,7 @@ class Listener(Protocol):
         """A trial ended, and its result is in the database."""
 
     def trial_left(self, number: int) -> None:
-        """A trial is run here no more, since it is another worker's by now."""
+        """A trial was reassigned to another worker."""
 
     def note(self, text: str) -> None:
         """Something the user should know."""
@@ -141,12 +141,12 @@ class StudyContext:
         device: ``cpu`` or ``cuda:N``.
         listener: Whoever watches.
         stop: Set when the user asks to stop.
-        crew: The workers of the study, this process among them.
+        membership: The workers of the study, this process among them.
         reward_sources: Where the technique's rewards were found; None where it has none.
-        among: How many workers share the trials, as far as this one knows.
-        exchange: Where trials' files are besides this home, for workers that have homes of their own.
-        asked: What people have asked for that is not done yet.
-        alive: To be called again and again, by whoever goes forward or waits for good reason.
+        n_workers: How many workers share the trials, as far as this one knows.
+        artifact_store: Shared storage for trial files, for workers with homes of their own.
+        pending_orders: User requests not yet carried out.
+        keep_alive: Resets the watchdog; called at every step and during long waits.
     """
 
     config: StudyConfig
@@ -159,12 +159,12 @@ class StudyContext:
     device: str
     listener: Listener
     stop: StopRequest
-    crew: WorkerMembership
+    membership: WorkerMembership
     reward_sources: RewardSources | None = None
-    asked: PendingOrders = field(default_factory=PendingOrders)
-    alive: Callable[[], None] = lambda: None
-    among: int = 1
-    exchange: ArtifactStore = field(default_factory=NoArtifactStore)
+    pending_orders: PendingOrders = field(default_factory=PendingOrders)
+    keep_alive: Callable[[], None] = lambda: None
+    n_workers: int = 1
+    artifact_store: ArtifactStore = field(default_factory=NoArtifactStore)
 
     def alone(self) -> AbstractContextManager[None]:
         """Return a block in which no other worker begins, stops or takes over a trial; running ones may end meanwhile.
@@ -178,15 +178,15 @@ class StudyContext:
 
     def keep_trial(self, number: int) -> None:
         """Let workers with homes of their own have the files of a trial as they are now."""
-        self.exchange.keep(trial_name(number), self.paths.trial(number).folder)
+        self.artifact_store.keep(trial_name(number), self.paths.trial(number).folder)
 
     def fetch_trial(self, number: int) -> None:
         """Take the files of a trial as whoever ran it last has left them."""
-        self.exchange.fetch(trial_name(number), self.paths.trial(number).folder)
+        self.artifact_store.fetch(trial_name(number), self.paths.trial(number).folder)
 
     def forget_adapter(self, number: int) -> None:
         """Keep the adapter of a trial no more where workers with homes of their own have it from."""
-        self.exchange.forget(trial_name(number), "adapter")
+        self.artifact_store.forget(trial_name(number), "adapter")
 
     def model_of(self, spec: TrialSpec) -> StudyModel:
         """Return the base model of a trial."""

@@ -37,13 +37,13 @@ class BaseModelCache:
         if self._base is None or key != self._key:
             self._release(context.device)
             context.listener.stage(f"loading {model.name}")
-            context.alive()
+            context.keep_alive()
             head = context.config.technique.head
             self._base, self._key = (
                 load_base(folder, model, adapter, context.device, head, in_this_process(context.config.backend)),
                 key,
             )
-            context.alive()
+            context.keep_alive()
         return self._base
 
     def _release(self, device: str) -> None:

@@ -41,7 +41,7 @@ class InlineExecutor:
     def run(self, context: StudyContext) -> None:
         """Run trials until the search or the budget ends, or the user asks to stop."""
         before = sum(trial.train_seconds for trial in context.database.trials.all(context.config.name))
-        begun = context.asked.clock()
+        begun = context.pending_orders.clock()
         begin_unreadable_again(context, has_checkpoint)
         if waiting := stopped(context):
             context.listener.note(f"{len(waiting)} stopped trial(s) go on where they were")
@@ -51,7 +51,7 @@ class InlineExecutor:
                 return
             begin_unreadable_again(context, has_checkpoint)
             others = others_train(context)
-            candidate = claim(context, partial(_next, context, before + context.asked.clock() - begun))
+            candidate = claim(context, partial(_next, context, before + context.pending_orders.clock() - begun))
             if candidate is not None:
                 self._run_held(context, candidate)
             elif others:
@@ -95,13 +95,13 @@ class InlineExecutor:
             spec.evaluation,
             spec.technique,
             spec.reward_sources,
-            on_progress=lambda done, total: context.alive(),
+            on_progress=lambda done, total: context.keep_alive(),
         )
-        keeping = CheckpointPolicy(
+        checkpoints = CheckpointPolicy(
             context.config.executor.checkpoint_s, partial(_before_checkpoint, context, recorder, spec)
         )
         report, resume = obedient(context, recorder), kept is not None
-        result = train_trial(spec, base, report, rows, evaluate, keeping=keeping, resume=resume)
+        result = train_trial(spec, base, report, rows, evaluate, checkpoints=checkpoints, resume=resume)
         planner.learn(spec, rows, result)
         recorder.end(result)
 
@@ -144,13 +144,13 @@ def run_in_processes(context: StudyContext, candidate: Candidate, spec: TrialSpe
     recorder = Recorder(context, candidate, spec)
     begun(recorder, spec)
     executor = context.config.executor
-    endurance = LaunchPolicy(
+    policy = LaunchPolicy(
         max_retries=executor.max_retries,
         stall_timeout_s=executor.stall_timeout_s,
-        keeping=CheckpointPolicy(executor.checkpoint_s, recorder.flush),
+        checkpoints=CheckpointPolicy(executor.checkpoint_s, recorder.flush),
         note=context.listener.note,
     )
-    recorder.end(cannot_begin(context, spec) or train_in_processes(spec, obedient(context, recorder), endurance))
+    recorder.end(cannot_begin(context, spec) or train_in_processes(spec, obedient(context, recorder), policy))
 
 
 def obedient(context: StudyContext, report: Report) -> Report:
@@ -172,7 +172,7 @@ def budget_spent(context: StudyContext, seconds: float, running_epochs: float = 
         running_epochs: What the trials that run now in this process will have trained when they end.
     """
     search = context.config.search
-    elsewhere = context.crew.elsewhere()
+    elsewhere = context.membership.elsewhere()
     running_epochs += context.search.planned_epochs(elsewhere) if elsewhere else 0.0
     epochs = context.search.epochs_spent + running_epochs
     time_spent = seconds / search.timeout if search.timeout is not None else 0.0

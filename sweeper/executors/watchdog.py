@@ -48,7 +48,7 @@ class Watchdog:
         self._file: IO[str] | None = None
         self._thread = threading.Thread(target=self._watch, name="sweeper-watchdog", daemon=True)
 
-    def alive(self, what: str = "training") -> None:
+    def keep_alive(self, what: str = "training") -> None:
         """Say that something goes forward, and what; cheap enough for every step."""
         self._what, self._seen = what, time.monotonic()
         if self._file is not None and self._seen - self._rearmed >= _REARM_S:
@@ -58,7 +58,7 @@ class Watchdog:
         if self._timeout_s is not None:
             self._report.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._report.open("w", encoding="utf-8")
-            self.alive("starting")
+            self.keep_alive("starting")
             self._arm()
             self._thread.start()
         return self

@@ -40,7 +40,7 @@ def freeze(slot: Slot) -> None:
     A step under way is undone, and repeated when the slot is thawed.
     """
     slot.restart_step()
-    best = slot.ledger.best
+    best = slot.output.best
     state = optimizer_state(slot.optimizer)
     groups = {
         "adapter": slot.adapter.state(),
@@ -53,7 +53,7 @@ def freeze(slot: Slot) -> None:
         "progress": asdict(slot.progress),
         "evaluated": slot.evaluated,
         "device": slot.generator.device.type,
-        "started": slot.ledger.started.isoformat(),
+        "started": slot.output.started.isoformat(),
         "micro_batch": slot.micro_batch.rows,
         "names": list(slot.adapter.state()),
         "scaling": slot.adapter.scaling,
@@ -64,7 +64,7 @@ def freeze(slot: Slot) -> None:
         "groups": slot.optimizer.state_dict()["param_groups"],
         "scheduler": slot.scheduler.state_dict(),
     }
-    with new_folder(slot.ledger.paths.frozen) as folder:
+    with new_folder(slot.output.paths.frozen) as folder:
         save_groups(groups, folder / _TENSORS)
         write_json(folder / _REST, rest)
         seal(folder, owner(slot.spec.study, slot.spec.number))
@@ -95,8 +95,8 @@ def thaw(spec: TrialSpec, base: BaseModel) -> Slot:
         slot = Slot(spec, base, adapter, rows, rest["micro_batch"])
         slot.progress = TrialProgress(**rest["progress"])
         slot.evaluated = rest["evaluated"]
-        slot.ledger.started = datetime.fromisoformat(rest["started"])
-        slot.ledger.best.restore(rest["best"], tensors["best"])
+        slot.output.started = datetime.fromisoformat(rest["started"])
+        slot.output.best.restore(rest["best"], tensors["best"])
         restore_optimizer(slot.optimizer, {**tensors["optimizer"], **rest["optimizer"]}, rest["groups"])
         slot.scheduler.load_state_dict(rest["scheduler"])
         slot.random_state = tensors["random"]["generator"]

@@ -51,7 +51,7 @@ class Slot:
         arguments = sft_arguments(spec, base)
         self.spec = spec
         self.adapter = adapter
-        self.ledger = TrialOutput(spec, base)
+        self.output = TrialOutput(spec, base)
         self._rows, self.validation = rows
         self._batch_size = spec.hyperparameters.batch_size
         self._flat = arguments.packing
@@ -159,7 +159,7 @@ class Slot:
             TrialError: If the deciding metric is missing.
             DivergedError: If a metric is no finite number.
         """
-        self.ledger.best.offer(self.progress.steps, metrics, self.adapter.state())
+        self.output.best.offer(self.progress.steps, metrics, self.adapter.state())
 
     def _begin_step(self) -> None:
         self._before = self.generator.get_state()

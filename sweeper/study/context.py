@@ -19,7 +19,7 @@ from sweeper.errors import StudyStateError
 from sweeper.executors.base import Listener, PendingOrders, StudyContext
 from sweeper.executors.membership import WorkerMembership
 from sweeper.executors.stop_request import StopRequest
-from sweeper.executors.workers.ray import exchange_of
+from sweeper.executors.workers.ray import artifact_store_of
 from sweeper.files.checksums import sha256_of
 from sweeper.files.temporary import remove_leftovers
 from sweeper.hardware import gpus
@@ -53,7 +53,7 @@ def begin(
         UserError: If its executor cannot work with its database, or this machine is at fault.
     """
     config, paths, now = file.config, home.study(file.config.name), datetime.now(UTC)
-    exchange_of(config, database.address, now)  # refused before anything is written
+    artifact_store_of(config, database.address, now)  # refused before anything is written
     for note in (*resolved.splits.notes, *resolved.space.reasons):
         listener.note(note)
     folders = {name: model.found.path for name, model in resolved.models.items()}
@@ -168,8 +168,8 @@ def _context(
     listener: Listener,
     stop: StopRequest,
 ) -> StudyContext:
-    crew = WorkerMembership(database, config.name, device, config.executor.grace_s)
-    crew.join()
+    membership = WorkerMembership(database, config.name, device, config.executor.grace_s)
+    membership.join()
     remove_leftovers(paths.folder)
     if device == "cpu" and (threads := use_free_cores()) is not None:
         listener.note(threads)
@@ -184,10 +184,10 @@ def _context(
         device=device,
         listener=listener,
         stop=stop,
-        crew=crew,
+        membership=membership,
         reward_sources=resolved.reward_sources,
-        exchange=exchange_of(config, database.address, database.studies.get(config.name).created_at),
-        asked=PendingOrders(seen=database.orders.latest(config.name)),
+        artifact_store=artifact_store_of(config, database.address, database.studies.get(config.name).created_at),
+        pending_orders=PendingOrders(seen=database.orders.latest(config.name)),
     )
 
 

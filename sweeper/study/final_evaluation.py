@@ -98,7 +98,7 @@ def find_winner(context: StudyContext, load: LoadBase, home: Home, *, force: boo
 
 
 def _require_turn(context: StudyContext) -> None:
-    context.database.leases.require(context.config.name, SCORING, context.crew.token)
+    context.database.leases.require(context.config.name, SCORING, context.membership.token)
 
 
 def _candidates(context: StudyContext) -> list[int]:
@@ -206,7 +206,7 @@ def _scored_before(context: StudyContext, specs: Mapping[int, TrialSpec]) -> dic
 def _progress(context: StudyContext, name: str, place: int, subjects: int) -> Callable[[int, int], None]:
     def on_progress(done: int, total: int) -> None:
         process_orders(context)
-        if context.asked.changed:
+        if context.pending_orders.changed:
             raise MoreToTrain
         if context.stop.is_set:
             raise StudyInterrupted("stopped while scoring on the test split")

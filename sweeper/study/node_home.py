@@ -23,7 +23,7 @@ from sweeper.store import Database, stored_config
 from sweeper.study.resolved_inputs import FoundModel, ResolvedInputs
 
 
-def settle(job: WorkerJob, home: Home, exchange: ArtifactStore, listener: Listener) -> None:
+def prepare_home(job: WorkerJob, home: Home, artifact_store: ArtifactStore, listener: Listener) -> None:
     """Make a home into one in which a study can be worked on: its database, its splits, its base models.
 
     Raises:
@@ -37,7 +37,7 @@ def settle(job: WorkerJob, home: Home, exchange: ArtifactStore, listener: Listen
     paths = home.study(job.study)
     given = paths.folder / "given"
     with FileLock(home.folder / f".{job.study}.lock"):  # workers of one node share its home
-        if not exchange.fetch(DATA, given):
+        if not artifact_store.fetch(DATA, given):
             raise StudyStateError(f"study {job.study!r}: its data are not where executor.artifacts says")
         shutil.copytree(given / "data", paths.data, dirs_exist_ok=True)
         resolved = ResolvedInputs.read(job.study, given / "resolved.json")

@@ -147,13 +147,13 @@ def _go_on(file: PipelineFile, home: Home, watch: Watch, stop: StopRequest, *, f
     winners: dict[str, AdapterVersion] = {}
     *before, last = file.stages
     for stage in before:
-        verdict = _run_stage(_begun_from(file.stages[stage], winners), home, watch, stop, force=force)
-        if verdict.registered is None:
+        result = _run_stage(_begun_from(file.stages[stage], winners), home, watch, stop, force=force)
+        if result.registered is None:
             raise StudyStateError(
                 f"stage {stage} found nothing better than what it began from, so the next stage has nothing to go on "
                 f"from; `sweeper resume {file.name} --force` goes on with its best trial"
             )
-        winners[stage] = verdict.registered
+        winners[stage] = result.registered
     return _run_stage(_begun_from(file.stages[last], winners), home, watch, stop, force=force)
 
 

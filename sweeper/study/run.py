@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from sweeper.config.backend import in_own_processes
-from sweeper.config.executor import SharedExecutor
+from sweeper.config.executor import SharedExecutorConfig
 from sweeper.config.loader import StudyFile
 from sweeper.config.pipeline import name_to_resume
 from sweeper.errors import LeaseLost, StudyInterrupted
@@ -135,8 +135,8 @@ def work(
     *,
     home: Home | None = None,
     device: str | None = None,
-    among: int = 1,
-    exchange: ArtifactStore | None = None,
+    n_workers: int = 1,
+    artifact_store: ArtifactStore | None = None,
     listener: Listener | None = None,
     stop: StopRequest | None = None,
 ) -> None:
@@ -146,8 +146,8 @@ def work(
         name: The study.
         home: Where everything is kept; ``SWEEPER_HOME`` if left out.
         device: What to train on; what the study file says if left out.
-        among: How many workers share the trials, this one counted, as far as is known.
-        exchange: Where the files of trials are exchanged, in a home of this worker's own.
+        n_workers: Number of workers of the study, this one included, as far as is known.
+        artifact_store: Shared storage for trial files, for a worker with a home of its own.
         listener: Told of all progress.
         stop: Set it to stop after the step under way.
 
@@ -159,10 +159,10 @@ def work(
     patience = RetryPolicy(listener.note, lambda: stop.is_set)
     with Database.open(home.database, create=False) as database, waiting(patience):
         context = open_stored(name, home, database, listener, stop, device=device)
-        context.exchange, context.among = exchange or context.exchange, among
-        with context.crew, waiting(_patience(context)), _watched(context):
+        context.artifact_store, context.n_workers = artifact_store or context.artifact_store, n_workers
+        with context.membership, waiting(_patience(context)), _watched(context):
             reclaim(context)
-            context.asked.paused = database.studies.get(name).state is StudyState.PAUSED
+            context.pending_orders.paused = database.studies.get(name).state is StudyState.PAUSED
             PackedExecutor().run(context)
         if stop.is_set:
             raise StudyInterrupted(f"stopped; `sweeper resume {name_to_resume(context.paths)}` goes on")
@@ -172,10 +172,10 @@ def _conduct(context: StudyContext, home: Home, *, force: bool, searched: bool =
     """Run the trials, unless they were, then find the winner; the database always says how the study stands."""
     state = StudyState.INTERRUPTED
     studies, name = context.database.studies, context.config.name
-    with context.crew, waiting(_patience(context)), _watched(context):
-        refuse_outdated(context, context.asked.since)
-        if studies.get(name).state is StudyState.PAUSED and not context.crew.alone():
-            context.asked.paused = True
+    with context.membership, waiting(_patience(context)), _watched(context):
+        refuse_outdated(context, context.pending_orders.since)
+        if studies.get(name).state is StudyState.PAUSED and not context.membership.alone():
+            context.pending_orders.paused = True
         else:
             studies.set_state(name, StudyState.RUNNING)
         executor = EXECUTORS[context.config.executor.kind]()
@@ -185,35 +185,35 @@ def _conduct(context: StudyContext, home: Home, *, force: bool, searched: bool =
                     executor.run(context)
                 if context.stop.is_set:
                     raise StudyInterrupted(f"stopped; `sweeper resume {name_to_resume(context.paths)}` goes on")
-                context.asked.changed = False
+                context.pending_orders.changed = False
                 with _scoring(context):
                     process_orders(context)  # what was asked for while another process scored, or of workers before
-                    if context.asked.changed and more_to_train(context):
+                    if context.pending_orders.changed and more_to_train(context):
                         searched = False
                         continue
-                    state, context.asked.changed = StudyState.FINISHED, False
+                    state, context.pending_orders.changed = StudyState.FINISHED, False
                     with suppress(MoreToTrain, LeaseLost):  # to be trained first, or another worker scores by now
-                        verdict = find_winner(context, partial(executor.base, context), home, force=force)
+                        result = find_winner(context, partial(executor.base, context), home, force=force)
                         keep_policy(context, ended=True)
-                        return verdict
+                        return result
                 state, searched = StudyState.INTERRUPTED, False
         except (StudyInterrupted, KeyboardInterrupt):
             state = StudyState.INTERRUPTED
             raise
         finally:
-            if state is StudyState.FINISHED or context.crew.alone():
+            if state is StudyState.FINISHED or context.membership.alone():
                 studies.set_state(name, state)
             refuse_outdated(context)
 
 
 def _patience(context: StudyContext) -> RetryPolicy:
     def stopped() -> bool:
-        context.alive()
+        context.keep_alive()
         return context.stop.is_set
 
     def waited(seconds: float) -> None:
-        context.asked.stood_still(seconds)
-        context.crew.news.set()  # what was stored as the connection was lost, and nobody heard of, is put in order
+        context.pending_orders.stood_still(seconds)
+        context.membership.news.set()  # reconcile what was stored unheard
 
     return RetryPolicy(context.listener.note, stopped, waited)
 
@@ -222,9 +222,11 @@ def _patience(context: StudyContext) -> RetryPolicy:
 def _watched(context: StudyContext) -> Iterator[None]:
     """End this process where it hangs, unless it only waits for processes that are watched themselves."""
     executor = context.config.executor
-    waits = isinstance(executor, SharedExecutor) or in_own_processes(context.config.backend)
-    with Watchdog(None if waits else executor.stall_timeout_s, context.paths.hang(context.crew.token)) as watchdog:
-        context.alive = watchdog.alive
+    waits = isinstance(executor, SharedExecutorConfig) or in_own_processes(context.config.backend)
+    with Watchdog(
+        None if waits else executor.stall_timeout_s, context.paths.hang(context.membership.token)
+    ) as watchdog:
+        context.keep_alive = watchdog.keep_alive
         yield
 
 
@@ -235,7 +237,7 @@ def _scoring(context: StudyContext) -> Iterator[None]:
     Raises:
         StudyInterrupted: If the user asked to stop.
     """
-    name, worker = context.config.name, context.crew.token
+    name, worker = context.config.name, context.membership.token
     while True:
         with suppress(LeaseLost):
             context.database.leases.take(name, SCORING, worker)

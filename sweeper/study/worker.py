@@ -113,16 +113,24 @@ def serve(line: JsonChannel) -> int:
     return 0
 
 
-def work(job: WorkerJob, said: WorkerListener, stop: StopRequest) -> None:
+def work(job: WorkerJob, listener: WorkerListener, stop: StopRequest) -> None:
     """Join the study and run its trials."""
     from sweeper.executors.artifact_store import NoArtifactStore, ObjectStore
     from sweeper.study import run
-    from sweeper.study.node_home import settle
+    from sweeper.study.node_home import prepare_home
 
-    home, exchange = Home(job.home), NoArtifactStore() if job.artifacts is None else ObjectStore(job.artifacts)
-    if isinstance(exchange, ObjectStore):
-        settle(job, home, exchange, said)
-    run.work(job.study, home=home, device=job.device, among=job.among, exchange=exchange, listener=said, stop=stop)
+    home, artifact_store = Home(job.home), NoArtifactStore() if job.artifacts is None else ObjectStore(job.artifacts)
+    if isinstance(artifact_store, ObjectStore):
+        prepare_home(job, home, artifact_store, listener)
+    run.work(
+        job.study,
+        home=home,
+        device=job.device,
+        n_workers=job.n_workers,
+        artifact_store=artifact_store,
+        listener=listener,
+        stop=stop,
+    )
 
 
 if __name__ == "__main__":

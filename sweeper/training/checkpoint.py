@@ -84,14 +84,14 @@ class CheckpointedTrainer(Protocol):
 
 
 @retried
-def write(trainer: CheckpointedTrainer, ledger: TrialOutput, progress: TrialProgress, evaluated: int) -> None:
+def write(trainer: CheckpointedTrainer, output: TrialOutput, progress: TrialProgress, evaluated: int) -> None:
     """Write a trial between two steps; a crash leaves either the whole checkpoint or the previous one.
 
     Raises:
         OSError: If it cannot be written.
         TypeError: If some state of the optimizer or the schedule is neither a tensor nor JSON.
     """
-    optimizer, best, numbers = trainer.plain_optimizer, ledger.best, trainer.random_numbers
+    optimizer, best, numbers = trainer.plain_optimizer, output.best, trainer.random_numbers
     kept = optimizer_state(optimizer)
     groups = {
         "weights": trained_weights(trainer.model),
@@ -104,7 +104,7 @@ def write(trainer: CheckpointedTrainer, ledger: TrialOutput, progress: TrialProg
         "progress": asdict(progress),
         "evaluated": evaluated,
         "device": trainer.args.device.type,
-        "started": ledger.started.isoformat(),
+        "started": output.started.isoformat(),
         "begun_with": trainer.initial_digest,
         "best": best.record(),
         "optimizer": {name: value for name, value in kept.items() if name not in groups["optimizer"]},
@@ -115,11 +115,11 @@ def write(trainer: CheckpointedTrainer, ledger: TrialOutput, progress: TrialProg
         "own": trainer.own_state(),
     }
     state = {**asdict(trainer.state), "log_history": [], "stateful_callbacks": {}}
-    with new_folder(ledger.paths.frozen) as folder:
+    with new_folder(output.paths.frozen) as folder:
         save_groups(groups, folder / _TENSORS)
         write_json(folder / _REST, rest)
         write_json(folder / _STATE, state)
-        seal(folder, owner(ledger.spec.study, ledger.spec.number))
+        seal(folder, owner(output.spec.study, output.spec.number))
 
 
 @dataclass
@@ -155,11 +155,11 @@ class Checkpoint:
         """The progress of the trial."""
         return TrialProgress(**self.rest["progress"])
 
-    def put_into(self, ledger: TrialOutput) -> None:
+    def put_into(self, output: TrialOutput) -> None:
         """Restore the best evaluation and the start time."""
         with named_faults(self.folder):
-            ledger.best.restore(self.rest["best"], self.tensors["best"])
-            ledger.started = datetime.fromisoformat(self.rest["started"])
+            output.best.restore(self.rest["best"], self.tensors["best"])
+            output.started = datetime.fromisoformat(self.rest["started"])
 
     def put_weights_into(self, model: torch.nn.Module) -> None:
         """Restore the trained weights."""

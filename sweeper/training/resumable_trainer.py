@@ -47,24 +47,26 @@ class CheckpointPolicy:
 class Checkpointer:
     """Writes checkpoints of a trial at intervals, and when it is stopped."""
 
-    def __init__(self, keeping: CheckpointPolicy, ledger: TrialOutput, progress: Callable[[], TrialProgress]) -> None:
-        self._keeping = keeping
-        self._ledger = ledger
+    def __init__(
+        self, checkpoints: CheckpointPolicy, output: TrialOutput, progress: Callable[[], TrialProgress]
+    ) -> None:
+        self._checkpoints = checkpoints
+        self._output = output
         self._progress = progress
         self._kept = time.monotonic()
 
     @property
     def is_due(self) -> bool:
         """Whether the last checkpoint is old enough."""
-        return time.monotonic() - self._kept >= self._keeping.every_s
+        return time.monotonic() - self._kept >= self._checkpoints.every_s
 
     def keep(self, trainer: ResumableTrainer, evaluated: int) -> None:
         """Write a checkpoint; if that fails, the previous one stays, and the trial continues."""
-        self._keeping.before()
+        self._checkpoints.before()
         try:
-            write(trainer, self._ledger, self._progress(), evaluated)
+            write(trainer, self._output, self._progress(), evaluated)
         except (OSError, TypeError, SafetensorError) as error:  # an optimizer may keep more than tensors and numbers
-            log.warning("trial %s continues without a new checkpoint: %s", self._ledger.spec.number, error)
+            log.warning("trial %s continues without a new checkpoint: %s", self._output.spec.number, error)
         self._kept = time.monotonic()
 
 

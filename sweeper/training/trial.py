@@ -37,7 +37,7 @@ def train_trial(
     micro_batch: int,
     evaluate: Evaluate | None = None,
     *,
-    keeping: CheckpointPolicy | None = None,
+    checkpoints: CheckpointPolicy | None = None,
     resume: bool = False,
 ) -> TrialResult:
     """Train one trial and write its adapter and result into its folder.
@@ -51,7 +51,7 @@ def train_trial(
         report: Called with every step and evaluation; decides whether to continue.
         micro_batch: Rows per forward pass at the start.
         evaluate: Further validation metrics; None for the loss alone.
-        keeping: When to checkpoint; None for never. A backend that shards the weights never does.
+        checkpoints: When to checkpoint; None for never. A backend that shards the weights never does.
         resume: Whether to resume from the trial's checkpoint.
 
     Raises:
@@ -59,7 +59,7 @@ def train_trial(
     """
     paths = TrialPaths(spec.folder)
     checkpoint = Checkpoint.read(paths, base.device) if resume else None
-    run = _Run(spec, base, micro_batch, checkpoint, keeping)
+    run = _Run(spec, base, micro_batch, checkpoint, checkpoints)
     result = run.through(report, evaluate)
     if base.backend.ranks.leads and not result.outcome.is_open:
         shutil.rmtree(paths.frozen, ignore_errors=True)
@@ -75,21 +75,21 @@ class _Run:
         base: BaseModel,
         micro_batch: int,
         checkpoint: Checkpoint | None,
-        keeping: CheckpointPolicy | None,
+        checkpoints: CheckpointPolicy | None,
     ) -> None:
         self.spec = spec
         self.base = base
-        self.ledger = TrialOutput(spec, base)
+        self.output = TrialOutput(spec, base)
         self.checkpoint = checkpoint
         several = base.backend.ranks.size > 1
         rows = min(micro_batch, spec.rows_per_step)
         if checkpoint is not None:  # other parts draw other dropout masks; fewer rows only where no more fit now
             rows = min(rows, checkpoint.progress.micro_batch or rows)
         self.micro_batch = MicroBatch(rows, fixed=several)
-        self.keeping = keeping
+        self.checkpoints = checkpoints
         self.keeper: Checkpointer | None = None
-        if keeping is not None and base.backend.keeps:
-            self.keeper = Checkpointer(keeping, self.ledger, lambda: self.progress)
+        if checkpoints is not None and base.backend.keeps:
+            self.keeper = Checkpointer(checkpoints, self.output, lambda: self.progress)
         self.trainer: Any = None
         self.clock = time.monotonic()
 
@@ -104,25 +104,25 @@ class _Run:
                 decision = self._train(model, report, evaluate)
                 return self._finish(model, decision)
         except Exception as error:
-            if self.keeping is not None and not isinstance(error, UserError | LeaseLost):
-                self.keeping.before()  # raises if the trial was reassigned to another worker
-            return self.ledger.failed(self.progress, error)
+            if self.checkpoints is not None and not isinstance(error, UserError | LeaseLost):
+                self.checkpoints.before()  # raises if the trial was reassigned to another worker
+            return self.output.failed(self.progress, error)
 
     def _begin(self) -> None:
         if self.checkpoint is None:
-            self.ledger.begin()
+            self.output.begin()
             return
-        self.checkpoint.put_into(self.ledger)
+        self.checkpoint.put_into(self.output)
         self.clock -= self.checkpoint.progress.seconds
 
     def _train(self, model: Adapted, report: Report, evaluate: Evaluate | None) -> Decision:
-        best, points, keeper = self.ledger.best, self.spec.evaluation.points, self.keeper
+        best, points, keeper = self.output.best, self.spec.evaluation.points, self.keeper
         callback = ReportingCallback(self._untimed(report), best, points, evaluate, keeper)
         self.trainer = build_trainer(self.spec, self.base, model, self.micro_batch, callback)
         self.trainer.checkpoint_with(callback, keeper, self.base.initial is not None)
         if self.checkpoint is not None and not self.trainer.resume_from(self.checkpoint):
             self.checkpoint = None
-            self.ledger.begin()
+            self.output.begin()
             best.reset()
         if self.checkpoint is None and self.spec.initial_adapter is not None:
             load_weights(model, self.spec.initial_adapter)
@@ -142,19 +142,19 @@ class _Run:
         return timed
 
     def _finish(self, model: Adapted, decision: Decision) -> TrialResult:
-        if self.keeping is not None and self.base.backend.ranks.leads:
-            self.keeping.before()
+        if self.checkpoints is not None and self.base.backend.ranks.leads:
+            self.checkpoints.before()
         if decision in (Decision.PRUNE, Decision.PAUSE):  # no rung to wait at here
-            return self.ledger.result(self.progress, Outcome.PRUNED, PRUNED)
+            return self.output.result(self.progress, Outcome.PRUNED, PRUNED)
         if decision is Decision.END:
-            return self.ledger.result(self.progress, Outcome.PRUNED, BY_HAND)
+            return self.output.result(self.progress, Outcome.PRUNED, BY_HAND)
         if decision is Decision.INTERRUPT:
-            return self.ledger.result(self.progress, Outcome.INTERRUPTED, STOPPED)
-        put_back(model, self.ledger.best.weights)
+            return self.output.result(self.progress, Outcome.INTERRUPTED, STOPPED)
+        put_back(model, self.output.best.weights)
         timed = "latency" in self.spec.evaluation.objectives
         latency = milliseconds_per_token(model, self.base.tokenizer) if timed else None
         with gathered(model):
-            return self.ledger.complete(self.progress, model, latency)
+            return self.output.complete(self.progress, model, latency)
 
     @property
     def progress(self) -> TrialProgress:

@@ -18,7 +18,7 @@ def steps() -> None:
     """Go forward for longer than the timeout."""
     for _ in range(20):
         time.sleep(0.1)
-        watchdog.alive()
+        watchdog.keep_alive()
 
 
 def hang_in_python() -> None:
@@ -36,7 +36,7 @@ if __name__ == "__main__":
         (folder / "child").write_text(str(child.pid))
         steps()
         (folder / "stepped").touch()
-        watchdog.alive("evaluating")
+        watchdog.keep_alive("evaluating")
         match how:
             case "python":
                 hang_in_python()

@@ -43,7 +43,7 @@ def test_the_curve_after_a_kill_is_the_uninterrupted_one(begin):
     with pytest.raises(Killed):
         PackedExecutor().run(first)
     assert all(first.paths.trial(number).is_frozen for number in (0, 1))
-    first.database.workers.leave(first.crew.token)  # as the other workers do when they find it dead
+    first.database.workers.leave(first.membership.token)  # as the other workers do when they find it dead
     notes = KillAt(None)
     second = open_stored("tiny", Home.current(), first.database, notes, StopRequest())
     assert reclaim(second) == 2

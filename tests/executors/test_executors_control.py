@@ -269,18 +269,18 @@ def test_an_order_during_the_final_scoring_is_run_and_scored(study_file, stored)
             if text.startswith("scoring") and not self.ids:
                 self.ids.append(ask(OrderKind.ENQUEUE, parameters={"learning_rate": 4e-3}))
 
-    verdict = run(study_file(search={**PLAIN, "n_trials": 1}), Late((9, 9), None))
+    result = run(study_file(search={**PLAIN, "n_trials": 1}), Late((9, 9), None))
     assert [trial.outcome for trial in stored.trials.all("tiny")] == [Outcome.COMPLETE] * 2
-    assert set(verdict.candidates) == {0, 1}
+    assert set(result.candidates) == {0, 1}
 
 
 def test_orders_to_a_finished_study_wait_for_its_resume(study_file, stored):
     run(study_file(search={**PLAIN, "n_trials": 1}), Asking((9, 9), None))
     ask(OrderKind.ENQUEUE, parameters={"learning_rate": 3e-3})
     assert [order.state for order in stored.orders.all("tiny")] == [OrderState.WAITING]
-    verdict = resume_study("tiny", force=True)
+    result = resume_study("tiny", force=True)
     assert stored.trials.get("tiny", 1).parameters["learning_rate"] == 3e-3
-    assert 1 in verdict.candidates
+    assert 1 in result.candidates
     resume_study("tiny", force=True)
     assert len(stored.trials.all("tiny")) == 2
 

@@ -88,16 +88,16 @@ def test_one_look_after_a_long_sleep_declares_nobody_dead(monkeypatch):
 
 def test_the_time_of_day_decides_nothing(several, monkeypatch):
     first, second = several()
-    with first.crew:
+    with first.membership:
         monkeypatch.setattr("time.time", lambda: 4e9)
         monkeypatch.setattr("sweeper.store.workers.now", lambda: now().replace(year=2125))
         until = time.monotonic() + 3 * GRACE_S
         while time.monotonic() < until:
-            assert second.crew.look() == set()
+            assert second.membership.look() == set()
             time.sleep(0.1)
     monkeypatch.setattr("sweeper.store.workers.now", lambda: now().replace(year=1999))
-    first.crew.join()
-    fall_silent(second.crew)
+    first.membership.join()
+    fall_silent(second.membership)
 
 
 def test_two_workers_never_hold_the_same_trial(several):
@@ -106,16 +106,16 @@ def test_two_workers_never_hold_the_same_trial(several):
     assert numbers == [0, 1, 2, 3]
     assert claims.ask(first) is None and claims.ask(second) is None
     assert claims.stopped(first) == claims.stopped(second) == []
-    assert first.crew.elsewhere() == {1, 3} and claims.others_train(second)
+    assert first.membership.elsewhere() == {1, 3} and claims.others_train(second)
     with pytest.raises(LeaseLost, match="trial 1 of study 'tiny' is held by another worker"):
-        first.database.leases.take("tiny", 1, first.crew.token)
+        first.database.leases.take("tiny", 1, first.membership.token)
 
 
 def test_what_a_dead_worker_ran_begins_again_once_and_it_can_say_no_more_of_it(several):
     first, second = several()
     recorder, number = start(first)
     assert reclaim(second) == 0  # it lives
-    fall_silent(second.crew)
+    fall_silent(second.membership)
     assert reclaim(second) == 1
     assert reclaim(second) == 0
     again = claims.ask(second)
@@ -128,15 +128,15 @@ def test_what_a_dead_worker_ran_begins_again_once_and_it_can_say_no_more_of_it(s
         first.search.report(number, 0.5, 1.0)
     record = first.database.trials.get("tiny", number)
     assert (record.outcome, record.value) == (Outcome.INTERRUPTED, None)
-    assert {one.token for one in first.database.workers.all("tiny")} == {second.crew.token}
+    assert {one.token for one in first.database.workers.all("tiny")} == {second.membership.token}
 
 
 def test_a_worker_that_wakes_up_again_goes_on_with_other_trials(several):
     first, second = several()
     start(first)
-    fall_silent(second.crew)
+    fall_silent(second.membership)
     reclaim(second)
-    with first.crew:
+    with first.membership:
         until = time.monotonic() + 5 * GRACE_S
         while len(first.database.workers.all("tiny")) < 2:
             assert time.monotonic() < until
@@ -148,7 +148,7 @@ def test_a_result_that_a_dead_worker_left_on_disk_is_taken_over(several):
     first, second = several()
     _, number = start(first)
     write_atomically(first.paths.trial(number).result, complete(number, 2.5).model_dump_json())
-    fall_silent(second.crew)
+    fall_silent(second.membership)
     assert reclaim(second) == 0
     assert second.database.trials.get("tiny", number).value == 2.5
     assert second.database.leases.all("tiny") == ()
@@ -159,10 +159,10 @@ def test_a_trial_that_its_workers_die_of_is_failed_in_the_end(several, begin):
     numbers = []
     for _ in range(2):
         numbers.append(start(first)[1])
-        fall_silent(second.crew)
+        fall_silent(second.membership)
         reclaim(second)
         first.search.forget(numbers[-1])
-        first.crew.join()
+        first.membership.join()
     record = second.database.trials.get("tiny", numbers[-1])
     assert record.outcome is Outcome.FAILED
     assert "died 2 times in a row" in record.reason and "max_retries is 1" in record.reason
@@ -177,14 +177,14 @@ def test_a_new_checkpoint_ends_the_row_of_deaths(several):
 
 def test_a_worker_that_leaves_is_news_to_the_others(several):
     first, second = several()
-    with second.crew:
+    with second.membership:
         start(first)
-        second.crew.look()
-        second.crew.news.clear()
-        first.database.workers.leave(first.crew.token)
-        assert second.crew.news.wait(5 * GRACE_S)
+        second.membership.look()
+        second.membership.news.clear()
+        first.database.workers.leave(first.membership.token)
+        assert second.membership.news.wait(5 * GRACE_S)
         process_orders(second)
-        assert second.asked.changed
+        assert second.pending_orders.changed
         assert claims.ask(second).restarts == 0
 
 
@@ -202,7 +202,7 @@ def test_every_worker_pauses_stops_and_keeps_to_a_budget_that_one_of_them_was_to
     for context in (first, second):
         process_orders(context)
         assert context.stop.is_set
-    late.asked.seen = orders.latest("tiny")
+    late.pending_orders.seen = orders.latest("tiny")
     process_orders(late)
     assert not late.stop.is_set  # it came after that
 
@@ -216,7 +216,7 @@ def test_one_worker_scores_and_the_others_wait(several):
         with pytest.raises(StudyInterrupted, match="another process scores"), run._scoring(second):
             raise AssertionError("both score")
         assert [lease.number for lease in first.database.leases.all("tiny")] == [SCORING]
-        assert second.crew.elsewhere() == set()
+        assert second.membership.elsewhere() == set()
     with run._scoring(second):
         pass
 
@@ -256,8 +256,8 @@ def test_what_a_worker_held_that_nobody_knows_any_more_is_given_to_others(severa
     first, second = several()
     second.database.leases.take("tiny", SCORING, "a token of nobody")
     number = claims.ask(first).number
-    first.database.workers.leave(first.crew.token)
-    first.database.leases.take("tiny", number, first.crew.token)  # as one that was thought dead, and woke up
+    first.database.workers.leave(first.membership.token)
+    first.database.leases.take("tiny", number, first.membership.token)  # as one that was thought dead, and woke up
     assert claims.others_train(second)
     assert reclaim(second) == 1
     assert second.database.leases.all("tiny") == ()
@@ -291,13 +291,13 @@ def test_a_trial_ends_whoever_has_the_turn_and_one_that_stays_open_waits_for_it(
     with in_another_thread(lambda: finish(first, complete(ended))):
         pass
     assert first.database.trials.get("tiny", ended).outcome is Outcome.COMPLETE
-    assert first.crew.elsewhere() == {paused}, "the ended one is held no more"
+    assert first.membership.elsewhere() == {paused}, "the ended one is held no more"
     pausing = TrialResult(number=paused, outcome=Outcome.PAUSED, started_at=AT, finished_at=AT)
     with in_another_thread(lambda: finish(second, pausing)) as thread:
         thread.join(0.5)
-        assert thread.is_alive() and first.search.paused() == [] and first.crew.elsewhere() == {paused}
+        assert thread.is_alive() and first.search.paused() == [] and first.membership.elsewhere() == {paused}
         turn.close()
-    assert first.search.paused() == [paused] and first.crew.elsewhere() == set()
+    assert first.search.paused() == [paused] and first.membership.elsewhere() == set()
 
 
 @pytest.mark.parametrize("moment", ["take_up", "finish"])
@@ -306,8 +306,8 @@ def test_a_worker_taken_for_dead_may_tell_of_its_end_while_another_does(several,
     _, number = start(first)
     result = complete(number)
     write_atomically(first.paths.trial(number).result, result.model_dump_json())
-    first.database.trials.finish("tiny", result, holder=first.crew.token)
-    fall_silent(second.crew)
+    first.database.trials.finish("tiny", result, holder=first.membership.token)
+    fall_silent(second.membership)
     then = getattr(recovery, moment)
 
     def overtaken(*arguments):
@@ -326,7 +326,7 @@ def test_a_fault_of_another_kind_is_not_taken_for_that(several, monkeypatch):
     first, second = several()
     _, number = start(first)
     write_atomically(first.paths.trial(number).result, complete(number).model_dump_json())
-    fall_silent(second.crew)
+    fall_silent(second.membership)
 
     def broken(*arguments):
         raise StudyStateError("somebody removed it")

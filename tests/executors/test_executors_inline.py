@@ -83,7 +83,7 @@ def test_a_task_metric_is_measured_on_the_validation_split(begin, monkeypatch):
     monkeypatch.setattr(scorer, "score", watched)
     space = {"learning_rate": 2e-2, "lora_rank": 4, "lora_dropout": 0.0, "batch_size": 8, "epochs": 4}
     context = begin(shape="same_answer", search={"n_trials": 1, "space": space}, evaluation={"metric": "exact_match"})
-    context.alive = lambda: signs.append(True)
+    context.keep_alive = lambda: signs.append(True)
     InlineExecutor().run(context)
     (trial,) = context.database.trials.all("tiny")
     assert trial.outcome is Outcome.COMPLETE

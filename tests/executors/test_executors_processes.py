@@ -53,11 +53,11 @@ def spec(tiny_model, tmp_path):
 def train(monkeypatch):
     """Train a trial in watched processes; return its result and its curve."""
 
-    def run(spec, misfortune="", curve=None, endurance=None):
+    def run(spec, misfortune="", curve=None, policy=None):
         monkeypatch.setattr(processes, "WORKER", (sys.executable, str(HERE / "watched_worker.py")))
         monkeypatch.setenv("BREAK", misfortune)
         curve = curve or tiny.Curve()
-        return processes.train_in_processes(spec, curve, endurance), curve
+        return processes.train_in_processes(spec, curve, policy), curve
 
     return run
 
@@ -159,8 +159,10 @@ def test_a_trial_that_is_killed_goes_on_from_its_checkpoint(spec, train, alone, 
     monkeypatch.setenv("BREAK_STEP", "5")
     asked, notes, recorded = spec(TRL(), lora_dropout=0.2), [], []
     told = tiny.Curve()
-    keeping = CheckpointPolicy(0.0, before=lambda: recorded.append(max(told.steps)))
-    result, curve = train(asked, "kill once", told, LaunchPolicy(max_retries=1, keeping=keeping, note=notes.append))
+    checkpoints = CheckpointPolicy(0.0, before=lambda: recorded.append(max(told.steps)))
+    result, curve = train(
+        asked, "kill once", told, LaunchPolicy(max_retries=1, checkpoints=checkpoints, note=notes.append)
+    )
     assert result.outcome is Outcome.COMPLETE, result.reason
     (note,) = notes
     assert note.startswith("trial 0 goes on from its checkpoint (retry 1 of 1): process 0 of the trial was killed by")
@@ -176,11 +178,11 @@ def brittle(monkeypatch, tiny_model, tmp_path):
     """Pretend to train a trial in a process that breaks; return its result, the notes and what the attempts started."""
     asked = tiny.trial_spec(tiny_model, tmp_path)
 
-    def run(misfortune, **endurance):
+    def run(misfortune, **policy):
         monkeypatch.setattr(processes, "WORKER", (sys.executable, str(HERE / "brittle_worker.py")))
         monkeypatch.setenv("BREAK", misfortune)
         notes, curve = [], tiny.Curve()
-        result = processes.train_in_processes(asked, curve, LaunchPolicy(note=notes.append, **endurance))
+        result = processes.train_in_processes(asked, curve, LaunchPolicy(note=notes.append, **policy))
         attempts = [json.loads(line) for line in (asked.folder / "attempts.jsonl").read_text().splitlines()]
         assert not [one["process"] for one in attempts if psutil.pid_exists(one["process"])]
         assert not [one["child"] for one in attempts if running(one["child"])]

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sweeper.config.executor import RayExecutor as Config
+from sweeper.config.executor import RayExecutorConfig
 from sweeper.config.trial import Outcome
 from sweeper.errors import DatabaseError, HardwareError
 from sweeper.executors.base import SilentListener
@@ -333,15 +333,15 @@ def test_a_worker_waits_until_the_memory_of_the_dead_one_is_free(monkeypatch):
 
 
 def test_gpus_are_asked_for_unless_the_study_is_on_the_cpu():
-    assert Config().gpus == 1
-    assert Config(device="cpu").gpus == 0
-    assert Config(gpus_per_worker=0.5).gpus == 0.5
+    assert RayExecutorConfig().gpus == 1
+    assert RayExecutorConfig(device="cpu").gpus == 0
+    assert RayExecutorConfig(gpus_per_worker=0.5).gpus == 0.5
 
 
 @pytest.mark.parametrize("artifacts", ["s3://key:secret@bucket/prefix", "nowhere", "/tmp/home", "s3://"])
 def test_artifacts_are_a_url_without_credentials(artifacts):
     with pytest.raises(ValueError, match="artifacts"):
-        Config(artifacts=artifacts)
+        RayExecutorConfig(artifacts=artifacts)
 
 
 def test_signals_stay_with_the_study():

@@ -135,7 +135,7 @@ def dead(begin):
         start(context)
         if left is not None:
             write_atomically(context.paths.trial(0).result, left.model_dump_json())
-        context.database.workers.leave(context.crew.token)
+        context.database.workers.leave(context.membership.token)
         from sweeper.study.context import open_stored
 
         return open_stored("tiny", Home.current(), context.database, listener or SilentListener(), StopRequest())
@@ -171,7 +171,7 @@ def test_a_trial_asked_for_but_never_started_is_queued_again(begin):
     context = begin()
     number = ask(context).number
     context.search.forget(number)  # as another process sees it
-    context.database.workers.leave(context.crew.token)
+    context.database.workers.leave(context.membership.token)
     assert reclaim(context) == 1
     assert ask(context).restarts == number
     assert context.database.trials.all("tiny") == ()

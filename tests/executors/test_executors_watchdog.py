@@ -60,5 +60,5 @@ def test_what_comes_to_its_end_leaves_nothing(tmp_path):
 
 def test_without_a_timeout_nothing_is_watched(tmp_path):
     with Watchdog(None, tmp_path / "hang.txt") as watchdog:
-        watchdog.alive()
+        watchdog.keep_alive()
         assert list(tmp_path.iterdir()) == []

@@ -132,7 +132,7 @@ def test_a_study_goes_on_wherever_the_connection_is_lost(
     with losing_from("_run", begun), pytest.raises(StudyInterrupted):
         run.run_study(file, listener=Stopping(stop), stop=stop)
     with losing_from("open_stored", resumed):
-        verdict = run.resume_study("tiny", force=True)
-    assert verdict.registered is not None
+        result = run.resume_study("tiny", force=True)
+    assert result.registered is not None
     assert list(invariants.at_end(Home.current(), "tiny", 4)) == []
     assert len(begun.places) > 12 and len(resumed.places) > 25, (begun.places, resumed.places)

@@ -31,7 +31,7 @@ def test_one_that_stood_still_beyond_the_grace_period_is_fenced(campaign, tmp_pa
     study.until_nothing_is_left_of(first, lost)
     first.kill(signal.SIGCONT)
     assert (first.wait(PATIENCE_S), second.wait(PATIENCE_S)) == (0, 0), study.said()
-    assert "is another worker's by now" in study.said()
+    assert "was reassigned" in study.said()
     study.ended_well()
 
 

@@ -42,10 +42,10 @@ def test_a_thawed_slot_goes_on_as_if_it_had_never_stopped(base_of, spec_of, slot
     freeze(stopped)
     again = thaw(stopped.spec, base)
     assert (again.progress, again.evaluated) == (stopped.progress, 2)
-    assert again.ledger.started == stopped.ledger.started
-    best = again.ledger.best
+    assert again.output.started == stopped.output.started
+    best = again.output.best
     assert (best.value, best.step, best.metrics) == (1.25, 2, {"eval_loss": 1.25})
-    assert all(torch.equal(best.weights[name], value) for name, value in stopped.ledger.best.weights.items())
+    assert all(torch.equal(best.weights[name], value) for name, value in stopped.output.best.weights.items())
     engine.prepare(again.adapter)
     told += run(engine, [again])[0]
     assert told == expected
@@ -73,7 +73,7 @@ def test_what_is_damaged_is_named(base_of, spec_of, slot_of, damage):
     base = base_of()
     slot = slot_of(base, spec_of(base))
     freeze(slot)
-    folder = slot.ledger.paths.frozen
+    folder = slot.output.paths.frozen
     assert sorted(path.name for path in folder.iterdir()) == ["seal.json", "slot.json", "slot.safetensors"]
     tensors, rest = folder / "slot.safetensors", folder / "slot.json"
     match damage:

@@ -52,7 +52,7 @@ def in_parts(spec, base, stops, micro_batch=8, evaluate=None):
     curve, resume = tiny.Curve(), False
     for stop in stops:
         told = Stopping(*stop)
-        result = train_trial(spec, base, told, micro_batch, evaluate, keeping=SELDOM, resume=resume)
+        result = train_trial(spec, base, told, micro_batch, evaluate, checkpoints=SELDOM, resume=resume)
         assert (result.outcome, result.steps) == (Outcome.INTERRUPTED, stop[0]), result.reason
         assert has_checkpoint(TrialPaths(spec.folder))
         curve.steps |= told.steps
@@ -60,7 +60,7 @@ def in_parts(spec, base, stops, micro_batch=8, evaluate=None):
         random.seed(1), np.random.seed(1), torch.manual_seed(1)  # whatever another process has done meanwhile
         resume = True
     rest = tiny.Curve()
-    result = train_trial(spec, base, rest, micro_batch, evaluate, keeping=SELDOM, resume=resume)
+    result = train_trial(spec, base, rest, micro_batch, evaluate, checkpoints=SELDOM, resume=resume)
     curve.steps |= rest.steps
     curve.evaluations |= rest.evaluations
     return result, curve
@@ -157,7 +157,7 @@ def test_what_a_kill_cut_short_is_repeated_from_the_last_checkpoint(spec, lora_b
     asked = spec(**BUSY)
     _, expected = in_parts(asked, lora_base, ())
     with pytest.raises(Killed):
-        train_trial(asked, lora_base, killed_at(5), 8, keeping=ALWAYS)
+        train_trial(asked, lora_base, killed_at(5), 8, checkpoints=ALWAYS)
     rest = tiny.Curve()
     result = train_trial(asked, lora_base, rest, 8, resume=True)
     assert (result.outcome, result.steps) == (Outcome.COMPLETE, 9)
@@ -167,9 +167,9 @@ def test_what_a_kill_cut_short_is_repeated_from_the_last_checkpoint(spec, lora_b
 
 
 def test_a_trial_is_not_kept_before_its_time_nor_where_nobody_asks(spec, lora_base):
-    for keeping in (None, SELDOM):
+    for checkpoints in (None, SELDOM):
         with pytest.raises(Killed):
-            train_trial(spec(), lora_base, killed_at(5), 8, keeping=keeping)
+            train_trial(spec(), lora_base, killed_at(5), 8, checkpoints=checkpoints)
         assert not kept(spec()).exists()
     assert train_trial(spec(), lora_base, Stopping(2), 8).outcome is Outcome.INTERRUPTED
     assert not has_checkpoint(TrialPaths(spec().folder))
@@ -178,7 +178,7 @@ def test_a_trial_is_not_kept_before_its_time_nor_where_nobody_asks(spec, lora_ba
 @pytest.fixture
 def stopped(spec, lora_base):
     """A trial that was stopped after its second step; its specification."""
-    result = train_trial(spec(), lora_base, Stopping(2), 8, keeping=SELDOM)
+    result = train_trial(spec(), lora_base, Stopping(2), 8, checkpoints=SELDOM)
     assert result.outcome is Outcome.INTERRUPTED
     assert sorted(path.name for path in kept(spec()).iterdir()) == [
         "checkpoint.json",
@@ -190,7 +190,7 @@ def stopped(spec, lora_base):
 
 
 def test_fewer_rows_at_a_time_go_on_and_more_are_not_taken(stopped, lora_base):
-    result = train_trial(stopped, lora_base, tiny.Curve(), 3, keeping=SELDOM, resume=True)
+    result = train_trial(stopped, lora_base, tiny.Curve(), 3, checkpoints=SELDOM, resume=True)
     assert (result.outcome, result.micro_batch, result.steps) == (Outcome.COMPLETE, 3, 6)
 
 
@@ -205,7 +205,7 @@ def test_a_trial_that_begins_anew_leaves_nothing_of_the_one_before(stopped, lora
 def test_a_beginning_that_is_not_found_again_begins_the_trial_again(tiny_model, tmp_path, lora_base):
     asked = tiny.trial_spec(tiny_model, tmp_path, adapter=LoRA(init="pissa"), rows=12)
     _, expected = in_parts(asked, lora_base, ())
-    train_trial(asked, lora_base, Stopping(2), 8, keeping=SELDOM)
+    train_trial(asked, lora_base, Stopping(2), 8, checkpoints=SELDOM)
     rest = kept(asked) / "checkpoint.json"
     rest.write_text(json.dumps({**json.loads(rest.read_text()), "begun_with": "rounded otherwise"}))
     curve = tiny.Curve()

@@ -55,17 +55,17 @@ class LaunchPolicy:
         max_retries: How often in a row, without a checkpoint in between, a trial whose process was killed or hung is
             gone on with, or begun again where it has no checkpoint.
         stall_timeout_s: Seconds without a word from any process after which they hang; None is never.
-        keeping: How the trial is kept on disk; None for not at all.
+        checkpoints: When to checkpoint; None for never.
         note: Told what happened, in a sentence.
     """
 
     max_retries: int = 0
     stall_timeout_s: float | None = None
-    keeping: CheckpointPolicy | None = None
+    checkpoints: CheckpointPolicy | None = None
     note: Callable[[str], None] = _silent
 
 
-def train_in_processes(spec: TrialSpec, report: Report, endurance: LaunchPolicy | None = None) -> TrialResult:
+def train_in_processes(spec: TrialSpec, report: Report, policy: LaunchPolicy | None = None) -> TrialResult:
     """Train one trial in as many processes as its backend has, and return its result, which is on disk then.
 
     The processes end together: by themselves, when one fails, is killed or hangs, and with this process. Where memory
@@ -74,14 +74,14 @@ def train_in_processes(spec: TrialSpec, report: Report, endurance: LaunchPolicy 
 
     Raises:
         UserError: If the data or the configuration is at fault.
-        LeaseLost: If the trial is another worker's by now.
+        LeaseLost: If the trial was reassigned to another worker.
     """
-    endurance, told, size = endurance or LaunchPolicy(), _Told(report), processes(spec.backend, 0)
+    policy, told, size = policy or LaunchPolicy(), _Told(report), processes(spec.backend, 0)
     share = math.ceil(spec.hyperparameters.batch_size / size)
     rows = min(spec.micro_batch or share, share)
-    losses, paths = _Losses(spec, size, endurance), TrialPaths(spec.folder)
+    losses, paths = _Losses(spec, size, policy), TrialPaths(spec.folder)
     while True:
-        with _started(spec, size, rows, endurance) as group:
+        with _started(spec, size, rows, policy) as group:
             result = group.watch(told)
         if group.has_lost:
             if not losses.may_be_tried_again(result):
@@ -91,8 +91,8 @@ def train_in_processes(spec: TrialSpec, report: Report, endurance: LaunchPolicy 
             rows //= 2
         else:
             break
-    if endurance.keeping is not None:
-        endurance.keeping.before()
+    if policy.checkpoints is not None:
+        policy.checkpoints.before()
     write_atomically(paths.result, result.model_dump_json(indent=2) + "\n")
     if not result.outcome.is_open:
         shutil.rmtree(paths.frozen, ignore_errors=True)
@@ -102,17 +102,17 @@ def train_in_processes(spec: TrialSpec, report: Report, endurance: LaunchPolicy 
 class _Losses:
     """How often a trial lost a process in a row, without a checkpoint in between."""
 
-    def __init__(self, spec: TrialSpec, size: int, endurance: LaunchPolicy) -> None:
+    def __init__(self, spec: TrialSpec, size: int, policy: LaunchPolicy) -> None:
         self._number = spec.number
         self._paths = TrialPaths(spec.folder)
-        self._endurance = endurance
+        self._policy = policy
         self._memory = FreedMemory(_devices(spec, size))
         self._count = 0
         self._checkpoint = self._latest()
 
     def may_be_tried_again(self, result: TrialResult) -> bool:
         """Count one more once the devices are free again, and tell whether that was not one too many."""
-        note, most = self._endurance.note, self._endurance.max_retries
+        note, most = self._policy.note, self._policy.max_retries
         if short := self._memory.wait():
             note(short)
         if self._latest() != self._checkpoint:
@@ -190,12 +190,12 @@ class _Worker:
 class _Group:
     """The processes of one attempt at a trial."""
 
-    def __init__(self, spec: TrialSpec, endurance: LaunchPolicy) -> None:
+    def __init__(self, spec: TrialSpec, policy: LaunchPolicy) -> None:
         self.spec = spec
         self.workers: list[_Worker] = []
         self.began = datetime.now(UTC)
         self.has_lost = False
-        self._endurance = endurance
+        self._policy = policy
         self._heard = time.monotonic()
         self._killed: list[TrialResult] = []
 
@@ -221,9 +221,9 @@ class _Group:
 
     def _patience_s(self) -> float | None:
         """Return how long a word may take to come yet; None for however long."""
-        if self._endurance.stall_timeout_s is None:
+        if self._policy.stall_timeout_s is None:
             return None
-        return max(0.0, self._heard + self._endurance.stall_timeout_s - time.monotonic())
+        return max(0.0, self._heard + self._policy.stall_timeout_s - time.monotonic())
 
     def _hung(self) -> TrialResult:
         self.has_lost = True
@@ -231,7 +231,7 @@ class _Group:
             worker.say_where_it_hangs()
         time.sleep(_LAST_WORDS_S)
         logs = ", ".join(str(worker.log) for worker in self.workers)
-        return self._failed(f"no step for {self._endurance.stall_timeout_s:g} s; where it hung is in {logs}")
+        return self._failed(f"no step for {self._policy.stall_timeout_s:g} s; where it hung is in {logs}")
 
     def _hear(self, worker: _Worker, report: Report) -> bool:
         """Take what a process says; tell whether it goes on."""
@@ -245,9 +245,9 @@ class _Group:
                     with _patient(worker.line):
                         decision = report(step, metrics)
                     worker.line.send(decision)
-                case {"keeping": _}:
-                    if self._endurance.keeping is not None:
-                        self._endurance.keeping.before()
+                case {"checkpoint": _}:
+                    if self._policy.checkpoints is not None:
+                        self._policy.checkpoints.before()
                     worker.line.send(True)
                 case {"alive": _}:
                     pass  # that it was heard is all that it says
@@ -311,13 +311,13 @@ def _user_error(name: str, text: str) -> errors.UserError:
 
 
 @contextmanager
-def _started(spec: TrialSpec, size: int, rows: int, endurance: LaunchPolicy) -> Iterator[_Group]:
+def _started(spec: TrialSpec, size: int, rows: int, policy: LaunchPolicy) -> Iterator[_Group]:
     """Start the processes of a trial, and end them with the ``with`` block, however it is left."""
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     threads = max(1, machine().cpus // size)  # more than there are processors wait for each other
     environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
-    group = _Group(spec, endurance)
-    every_s = None if endurance.keeping is None else endurance.keeping.every_s
+    group = _Group(spec, policy)
+    every_s = None if policy.checkpoints is None else policy.checkpoints.every_s
     job = Job(
         spec=spec,
         rank=0,

@@ -57,13 +57,13 @@ class Parent:
     """The process that runs the study, as its worker sees it. Without it the worker ends at once."""
 
     def __init__(self, line: JsonChannel) -> None:
-        self._line = line
+        self._channel = line
         self._values: queue.Queue[Any] = queue.Queue()
         self._told = -math.inf
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
-        for value in self._line.values():
+        for value in self._channel.values():
             self._values.put(value)
         # With all that it started: a collective that waits for a dead rank listens to nothing less.
         os.killpg(os.getpgid(0), signal.SIGKILL)
@@ -74,31 +74,31 @@ class Parent:
 
     def report(self, step: int, metrics: Mapping[str, float]) -> Decision:
         """Pass a report on, and wait for the decision."""
-        self._line.send({"report": [step, dict(metrics)]})
+        self._channel.send({"report": [step, dict(metrics)]})
         return self.answer()
 
     def answer(self) -> Decision:
         """Wait for what is decided about the last report, or for word that it takes longer."""
         return Decision(self._values.get())
 
-    def alive(self, *_: Any) -> None:
+    def keep_alive(self, *_: Any) -> None:
         """Say that something goes forward, though no step ends; seldom enough to be no burden."""
         if time.monotonic() - self._told >= _WORD_S:
             self._told = time.monotonic()
-            self._line.send({"alive": True})
+            self._channel.send({"alive": True})
 
-    def before_keeping(self) -> None:
+    def before_checkpoint(self) -> None:
         """Let the process that runs the study record what was reported, before a checkpoint says that it was."""
-        self._line.send({"keeping": True})
+        self._channel.send({"checkpoint": True})
         self._values.get()
 
     def end(self, result: TrialResult) -> None:
         """Send how the trial ended here."""
-        self._line.send({"result": result.model_dump(mode="json")})
+        self._channel.send({"result": result.model_dump(mode="json")})
 
     def fault(self, error: UserError) -> None:
         """Send what the user has to mend."""
-        self._line.send({"fault": [type(error).__name__, str(error)]})
+        self._channel.send({"fault": [type(error).__name__, str(error)]})
 
 
 def main() -> None:
@@ -124,15 +124,15 @@ def train(job: Job, parent: Parent) -> TrialResult:
     from sweeper.training.resumable_trainer import CheckpointPolicy
     from sweeper.training.trial import train_trial
 
-    parent.alive()
+    parent.keep_alive()
     ranks, spec = Ranks(job.rank, job.size), job.spec
     base = load(spec, ranks, job.port)
     evaluate = task_metric(
-        base, spec.validation, spec.evaluation, spec.technique, spec.reward_sources, on_progress=parent.alive
+        base, spec.validation, spec.evaluation, spec.technique, spec.reward_sources, on_progress=parent.keep_alive
     )
-    keeping = None if job.checkpoint_s is None else CheckpointPolicy(job.checkpoint_s, parent.before_keeping)
+    checkpoints = None if job.checkpoint_s is None else CheckpointPolicy(job.checkpoint_s, parent.before_checkpoint)
     report = _Together(ranks, parent)
-    return train_trial(spec, base, report, job.rows, evaluate, keeping=keeping, resume=job.resume)
+    return train_trial(spec, base, report, job.rows, evaluate, checkpoints=checkpoints, resume=job.resume)
 
 
 class _Together:

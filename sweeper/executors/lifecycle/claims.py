@@ -19,7 +19,7 @@ def claim(context: StudyContext, choose: Callable[[], Candidate | None]) -> Cand
     with context.alone():
         candidate = choose()
         if candidate is not None:
-            context.database.leases.take(context.config.name, candidate.number, context.crew.token)
+            context.database.leases.take(context.config.name, candidate.number, context.membership.token)
         return candidate
 
 
@@ -40,7 +40,7 @@ def stopped(context: StudyContext) -> list[int]:
 
     One whose worker has died is not among them before it was put in order, see ``reclaim``.
     """
-    elsewhere, paused = context.crew.elsewhere(), context.search.paused()
+    elsewhere, paused = context.membership.elsewhere(), context.search.paused()
     waiting = [number for number in context.search.interrupted() if number not in elsewhere and number not in paused]
     outcomes = {number: _outcome(context, number) for number in waiting}
     return [number for number, outcome in outcomes.items() if outcome is not None and outcome.is_open]
@@ -49,7 +49,7 @@ def stopped(context: StudyContext) -> list[int]:
 def abandoned(context: StudyContext) -> bool:
     """Tell whether there are trials that began, and that nobody holds: their worker ended as it took or ran them."""
     with context.alone():
-        elsewhere, paused = context.crew.elsewhere(), context.search.paused()
+        elsewhere, paused = context.membership.elsewhere(), context.search.paused()
         running = [
             number for number in context.search.interrupted() if number not in elsewhere and number not in paused
         ]
@@ -69,7 +69,7 @@ def others_train(context: StudyContext) -> bool:
 
     To be asked before this worker looks for a trial in vain: then it is known that there is none.
     """
-    return bool(context.crew.elsewhere())
+    return bool(context.membership.elsewhere())
 
 
 def wait() -> None:

@@ -26,7 +26,7 @@ def can_go_on(context: StudyContext, number: int) -> bool:
     with context.alone():
         context.search.forget(number)
         begin_again(context, [number])
-        context.database.leases.release(name, number, context.crew.token)
+        context.database.leases.release(name, number, context.membership.token)
     return False
 
 

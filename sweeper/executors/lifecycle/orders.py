@@ -43,10 +43,10 @@ def process_orders(context: StudyContext) -> None:
 
     What workers left that have ended since then is put in order first.
     """
-    if context.crew.news.is_set():
-        context.asked.changed |= reclaim(context) > 0  # one that left nothing is no reason to score anew
+    if context.membership.news.is_set():
+        context.pending_orders.changed |= reclaim(context) > 0  # one that left nothing is no reason to score anew
     _take_orders(context)
-    if context.asked.paused:
+    if context.pending_orders.paused:
         _stand_still(context)
 
 
@@ -67,7 +67,7 @@ def refuse_outdated(context: StudyContext, since: datetime | None = None) -> Non
 
     Where other workers live, they are meant.
     """
-    if not context.crew.alone():
+    if not context.membership.alone():
         return
     for order in context.database.orders.waiting(context.config.name):
         if order.kind in _FOR_THE_PROCESS and (since is None or order.at < since):
@@ -76,8 +76,8 @@ def refuse_outdated(context: StudyContext, since: datetime | None = None) -> Non
 
 def _take_orders(context: StudyContext) -> None:
     """Obey what waits, and of what another worker has obeyed since the last call what concerns every worker."""
-    context.alive()
-    asked = context.asked
+    context.keep_alive()
+    asked = context.pending_orders
     for order in context.database.orders.news(context.config.name, after=asked.seen):
         if context.stop.is_set:
             return
@@ -101,7 +101,7 @@ def _obey_one(context: StudyContext, order: Order) -> None:
 
 def _stand_still(context: StudyContext) -> None:
     """Take no step until the study is to go on or to stop; Ctrl-C is heard too."""
-    asked, name, begun = context.asked, context.config.name, time.monotonic()
+    asked, name, begun = context.pending_orders, context.config.name, time.monotonic()
     whole = name_to_resume(context.paths)
     context.database.studies.set_state(name, StudyState.PAUSED)
     context.listener.note(f"paused: `sweeper resume {whole}` goes on, `sweeper stop {whole}` or Ctrl-C stops")
@@ -115,16 +115,16 @@ def _stand_still(context: StudyContext) -> None:
 
 
 def _pause(context: StudyContext, order: Order) -> None:
-    if context.asked.paused:
+    if context.pending_orders.paused:
         raise StudyStateError("the study is paused already")
-    context.asked.paused = True
+    context.pending_orders.paused = True
     context.answer(order, OrderState.DONE, "takes no step until it is resumed")
 
 
 def _resume(context: StudyContext, order: Order) -> None:
-    if not context.asked.paused:
+    if not context.pending_orders.paused:
         raise StudyStateError("the study is not paused")
-    context.asked.paused = False
+    context.pending_orders.paused = False
     context.answer(order, OrderState.DONE, "goes on")
 
 
@@ -134,11 +134,11 @@ def _stop(context: StudyContext, order: Order) -> None:
 
 
 def _follow_pause(context: StudyContext) -> None:
-    context.asked.paused = True
+    context.pending_orders.paused = True
 
 
 def _follow_resume(context: StudyContext) -> None:
-    context.asked.paused = False
+    context.pending_orders.paused = False
 
 
 def _follow_stop(context: StudyContext) -> None:
@@ -146,7 +146,7 @@ def _follow_stop(context: StudyContext) -> None:
 
 
 def _look_for_work(context: StudyContext) -> None:
-    context.asked.changed = True
+    context.pending_orders.changed = True
 
 
 def _follow_budget(context: StudyContext) -> None:
@@ -158,7 +158,7 @@ def _go_by(context: StudyContext, changed: StudyConfig) -> None:
     context.config = changed
     context.search.change_budget(changed.search)
     context.listener.budget_changed(changed)
-    context.asked.changed = True
+    context.pending_orders.changed = True
 
 
 def _stop_trial(context: StudyContext, order: Order) -> None:
@@ -168,10 +168,10 @@ def _stop_trial(context: StudyContext, order: Order) -> None:
     """
     assert order.number is not None
     number = context.search.begun_again_as(order.number)
-    if number in context.asked.running:
-        context.asked.ending.setdefault(number, order)
+    if number in context.pending_orders.running:
+        context.pending_orders.ending.setdefault(number, order)
         return
-    if context.search.is_queued(number) or number in context.crew.elsewhere():
+    if context.search.is_queued(number) or number in context.membership.elsewhere():
         return  # it is ended when it has begun, by the worker that runs it
     trial = context.database.trials.get(context.config.name, number)
     paths = context.paths.trial(number)
@@ -189,7 +189,7 @@ def _enqueue(context: StudyContext, order: Order) -> None:
     values = order.data["parameters"]
     require_in_space(context.search.space, values)
     number = context.search.order(order.id, values)
-    context.asked.changed = True
+    context.pending_orders.changed = True
     context.answer(order, OrderState.DONE, f"runs next, as trial {number}")
 
 
@@ -203,7 +203,7 @@ def _clone(context: StudyContext, order: Order) -> None:
         changed = differing(space, before, values)
         require_weights(context.database, context.config.name, context.paths.trial(original), changed)
     number = context.search.order(order.id, values, clones=original, initial=initial)
-    context.asked.changed = True
+    context.pending_orders.changed = True
     context.answer(order, OrderState.DONE, f"runs next, as trial {number}")
 
 

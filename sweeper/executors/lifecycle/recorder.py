@@ -40,7 +40,7 @@ class Recorder:
         self._candidate = candidate
         self._spec = spec
         self._waiting: list[tuple[int, int, dict[str, float], float]] = []
-        self._begun = context.asked.clock()
+        self._begun = context.pending_orders.clock()
         self._flushed = time.monotonic()
 
     def start(self) -> None:
@@ -63,7 +63,7 @@ class Recorder:
             clones=candidate.clones,
             initial=candidate.initial,
         )
-        context.asked.running.add(spec.number)
+        context.pending_orders.running.add(spec.number)
         context.listener.trial_started(candidate, spec, total)
 
     def take_up(self, total_steps: int, seconds: float) -> None:
@@ -74,8 +74,8 @@ class Recorder:
             seconds: What it has trained before.
         """
         self._begun -= seconds
-        self._context.database.trials.reopen(self._spec.study, self._spec.number, holder=self._context.crew.token)
-        self._context.asked.running.add(self._spec.number)
+        self._context.database.trials.reopen(self._spec.study, self._spec.number, holder=self._context.membership.token)
+        self._context.pending_orders.running.add(self._spec.number)
         self._context.listener.trial_started(self._candidate, self._spec, total_steps)
 
     def announce(self, metrics: Mapping[str, float]) -> None:
@@ -88,15 +88,15 @@ class Recorder:
         """Take a trial's report; see ``Report``.
 
         Raises:
-            LeaseLost: If the trial is another worker's by now.
+            LeaseLost: If the trial was reassigned to another worker.
         """
         context, number = self._context, self._spec.number
         values = {name: value for name, value in metrics.items() if name != "progress"}
-        self._waiting.append((number, step, values, context.asked.clock() - self._begun))
+        self._waiting.append((number, step, values, context.pending_orders.clock() - self._begun))
         if metrics["progress"] >= 1 or time.monotonic() - self._flushed >= _FLUSH_S:
             self._write_waiting()  # the whole curve before the result, which is what counts after a crash
         context.listener.trial_reported(number, step, metrics)
-        if number in context.asked.ending and metrics["progress"] < 1:
+        if number in context.pending_orders.ending and metrics["progress"] < 1:
             return Decision.END
         if context.stop.is_set and metrics["progress"] < 1:
             return Decision.INTERRUPT
@@ -105,7 +105,7 @@ class Recorder:
         if decision is None:
             return Decision.CONTINUE
         self._write_waiting()  # a decision is stored with the reports it rests on
-        context.database.decisions.add(self._spec.study, number, decision, holder=context.crew.token)
+        context.database.decisions.add(self._spec.study, number, decision, holder=context.membership.token)
         if decision.pruned:
             return Decision.PAUSE if context.search.pauses else Decision.PRUNE
         return Decision.CONTINUE
@@ -114,7 +114,7 @@ class Recorder:
         """Put everything reported so far into the database, before a checkpoint says that it was.
 
         Raises:
-            LeaseLost: If the trial is another worker's by now.
+            LeaseLost: If the trial was reassigned to another worker.
         """
         self.require_held()
         self._write_waiting()
@@ -125,17 +125,17 @@ class Recorder:
         Raises:
             LeaseLost: If it is another worker's.
         """
-        self._context.database.leases.require(self._spec.study, self._spec.number, self._context.crew.token)
+        self._context.database.leases.require(self._spec.study, self._spec.number, self._context.membership.token)
 
     def end(self, result: TrialResult) -> None:
         """Record the result; it is on disk already, so that a crash here loses nothing.
 
         Raises:
-            LeaseLost: If the trial is another worker's by now; nothing is stored then.
+            LeaseLost: If the trial was reassigned to another worker; nothing is stored then.
         """
         self._write_waiting()
         finish(self._context, result)
-        self._context.asked.running.discard(result.number)
+        self._context.pending_orders.running.discard(result.number)
         self._context.listener.trial_ended(result)
         if result.outcome is Outcome.COMPLETE:  # no other leaves an adapter
             keep_policy(self._context, ended=False)
@@ -143,7 +143,7 @@ class Recorder:
 
     def _answer(self, result: TrialResult) -> None:
         """Answer whoever asked for the trial's end, unless it is only put off."""
-        order = self._context.asked.ending.pop(result.number, None)
+        order = self._context.pending_orders.ending.pop(result.number, None)
         if order is None or result.outcome.is_open:
             return
         if (result.outcome, result.reason) == (Outcome.PRUNED, BY_HAND):
@@ -152,7 +152,7 @@ class Recorder:
             self._context.answer(order, OrderState.REFUSED, f"it had ended by itself: {result.outcome}")
 
     def _write_waiting(self) -> None:
-        self._context.database.metrics.add(self._spec.study, self._waiting, holder=self._context.crew.token)
+        self._context.database.metrics.add(self._spec.study, self._waiting, holder=self._context.membership.token)
         self._waiting.clear()
         self._flushed = time.monotonic()
 
@@ -160,11 +160,11 @@ class Recorder:
 def drop(context: StudyContext, number: int) -> None:
     """Run a trial no more, without a word of it: it is another worker's."""
     context.search.forget(number)
-    context.asked.running.discard(number)
-    context.asked.ending.pop(number, None)
-    context.database.leases.release(context.config.name, number, context.crew.token)  # whose end was stored unheard
+    context.pending_orders.running.discard(number)
+    context.pending_orders.ending.pop(number, None)
+    context.database.leases.release(context.config.name, number, context.membership.token)
     context.listener.trial_left(number)
-    context.listener.note(f"trial {number} is another worker's by now: this one was silent for too long")
+    context.listener.note(f"trial {number} was reassigned: this worker missed its heartbeats")
 
 
 def finish(context: StudyContext, result: TrialResult) -> None:
@@ -175,9 +175,9 @@ def finish(context: StudyContext, result: TrialResult) -> None:
     so that its lease has to go in the same turn.
 
     Raises:
-        LeaseLost: If the trial is another worker's by now; nothing that differs from its word is stored then.
+        LeaseLost: If the trial was reassigned to another worker; nothing that differs from its word is stored then.
     """
-    name, number, worker = context.config.name, result.number, context.crew.token
+    name, number, worker = context.config.name, result.number, context.membership.token
     context.database.leases.require(name, number, worker)
     context.keep_trial(number)
     files = of_result(context.paths.trial(number), result)

@@ -41,14 +41,14 @@ def reclaim(context: StudyContext) -> int:
         How many trials are still to be brought to their end, of those that nobody runs.
     """
     with context.alone():
-        context.crew.news.clear()
-        dead = context.crew.look()
+        context.membership.news.clear()
+        dead = context.membership.look()
         leases = context.database.leases.all(context.config.name)
         living = {one.token for one in context.database.workers.all(context.config.name)} - dead
         died_with = {lease.number for lease in leases if lease.worker not in living}
         left = _sort(context, {lease.number for lease in leases} - died_with, died_with)
         unfinished = [t.number for t in context.database.trials.all(context.config.name) if t.outcome is None]
-        theirs = set(unfinished) - left.held - context.asked.running
+        theirs = set(unfinished) - left.held - context.pending_orders.running
         context.database.trials.interrupt(context.config.name, theirs, "the process that ran it ended")
         begin_again(context, left.lost)
         for token in dead | {lease.worker for lease in leases if lease.worker not in living}:
@@ -98,7 +98,7 @@ def _finish_for_another(context: StudyContext, result: TrialResult) -> None:
         finish(context, result)
     except (LeaseLost, StudyStateError):
         context.search.forget(number)
-        context.database.leases.release(context.config.name, number, context.crew.token)
+        context.database.leases.release(context.config.name, number, context.membership.token)
         if number in context.search.interrupted():
             raise
 
@@ -151,7 +151,7 @@ def begin_again(context: StudyContext, numbers: Sequence[int]) -> None:
 def begin_unreadable_again(context: StudyContext, readable: Callable[[TrialPaths], bool]) -> None:
     """Queue again, from their beginning, the trials that wait on disk in a form that this engine cannot read."""
     with context.alone():
-        elsewhere = context.crew.elsewhere()
+        elsewhere = context.membership.elsewhere()
         waiting = [number for number in context.search.interrupted() if number not in elsewhere]
         for number in waiting:
             context.fetch_trial(number)

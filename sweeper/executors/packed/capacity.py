@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from sweeper.config.executor import Packs
+from sweeper.config.executor import PackingExecutorConfig
 from sweeper.executors.base import StudyContext
 from sweeper.executors.micro_batches import KEEP_FREE, workload
 from sweeper.packing.batch import Part
@@ -80,7 +80,7 @@ class PackCapacity:
 
     def _asked_slots(self) -> int | None:
         executor = self._context.config.executor
-        if not isinstance(executor, Packs) or executor.slots == "auto":  # another runner may go by another kind
+        if not isinstance(executor, PackingExecutorConfig) or executor.slots == "auto":
             return None
         return executor.slots
 
@@ -92,6 +92,6 @@ class PackCapacity:
             self._model.facts,
             workload(context, self._engine.base, self._model, adapter, rank),
             slots=self._asked,
-            n_trials=math.ceil(context.config.search.n_trials / context.among),
+            n_trials=math.ceil(context.config.search.n_trials / context.n_workers),
             free_bytes=self._free_bytes,
         )

@@ -38,7 +38,7 @@ class Evaluating:
             context.data.validation,
             context.config.evaluation,
             context.config.technique,
-            on_progress=lambda done, total: context.alive(),
+            on_progress=lambda done, total: context.keep_alive(),
         )
 
     def measure(self, trials: Iterable[Running]) -> list[tuple[Running, dict[str, float]]]:
@@ -67,7 +67,7 @@ class Evaluating:
         tokens = self._room.tokens
         while True:
             try:
-                return self._engine.mean_losses(adapters, rows, tokens, on_pass=self._context.alive)
+                return self._engine.mean_losses(adapters, rows, tokens, on_pass=self._context.keep_alive)
             except Exception as error:
                 if not is_out_of_memory(error) or tokens == 1:
                     raise

@@ -47,7 +47,7 @@ class Pack:
         self._evaluating = Evaluating(context, engine, self._room, self._fail)
         self._running: dict[int, Running] = {}
         self._may_begin = True
-        self._begun = context.asked.clock()
+        self._begun = context.pending_orders.clock()
         self._checkpointed = time.monotonic()
         self._before = sum(trial.train_seconds for trial in context.database.trials.all(context.config.name))
 
@@ -86,9 +86,9 @@ class Pack:
     def _obey_orders(self) -> None:
         """Do what people have asked; with fewer slots the youngest trials wait on disk until one is free."""
         process_orders(self._context)
-        if not self._context.asked.changed:
+        if not self._context.pending_orders.changed:
             return
-        self._context.asked.changed, self._may_begin = False, True
+        self._context.pending_orders.changed, self._may_begin = False, True
         self._room.follow()
         while len(self._running) > self._room.slots and not self._context.stop.is_set:
             self._freeze(self._youngest(), Outcome.INTERRUPTED, "waits for a slot")
@@ -135,7 +135,7 @@ class Pack:
 
     def _spent(self) -> float:
         planned = sum(running.slot.spec.hyperparameters.epochs for running in self._running.values())
-        return budget_spent(self._context, self._before + self._context.asked.clock() - self._begun, planned)
+        return budget_spent(self._context, self._before + self._context.pending_orders.clock() - self._begun, planned)
 
     def _start(self, candidate: Candidate) -> None:
         if candidate.initial is not None:
@@ -146,15 +146,15 @@ class Pack:
         if failed := cannot_begin(self._context, spec):
             recorder.end(failed)
             return
-        rows, ledger = self._planner.plan(spec), TrialOutput(spec, base)
+        rows, output = self._planner.plan(spec), TrialOutput(spec, base)
         if rows == 0:
             recorder.end(infeasible(spec, base))
             return
-        ledger.begin()
+        output.begin()
         try:
             slot = Slot.new(spec, base, rows)
         except Exception as error:
-            recorder.end(ledger.failed(TrialProgress(), error))
+            recorder.end(output.failed(TrialProgress(), error))
             return
         self._run(slot, recorder, rows)
 
@@ -173,7 +173,7 @@ class Pack:
 
     @contextmanager
     def _dropping(self, number: int) -> Iterator[None]:
-        """Run the trial no more where the block finds that it is another worker's by now."""
+        """Drop the trial if the block finds that it was reassigned."""
         try:
             yield
         except LeaseLost:
@@ -295,9 +295,9 @@ class Pack:
         progress = running.slot.progress
         match decision:
             case Decision.PRUNE:
-                self._end(running, running.slot.ledger.result(progress, Outcome.PRUNED, PRUNED))
+                self._end(running, running.slot.output.result(progress, Outcome.PRUNED, PRUNED))
             case Decision.END:
-                self._end(running, running.slot.ledger.result(progress, Outcome.PRUNED, BY_HAND))
+                self._end(running, running.slot.output.result(progress, Outcome.PRUNED, BY_HAND))
             case Decision.PAUSE:
                 done = progress.steps / progress.total_steps
                 self._freeze(running, Outcome.PAUSED, f"waits at {done:.0%}: {PRUNED} so far")
@@ -307,7 +307,7 @@ class Pack:
     def _complete(self, running: Running) -> None:
         """Save the adapter of the best evaluation the way PEFT saves it."""
         slot, base = running.slot, self._base
-        spec, best = slot.spec, slot.ledger.best
+        spec, best = slot.spec, slot.output.best
         running.recorder.require_held()
         try:
             with base.adapted(peft_config(spec.adapter, spec.hyperparameters), spec.seed) as model:
@@ -315,7 +315,7 @@ class Pack:
                 set_peft_model_state_dict(model, best.weights)
                 timed = "latency" in spec.evaluation.objectives
                 latency = milliseconds_per_token(model, base.tokenizer) if timed else None
-                result = slot.ledger.complete(slot.progress, model, latency)
+                result = slot.output.complete(slot.progress, model, latency)
         except Exception as error:
             self._fail(running, error)
             return
@@ -324,14 +324,14 @@ class Pack:
     def _fail(self, running: Running, error: Exception) -> None:
         with self._dropping(running.slot.number):
             running.recorder.require_held()
-            self._end(running, running.slot.ledger.failed(running.slot.progress, error))
+            self._end(running, running.slot.output.failed(running.slot.progress, error))
 
     def _freeze(self, running: Running, outcome: Outcome, reason: str) -> None:
         """Put a trial on disk, to go on from there."""
         with self._dropping(running.slot.number):
             running.recorder.require_held()
             freeze(running.slot)
-            self._end(running, running.slot.ledger.result(running.slot.progress, outcome, reason))
+            self._end(running, running.slot.output.result(running.slot.progress, outcome, reason))
 
     def _freeze_all(self) -> None:
         for running in list(self._running.values()):
@@ -340,7 +340,7 @@ class Pack:
                 freeze(running.slot)  # all of them, before the database is told of any: it may be what is at fault
         for running in list(self._running.values()):
             with self._dropping(running.slot.number):
-                result = running.slot.ledger.result(running.slot.progress, Outcome.INTERRUPTED, STOPPED)
+                result = running.slot.output.result(running.slot.progress, Outcome.INTERRUPTED, STOPPED)
                 self._end(running, result)
 
     def _end(self, running: Running, result: TrialResult) -> None:
@@ -351,7 +351,7 @@ class Pack:
         self._planner.learn(slot.spec, running.planned_micro_batch, result)
         running.recorder.end(result)
         if not result.outcome.is_open:
-            discard(slot.ledger.paths.frozen)
+            discard(slot.output.paths.frozen)
 
     def _end_paused(self) -> bool:
         """Prune the trials that still wait at their rungs when nothing else is left; return whether there were any."""

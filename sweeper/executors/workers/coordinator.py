@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from sweeper.config.executor import SharedExecutor
+from sweeper.config.executor import SharedExecutorConfig
 from sweeper.config.pipeline import name_to_resume
 from sweeper.errors import DatabaseError, SweeperError, UserError
 from sweeper.executors.base import StudyContext
@@ -94,7 +94,7 @@ class Coordinator:
 
     def __init__(self, context: StudyContext, fleet: Fleet) -> None:
         executor = context.config.executor
-        assert isinstance(executor, SharedExecutor)
+        assert isinstance(executor, SharedExecutorConfig)
         self._context = context
         self._executor = executor
         self._fleet = fleet
@@ -159,7 +159,7 @@ class Coordinator:
             return False  # one is to be started, or all wait for room
         if not self._left_over():
             return True
-        if not self._context.crew.alone():
+        if not self._context.membership.alone():
             return False  # somebody else's, who joined the study
         again = next((place for place in self._places if place.given_up is None), None)
         if again is None:

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-from sweeper.config.executor import PerGpuExecutor as Config
+from sweeper.config.executor import PerGpuExecutorConfig
 from sweeper.config.trial import TrialSpec
 from sweeper.executors.base import StudyContext
 from sweeper.executors.base_models import BaseModelCache
@@ -37,7 +37,7 @@ class PerGpuExecutor:
         if context.stop.is_set:
             return
         executor = context.config.executor
-        assert isinstance(executor, Config)
+        assert isinstance(executor, PerGpuExecutorConfig)
         Coordinator(context, Devices(context, pick_devices(executor.devices, executor.device, gpus()))).run()
 
 
@@ -76,7 +76,7 @@ class Devices:
             study=self._context.config.name,
             home=self._context.paths.home,
             device="cpu" if device == "cpu" else "cuda:0",  # the only one that it sees
-            among=len(self._names),
+            n_workers=len(self._names),
         )
         log = self._context.paths.worker_log(self.name(place).replace(":", "-").replace(" ", "-"))
         return WorkerProcess(job, log, self._environment(device))

@@ -36,7 +36,7 @@ class WorkerJob(Frozen):
         study: Name of the study.
         home: The home that holds its files, as this worker sees it.
         device: ``cpu`` or ``cuda:N``, as this worker sees it.
-        among: How many workers share the trials, this one counted, when it is started.
+        n_workers: Number of workers of the study at its start, this one included.
         artifacts: Where the study's files are, for a worker with a home of its own; None where the home has them.
         storage: The database, for the same; None where the environment says it (``SWEEPER_STORAGE``).
     """
@@ -44,7 +44,7 @@ class WorkerJob(Frozen):
     study: str
     home: Path
     device: str
-    among: int = 1
+    n_workers: int = 1
     artifacts: str | None = None
     storage: str | None = None
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 
-from sweeper.config.executor import RayExecutor as Config
+from sweeper.config.executor import RayExecutorConfig
 from sweeper.config.study import StudyConfig
 from sweeper.config.trial import TrialSpec
 from sweeper.database_url import Address, PostgresUrl
@@ -65,14 +65,14 @@ class RayExecutor:
         if context.stop.is_set:
             return
         executor = context.config.executor
-        assert isinstance(executor, Config)
+        assert isinstance(executor, RayExecutorConfig)
         if executor.artifacts != SHARED:
-            keep_study(context.exchange, context.paths.folder)
+            keep_study(context.artifact_store, context.paths.folder)
         with connected(executor) as ray, _word(context, executor) as word:
             Coordinator(context, Cluster(context, executor, ray, word)).run()
 
 
-def exchange_of(config: StudyConfig, address: Address, created_at: datetime) -> ArtifactStore:
+def artifact_store_of(config: StudyConfig, address: Address, created_at: datetime) -> ArtifactStore:
     """Return where the workers of a study exchange files, if they have homes of their own.
 
     Args:
@@ -84,7 +84,7 @@ def exchange_of(config: StudyConfig, address: Address, created_at: datetime) -> 
         DatabaseError: If they cannot: it is a file.
     """
     executor = config.executor
-    if not isinstance(executor, Config) or executor.artifacts == SHARED:
+    if not isinstance(executor, RayExecutorConfig) or executor.artifacts == SHARED:
         return NoArtifactStore()
     if not isinstance(address, PostgresUrl):
         raise DatabaseError(
@@ -95,7 +95,7 @@ def exchange_of(config: StudyConfig, address: Address, created_at: datetime) -> 
 
 
 @contextmanager
-def connected(executor: Config) -> Iterator[Any]:
+def connected(executor: RayExecutorConfig) -> Iterator[Any]:
     """Connect to the cluster, or start one on this machine for as long as the block takes; yield the library.
 
     Raises:
@@ -197,7 +197,7 @@ def _own_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _word(context: StudyContext, executor: Config) -> Iterator[str | None]:
+def _word(context: StudyContext, executor: RayExecutorConfig) -> Iterator[str | None]:
     """Write a word into the home, which every node has to find there."""
     if executor.artifacts != SHARED:
         yield None
@@ -224,7 +224,7 @@ class Cluster:
     def __init__(
         self,
         context: StudyContext,
-        executor: Config,
+        executor: RayExecutorConfig,
         ray: Any,
         word: str | None,
         actor: type[NodeWorker] = NodeWorker,
@@ -263,8 +263,8 @@ class Cluster:
                 study=self._context.config.name,
                 home=self._context.paths.home,
                 device="cuda:0" if self._executor.gpus else "cpu",  # the first of those that Ray lets it see
-                among=self.size(),
-                artifacts=self._context.exchange.url if isinstance(self._context.exchange, ObjectStore) else None,
+                n_workers=self.size(),
+                artifacts=store.url if isinstance(store := self._context.artifact_store, ObjectStore) else None,
                 storage=self._storage,
             ),
             log=f"worker-{place}",

@@ -22,7 +22,7 @@ def test_a_study_begun_on_sqlite_and_moved_midway_ends_as_one_that_never_moved(
     search = {"n_trials": 3, "pruner": {"kind": "asha"}}
     file = study_file(search=search, executor={"kind": "inline"})
     through, moved = Home(tmp_path / "through"), Home(tmp_path / "moved")
-    verdict = run_study(file, home=through)
+    result = run_study(file, home=through)
     listener = Stopping(number=1, step=1)
     with pytest.raises(StudyInterrupted):
         run_study(file, home=moved, listener=listener, stop=listener.stop)
@@ -34,7 +34,7 @@ def test_a_study_begun_on_sqlite_and_moved_midway_ends_as_one_that_never_moved(
     resumed = run_study(there, home=moved)  # the same file with the line that says where it is now
     assert finished(moved) == finished(through)
     assert state(moved) is StudyState.FINISHED
-    assert list(resumed.comparison.to_base.values()) == list(verdict.comparison.to_base.values())
+    assert list(resumed.comparison.to_base.values()) == list(result.comparison.to_base.values())
     with Database.open(moved.database, create=False) as database:
         assert len(database.evaluations.all("tiny")) >= 2
 

@@ -24,7 +24,7 @@ def test_a_study_on_two_processes(study_file):
         search={"n_trials": 1, "confirm": 0, "space": {"learning_rate": 1e-2, "batch_size": 8, "epochs": 1}},
         evaluation={"points": 1, "metrics": ["perplexity"]},
     )
-    verdict = run_study(study, listener=notes, force=True)
+    result = run_study(study, listener=notes, force=True)
     assert "trials run one at a time: with the backend fsdp each trial has its own processes" in notes.notes
     home = Home.current()
     with Database.open(home.database, create=False) as database:
@@ -32,5 +32,5 @@ def test_a_study_on_two_processes(study_file):
         assert trial.outcome is Outcome.COMPLETE
         assert trial.steps == 3
         assert len(database.metrics.get("tiny", number=0, name="loss")) == 3
-    assert verdict.registered is not None
+    assert result.registered is not None
     assert '"processes":2' in home.study("tiny").trial(0).spec.read_text().replace(" ", "")

@@ -65,7 +65,7 @@ def test_from_a_study_file_to_an_export(study_file, tmp_path, name):
     evaluation = {"metric": "exact_match", "candidates": 1}
     file = study_file(adapter=adapter, shape="same_answer", search=search, evaluation=evaluation)
     listener = Listening()
-    verdict = run_study(file, listener=listener, force=True)
+    result = run_study(file, listener=listener, force=True)
     assert any(note.startswith("trials run one at a time: ") for note in listener.notes)
     assert len(listener.specs) == 2
     for spec in listener.specs:  # the options became the adapter, and nothing else
@@ -76,8 +76,8 @@ def test_from_a_study_file_to_an_export(study_file, tmp_path, name):
         trials = database.trials.all("tiny")
         assert [trial.outcome for trial in trials] == [Outcome.COMPLETE] * 2, [trial.reason for trial in trials]
         registry = Registry(Home.current(), database)
-        registry.verify("tiny", verdict.registered.version)
-        source = export_source(Home.current(), database, verdict.registered)
+        registry.verify("tiny", result.registered.version)
+        source = export_source(Home.current(), database, result.registered)
     exported = export(source, "adapter", tmp_path / "adapter")
     card = (exported.folder / "README.md").read_text()
     assert str(tmp_path) not in card

@@ -35,13 +35,13 @@ def test_a_study_goes_on_from_a_registered_adapter(first, study_file):
     file = then(study_file, evaluation={"metric": "preference_accuracy", "metrics": ["preference_accuracy"]})
     assert [model.found.name for model in resolve_study(file).models.values()] == ["adapter:first@1"]
     assert not Home.current().start("first", 1).exists()  # looking merges nothing
-    verdict = run_study(file, force=True)
+    result = run_study(file, force=True)
     assert Home.current().start("first", 1).is_dir()
-    lineage = verdict.registered.lineage
+    lineage = result.registered.lineage
     assert (lineage.base_model, lineage.built_on) == ("adapter:first@1", ("first@1",))
     with Database.open(Home.current().database, create=False) as database:
         assert database.trials.all("then")[0].outcome is Outcome.COMPLETE
-        assert Registry(Home.current(), database).ancestors(verdict.registered) == ("first@1",)
+        assert Registry(Home.current(), database).ancestors(result.registered) == ("first@1",)
 
 
 def test_two_names_of_one_version_are_no_choice(first, study_file):

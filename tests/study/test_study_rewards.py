@@ -71,9 +71,9 @@ def values(home, name="tiny"):
 @pytest.mark.parametrize("adapter", [pytest.param("lora", marks=pytest.mark.long), "qlora"])
 def test_a_reward_model_is_registered_exported_and_rewards_a_policy(study_file, tmp_path, adapter):
     home = Home.current()
-    verdict = run_study(study_file(**REWARD_MODEL, adapter={"kind": adapter}))
-    assert verdict.registered is not None
-    assert verdict.candidates[verdict.trial].metrics["preference_accuracy"].value == 1.0
+    result = run_study(study_file(**REWARD_MODEL, adapter={"kind": adapter}))
+    assert result.registered is not None
+    assert result.candidates[result.trial].metrics["preference_accuracy"].value == 1.0
     loaded = exported(home, "ranker", "adapter", tmp_path / "adapter")
     assert any("equal to the registered ones" in note for note in loaded.notes)
     card = (tmp_path / "adapter" / "README.md").read_text()
@@ -83,11 +83,11 @@ def test_a_reward_model_is_registered_exported_and_rewards_a_policy(study_file, 
     same_scores(home, tmp_path / "merged")
 
     study = study_file(**policy({"kind": "adapter", "name": "ranker"}))
-    verdict = run_study(study)
-    after, before = verdict.candidates[verdict.trial].metrics, verdict.base.metrics
+    result = run_study(study)
+    after, before = result.candidates[result.trial].metrics, result.base.metrics
     assert after["mean_reward"].value > before["mean_reward"].value + 0.5
     assert after["win_rate"].value > 0.6
-    spec = TrialSpec.model_validate_json(home.study("tiny").trial(verdict.trial).spec.read_text())
+    spec = TrialSpec.model_validate_json(home.study("tiny").trial(result.trial).spec.read_text())
     assert spec.reward_sources.models[0].version == 1
 
 
@@ -95,12 +95,12 @@ def test_a_reward_model_is_registered_exported_and_rewards_a_policy(study_file, 
 def test_a_reward_model_trained_as_a_whole_rewards_a_policy(study_file):
     home = Home.current()
     search = {**REWARD_MODEL["search"], "space": {"learning_rate": 1e-3, "batch_size": 8, "epochs": 3}}
-    verdict = run_study(study_file(**{**REWARD_MODEL, "search": search}, adapter={"kind": "full"}))
-    assert verdict.candidates[verdict.trial].metrics["preference_accuracy"].value == 1.0
+    result = run_study(study_file(**{**REWARD_MODEL, "search": search}, adapter={"kind": "full"}))
+    assert result.candidates[result.trial].metrics["preference_accuracy"].value == 1.0
     with Database.open(home.database, create=False) as database:
         same_scores(home, Registry(home, database).get("ranker").folder)
-    verdict = run_study(study_file(**policy({"kind": "adapter", "name": "ranker"})))
-    after, before = verdict.candidates[verdict.trial].metrics, verdict.base.metrics
+    result = run_study(study_file(**policy({"kind": "adapter", "name": "ranker"})))
+    after, before = result.candidates[result.trial].metrics, result.base.metrics
     assert after["mean_reward"].value > before["mean_reward"].value
 
 
@@ -128,16 +128,16 @@ def same_scores(home, folder):
 
 @pytest.mark.parametrize("kind", ["grpo", "rloo"])
 def test_a_policy_beats_its_base_and_everything_of_it_is_kept(study_file, kind):
-    verdict = run_study(study_file(**policy({"kind": "exact_match"}, kind=kind)))
-    scores, base = verdict.candidates[verdict.trial], verdict.base
+    result = run_study(study_file(**policy({"kind": "exact_match"}, kind=kind)))
+    scores, base = result.candidates[result.trial], result.base
     assert (base.metrics["mean_reward"].value, scores.metrics["mean_reward"].value) == (0.0, 1.0)
     assert (base.metrics["win_rate"].value, scores.metrics["win_rate"].value) == (0.5, 1.0)
     assert base.metrics["kl"].value == 0.0 < scores.metrics["kl"].value
     assert set(scores.predictions) == {"one"}
-    assert verdict.registered is not None
+    assert result.registered is not None
     with Database.open(Home.current().database, create=False) as database:
-        kept = {point.name for point in database.metrics.get("tiny", number=verdict.trial)}
-        examples = database.evaluations.examples("tiny", verdict.trial, "test")
+        kept = {point.name for point in database.metrics.get("tiny", number=result.trial)}
+        examples = database.evaluations.examples("tiny", result.trial, "test")
     assert {"loss", "train_reward", "mean_reward", "kl"} <= kept
     assert {(example.reference, example.generated, example.scores["mean_reward"]) for example in examples} == {
         ("one", "one", 1.0)

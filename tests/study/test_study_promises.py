@@ -84,7 +84,7 @@ def test_an_old_result_on_disk_is_not_taken_for_a_trial_the_database_never_saw(b
     folder.mkdir(parents=True)
     (folder / "result.json").write_text("{}")
     context.search.forget(candidate.number)  # the process died here
-    context.database.workers.leave(context.crew.token)
+    context.database.workers.leave(context.membership.token)
     assert reclaim(context) == 1
 
 

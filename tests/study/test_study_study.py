@@ -84,33 +84,33 @@ def state(home, name="tiny"):
 
 def test_a_study_that_beats_its_base_ends_with_a_registered_adapter(study_file):
     home, listener = Home.current(), Stopping()
-    verdict = run_study(study_file(**LEARNABLE), listener=listener)
-    assert verdict.base.metrics["exact_match"].value == 0.0
-    assert verdict.candidates[verdict.trial].metrics["exact_match"].value > 0.5
-    assert verdict.comparison.beats_base
-    assert len(verdict.base.references) == 10 >= FEWEST_EXAMPLES
+    result = run_study(study_file(**LEARNABLE), listener=listener)
+    assert result.base.metrics["exact_match"].value == 0.0
+    assert result.candidates[result.trial].metrics["exact_match"].value > 0.5
+    assert result.comparison.beats_base
+    assert len(result.base.references) == 10 >= FEWEST_EXAMPLES
     assert "scoring base model on the test split" in listener.stages
     with Database.open(home.database, create=False) as database:
         (version,) = Registry(home, database).all("tiny")
-        assert version == verdict.registered
-        assert (version.version, version.lineage.study, version.lineage.trial) == (1, "tiny", verdict.trial)
+        assert version == result.registered
+        assert (version.version, version.lineage.study, version.lineage.trial) == (1, "tiny", result.trial)
         weights = home.adapter("tiny", 1) / "adapter_model.safetensors"
-        won = database.trials.get("tiny", verdict.trial)
+        won = database.trials.get("tiny", result.trial)
         assert hashlib.sha256(weights.read_bytes()).hexdigest() == won.adapter_sha256
         assert "registered" in {event.kind for event in database.events.all("tiny")}
     assert state(home) is StudyState.FINISHED
     again = resume_study("tiny")  # scores again, and registers nothing a second time
-    assert again.registered == verdict.registered
-    assert again.candidates == verdict.candidates
+    assert again.registered == result.registered
+    assert again.candidates == result.candidates
     assert len(finished(home)) == 3
 
 
 def test_everything_about_a_study_is_in_the_database(study_file):
     file, home = study_file(), Home.current()
-    verdict = run_study(file)
-    assert verdict.registered is None  # numbers are too much for it
-    assert not verdict.comparison.beats_base
-    assert "base model" in verdict.report.read_text()
+    result = run_study(file)
+    assert result.registered is None  # numbers are too much for it
+    assert not result.comparison.beats_base
+    assert "base model" in result.report.read_text()
     with Database.open(home.database, create=False) as database:
         study = database.studies.get("tiny")
         assert study.file_text == file.path.read_text()
@@ -124,7 +124,7 @@ def test_everything_about_a_study_is_in_the_database(study_file):
         complete = [trial for trial in trials if trial.outcome is Outcome.COMPLETE]
         assert all(trial.adapter_bytes and trial.tokens and trial.train_seconds for trial in complete)
         scored = {evaluation.number: evaluation for evaluation in database.evaluations.all("tiny")}
-        assert scored.keys() == {None, *verdict.candidates}
+        assert scored.keys() == {None, *result.candidates}
         for number, evaluation in scored.items():
             assert [score.metric for score in evaluation.scores] == ["exact_match", "perplexity"]
             perplexity = evaluation.scores[1]
@@ -150,7 +150,7 @@ def test_stopped_and_resumed_it_is_the_same_study(study_file, tmp_path, adapter)
     search = {"n_trials": 5, "known_good": True, "confirm": 0.4, "confirm_top": 2}
     file = study_file(adapter={"kind": adapter}, search=search, executor={"kind": "inline"})
     through, stopped = Home(tmp_path / "through"), Home(tmp_path / "stopped")
-    verdict = run_study(file, home=through)
+    result = run_study(file, home=through)
     expected = finished(through)
     assert [kind for kind, *_ in expected].count("confirmation") == 2
     first = Stopping(number=1, step=1)
@@ -168,8 +168,8 @@ def test_stopped_and_resumed_it_is_the_same_study(study_file, tmp_path, adapter)
     assert state(stopped) is StudyState.FINISHED
     begun = [*first.begun, *second.begun, *third.begun]
     assert (len(begun), len(set(begun))) == (5 + 2, 5)
-    assert list(resumed.candidates.values()) == list(verdict.candidates.values())
-    assert list(resumed.comparison.to_base.values()) == list(verdict.comparison.to_base.values())
+    assert list(resumed.candidates.values()) == list(result.candidates.values())
+    assert list(resumed.comparison.to_base.values()) == list(result.comparison.to_base.values())
     with Database.open(stopped.database, create=False) as database:
         restarted = [trial.restarts for trial in database.trials.all("tiny") if trial.restarts is not None]
     assert restarted == []
@@ -274,7 +274,7 @@ def test_a_study_without_any_complete_trial_says_why(study_file, monkeypatch):
 
 def test_several_objectives_give_a_front(study_file):
     evaluation = {"objectives": ["adapter_size", "training_time", "latency"], "candidates": 3}
-    verdict = run_study(study_file(evaluation=evaluation, search={"n_trials": 4}), force=True)
+    result = run_study(study_file(evaluation=evaluation, search={"n_trials": 4}), force=True)
     with Database.open(Home.current().database, create=False) as database:
         trials = database.trials.all("tiny")
     assert [trial.outcome for trial in trials] == [Outcome.COMPLETE] * 4
@@ -283,5 +283,5 @@ def test_several_objectives_give_a_front(study_file):
     assert study.metric_names == ["eval_loss", "adapter_size", "training_time", "latency"]
     for trial, told in zip(trials, study.trials, strict=True):
         assert told.values == [trial.value, trial.adapter_bytes, trial.train_seconds, trial.latency_ms]
-    assert set(verdict.candidates) <= {trial.number for trial in study.best_trials}
-    assert verdict.registered is not None
+    assert set(result.candidates) <= {trial.number for trial in study.best_trials}
+    assert result.registered is not None

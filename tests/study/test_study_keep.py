@@ -84,8 +84,8 @@ def test_a_frozen_trial_goes_on_in_a_backup_and_begins_again_where_it_is_damaged
     assert copied.exit_code == 0, copied.output
     flip(paths.trial(0).frozen / "slot.safetensors")
     then.stop.set = lambda: None
-    verdict = resume_study("tiny", listener=then, stop=then.stop, force=True)
-    assert verdict.registered is not None
+    result = resume_study("tiny", listener=then, stop=then.stop, force=True)
+    assert result.registered is not None
     assert any("trial 0 begins again: what it was stopped with" in note for note in then.notes)
     ended = {trial.number: (trial.outcome, trial.restarts) for trial in trials()}
     assert ended[0] == (Outcome.INTERRUPTED, None)
