@@ -4,7 +4,7 @@ What is tested elsewhere:
 
 ======================================================  =====================================================
 a diverged trial beside others in one pass              tests/executors/test_executors_packed.py
-all trials infeasible, or failed                        tests/run/test_run_study.py
+all trials infeasible, or failed                        tests/study/test_study_run.py
 all trials of one outcome, at the seam to Optuna        tests/search/test_search_seam.py
 an evaluation that gives nothing; ties                  tests/search/test_search_seam.py
 metrics that are no numbers, steps of 2^63              tests/store/test_store_records.py

@@ -6,7 +6,7 @@ import json
 from contextlib import nullcontext
 
 import pytest
-from test_run_study import Stopping
+from test_study_run import Stopping
 from typer.testing import CliRunner
 
 from sweeper.cli.main import app

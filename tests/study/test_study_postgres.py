@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from postgres_server import Postgres
 from sqlalchemy import MetaData, select
-from test_run_study import Stopping, finished, state
+from test_study_run import Stopping, finished, state
 
 from sweeper.database_url import PostgresUrl
 from sweeper.errors import DatabaseError, StudyInterrupted
