@@ -23,12 +23,13 @@ _TIMEOUT = timedelta(minutes=30)
 def load(spec: TrialSpec, ranks: Ranks, port: int) -> BaseModel:
     """Load the base model for a trial's backend, once the trial's processes have met through the store at ``port``."""
     device = spec.device if spec.device == "cpu" or ranks.size == 1 else f"cuda:{ranks.rank}"
+    if isinstance(spec.backend, Unsloth):
+        from sweeper.training.backends.unsloth import load_with_unsloth
+
+        return load_with_unsloth(spec, device)
+    meet(ranks, device, port)  # before a backend is made, which takes the process group as it finds it
     backend: TrainingBackend
     match spec.backend:
-        case Unsloth():
-            from sweeper.training.backends.unsloth import load_with_unsloth
-
-            return load_with_unsloth(spec, device)
         case DeepSpeed():
             from sweeper.training.backends.deepspeed import DeepSpeedBackend
 
@@ -42,7 +43,6 @@ def load(spec: TrialSpec, ranks: Ranks, port: int) -> BaseModel:
             raise AssertionError("TRL by itself trains in the process that runs the study")
         case _:
             assert_never(spec.backend)
-    meet(ranks, device, port)
     return load_base(spec.model_folder, spec.model, spec.adapter, device, spec.technique.head, backend)
 
 
