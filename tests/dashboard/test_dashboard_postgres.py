@@ -25,7 +25,7 @@ def there(home, server: PostgresUrl):
 def test_every_page_reads_from_the_server(show, there):
     for page in PAGES:
         app = show(page)
-        assert not app.error or page == "rows", page  # it reads the study's files, and this study has none
+        assert not app.error or page == "training_data", page  # it reads the study's files, and this study has none
         assert "s3cretpassw0rd" not in "\n".join([*_rendered(app), _text(app)])
     (table,) = show().dataframe
     row = table.value.iloc[0]

@@ -264,8 +264,7 @@ def test_special_tokens_of_the_model_in_a_chat_are_reported(check, folder):
     assert result.exit_code == 0, result.output
     assert (
         "warning: train: 1 of 40 rows contain a special token of the model in their text (first: row 40 of those "
-        "counted); "
-        "which the model may read as the end of a turn" in result.stdout
+        "counted), which the model may read as the end of a turn" in result.stdout
     )
 
 

@@ -166,7 +166,7 @@ def test_a_study_of_no_trial_is_answered_and_cannot_be_asked_for(study_file):
     refused(sweeper("best", "itn"), "no trial of study 'itn' is complete yet")
     refused(sweeper("compare", "itn:0", "itn:base"), "0")
     answers("itn")
-    pages("itn", "study", "trial", "compare", "control", "rows")
+    pages("itn", "study", "trial", "compare", "control", "training_data")
     for command in (("budget", "itn", "--trials", "0"), ("run", study_file().path, "--trials", "0")):
         result = sweeper(*command)
         assert result.exit_code == 2 and "--trials" in result.stderr and "Traceback" not in result.stderr

@@ -47,7 +47,7 @@ SECRETS = {
 }
 """Every kind of secret with what is escaped in JSON, in addresses, in pages, by ``repr`` and by ``str.format``."""
 
-PAGES = ("studies", "study", "trial", "compare", "control", "rows", "adapters", "playground")
+PAGES = ("studies", "study", "trial", "compare", "control", "training_data", "adapters", "playground")
 
 
 def quoted() -> str:
