@@ -36,7 +36,7 @@ def test_the_code_passes(command):
 
 def sources() -> Iterator[tuple[str, ast.Module, int]]:
     """Yield the name, the syntax tree and the number of lines of every file of ours."""
-    for folder in ("sweeper", "sweeper_dashboard", "studies"):
+    for folder in ("sweeper", "dashboard", "studies"):
         for path in sorted((REPOSITORY / folder).rglob("*.py")):
             if "versions" not in path.parts:  # migrations are history
                 text = path.read_text(encoding="utf-8")

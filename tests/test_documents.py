@@ -28,7 +28,7 @@ from sweeper.config.search import Pruner, Sampler
 from sweeper.config.technique import Technique
 
 REPOSITORY = Path(__file__).parents[1]
-ROOTS = (".", "sweeper", "sweeper/training", "sweeper/executors", "tests")
+ROOTS = (".", "sweeper", "sweeper/training", "sweeper/executors", "dashboard", "tests")
 """Folders that the paths of documents start at, beside the document's own."""
 LISTED = subprocess.run(
     ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],

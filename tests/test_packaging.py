@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
-FOLDERS = {"sweeper": "sweeper", "sweeper_dashboard": "sweeper_dashboard", "studies": "sweeper_studies"}
+FOLDERS = {"sweeper": "sweeper", "dashboard/sweeper_dashboard": "sweeper_dashboard", "studies": "sweeper_studies"}
 """Folders of the repository that ship, and their names as packages."""
 FILES = ("pyproject.toml", "README.md", "LICENSE")
 EXPECTED = (

@@ -157,7 +157,7 @@ FORBIDDEN = {
 
 def sources() -> Iterator[tuple[Path, ast.Module]]:
     root = Path(package.__file__).parents[1]
-    for folder in (Path(package.__file__).parent, root / "sweeper_dashboard"):
+    for folder in (Path(package.__file__).parent, root / "dashboard"):
         for path in folder.rglob("*.py"):
             yield path, ast.parse(path.read_text(encoding="utf-8"))
 
