@@ -27,17 +27,18 @@ def load(spec: TrialSpec, ranks: Ranks, port: int) -> BaseModel:
         from sweeper.training.backends.unsloth import load_with_unsloth
 
         return load_with_unsloth(spec, device)
-    meet(ranks, device, port)  # before a backend is made, which takes the process group as it finds it
-    backend: TrainingBackend
+    backend: TrainingBackend  # made after the ranks have met: it takes the process group as it finds it
     match spec.backend:
         case DeepSpeed():
             from sweeper.training.backends.deepspeed import DeepSpeedBackend
 
+            meet(ranks, device, port)
             dtype = resolve_dtype(spec.model.dtype, device)
             backend = DeepSpeedBackend(spec.backend, ranks, device, dtype, spec.hyperparameters.batch_size)
         case FSDP():
             from sweeper.training.backends.fsdp import FSDPBackend
 
+            meet(ranks, device, port)
             backend = FSDPBackend(ranks, device)
         case TRL():
             raise AssertionError("TRL by itself trains in the process that runs the study")
