@@ -36,14 +36,25 @@ def playground() -> Iterator[Playground]:
 
 @pytest.fixture(scope="module")
 def served(tiny_model, tiny_data, tmp_path_factory) -> Iterator[Playground]:
-    """A playground of a home with one version, ``tiny@1``, for all that only ask: its worker imports torch once."""
+    """A playground of a home with several adapters, for all tests that only ask: its worker imports torch once."""
     folder = tmp_path_factory.mktemp("served")
+    rows = [{"instruction": f"write {number}", "output": str(number)} for number in range(60)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SWEEPER_HOME", str(folder / "home"))
         patch.setenv("SWEEPER_CACHE", str(folder / "cache"))
         patch.delenv("SWEEPER_STORAGE", raising=False)
         with beginning(study_writer(tiny_model, tiny_data, folder)) as begin:
-            register(begin())
+            tiny = begin()
+            register(tiny)
+            register(tiny, number=1)
+            (register(tiny, number=2).folder / "README.md").write_text("another")
+            register(begin(name="quantised"), adapter=QLoRA())
+            register(begin(name="chat", shape="messages"))
+            files = {"train": str(folder / "rows.jsonl"), "validation": None, "test": None}
+            register(begin(name="instructions", data=files))
+            ranked = {"technique": {"kind": "reward"}, "evaluation": {"metrics": ["preference_accuracy"]}}
+            register(begin(name="reward", shape="preference", **ranked))
         opened = Playground(Home.current())
     yield opened
     opened.close()
@@ -77,14 +88,9 @@ def test_versions_share_a_base_and_answer_as_evaluation_does(begin, playground):
     assert events[-1].kind == "done" and not of_kind(events, "refused")
     loaded = [event.text for event in of_kind(events, "loading")]
     assert loaded == [f"loading {context.config.models.popitem()[0]}", "loading tiny v1", "loading tiny v2"]
-    (model,) = context.models.values()
-    base = load_base(model.folder, model.config, LoRA(), "cpu")
-    expected = {2: generate(base.model, base.tokenizer, ["write one two: "], 12)[0]}
-    for place, version in enumerate(versions):
-        with base.with_adapter(version.folder) as adapted:
-            expected[place] = generate(adapted, base.tokenizer, ["write one two: "], 12)[0]
-    assert answers(events) == {place: text for place, text in expected.items() if text}
-    assert len(set(expected.values())) == 3, "they differ, so that each was really asked"
+    expected = evaluated(context, LoRA(), versions)
+    assert answers(events) == {place: text for place, text in enumerate(expected) if text}
+    assert len(set(expected)) == 3, "they differ, so that each was really asked"
     for event in of_kind(events, "answered"):
         assert event.tokens and event.first_token_s > 0 and event.ended in ("end", "length")
     assert [event.seen for event in of_kind(events, "started")] == ["write one two: "] * 3
@@ -94,40 +100,41 @@ def test_versions_share_a_base_and_answer_as_evaluation_does(begin, playground):
     assert answers(again)[0] == answers(events)[0]
 
 
-@pytest.mark.parametrize(
-    "adapter",
-    [
-        pytest.param(Full(), marks=pytest.mark.long),
-        QLoRA(),
-        pytest.param(Prompt(virtual_tokens=4), marks=pytest.mark.long),
-    ],
-    ids=lambda adapter: adapter.kind,
-)
-def test_every_kind_of_adapter_can_be_asked(begin, playground, adapter):
-    context = begin()
-    version = register(context, adapter=adapter)
-    events = ask(playground, "tiny@1", "base:tiny@1")
+def evaluated(context, adapter, versions):
+    """Return what evaluation generates: an answer of each version, and the base model's."""
     (model,) = context.models.values()
     base = load_base(model.folder, model.config, adapter, "cpu")
-    with base.with_adapter(version.folder) as adapted:
-        expected = generate(adapted, base.tokenizer, ["write one two: "], 12)[0]
-    assert answers(events)[0] == expected != answers(events)[1]
+    found = []
+    for version in versions:
+        with base.with_adapter(version.folder) as adapted:
+            found.append(generate(adapted, base.tokenizer, ["write one two: "], 12)[0])
+    return [*found, generate(base.model, base.tokenizer, ["write one two: "], 12)[0]]
 
 
-def test_a_conversation_goes_through_the_chat_template(begin, playground):
-    register(begin(shape="messages"))
+@pytest.mark.long
+@pytest.mark.parametrize("adapter", [Full(), QLoRA(), Prompt(virtual_tokens=4)], ids=lambda adapter: adapter.kind)
+def test_every_kind_of_adapter_can_be_asked(begin, playground, adapter):
+    context = begin()
+    versions = [register(context, adapter=adapter)]
+    found = answers(ask(playground, "tiny@1", "base:tiny@1"))
+    own, base = evaluated(context, adapter, versions)
+    assert found[0] == own != found[1] == base
+
+
+def test_a_quantised_version_answers_otherwise_than_its_base(served):
+    found = answers(ask(served, "quantised@1", "base:quantised@1"))
+    assert found[0] != found[1]
+
+
+def test_a_conversation_goes_through_the_chat_template(served):
     turns = [Turn(role="system", content="Be brief."), *user("write one")]
-    events = ask(playground, "tiny@1", turns=turns)
+    events = ask(served, "chat@1", turns=turns)
     (started,) = of_kind(events, "started")
     assert started.seen == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "write one"}]
 
 
-def test_instructions_are_set_as_they_were_trained(begin, playground, tmp_path):
-    rows = [{"instruction": f"write {number}", "output": str(number)} for number in range(60)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    data = {"train": str(tmp_path / "rows.jsonl"), "validation": None, "test": None}
-    register(begin(data=data))
-    (started,) = of_kind(ask(playground, "tiny@1", turns=user("write 7")), "started")
+def test_instructions_are_set_as_they_were_trained(served):
+    (started,) = of_kind(ask(served, "instructions@1", turns=user("write 7")), "started")
     assert started.seen.startswith("Below is an instruction") and "### Instruction:\nwrite 7\n" in started.seen
 
 
@@ -165,31 +172,21 @@ def test_pieces_come_while_the_answer_is_made_and_it_can_be_cancelled(served):
     assert told[0].tokens < 100 and events[-1].kind == "done"
 
 
-def test_who_waits_is_told_their_place(begin, playground):
-    register(begin())
-    first = playground.ask([Subject.parse("tiny@1")], user(), GREEDY)  # the worker starts only now, which takes a while
-    second = playground.ask([Subject.parse("tiny@1")], user(), GREEDY)
+def test_who_waits_is_told_their_place(served):
+    first = served.ask([Subject.parse("tiny@1")], user(), ENDLESS)
+    second = served.ask([Subject.parse("tiny@1")], user(), GREEDY)
     waiting = next(second.events())
     assert (waiting.kind, waiting.place) == ("queued", 1)
-    assert list(first.events())[-1].kind == "done"
+    first.cancel()
+    assert list(first.events())[-1].kind == list(second.events())[-1].kind == "done"
 
 
-def test_what_cannot_be_asked_is_refused_with_a_reason_and_the_others_answer(begin, playground):
-    context = begin()
-    register(context, number=0)
-    changed = register(context, number=1)
-    (changed.folder / "README.md").write_text("another")
-    events = ask(playground, "tiny@2", "tiny@9", "tiny@1")
+def test_what_cannot_be_asked_is_refused_with_a_reason_and_the_others_answer(served):
+    events = ask(served, "tiny@3", "tiny@9", "tiny@1", "reward@1")
     refused = {event.subject: event.text for event in of_kind(events, "refused")}
     assert "is not as it was registered" in refused[0] and "has no version 9" in refused[1]
+    assert "answers with a number" in refused[3]
     assert [event.subject for event in of_kind(events, "answered")] == [2]
-
-
-def test_reward_models_are_refused(begin, playground):
-    context = begin(shape="preference", technique={"kind": "reward"}, evaluation={"metrics": ["preference_accuracy"]})
-    register(context)
-    (refused,) = of_kind(ask(playground, "tiny@1"), "refused")
-    assert "answers with a number" in refused.text
 
 
 @pytest.mark.parametrize(
