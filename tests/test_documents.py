@@ -16,7 +16,6 @@ from shrunk import shrunk
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from sweeper.cli.export import ExportFormat
 from sweeper.cli.main import app, load
 from sweeper.config.adapter import Adapter
 from sweeper.config.backend import Backend
@@ -26,6 +25,7 @@ from sweeper.config.loader import load_study
 from sweeper.config.rewards import Reward
 from sweeper.config.search import Pruner, Sampler
 from sweeper.config.technique import Technique
+from sweeper.export import FORMATS
 
 REPOSITORY = Path(__file__).parents[1]
 ROOTS = (".", "sweeper", "sweeper/training", "sweeper/executors", "dashboard", "tests")
@@ -177,7 +177,7 @@ def kinds(union: object) -> Iterator[str]:
         ("sweeper/evaluation", TASK_METRICS),
         ("sweeper/search", [*kinds(Sampler), *kinds(Pruner)]),
         ("sweeper/executors", list(kinds(Executor))),
-        ("sweeper/export", list(ExportFormat)),
+        ("sweeper/export", list(FORMATS)),
         ("studies", [*kinds(Technique), *kinds(Adapter), *kinds(Backend), *kinds(Reward)]),
     ],
 )

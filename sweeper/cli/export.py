@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+import click
 import typer
 
 from sweeper.cli.home import AdapterName, opened_registry
 from sweeper.cli.output import Json, emit_json, safe, say
-
-
-class ExportFormat(StrEnum):
-    """The formats of an export."""
-
-    TRL = "trl"
-    AXOLOTL = "axolotl"
-    LLAMA_FACTORY = "llama-factory"
-    ADAPTER = "adapter"
-    MERGED = "merged"
+from sweeper.export import FORMATS
+from sweeper.export import export as write
 
 
 def export(
     name: AdapterName,
     format: Annotated[
-        ExportFormat,
+        str,
         typer.Option(
-            help="trl, axolotl or llama-factory: a recipe that trains the same adapter with that tool. "
-            "adapter: the PEFT adapter with a model card. merged: base model and adapter merged into dense weights."
+            click_type=click.Choice(list(FORMATS)),
+            help=" ".join(f"{name}: {each.TITLE}." for name, each in FORMATS.items()),
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write; must be new or empty.")],
@@ -40,10 +32,9 @@ def export(
     with opened_registry() as (home, database, registry):
         found = registry.get(name, version)
         registry.verify(found.name, found.version)
-        from sweeper.export.writer import export as write  # imports torch for the formats that need it
         from sweeper.registry.provenance import export_source
 
-        exported = write(export_source(home, database, found), format.value, out, force=force)
+        exported = write(export_source(home, database, found), format, out, force=force)
     files = [path.relative_to(exported.folder) for path in exported.paths]
     if as_json:
         written = {"folder": exported.folder, "files": files, "notes": exported.notes}

@@ -6,29 +6,22 @@ Checked with Axolotl's own ``validate_config`` (``tests/export/check_peers.py`` 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweeper.export.recipe import (
-    begun_elsewhere,
-    carry,
-    compare,
-    heading,
-    read_yaml,
-    require_trainable,
-    whole_number,
-    write_yaml,
-)
+from sweeper.export import recipe
 from sweeper.export.rendered import Renderer
 from sweeper.export.rows import Row, check_row_counts, copy_splits, has_completions
 from sweeper.export.source import ExportSource
 
+TITLE = "Axolotl recipe that retrains the adapter"
 FILE = "axolotl.yaml"
 DATA = "data"
 CHECKED_WITH = "0.19.0"
 
 INITS = ("gaussian", "orthogonal", "pissa", "olora")
-"""Initialisations that Axolotl hands on to PEFT; EVA's rows and LoftQ's dense weights it does not."""
+"""Initialisations that Axolotl passes on to PEFT, unlike EVA's rows and LoftQ's dense weights."""
 
 CARRIED = {
     "adam_beta1": "adam_beta1",
@@ -39,15 +32,32 @@ CARRIED = {
     "optim": "optimizer",
     "optim_args": "optim_args",
 }
-"""TRL's name of a field, and Axolotl's."""
+"""Axolotl's name of each field of TRL that it has."""
+
+RENAMED = {
+    "per_device_train_batch_size": "micro_batch_size",
+    "per_device_eval_batch_size": "eval_batch_size",
+    "num_train_epochs": "num_epochs",
+    "lr_scheduler_type": "lr_scheduler",
+}
+"""Axolotl's name of each field that transformers calls something else."""
+
+LEFT_OUT = ("use_cpu", "eval_strategy", "save_strategy", "report_to")
+"""Fields of transformers that Axolotl derives from others."""
 
 
 def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
     """Write ``axolotl.yaml`` and its data."""
-    require_trainable(source, "Axolotl", inits=INITS, lora_plus=True)
-    carried, notes = carry(source, CARRIED, "Axolotl")
-    notes += begun_elsewhere(source)
-    values = {**_model(source), **_data(source, out), **_training(source), **carried, **_bookkeeping(source, out)}
+    recipe.require_trainable(source, "Axolotl", inits=INITS, lora_plus=True)
+    carried, notes = recipe.carry(source, CARRIED, "Axolotl")
+    notes += recipe.begun_elsewhere(source)
+    values = {
+        **_model(source),
+        **_data(source, out),
+        **_training(source),
+        **carried,
+        **_renamed(recipe.bookkeeping(source, out)),
+    }
     renderer = Renderer(source)
 
     def segments(row: Row) -> Row:
@@ -57,14 +67,14 @@ def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
 
     copy_splits(source, folder / DATA, segments)
     command = f"axolotl train {out / FILE}"
-    write_yaml(folder / FILE, heading(source, f"Axolotl {CHECKED_WITH}", command) + notes, values)
+    recipe.write_yaml(folder / FILE, recipe.heading(source, f"Axolotl {CHECKED_WITH}", command) + notes, values)
     return [f"train it again: {command}", *notes, *_remarks(source)]
 
 
 def verify(source: ExportSource, folder: Path) -> list[str]:
-    """Read the file and its data back, and compare them with the source."""
+    """Read the files back and compare them with the source."""
     check_row_counts(source, folder / DATA)
-    compare({**_model(source), **_training(source)}, read_yaml(folder / FILE), FILE)
+    recipe.compare({**_model(source), **_training(source)}, recipe.read_yaml(folder / FILE), FILE)
     return []
 
 
@@ -100,7 +110,7 @@ def _adapter(source: ExportSource) -> dict[str, Any]:
         # Axolotl calls only the 4-bit kind qlora; 8-bit is lora with load_in_8bit.
         "adapter": "qlora" if source.four_bit else "lora",
         "lora_r": hyperparameters.lora_rank,
-        "lora_alpha": whole_number(hyperparameters.lora_alpha, "lora_alpha", "Axolotl"),
+        "lora_alpha": recipe.whole_number(hyperparameters.lora_alpha, "lora_alpha", "Axolotl"),
         "lora_dropout": hyperparameters.lora_dropout,
         **({"lora_target_linear": True} if modules == "all-linear" else {"lora_target_modules": _names(modules)}),
         "peft_use_rslora": lora.rslora,
@@ -132,39 +142,18 @@ def _data(source: ExportSource, out: Path) -> dict[str, Any]:
 
 
 def _training(source: ExportSource) -> dict[str, Any]:
-    hyperparameters, technique = source.hyperparameters, source.supervised
+    technique = source.supervised
     return {
         "sequence_len": technique.max_length,
         "excess_length_strategy": "truncate",
         "sample_packing": technique.packing,
         "eval_sample_packing": technique.packing,
         "train_on_inputs": not technique.completion_only and has_completions(source),
-        "learning_rate": hyperparameters.learning_rate,
-        "micro_batch_size": source.rows_per_pass,
-        "gradient_accumulation_steps": source.accumulation,
-        "num_epochs": hyperparameters.epochs,
-        "warmup_steps": source.warmup_steps,
-        "lr_scheduler": hyperparameters.lr_scheduler,
-        "weight_decay": hyperparameters.weight_decay,
-        "max_grad_norm": hyperparameters.max_grad_norm,
-        "optimizer": hyperparameters.trl.get("optim", "adamw_torch_fused"),
-        "bf16": source.dtype == "bfloat16",
-        "fp16": source.dtype == "float16",
+        **_renamed(recipe.training(source)),
+        "optimizer": source.hyperparameters.trl.get("optim", "adamw_torch_fused"),
         "gradient_checkpointing": source.checkpointing,
-        "seed": source.spec.seed,
     }
 
 
-def _bookkeeping(source: ExportSource, out: Path) -> dict[str, Any]:
-    return {
-        "eval_batch_size": source.rows_per_pass,
-        "eval_steps": source.evaluation_steps,
-        "save_steps": source.evaluation_steps,
-        "save_total_limit": 1,
-        "save_only_model": True,
-        "load_best_model_at_end": True,
-        "metric_for_best_model": "eval_loss",
-        "greater_is_better": False,
-        "logging_steps": 1,
-        "output_dir": str(out / "trained"),
-    }
+def _renamed(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {RENAMED.get(name, name): value for name, value in fields.items() if name not in LEFT_OUT}

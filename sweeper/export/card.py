@@ -1,6 +1,6 @@
-"""The model card: Hub-style front matter, then everything that says what the weights are and how they came about.
+"""The model card: Hub-style front matter, then the origin of the weights.
 
-A card is published: it names no path of the machine it was written on.
+A card is published, so it names no path of this machine.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any, Literal
 import yaml
 
 from sweeper.errors import ExportError
-from sweeper.export.heads import scores
 from sweeper.export.recipe import number
 from sweeper.export.source import ExportSource
 
@@ -20,14 +19,12 @@ CARD = "README.md"
 Kind = Literal["adapter", "merged"]
 
 
-def model_card(source: ExportSource, kind: Kind, loading: str, remarks: Sequence[str] = ()) -> str:
-    """Return the card as Markdown.
+def model_card(
+    source: ExportSource, kind: Kind, loading: str, remarks: Sequence[str] = (), language: str = "python"
+) -> str:
+    """Return the card of an adapter or a whole model as Markdown.
 
-    Args:
-        source: The adapter and what led to it.
-        kind: Whether the card stands beside an adapter or beside the weights of a whole model.
-        loading: Python that loads what the card stands beside.
-        remarks: Paragraphs on the weights themselves.
+    ``loading`` is code in ``language`` that loads it, ``remarks`` are paragraphs on the weights.
     """
     front = yaml.safe_dump(_front_matter(source, kind), sort_keys=False, allow_unicode=True)
     sections = [
@@ -35,7 +32,7 @@ def model_card(source: ExportSource, kind: Kind, loading: str, remarks: Sequence
         _summary(source, kind),
         *remarks,
         f"## Scores\n\n{_scores(source)}",
-        f"## How to load\n\n```python\n{loading}```",
+        f"## How to load\n\n```{language}\n{loading}```",
         f"## Hyperparameters\n\n{_table(('parameter', 'value'), _hyperparameters(source))}",
         f"## Data\n\n{_table(('split', 'rows', 'SHA-256 of the prepared rows'), _data(source))}",
         f"## Base\n\n{_table(('', ''), _base(source))}",
@@ -50,7 +47,7 @@ def write_card(source: ExportSource, folder: Path, text: str) -> None:
 
 
 def check_private(source: ExportSource, folder: Path) -> None:
-    """Search the text files for paths of this machine.
+    """Refuse text files with paths of this machine.
 
     Raises:
         ExportError: If one names the base's, the adapter's, the data's or the user's folder.
@@ -74,12 +71,12 @@ def _front_matter(source: ExportSource, kind: Kind) -> dict[str, Any]:
     front["library_name"] = "peft" if kind == "adapter" else "transformers"
     if base.licence:
         front["license"] = base.licence
-    front["pipeline_tag"] = "text-classification" if scores(source) else "text-generation"
+    front["pipeline_tag"] = "text-classification" if source.is_reward_model else "text-generation"
     front["tags"] = [
         source.spec.technique.kind,
         source.spec.adapter.kind,
         "sweeper",
-        *(["lora"] if source.spec.adapter.kind == "qlora" else []),  # what the Hub knows it by
+        *(["lora"] if source.spec.adapter.kind == "qlora" else []),  # the Hub's word for it
     ]
     return front
 
@@ -146,7 +143,7 @@ def _hyperparameters(source: ExportSource) -> list[tuple[str, str]]:
 
 
 def _adapter(source: ExportSource) -> dict[str, Any]:
-    """Return what the adapter is: its kind, LoRA's hyperparameters, and the options that are set."""
+    """Return the adapter's kind, LoRA's hyperparameters, and the options that are set."""
     hyperparameters, adapter = source.hyperparameters, source.spec.adapter
     options = {
         name.replace("_", " "): value
@@ -182,11 +179,7 @@ def _base(source: ExportSource) -> list[tuple[str, str]]:
     base = source.base
     rows = [("name", base.public_name), ("fingerprint (SHA-256 of its weights)", f"`{base.fingerprint}`")]
     rows += [("revision", base.revision)] if base.revision else []
-    rows += (
-        []
-        if base.hub_id
-        else [("where", "a local folder of its author; the fingerprint tells whether yours is the same")]
-    )
+    rows += [] if base.hub_id else [("where", "a local folder of its author; compare the fingerprint with yours")]
     return rows
 
 

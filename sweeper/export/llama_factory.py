@@ -11,22 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.errors import ExportError
-from sweeper.export.recipe import (
-    begun_elsewhere,
-    bookkeeping,
-    carry,
-    compare,
-    heading,
-    read_yaml,
-    require_trainable,
-    whole_number,
-    write_yaml,
-)
+from sweeper.export import recipe
 from sweeper.export.rendered import Renderer
 from sweeper.export.rows import Row, check_row_counts, copy_splits, has_completions
 from sweeper.export.source import ExportSource
 from sweeper.files.atomic import write_json
 
+TITLE = "LLaMA-Factory recipe that retrains the adapter"
 FILE = "llama_factory.yaml"
 DATA = "data"
 INFO = "dataset_info.json"
@@ -52,22 +43,22 @@ ATTENTION = {
     "eager": "disabled",
     "flash_attention_2": "fa2",
     "flash_attention_3": "fa3",
-    "flex_attention": "sdpa",  # it has no word for it; the same mathematics
+    "flex_attention": "sdpa",  # LLaMA-Factory lacks it; the same mathematics
 }
 
 
 def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
     """Write ``llama_factory.yaml``, ``dataset_info.json`` and the data."""
-    require_trainable(source, "LLaMA-Factory", inits=("pissa",), lora_plus=True)
-    carried, notes = carry(source, CARRIED, "LLaMA-Factory")
-    notes += begun_elsewhere(source)
+    recipe.require_trainable(source, "LLaMA-Factory", inits=("pissa",), lora_plus=True)
+    carried, notes = recipe.carry(source, CARRIED, "LLaMA-Factory")
+    notes += recipe.begun_elsewhere(source)
     values = {
         **_model(source),
         **_data(source, out),
         **_training(source),
         **carried,
         "do_eval": True,
-        **bookkeeping(source, out),
+        **recipe.bookkeeping(source, out),
     }
     renderer = Renderer(source)
 
@@ -78,14 +69,14 @@ def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
     copy_splits(source, folder / DATA, pair)
     write_json(folder / DATA / INFO, {split: _entry(split) for split in ("train", "validation")})
     command = f"llamafactory-cli train {out / FILE}"
-    write_yaml(folder / FILE, heading(source, f"LLaMA-Factory {CHECKED_WITH}", command) + notes, values)
+    recipe.write_yaml(folder / FILE, recipe.heading(source, f"LLaMA-Factory {CHECKED_WITH}", command) + notes, values)
     return [f"train it again: {command}", *notes]
 
 
 def verify(source: ExportSource, folder: Path) -> list[str]:
-    """Read the files back, and compare them with the source."""
+    """Read the files back and compare them with the source."""
     check_row_counts(source, folder / DATA)
-    compare({**_model(source), **_training(source)}, read_yaml(folder / FILE), FILE)
+    recipe.compare({**_model(source), **_training(source)}, recipe.read_yaml(folder / FILE), FILE)
     info = json.loads((folder / DATA / INFO).read_text(encoding="utf-8"))
     for split in ("train", "validation"):
         if not (folder / DATA / info[split]["file_name"]).is_file():
@@ -129,7 +120,7 @@ def _adapter(source: ExportSource) -> dict[str, Any]:
     return {
         "finetuning_type": "lora",
         "lora_rank": hyperparameters.lora_rank,
-        "lora_alpha": whole_number(hyperparameters.lora_alpha, "lora_alpha", "LLaMA-Factory"),
+        "lora_alpha": recipe.whole_number(hyperparameters.lora_alpha, "lora_alpha", "LLaMA-Factory"),
         "lora_dropout": hyperparameters.lora_dropout,
         "lora_target": "all" if modules == "all-linear" else modules if isinstance(modules, str) else ",".join(modules),
         "use_rslora": lora.rslora,
@@ -145,23 +136,13 @@ def _data(source: ExportSource, out: Path) -> dict[str, Any]:
 
 
 def _training(source: ExportSource) -> dict[str, Any]:
-    hyperparameters, technique = source.hyperparameters, source.supervised
+    technique = source.supervised
     return {
         "cutoff_len": technique.max_length,
         "packing": technique.packing,
         "neat_packing": technique.packing,
         "train_on_prompt": not technique.completion_only and has_completions(source),
         "do_train": True,
-        "learning_rate": hyperparameters.learning_rate,
-        "per_device_train_batch_size": source.rows_per_pass,
-        "gradient_accumulation_steps": source.accumulation,
-        "num_train_epochs": hyperparameters.epochs,
-        "warmup_steps": source.warmup_steps,
-        "lr_scheduler_type": hyperparameters.lr_scheduler,
-        "weight_decay": hyperparameters.weight_decay,
-        "max_grad_norm": hyperparameters.max_grad_norm,
-        "bf16": source.dtype == "bfloat16",
-        "fp16": source.dtype == "float16",
         "disable_gradient_checkpointing": not source.checkpointing,
-        "seed": source.spec.seed,
+        **recipe.training(source),
     }

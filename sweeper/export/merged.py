@@ -16,29 +16,29 @@ from sweeper.config.adapter import QuantisedBase
 from sweeper.errors import ExportError
 from sweeper.export import whole
 from sweeper.export.card import check_private, model_card, write_card
-from sweeper.export.heads import class_name, model_class, scores
 from sweeper.export.rendered import Renderer, load_tokenizer
 from sweeper.export.rows import read_rows
 from sweeper.export.source import ExportSource
 
+TITLE = "Base model and adapter merged into dense weights"
 PROMPTS = 4
 PROMPT_TOKENS = 128
 TOLERANCE = 0.05
-"""Largest error allowed in a logit, as a part of the adapter's own largest effect on one."""
+"""Largest error allowed in a logit, as a fraction of the adapter's largest effect on one."""
 
 FLOOR = 1e-4
-"""Errors below this part of the largest logit are arithmetic, whatever the adapter's effect."""
+"""Errors below this fraction of the largest logit are rounding, whatever the adapter's effect."""
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How close the merged weights are; all in logits, over a few validation prompts, computed in float32.
+    """Fidelity of the merged weights, in logits over a few validation prompts, computed in float32.
 
     Attributes:
         error: Largest absolute difference to base plus adapter.
-        effect: Largest absolute difference that the adapter makes.
+        effect: Largest absolute difference due to the adapter.
         scale: Largest absolute logit.
-        agreement: Part of the positions where the most likely token is the same.
+        agreement: Fraction of positions with the same most likely token.
     """
 
     error: float
@@ -53,12 +53,12 @@ class Fidelity:
 
     @property
     def good(self) -> bool:
-        """Whether the error passes; not when anything is not finite."""
+        """Whether the error passes; never if a value is not finite."""
         return self.error <= self.allowed
 
 
 def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
-    """Merge in float32; save in bfloat16 where rounding to it passes the check, else in float32."""
+    """Merge in float32; save in bfloat16 if the rounded weights pass the check, else in float32."""
     adapter = source.spec.adapter
     if adapter.is_full:
         return whole.write(source, folder, out)
@@ -71,23 +71,24 @@ def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
     batches = _prompts(source, tokenizer)
     for dtype in ("float32",) if source.dtype == "float32" else ("bfloat16", "float32"):
         plain, reference = _merge(source, folder, dtype, batches)
-        fidelity = _compare(plain, reference, _logits(_reload(source, folder), batches))
+        merged = source.loader_class().from_pretrained(folder, dtype="float32").eval()
+        fidelity = _compare(plain, reference, _logits(merged, batches))
         if fidelity.good:
             break
     else:
         raise ExportError(f"the export does not verify: the merged weights differ from base plus adapter: {fidelity}")
     tokenizer.save_pretrained(folder)
     remarks = [_which_base(source), f"The weights are saved in {dtype}. {_measured(source, fidelity)}"]
-    code = whole.loading_code(source.adapter_name, dtype, class_name(source))
-    write_card(source, folder, model_card(source, "merged", code, remarks))
+    write_card(source, folder, model_card(source, "merged", whole.loading_code(source, dtype), remarks))
     return [f"load it with transformers from {out}, saved in {dtype}", _which_base(source), _measured(source, fidelity)]
 
 
 def verify(source: ExportSource, folder: Path) -> list[str]:
-    """Look through what was saved: dense, finite, the base's tokens and template. The outputs were measured above."""
+    """Check that the weights are dense and finite, and the tokenizer is the base's; ``write`` measured the outputs."""
     if source.spec.adapter.is_full:
         return whole.verify(source, folder)
     from safetensors.torch import load_file
+    from transformers import AutoTokenizer
 
     check_private(source, folder)
     if "quantization_config" in json.loads((folder / "config.json").read_text(encoding="utf-8")):
@@ -96,7 +97,7 @@ def verify(source: ExportSource, folder: Path) -> list[str]:
         for name, tensor in load_file(file).items():
             if not tensor.is_floating_point() or not tensor.isfinite().all():
                 raise ExportError(f"the export does not verify: {name} in {file.name} is not dense and finite")
-    ours, theirs = _tokenizer(folder), load_tokenizer(source)
+    ours, theirs = AutoTokenizer.from_pretrained(folder), load_tokenizer(source)
     if ours.chat_template != theirs.chat_template or ours.get_vocab() != theirs.get_vocab():
         raise ExportError("the export does not verify: its tokenizer or chat template is not the base's")
     return []
@@ -131,7 +132,7 @@ def _merge(source: ExportSource, folder: Path, dtype: str, batches: list[Any]) -
 
 
 def _load_base(source: ExportSource) -> Any:
-    """Return the base as the trial had it: same dtype, same quantisation; on the CPU where there is no GPU."""
+    """Return the base in the trial's dtype and quantisation, on the CPU if there is no GPU."""
     import torch
 
     from sweeper.training.base_model import load_base
@@ -147,12 +148,12 @@ def _dense(base: Any, quantised: QuantisedBase | None) -> Any:
     if quantised is None:
         return base.float()
     dense = base.dequantize().float()
-    dense.is_loaded_in_4bit = dense.is_loaded_in_8bit = False  # transformers 5.23 leaves what PEFT asks
+    dense.is_loaded_in_4bit = dense.is_loaded_in_8bit = False  # transformers 5.23 leaves these set, and PEFT reads them
     return dense
 
 
 def _compute_in_float32(model: Any) -> None:
-    """Let a 4-bit model compute in float32 on the same weights, so that the comparison sees no rounding of its own."""
+    """Let a 4-bit model compute in float32 on the same weights, so that the comparison adds no rounding."""
     import torch
     from bitsandbytes.nn import Linear4bit
 
@@ -168,18 +169,6 @@ def _attach(source: ExportSource, base: Any) -> Any:
     from peft import PeftModel
 
     return PeftModel.from_pretrained(base, str(source.adapter_folder)).eval()
-
-
-def _reload(source: ExportSource, folder: Path) -> Any:
-    import torch
-
-    return model_class(source).from_pretrained(folder, dtype=torch.float32).eval()
-
-
-def _tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder)
 
 
 def _prompts(source: ExportSource, tokenizer: Any) -> list[Any]:
@@ -222,8 +211,12 @@ def _which_base(source: ExportSource) -> str:
 
 
 def _measured(source: ExportSource, fidelity: Fidelity) -> str:
-    what = "scores" if scores(source) else "logits"
-    same = "" if scores(source) else f"; the most likely token is the same at {fidelity.agreement:.1%} of the positions"
+    what = "scores" if source.is_reward_model else "logits"
+    same = (
+        ""
+        if source.is_reward_model
+        else f"; the most likely token is the same at {fidelity.agreement:.1%} of the positions"
+    )
     return (
         f"Checked by loading them again and comparing {what} with base plus adapter on validation rows, in float32: "
         f"largest difference {fidelity.error:.2g}, where the adapter itself changes {what} by up to "

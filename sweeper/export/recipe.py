@@ -1,4 +1,4 @@
-"""Writing, checking and commenting training files, shared by all tools."""
+"""The common part of all training files: their fields, comments, writing and checks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sweeper.export.source import ExportSource
 
 
 def write_yaml(path: Path, comments: list[str], values: Mapping[str, Any]) -> None:
-    """Write ``values`` in their order, below ``comments``; what is None is left out (the tool's default)."""
+    """Write ``values`` in their order, below ``comments``, without those that are None (the tool's default)."""
     head = "".join(f"# {line}\n" if line else "#\n" for text in comments for line in text.split("\n"))
     body = yaml.safe_dump(
         {key: value for key, value in values.items() if value is not None}, sort_keys=False, allow_unicode=True
@@ -37,7 +37,7 @@ def heading(source: ExportSource, tool: str, command: str) -> list[str]:
 
 
 def begun_elsewhere(source: ExportSource) -> list[str]:
-    """Return a note where the version did not begin at the base, which is where a recipe begins."""
+    """Return a note if the version did not start from the base model, as a recipe does."""
     initial = source.spec.initial_trial
     if initial is None:
         return []
@@ -48,16 +48,10 @@ def begun_elsewhere(source: ExportSource) -> list[str]:
 
 
 def require_trainable(source: ExportSource, tool: str, *, inits: Collection[str], lora_plus: bool) -> None:
-    """Refuse a winner whose adapter a tool cannot train.
-
-    Args:
-        source: The winner.
-        tool: The tool's name.
-        inits: Initialisations of LoRA that it has beside the default.
-        lora_plus: Whether it has LoRA+.
+    """Refuse a winner whose adapter a tool cannot train; ``inits`` are the tool's, besides LoRA's default.
 
     Raises:
-        ExportError: If the tool has not what the winner was trained with.
+        ExportError: Naming what the tool lacks.
     """
     lora, kind = source.lora, source.spec.adapter.kind
     missing = None
@@ -78,7 +72,7 @@ def whole_number(value: float, name: str, tool: str) -> int:
     """Return ``value`` as an int.
 
     Raises:
-        ExportError: If it is not whole; ``tool`` takes only whole numbers there.
+        ExportError: If it is not whole.
     """
     if value != int(value):
         raise ExportError(
@@ -88,21 +82,12 @@ def whole_number(value: float, name: str, tool: str) -> int:
 
 
 def number(value: float) -> int | float:
-    """Return a whole number as int, for files that people read."""
+    """Return a whole number as an int, for files that people read."""
     return int(value) if value == int(value) else value
 
 
 def carry(source: ExportSource, names: Mapping[str, str], tool: str) -> tuple[dict[str, Any], list[str]]:
-    """Translate the further TRL fields of the winner.
-
-    Args:
-        source: The winner.
-        names: The tool's name of each TRL field it has too.
-        tool: For the note.
-
-    Returns:
-        The fields under the tool's names, and a note for each that the tool does not have.
-    """
+    """Return the winner's further TRL fields under the tool's ``names``, and a note for each that it does not have."""
     further = source.hyperparameters.trl
     carried = {names[name]: value for name, value in further.items() if name in names}
     left = sorted(set(further) - set(names))
@@ -110,10 +95,10 @@ def carry(source: ExportSource, names: Mapping[str, str], tool: str) -> tuple[di
 
 
 def compare(expected: Mapping[str, Any], found: Mapping[str, Any], file: str) -> None:
-    """Compare what a parser read with what the source says.
+    """Compare the fields of a written file with the source's.
 
     Raises:
-        ExportError: If anything differs; names each field.
+        ExportError: Naming each field that differs.
     """
     wrong = [
         f"{key} is {found.get(key)!r}, should be {value!r}"
@@ -125,7 +110,7 @@ def compare(expected: Mapping[str, Any], found: Mapping[str, Any], file: str) ->
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file that was just written.
+    """Return the mapping in a YAML file.
 
     Raises:
         ExportError: If it is not a mapping.
@@ -136,8 +121,26 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
+def training(source: ExportSource) -> dict[str, Any]:
+    """Return the hyperparameters that every tool has, by their names in transformers."""
+    hyperparameters = source.hyperparameters
+    return {
+        "learning_rate": hyperparameters.learning_rate,
+        "per_device_train_batch_size": source.rows_per_pass,
+        "gradient_accumulation_steps": source.accumulation,
+        "num_train_epochs": hyperparameters.epochs,
+        "warmup_steps": source.warmup_steps,
+        "lr_scheduler_type": hyperparameters.lr_scheduler,
+        "weight_decay": hyperparameters.weight_decay,
+        "max_grad_norm": hyperparameters.max_grad_norm,
+        "bf16": source.dtype == "bfloat16",
+        "fp16": source.dtype == "float16",
+        "seed": source.spec.seed,
+    }
+
+
 def bookkeeping(source: ExportSource, out: Path) -> dict[str, Any]:
-    """Return how transformers' trainer, under any tool, evaluates and keeps the best adapter in ``trained/``."""
+    """Return the fields by which transformers' trainer evaluates and keeps the best adapter in ``trained/``."""
     return {
         "use_cpu": source.on_cpu,
         "per_device_eval_batch_size": source.rows_per_pass,

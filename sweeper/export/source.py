@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from sweeper.config.adapter import LowRank, QuantisedBase
 from sweeper.config.checkpointing import checkpoints
@@ -16,15 +17,15 @@ from sweeper.errors import ExportError
 
 @dataclass(frozen=True)
 class BaseModelSource:
-    """The base model that the adapter stands on.
+    """The base model of the adapter.
 
     Attributes:
         folder: Its local folder; absolute. Named in training files only, never in a model card.
-        name: How people call it.
+        name: Its display name.
         hub_id: ``owner/name`` on the Hugging Face Hub, when known.
         revision: Commit or tag on the Hub, when known.
-        licence: Its licence by the Hub's identifier, for example ``apache-2.0``, when known.
-        fingerprint: SHA-256 over its weights.
+        licence: The Hub's identifier of its licence, for example ``apache-2.0``, when known.
+        fingerprint: SHA-256 of its weights.
     """
 
     folder: Path
@@ -36,7 +37,7 @@ class BaseModelSource:
 
     @property
     def public_name(self) -> str:
-        """The name that means the same on every machine: the Hub's, else the display name."""
+        """Its name on every machine: the Hub's, else the display name."""
         return self.hub_id or Path(self.name).name
 
 
@@ -51,14 +52,9 @@ class SplitSource:
 
 @dataclass(frozen=True)
 class Score:
-    """One metric of the winner beside its base, with 95 % intervals.
+    """One metric of the winner and its base: means over the examples of a split, with bounds of 95 % intervals.
 
-    Attributes:
-        metric: Name of the metric.
-        split: ``test`` or ``validation``.
-        score: Mean over the examples, with the adapter; ``low`` and ``high`` bound its interval.
-        base_score: The same without the adapter.
-        difference_low: Lower bound of the paired difference to the base; ``difference_high`` is the upper.
+    The difference is the paired one between the two.
     """
 
     metric: str
@@ -76,25 +72,19 @@ class ExportSource:
     """A registered adapter version with everything that led to it.
 
     Attributes:
-        study: Name of the study.
-        adapter_name: Name in the registry.
-        version: Version in the registry, from 1.
+        adapter_name: Name in the registry, as is ``version``.
         adapter_folder: PEFT folder with ``adapter_config.json`` and ``adapter_model.safetensors``; of full fine-tuning
             a model's, with ``config.json`` and ``model.safetensors``.
-        base: The base model.
-        spec: What the winning trial was asked to do.
-        dtype: What the trial computed in: ``float32``, ``bfloat16`` or ``float16``.
+        spec: The winning trial's.
+        dtype: The trial's: ``float32``, ``bfloat16`` or ``float16``.
         attention: Attention implementation of the trial, for example ``sdpa``.
         micro_batch: Rows per forward pass of the trial.
-        steps: Optimizer steps of the trial, planned.
-        best_step: The step whose adapter was kept; None where it is not known.
-        train: Prepared training split.
-        validation: Prepared validation split.
-        test: Prepared test split, named in the card only.
+        steps: Planned optimizer steps of the trial.
+        best_step: The step whose adapter was kept; None if unknown.
+        test: Named in the card only.
         scores: Final scores, the deciding one first.
-        search: How it was found, in a sentence, for example ``best of 12 trials (TPE, halving)``.
+        search: In words, for example ``best of 12 trials (TPE, halving)``.
         versions: Package versions of the trial by package name.
-        sweeper_version: sweeper's own version.
     """
 
     study: str
@@ -123,7 +113,7 @@ class ExportSource:
 
     @property
     def supervised(self) -> SFT:
-        """The technique, for formats that train with right answers only.
+        """The technique, for formats that only train on right answers.
 
         Raises:
             ExportError: If it is another one.
@@ -138,7 +128,7 @@ class ExportSource:
 
     @property
     def rows_per_pass(self) -> int:
-        """The most rows up to ``micro_batch`` that divide the effective batch: other tools take only whole parts."""
+        """The largest divisor of the effective batch up to ``micro_batch``: other tools take only whole parts."""
         batch = self.spec.rows_per_step
         return next(rows for rows in range(min(self.micro_batch, batch), 0, -1) if batch % rows == 0)
 
@@ -149,10 +139,10 @@ class ExportSource:
 
     @property
     def evaluation_steps(self) -> int:
-        """Optimizer steps between two evaluations; as many evaluations as the trial had, where they do no harm.
+        """Optimizer steps between two evaluations, as in the trial, unless evaluating does harm.
 
         On CPUs with AVX512-BF16 bitsandbytes 0.50 repacks 4-bit weights on the first evaluation, and later training
-        steps lose gradients. sweeper forbids that; the other tools cannot be told to, so they evaluate at the end only.
+        steps lose gradients. sweeper forbids that; the other tools cannot, so they evaluate at the end only.
         """
         if self.on_cpu and self.four_bit:
             return self.steps
@@ -160,12 +150,12 @@ class ExportSource:
 
     @property
     def lora(self) -> LowRank | None:
-        """LoRA's options; None of any other adapter."""
+        """LoRA's options; None for any other adapter."""
         return self.spec.adapter if isinstance(self.spec.adapter, LowRank) else None
 
     @property
     def quantised(self) -> QuantisedBase | None:
-        """The quantisation of the base; None on a dense one."""
+        """The quantisation of the base; None if it is dense."""
         adapter = self.spec.adapter
         return adapter if isinstance(adapter, QuantisedBase) and adapter.quantization is not None else None
 
@@ -173,6 +163,22 @@ class ExportSource:
     def four_bit(self) -> bool:
         """Whether the base is quantised to 4 bits."""
         return self.quantised is not None and self.quantised.quantization != "int8"
+
+    @property
+    def is_reward_model(self) -> bool:
+        """Whether the trained model scores texts: its head is a single score, not the vocabulary."""
+        return self.spec.technique.head == "score"
+
+    @property
+    def loader(self) -> str:
+        """Name of transformers' class that loads the model."""
+        return "AutoModelForSequenceClassification" if self.is_reward_model else "AutoModelForCausalLM"
+
+    def loader_class(self) -> Any:
+        """Return that class."""
+        import transformers
+
+        return getattr(transformers, self.loader)
 
     @property
     def on_cpu(self) -> bool:
@@ -195,14 +201,7 @@ class ExportSource:
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export left behind.
-
-    Attributes:
-        format: The format's name.
-        folder: The folder it wrote.
-        paths: Every file in it, sorted.
-        notes: What the user should know: how to use it, what could not be carried over, measured errors.
-    """
+    """A finished export: all its files, sorted, and notes for the user (usage, losses, measured errors)."""
 
     format: str
     folder: Path
@@ -210,19 +209,23 @@ class Exported:
     notes: tuple[str, ...]
 
 
-WriteStep = Callable[[ExportSource, Path, Path], list[str]]
-"""Fill an empty folder (second argument) that will be renamed to ``out`` (third); return notes for the user.
+class Format(Protocol):
+    """An export format: a module with these names, which touches nothing outside the folder that it is given."""
 
-Paths inside the written files must begin with ``out``, because that is where they will be.
-"""
+    TITLE: str
+    """One line for the help and the dashboard."""
 
-VerifyStep = Callable[[ExportSource, Path], list[str]]
-"""Load what the folder holds, compare it with the source, return notes; ``ExportError`` on a difference."""
+    def write(self, source: ExportSource, folder: Path, out: Path) -> list[str]:
+        """Fill the empty ``folder``, which will be renamed to ``out``, and return notes for the user.
 
+        Paths inside the written files must begin with ``out``.
+        """
+        ...
 
-@dataclass(frozen=True)
-class Format:
-    """One export format: a module with these two functions, neither of which touches anything outside its folder."""
+    def verify(self, source: ExportSource, folder: Path) -> list[str]:
+        """Load the written files, compare them with the source, and return notes for the user.
 
-    write: WriteStep
-    verify: VerifyStep
+        Raises:
+            ExportError: If they differ.
+        """
+        ...

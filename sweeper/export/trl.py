@@ -1,4 +1,4 @@
-"""A YAML file that TRL 1.16's commands run as it is: ``trl sft``, ``dpo``, ``kto``, ``reward``, ``grpo``, ``rloo``.
+"""A YAML file for TRL 1.16's commands: ``trl sft``, ``dpo``, ``kto``, ``reward``, ``grpo``, ``rloo``.
 
 Its keys are the fields of TRL's ``ScriptArguments``, ``ModelConfig`` and the technique's own config. The data is named
 as a folder with one file a split, not under ``datasets:``, because TRL takes an evaluation split only from the former.
@@ -11,51 +11,49 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from sweeper.config.adapter import QuantisedBase
 from sweeper.config.backend import TRL
 from sweeper.config.evaluation import LOSSES
 from sweeper.config.technique import SFT, Policy, Technique
 from sweeper.errors import ExportError
-from sweeper.export.heads import scores
-from sweeper.export.recipe import begun_elsewhere, bookkeeping, compare, heading, number, require_trainable, write_yaml
+from sweeper.export import recipe, trl_rewards
 from sweeper.export.rows import check_row_counts, copy_splits, has_completions, shape_of
 from sweeper.export.source import ExportSource
-from sweeper.export.trl_quantisation import dtype, quantisation
-from sweeper.export.trl_rewards import (
-    config_fields,
-    evaluation_fields,
-    is_policy,
-    remarks,
-    script_fields,
-    write_rewards,
-)
 
+TITLE = "TRL recipe that retrains the adapter"
 FILE = "trl.yaml"
 DATA = "data"
 
 
 def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
     """Write ``trl.yaml`` and its data."""
-    require_trainable(source, "TRL's command line", inits=(), lora_plus=False)
+    recipe.require_trainable(source, "TRL's command line", inits=(), lora_plus=False)
     kind = _kind(source)
     reshaped = kind == "sft" and shape_of(source.train.path) == "messages" and has_completions(source)
     copy_splits(source, folder / DATA, dict if reshaped else None)
     command = f"trl {kind} --config {out / FILE}"
-    if is_policy(source):
-        write_rewards(source, folder)
+    if trl_rewards.is_policy(source):
+        trl_rewards.write_rewards(source, folder)
         command = f"cd {out} && trl {kind} --config {FILE}"
-    notes = begun_elsewhere(source)
-    write_yaml(folder / FILE, heading(source, "TRL 1.16", command) + notes + _remarks(source), _values(source, out))
-    return [f"train it again: {command}", *notes, *(remarks(source) if is_policy(source) else [])]
+    notes = recipe.begun_elsewhere(source)
+    recipe.write_yaml(
+        folder / FILE, recipe.heading(source, "TRL 1.16", command) + notes + _remarks(source), _values(source, out)
+    )
+    return [
+        f"train it again: {command}",
+        *notes,
+        *(trl_rewards.remarks(source) if trl_rewards.is_policy(source) else []),
+    ]
 
 
 def verify(source: ExportSource, folder: Path) -> list[str]:
-    """Read the file with TRL's own parser, as its command line does, and compare what it means."""
+    """Read the file with TRL's own parser, as its command line does, and compare the fields."""
     check_row_counts(source, folder / DATA)
     script, training, model = _parse(source.spec.technique, folder / FILE)
-    chosen = script_fields(source) if is_policy(source) else {}
+    chosen = trl_rewards.script_fields(source) if trl_rewards.is_policy(source) else {}
     wanted = {**chosen, **_hyperparameters(source), **_model(source), "dataset_train_split": "train"}
     found = {**vars(script), **vars(training), **vars(model)}
-    compare(wanted, {key: _plain(found.get(key)) for key in wanted}, FILE)
+    recipe.compare(wanted, {key: _plain(found.get(key)) for key in wanted}, FILE)
     return []
 
 
@@ -76,8 +74,12 @@ def _values(source: ExportSource, out: Path) -> dict[str, Any]:
         "dataset_train_split": "train",
         "dataset_test_split": "validation",
         **_hyperparameters(source),
-        **bookkeeping(source, out),
-        **({**script_fields(source), **evaluation_fields(source)} if is_policy(source) else {}),
+        **recipe.bookkeeping(source, out),
+        **(
+            {**trl_rewards.script_fields(source), **trl_rewards.evaluation_fields(source)}
+            if trl_rewards.is_policy(source)
+            else {}
+        ),
     }
 
 
@@ -86,10 +88,10 @@ def _model(source: ExportSource) -> dict[str, Any]:
     return {
         "model_name_or_path": str(source.base.folder),
         # Weights that are trained themselves stay in float32, whatever the products are computed in.
-        "dtype": "float32" if source.spec.adapter.is_full else dtype(source),
+        "dtype": "float32" if source.spec.adapter.is_full else _dtype(source),
         "attn_implementation": source.attention,
         **_adapter(source),
-        **quantisation(source),
+        **_quantisation(source),
     }
 
 
@@ -100,12 +102,47 @@ def _adapter(source: ExportSource) -> dict[str, Any]:
     return {
         "use_peft": True,
         "lora_r": hyperparameters.lora_rank,
-        "lora_alpha": number(hyperparameters.lora_alpha),
+        "lora_alpha": recipe.number(hyperparameters.lora_alpha),
         "lora_dropout": hyperparameters.lora_dropout,
         "lora_target_modules": _target_modules(hyperparameters.target_modules),
         "use_rslora": lora.rslora,
         "use_dora": lora.dora,
-        **({"lora_task_type": "SEQ_CLS", "lora_modules_to_save": ["score"]} if scores(source) else {}),
+        **({"lora_task_type": "SEQ_CLS", "lora_modules_to_save": ["score"]} if source.is_reward_model else {}),
+    }
+
+
+def _dtype(source: ExportSource) -> str:
+    """Return TRL's compute type: it rounds a trained head on a quantised base to bfloat16, and float32 then fails."""
+    rounded = source.is_reward_model and source.quantised is not None and source.dtype == "float32"
+    return "bfloat16" if rounded else source.dtype
+
+
+def _quantisation(source: ExportSource) -> dict[str, Any]:
+    """Return the fields for the quantisation of the base."""
+    quantised = source.quantised
+    if quantised is None:
+        return {"load_in_8bit": False, "load_in_4bit": False}
+    if source.is_reward_model:
+        return {"model_init_kwargs": {"quantization_config": _with_dense_head(source, quantised)}}
+    four = {"bnb_4bit_quant_type": quantised.quantization, "use_bnb_nested_quant": quantised.double_quantization}
+    return {
+        "load_in_8bit": not source.four_bit,
+        "load_in_4bit": source.four_bit,
+        **(four if source.four_bit else {}),
+    }
+
+
+def _with_dense_head(source: ExportSource, quantised: QuantisedBase) -> dict[str, Any]:
+    """Return it as transformers has it: by the fields of ``ModelConfig`` TRL would quantise the new head too."""
+    four = {
+        "bnb_4bit_quant_type": quantised.quantization,
+        "bnb_4bit_use_double_quant": quantised.double_quantization,
+        "bnb_4bit_compute_dtype": _dtype(source),
+    }
+    return {
+        "quant_method": "bitsandbytes",
+        **({"load_in_4bit": True, **four} if source.four_bit else {"load_in_8bit": True}),
+        "llm_int8_skip_modules": ["score"],
     }
 
 
@@ -117,23 +154,15 @@ def _target_modules(modules: str | tuple[str, ...]) -> str | list[str]:
 
 
 def _hyperparameters(source: ExportSource) -> dict[str, Any]:
-    """Return the fields of the technique's config that decide what is learned."""
+    """Return the fields of the technique's config that influence learning."""
     hyperparameters = source.hyperparameters
     warmup = hyperparameters.warmup_steps
     return {
-        "learning_rate": hyperparameters.learning_rate,
-        "per_device_train_batch_size": source.rows_per_pass,
-        "gradient_accumulation_steps": source.accumulation,
-        "num_train_epochs": hyperparameters.epochs,
+        **recipe.training(source),
         "warmup_steps": warmup if warmup is not None else (hyperparameters.warmup_ratio or 0),
-        "lr_scheduler_type": hyperparameters.lr_scheduler,
-        "weight_decay": hyperparameters.weight_decay,
-        "max_grad_norm": hyperparameters.max_grad_norm,
+        "bf16": _dtype(source) == "bfloat16",
         **_technique(source),
         "activation_checkpointing": source.checkpointing,
-        "bf16": dtype(source) == "bfloat16",
-        "fp16": source.dtype == "float16",
-        "seed": source.spec.seed,
         "trust_remote_code": source.spec.model.trust_remote_code,
         **_backend(source),
         **{name: _listed(name, value) for name, value in hyperparameters.trl.items()},
@@ -141,7 +170,7 @@ def _hyperparameters(source: ExportSource) -> dict[str, Any]:
 
 
 def _backend(source: ExportSource) -> dict[str, Any]:
-    """Return what the study added to TRL's trainer; processes that share a trial change nothing in what is learned."""
+    """Return the study's additions to TRL's trainer; sharing a trial among processes changes nothing in learning."""
     backend = source.spec.backend
     if not isinstance(backend, TRL) or backend.is_plain:
         return {}
@@ -160,12 +189,12 @@ def _technique(source: ExportSource) -> dict[str, Any]:
             "completion_only_loss": completions if has_completions(source) else None,
             "assistant_only_loss": technique.assistant_only,
         }
-    own = config_fields(source) if is_policy(source) else {"max_length": technique.max_length}
+    own = trl_rewards.config_fields(source) if trl_rewards.is_policy(source) else {"max_length": technique.max_length}
     return {**own, "disable_dropout": source.hyperparameters.lora_dropout == 0}
 
 
 def _listed(name: str, value: Any) -> Any:
-    """Return a field as TRL's parser gives it back; DPO may mix several losses, and its field is a list."""
+    """Return a field as TRL's parser returns it; DPO may mix several losses, and its field is a list."""
     return [value] if name == "loss_type" and isinstance(value, str) else value
 
 
@@ -174,7 +203,7 @@ def _remarks(source: ExportSource) -> list[str]:
     what = "model" if source.spec.adapter.is_full else "adapter"
     found = [f"The {what} of the best evaluation is kept in trained/ at the end."]
     if metric not in LOSSES:
-        measure = "eval_reward, of sampled answers" if is_policy(source) else "eval_loss"
+        measure = "eval_reward, of sampled answers" if trl_rewards.is_policy(source) else "eval_loss"
         found.append(f"TRL picks it by {measure}; the study picked by {metric}, which TRL cannot measure.")
     if source.on_cpu and source.four_bit:
         found.append(
@@ -182,15 +211,15 @@ def _remarks(source: ExportSource) -> list[str]:
         )
     if source.quantised is not None and source.dtype == "float32":
         found.append("TRL keeps the adapter of a quantised base in bfloat16, where the study kept float32.")
-        if scores(source):
+        if source.is_reward_model:
             found.append(
                 "TRL keeps the head in bfloat16 too, so it computes in bfloat16, where the study did in float32."
             )
-    return [*found, *(remarks(source) if is_policy(source) else [])]
+    return [*found, *(trl_rewards.remarks(source) if trl_rewards.is_policy(source) else [])]
 
 
 def _parse(technique: Technique, file: Path) -> tuple[Any, Any, Any]:
-    """Parse as TRL's command does; on the CPU, because the machine that exports need not be the one that trains."""
+    """Parse as TRL's command does; on the CPU, because the training may run on another machine."""
     import trl
 
     config = getattr(trl, technique.trl_configs[-1].partition(":")[2])
@@ -204,7 +233,7 @@ def _parse(technique: Technique, file: Path) -> tuple[Any, Any, Any]:
 
 
 def _script_arguments(technique: Technique) -> Any:
-    """Return the class of a command's own arguments: those that take rewards have more of them."""
+    """Return the class of a command's own arguments; commands that take rewards have one each."""
     import trl
 
     if not isinstance(technique, Policy):
@@ -214,5 +243,5 @@ def _script_arguments(technique: Technique) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return an enumeration's value, and anything else as it is."""
+    """Return an enumeration's value, and anything else unchanged."""
     return getattr(value, "value", value)

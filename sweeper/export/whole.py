@@ -1,4 +1,4 @@
-"""The model that full fine-tuning made, as it stands: there is no adapter to write, and nothing to merge."""
+"""The whole model that full fine-tuning trained: without an adapter, and with nothing to merge."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 from sweeper.errors import ExportError
 from sweeper.export.card import check_private, model_card, write_card
-from sweeper.export.heads import class_name, model_class
 from sweeper.export.source import ExportSource
 
 WEIGHTS = "model.safetensors"
@@ -22,16 +21,12 @@ def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
     for file in sorted(source.adapter_folder.iterdir()):
         if file.suffix in (".safetensors", ".json", ".jinja", ".txt", ".model"):
             shutil.copyfile(file, folder / file.name)
-    write_card(
-        source,
-        folder,
-        model_card(source, "merged", loading_code(source.adapter_name, source.dtype, class_name(source))),
-    )
+    write_card(source, folder, model_card(source, "merged", loading_code(source, source.dtype)))
     return [f"every weight was trained, so this is a whole model: load it with transformers from {out}"]
 
 
 def verify(source: ExportSource, folder: Path) -> list[str]:
-    """Load it with plain transformers, every weight from the file, and look for values that are not finite."""
+    """Load it with plain transformers, every weight from the file, and check that all values are finite."""
     from safetensors.torch import load_file
 
     check_private(source, folder)
@@ -39,15 +34,16 @@ def verify(source: ExportSource, folder: Path) -> list[str]:
         if not tensor.isfinite().all():
             raise ExportError(f"the model has values in {name} that are not finite; it cannot be used")
     remote = source.spec.model.trust_remote_code
-    _, found = model_class(source).from_pretrained(folder, trust_remote_code=remote, output_loading_info=True)
+    _, found = source.loader_class().from_pretrained(folder, trust_remote_code=remote, output_loading_info=True)
     wrong = [*found["missing_keys"], *found["unexpected_keys"], *found["mismatched_keys"]]
     if wrong:
-        raise ExportError(f"the export does not verify: {wrong[0]} is not as the model's configuration has it")
+        raise ExportError(f"the export does not verify: {wrong[0]} does not match the model's configuration")
     return ["verified: plain transformers loads every weight from it"]
 
 
-def loading_code(name: str, dtype: str, loader: str) -> str:
-    """Return Python that loads a whole model from its folder, with the class of transformers named ``loader``."""
+def loading_code(source: ExportSource, dtype: str) -> str:
+    """Return Python that loads a whole model from its folder."""
+    name, loader = source.adapter_name, source.loader
     return (
         f"import torch\nfrom transformers import {loader}, AutoTokenizer\n\n"
         f'model = {loader}.from_pretrained("{name}", dtype=torch.{dtype})  # this folder\n'

@@ -266,11 +266,16 @@ def test_every_reward_has_a_function():
 
 
 def test_every_export_format_is_on_the_command_line_and_the_dashboard():
-    from sweeper.cli.export import ExportFormat
+    from typer.testing import CliRunner
+
+    from sweeper.cli.main import app
     from sweeper.export import FORMATS
     from sweeper_dashboard.data import exports
 
-    assert set(FORMATS) == {each.value for each in ExportFormat} == set(exports.FORMATS)
+    assert {name: each.TITLE for name, each in FORMATS.items()} == exports.FORMATS
+    shown = " ".join(CliRunner().invoke(app, ["export", "--help"]).output.split())
+    assert f"[{'|'.join(FORMATS)}]" in shown
+    assert [each.TITLE for each in FORMATS.values() if f"{each.TITLE}." not in shown] == []
 
 
 # The unions themselves

@@ -18,9 +18,9 @@ def snapshot(folder):
 
 
 def test_an_unknown_format_names_the_known(make_source, tmp_path):
-    with pytest.raises(ExportError, match="known are trl, axolotl, llama-factory, adapter, merged"):
+    with pytest.raises(ExportError, match="choose from trl, axolotl, llama-factory, adapter, vllm, merged"):
         export(make_source(), "gguf", tmp_path / "out")
-    assert set(FORMATS) == {"trl", "axolotl", "llama-factory", "adapter", "merged"}
+    assert set(FORMATS) == {"trl", "axolotl", "llama-factory", "adapter", "vllm", "merged"}
 
 
 def test_the_manifest_lists_what_was_written(make_source, tmp_path):
@@ -82,7 +82,7 @@ def test_what_is_no_folder_is_refused(make_source, tmp_path, kind):
 def test_the_sources_are_never_overwritten(make_source, tiny_base, tiny_adapter):
     for out in (tiny_adapter, tiny_base.parent):
         before = snapshot(out)
-        with pytest.raises(ExportError, match="holds what is to be exported"):
+        with pytest.raises(ExportError, match="holds files to be exported"):
             export(make_source(), "adapter", out, force=True)
         assert snapshot(out) == before
 

@@ -9,19 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from sweeper.export.writer import MANIFEST
+from sweeper.export import writer
 from sweeper.files.temporary import temporary_path
 from sweeper.paths import Home
 from sweeper_dashboard.data import frames, home, jobs
 from sweeper_dashboard.data.changes import record
 
-FORMATS = {
-    "trl": "TRL recipe that retrains the adapter",
-    "axolotl": "Axolotl recipe that retrains the adapter",
-    "llama-factory": "LLaMA-Factory recipe that retrains the adapter",
-    "adapter": "PEFT adapter with its model card",
-    "merged": "Base model and adapter merged into one",
-}
+FORMATS = {name: each.TITLE for name, each in writer.FORMATS.items()}
 """Every format with its description."""
 
 LARGEST_ZIP_BYTES = 500_000_000
@@ -47,7 +41,7 @@ class Export:
 def export(name: str, version: int, format: str) -> Export:
     """Return the state of an export."""
     job, folder = jobs.look(_key(name, version, format)), _folder(name, version, format)
-    done = job.state == "done" and (folder / MANIFEST).is_file()
+    done = job.state == "done" and (folder / writer.MANIFEST).is_file()
     files = _files(folder) if done else []
     shown = [{"file": str(of.relative_to(folder)), "MiB": of.stat().st_size / _MIB} for of in files]
     notes = json.loads(job.output)["notes"] if done else []
@@ -78,7 +72,7 @@ def start(name: str, version: int, format: str, actor: str) -> str:
 def zipped(name: str, version: int, format: str) -> Path:
     """Return an export as one zip file, written unless there is one of the current export."""
     folder = _folder(name, version, format)
-    path, made_from = folder.with_name(f"{folder.name}.zip"), (folder / MANIFEST).stat().st_mtime
+    path, made_from = folder.with_name(f"{folder.name}.zip"), (folder / writer.MANIFEST).stat().st_mtime
     if not path.is_file() or path.stat().st_mtime < made_from:
         temporary = temporary_path(path)
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:  # weights do not become smaller
