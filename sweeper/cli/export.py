@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from sweeper.cli.home import AdapterName, opened_registry
@@ -14,12 +13,20 @@ from sweeper.export import FORMATS
 from sweeper.export import export as write
 
 
+def _known(format: str) -> str:
+    if format not in FORMATS:
+        raise typer.BadParameter(f"{format!r} is not one of {', '.join(FORMATS)}")
+    return format
+
+
 def export(
     name: AdapterName,
     format: Annotated[
         str,
         typer.Option(
-            click_type=click.Choice(list(FORMATS)),
+            metavar=f"[{'|'.join(FORMATS)}]",
+            callback=_known,
+            autocompletion=lambda: list(FORMATS),
             help=" ".join(f"{name}: {each.TITLE}." for name, each in FORMATS.items()),
         ),
     ],

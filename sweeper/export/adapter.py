@@ -9,7 +9,7 @@ from typing import Any
 
 from sweeper.errors import ExportError
 from sweeper.export import whole
-from sweeper.export.card import check_private, model_card, write_card
+from sweeper.export.card import check_private, write_card
 from sweeper.export.source import ExportSource
 from sweeper.files.atomic import read_json, write_json
 
@@ -23,7 +23,7 @@ def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
     if source.spec.adapter.is_full:
         return whole.write(source, folder, out)
     copy_adapter(source, folder)
-    write_card(source, folder, model_card(source, "adapter", _loading(source), remarks(source)))
+    write_card(source, folder, "adapter", _loading(source), remarks(source))
     return [f"load it on {source.base.public_name} with peft.PeftModel.from_pretrained(base, {str(out)!r})"]
 
 

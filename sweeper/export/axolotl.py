@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.export import recipe
-from sweeper.export.rendered import Renderer
-from sweeper.export.rows import Row, check_row_counts, copy_splits, has_completions
+from sweeper.export.rows import Renderer, Row, check_row_counts, copy_splits, has_completions
 from sweeper.export.source import ExportSource
 
 TITLE = "Axolotl recipe that retrains the adapter"

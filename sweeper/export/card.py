@@ -19,14 +19,15 @@ CARD = "README.md"
 Kind = Literal["adapter", "merged"]
 
 
-def model_card(
-    source: ExportSource, kind: Kind, loading: str, remarks: Sequence[str] = (), language: str = "python"
-) -> str:
-    """Return the card of an adapter or a whole model as Markdown.
+def write_card(
+    source: ExportSource, folder: Path, kind: Kind, loading: str, remarks: Sequence[str] = (), language: str = "python"
+) -> None:
+    """Write the card of an adapter or a whole model as Markdown.
 
     ``loading`` is code in ``language`` that loads it, ``remarks`` are paragraphs on the weights.
     """
     front = yaml.safe_dump(_front_matter(source, kind), sort_keys=False, allow_unicode=True)
+    versions = [("sweeper", source.sweeper_version), *sorted(source.versions.items())]
     sections = [
         f"---\n{front}---\n\n# {source.adapter_name} version {source.version}",
         _summary(source, kind),
@@ -36,14 +37,9 @@ def model_card(
         f"## Hyperparameters\n\n{_table(('parameter', 'value'), _hyperparameters(source))}",
         f"## Data\n\n{_table(('split', 'rows', 'SHA-256 of the prepared rows'), _data(source))}",
         f"## Base\n\n{_table(('', ''), _base(source))}",
-        f"## Made with\n\n{_table(('package', 'version'), _versions(source))}",
+        f"## Made with\n\n{_table(('package', 'version'), versions)}",
     ]
-    return "\n\n".join(sections) + "\n"
-
-
-def write_card(source: ExportSource, folder: Path, text: str) -> None:
-    """Write the card."""
-    (folder / CARD).write_text(text, encoding="utf-8")
+    (folder / CARD).write_text("\n\n".join(sections) + "\n", encoding="utf-8")
 
 
 def check_private(source: ExportSource, folder: Path) -> None:
@@ -86,17 +82,14 @@ def _summary(source: ExportSource, kind: Kind) -> str:
     name = source.spec.adapter.title
     what = name if whole else f"{name} for" if kind == "adapter" else f"{name} merged into"
     licence = f"licence {source.base.licence}" if source.base.licence else "licence not known: ask its publisher"
+    tuned = source.spec.technique.tuned or f"tuned with {source.spec.technique.kind.upper()}"
     kept = ""
     if source.best_step:
         kept = f" The {'model' if whole else 'adapter'} of step {source.best_step} of {source.steps} was kept."
     return (
-        f"{what} **{source.base.public_name}** ({licence}), {_tuned(source)}. It is the {source.search}, found by "
+        f"{what} **{source.base.public_name}** ({licence}), {tuned}. It is the {source.search}, found by "
         f"sweeper {source.sweeper_version} in the study `{source.study}`, trial {source.spec.number}.{kept}"
     )
-
-
-def _tuned(source: ExportSource) -> str:
-    return source.spec.technique.tuned or f"tuned with {source.spec.technique.kind.upper()}"
 
 
 def _scores(source: ExportSource) -> str:
@@ -181,10 +174,6 @@ def _base(source: ExportSource) -> list[tuple[str, str]]:
     rows += [("revision", base.revision)] if base.revision else []
     rows += [] if base.hub_id else [("where", "a local folder of its author; compare the fingerprint with yours")]
     return rows
-
-
-def _versions(source: ExportSource) -> list[tuple[str, str]]:
-    return [("sweeper", source.sweeper_version), *sorted(source.versions.items())]
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -12,8 +12,7 @@ from typing import Any
 
 from sweeper.errors import ExportError
 from sweeper.export import recipe
-from sweeper.export.rendered import Renderer
-from sweeper.export.rows import Row, check_row_counts, copy_splits, has_completions
+from sweeper.export.rows import Renderer, Row, check_row_counts, copy_splits, has_completions
 from sweeper.export.source import ExportSource
 from sweeper.files.atomic import write_json
 

@@ -15,9 +15,8 @@ from typing import Any
 from sweeper.config.adapter import QuantisedBase
 from sweeper.errors import ExportError
 from sweeper.export import whole
-from sweeper.export.card import check_private, model_card, write_card
-from sweeper.export.rendered import Renderer, load_tokenizer
-from sweeper.export.rows import read_rows
+from sweeper.export.card import check_private, write_card
+from sweeper.export.rows import Renderer, load_tokenizer, read_rows
 from sweeper.export.source import ExportSource
 
 TITLE = "Base model and adapter merged into dense weights"
@@ -79,7 +78,7 @@ def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
         raise ExportError(f"the export does not verify: the merged weights differ from base plus adapter: {fidelity}")
     tokenizer.save_pretrained(folder)
     remarks = [_which_base(source), f"The weights are saved in {dtype}. {_measured(source, fidelity)}"]
-    write_card(source, folder, model_card(source, "merged", whole.loading_code(source, dtype), remarks))
+    write_card(source, folder, "merged", whole.loading_code(source, dtype), remarks)
     return [f"load it with transformers from {out}, saved in {dtype}", _which_base(source), _measured(source, fidelity)]
 
 

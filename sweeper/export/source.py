@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from sweeper.config.adapter import LowRank, QuantisedBase
 from sweeper.config.checkpointing import checkpoints
-from sweeper.config.technique import SFT
+from sweeper.config.technique import SFT, Policy
 from sweeper.config.trial import Hyperparameters, TrialSpec
 from sweeper.errors import ExportError
 
@@ -125,6 +125,11 @@ class ExportSource:
                 "or as adapter or merged"
             )
         return technique
+
+    @property
+    def policy(self) -> Policy | None:
+        """The technique, if it learns from rewards."""
+        return self.spec.technique if isinstance(self.spec.technique, Policy) else None
 
     @property
     def rows_per_pass(self) -> int:

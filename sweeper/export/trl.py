@@ -32,8 +32,8 @@ def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
     reshaped = kind == "sft" and shape_of(source.train.path) == "messages" and has_completions(source)
     copy_splits(source, folder / DATA, dict if reshaped else None)
     command = f"trl {kind} --config {out / FILE}"
-    if trl_rewards.is_policy(source):
-        trl_rewards.write_rewards(source, folder)
+    if source.policy:
+        trl_rewards.write_rewards(source, source.policy, folder)
         command = f"cd {out} && trl {kind} --config {FILE}"
     notes = recipe.begun_elsewhere(source)
     recipe.write_yaml(
@@ -42,7 +42,7 @@ def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
     return [
         f"train it again: {command}",
         *notes,
-        *(trl_rewards.remarks(source) if trl_rewards.is_policy(source) else []),
+        *(trl_rewards.remarks(source, source.policy) if source.policy else []),
     ]
 
 
@@ -50,7 +50,7 @@ def verify(source: ExportSource, folder: Path) -> list[str]:
     """Read the file with TRL's own parser, as its command line does, and compare the fields."""
     check_row_counts(source, folder / DATA)
     script, training, model = _parse(source.spec.technique, folder / FILE)
-    chosen = trl_rewards.script_fields(source) if trl_rewards.is_policy(source) else {}
+    chosen = trl_rewards.script_fields(source.policy) if source.policy else {}
     wanted = {**chosen, **_hyperparameters(source), **_model(source), "dataset_train_split": "train"}
     found = {**vars(script), **vars(training), **vars(model)}
     recipe.compare(wanted, {key: _plain(found.get(key)) for key in wanted}, FILE)
@@ -76,8 +76,8 @@ def _values(source: ExportSource, out: Path) -> dict[str, Any]:
         **_hyperparameters(source),
         **recipe.bookkeeping(source, out),
         **(
-            {**trl_rewards.script_fields(source), **trl_rewards.evaluation_fields(source)}
-            if trl_rewards.is_policy(source)
+            {**trl_rewards.script_fields(source.policy), **trl_rewards.evaluation_fields(source)}
+            if source.policy
             else {}
         ),
     }
@@ -189,7 +189,7 @@ def _technique(source: ExportSource) -> dict[str, Any]:
             "completion_only_loss": completions if has_completions(source) else None,
             "assistant_only_loss": technique.assistant_only,
         }
-    own = trl_rewards.config_fields(source) if trl_rewards.is_policy(source) else {"max_length": technique.max_length}
+    own = trl_rewards.config_fields(source, source.policy) if source.policy else {"max_length": technique.max_length}
     return {**own, "disable_dropout": source.hyperparameters.lora_dropout == 0}
 
 
@@ -203,7 +203,7 @@ def _remarks(source: ExportSource) -> list[str]:
     what = "model" if source.spec.adapter.is_full else "adapter"
     found = [f"The {what} of the best evaluation is kept in trained/ at the end."]
     if metric not in LOSSES:
-        measure = "eval_reward, of sampled answers" if trl_rewards.is_policy(source) else "eval_loss"
+        measure = "eval_reward, of sampled answers" if source.policy else "eval_loss"
         found.append(f"TRL picks it by {measure}; the study picked by {metric}, which TRL cannot measure.")
     if source.on_cpu and source.four_bit:
         found.append(
@@ -215,7 +215,7 @@ def _remarks(source: ExportSource) -> list[str]:
             found.append(
                 "TRL keeps the head in bfloat16 too, so it computes in bfloat16, where the study did in float32."
             )
-    return [*found, *(trl_rewards.remarks(source) if trl_rewards.is_policy(source) else [])]
+    return [*found, *(trl_rewards.remarks(source, source.policy) if source.policy else [])]
 
 
 def _parse(technique: Technique, file: Path) -> tuple[Any, Any, Any]:

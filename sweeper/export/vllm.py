@@ -14,8 +14,8 @@ from typing import Any
 
 from sweeper.errors import ExportError
 from sweeper.export import adapter
-from sweeper.export.card import CARD, model_card, write_card
-from sweeper.export.rendered import load_tokenizer
+from sweeper.export.card import CARD, write_card
+from sweeper.export.rows import load_tokenizer
 from sweeper.export.source import ExportSource
 from sweeper.files.atomic import read_json
 
@@ -44,7 +44,7 @@ def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
         (folder / TEMPLATE).write_text(template, encoding="utf-8")
     portable = _command(source, config, source.base.public_name, ".")
     remarks = [*adapter.remarks(source), _usage(source), *_precision(source)]
-    write_card(source, folder, model_card(source, "adapter", f"{portable}  # in this folder\n", remarks, "bash"))
+    write_card(source, folder, "adapter", f"{portable}  # in this folder\n", remarks, "bash")
     return [f"serve it: {_command(source, config, str(source.base.folder), str(out))}", *_precision(source)]
 
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from sweeper.errors import ExportError
-from sweeper.export.card import check_private, model_card, write_card
+from sweeper.export.card import check_private, write_card
 from sweeper.export.source import ExportSource
 
 WEIGHTS = "model.safetensors"
@@ -21,7 +21,7 @@ def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
     for file in sorted(source.adapter_folder.iterdir()):
         if file.suffix in (".safetensors", ".json", ".jinja", ".txt", ".model"):
             shutil.copyfile(file, folder / file.name)
-    write_card(source, folder, model_card(source, "merged", loading_code(source, source.dtype)))
+    write_card(source, folder, "merged", loading_code(source, source.dtype))
     return [f"every weight was trained, so this is a whole model: load it with transformers from {out}"]
 
 

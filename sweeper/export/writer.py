@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,18 +85,3 @@ def _manifest(source: ExportSource, format: str, folder: Path) -> dict[str, obje
         "sweeper": source.sweeper_version,
         "version": source.version,
     }
-
-
-def read_manifest(folder: Path) -> dict[str, object]:
-    """Return the manifest of an export.
-
-    Raises:
-        ExportError: If the folder is no export.
-    """
-    try:
-        value = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ExportError(f"{folder} is not an export: {MANIFEST} cannot be read ({error})") from error
-    if not isinstance(value, dict):
-        raise ExportError(f"{folder} is not an export: {MANIFEST} is not a mapping")
-    return value

@@ -37,13 +37,7 @@ _MOST_ROUNDS = 4
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One inconsistency and its repair.
-
-    Attributes:
-        kind: See ``Inconsistency``, as for ``text`` and ``advice``.
-        mendable: Whether it can be repaired without a guess.
-        mended: What was done; None if nothing was.
-    """
+    """An ``Inconsistency`` and its repair: whether there is one without a guess, and its result if it was done."""
 
     study: str
     kind: str
@@ -79,7 +73,7 @@ def diagnose(home: Home, name: str, *, repair: bool, on_progress: OnStage) -> li
 
 
 def _schema(home: Home, name: str, *, repair: bool) -> Iterator[Diagnosis]:
-    """Bring a database of an older sweeper up to date if a repair is asked for; else raise."""
+    """Bring a database of an older sweeper up to date, or raise unless it is to be repaired."""
     try:
         Database.open(home.database, create=False, read_only=True).close()
     except DatabaseError as error:
@@ -120,15 +114,15 @@ def _repair(database: Database, name: str, examine: Callable[[], list[Inconsiste
             break
         for each in mendable:
             assert each.mend is not None
-            done = each.mend()
-            database.events.add(name, "repaired", f"{each.text}: {done}")
-            mended.append(_diagnosis(name, each, done))
+            each.mend()
+            database.events.add(name, "repaired", f"{each.text}: {each.done}")
+            mended.append(_diagnosis(name, each, each.done))
         found = examine()
     return mended + [_diagnosis(name, each) for each in found]
 
 
 def _unbegun(database: Database, name: str, storage: AtomicStorage, *, repair: bool) -> list[Diagnosis]:
-    """Diagnose a search whose study was never recorded, since its process died while starting.
+    """Diagnose a search whose study was never recorded: its process died while starting.
 
     Raises:
         StudyStateError: If there is no such search either; names the nearest study.

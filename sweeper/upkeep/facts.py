@@ -1,4 +1,4 @@
-"""The facts that a study is checked by, read once, and the inconsistencies a check can report."""
+"""Facts about a study, read once for all checks, and the inconsistencies that checks report."""
 
 from __future__ import annotations
 
@@ -17,31 +17,29 @@ from sweeper.study.orders import space_of_study
 
 @dataclass(frozen=True)
 class Inconsistency:
-    """Something that does not agree.
+    """A disagreement: its kind and description, advice, and its repair.
 
     Attributes:
-        kind: Its kind, in a few words.
-        text: What does not agree with what, and where.
-        advice: What to do, or what a repair does.
-        mend: Repairs it and returns what it did; None if that would be a guess.
+        mend: Repairs it; None if that would be a guess.
+        done: What the repair does, in the past tense.
     """
 
     kind: str
     text: str
     advice: str
-    mend: Callable[[], str] | None = None
+    mend: Callable[[], object] | None = None
+    done: str = ""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """All that is known about a study.
+    """The facts about a study.
 
     Attributes:
-        alive: Whether a process runs it: what may be changing is then not checked.
-        trials: Its trials by number.
-        stored: Its trials in Optuna's tables, by number; None if there is no search.
-        artifacts: The recorded files by trial.
-        storage: Holds Optuna's tables.
+        alive: Whether a process runs it; what may be changing is then not checked.
+        trials: By number, as are ``stored`` and ``artifacts``.
+        stored: Its trials in Optuna's tables; None if there is no search.
+        artifacts: The recorded files.
     """
 
     home: Home
@@ -124,5 +122,5 @@ def search_of(study: StudyRecord, storage: AtomicStorage) -> Search:
 
 
 def runs(database: Database, name: str) -> bool:
-    """Return whether a living process runs a study, on this machine or another."""
+    """Return whether a live process runs a study, on this machine or another."""
     return bool(database.workers.alive(name))

@@ -21,6 +21,7 @@ from sweeper.registry.files import differences
 from sweeper.store.trial_files import TrialPart, files_of, folder_of, wrong
 from sweeper.upkeep.facts import Facts, Inconsistency
 
+_ASIDE = "adapter-damaged"
 _WEIGHTS = ("adapter_model.safetensors", "model.safetensors")
 
 
@@ -49,16 +50,15 @@ def _damaged(facts: Facts, paths: TrialPaths, part: TrialPart, bad: list[str]) -
     number, text = paths.number, f"trial {paths.number}: {'; '.join(bad)} (in {folder_of(paths, part)})"
     if part == "frozen":
         advice = "`--repair` removes its saved state; `sweeper resume` begins the trial again"
-        return Inconsistency("stopped trial damaged", text, advice, partial(_forget_frozen, facts, paths))
+        mend = partial(_forget_frozen, facts, paths)
+        return Inconsistency("stopped trial damaged", text, advice, mend, f"removed {paths.frozen}")
     recorded = {each.path.removeprefix("adapter/"): each.sha256 for each in facts.artifacts[number]}
     for version in _registered_from(facts, number):
         if version.files.items() <= recorded.items() and _holds(version.folder, recorded):
             advice = f"`--repair` copies it back from {version}, which was registered from it"
-            return Inconsistency(
-                "adapter damaged", text, advice, partial(_copy, version.folder, paths.adapter, recorded)
-            )
-    advice = "restore it from a backup; `--repair` sets it aside, so the study can continue without it"
-    return Inconsistency("adapter damaged", text, advice, partial(_set_aside, facts, paths))
+            mend = partial(_copy, version.folder, paths.adapter, recorded)
+            return Inconsistency("adapter damaged", text, advice, mend, f"copied {version.folder} to {paths.adapter}")
+    return _lost(facts, paths, text)
 
 
 def _unrecorded(facts: Facts, paths: TrialPaths, sha256: str | None) -> Iterator[Inconsistency]:
@@ -71,23 +71,26 @@ def _unrecorded(facts: Facts, paths: TrialPaths, sha256: str | None) -> Iterator
             "adapter not recorded",
             f"the adapter of trial {number} is intact, but its files are not in the database",
             "`--repair` records them",
-            partial(_record, facts, paths),
+            lambda: facts.database.artifacts.replace(facts.name, number, files_of(paths, "adapter")),
+            f"recorded the files of trial {number}",
         )
         return
-    yield Inconsistency(
-        "adapter damaged",
-        f"trial {number}: the weights in {paths.adapter} are not those that the trial saved (SHA-256 {sha256[:12]})",
-        "restore it from a backup; `--repair` sets it aside, so the study can continue without it",
-        partial(_set_aside, facts, paths),
+    text = f"trial {number}: the weights in {paths.adapter} are not those that the trial saved (SHA-256 {sha256[:12]})"
+    yield _lost(facts, paths, text)
+
+
+def _lost(facts: Facts, paths: TrialPaths, text: str) -> Inconsistency:
+    advice = "restore it from a backup; `--repair` sets it aside, so the study can continue without it"
+    there = paths.adapter.is_dir()
+    done = (
+        f"moved {paths.adapter} to {_ASIDE}" if there else f"forgot the adapter of trial {paths.number}, which is gone"
     )
+    return Inconsistency("adapter damaged", text, advice, partial(_set_aside, facts, paths), done)
 
 
 def _needless(folder: Path, why: str) -> Inconsistency:
-    def remove() -> str:
-        discard(folder)
-        return f"removed {folder}"
-
-    return Inconsistency("needless files", f"{why}: {folder}", "`--repair` removes it", remove)
+    remedy, done = "`--repair` removes it", f"removed {folder}"
+    return Inconsistency("needless files", f"{why}: {folder}", remedy, partial(discard, folder), done)
 
 
 def specifications_are_there(facts: Facts) -> Iterator[Inconsistency]:
@@ -117,13 +120,13 @@ def folders_are_known(facts: Facts) -> Iterator[Inconsistency]:
 
 
 def data_are_the_same(facts: Facts) -> Iterator[Inconsistency]:
-    """Check that the prepared rows are those that the study began with."""
+    """Check that the prepared rows are the study's original ones."""
     for split, sha256 in sorted(facts.study.data_sha256.items()):
         path = facts.paths.data / f"{split}.jsonl"
         if not path.is_file():
             text = f"{path} is gone"
         elif sha256_of(path) != sha256:
-            text = f"{path} is not what the study began with (SHA-256 recorded as {sha256[:12]})"
+            text = f"{path} has changed since the study began (SHA-256 recorded as {sha256[:12]})"
         else:
             continue
         advice = "restore it from a backup; with other rows this would be another experiment, so it cannot be resumed"
@@ -143,9 +146,8 @@ def bases_are_there(facts: Facts) -> Iterator[Inconsistency]:
         return
     for name, (folder, known) in models.items():
         if not folder.is_dir():
-            yield Inconsistency(
-                "base model gone", f"the base model {name} was found in {folder}, which is gone", advice
-            )
+            text = f"the base model {name} was found in {folder}, which is gone"
+            yield Inconsistency("base model gone", text, advice)
             continue
         try:
             same = fingerprint(folder) == known
@@ -153,7 +155,7 @@ def bases_are_there(facts: Facts) -> Iterator[Inconsistency]:
             yield Inconsistency("base model changed", f"the base model {name} cannot be read: {error}", advice)
             continue
         if not same:
-            text = f"the base model {name} in {folder} is not the one that the study began with"
+            text = f"the base model {name} in {folder} has changed since the study began"
             yield Inconsistency("base model changed", text, advice)
 
 
@@ -167,7 +169,7 @@ def versions_are_whole(facts: Facts) -> Iterator[Inconsistency]:
         if _holds(source, version.files):
             advice = f"`--repair` copies it back from {source}, which still has the registered files"
             mend = partial(_copy, source, version.folder, version.files)
-            yield Inconsistency("version damaged", text, advice, mend)
+            yield Inconsistency("version damaged", text, advice, mend, f"copied {source} to {version.folder}")
         else:
             yield Inconsistency("version damaged", text, "restore it from a backup; do not use it")
 
@@ -176,7 +178,7 @@ def nothing_half_written(facts: Facts) -> Iterator[Inconsistency]:
     """Check that no ended process has left partially written files."""
     for path in leftovers(facts.paths.folder) if not facts.alive else ():
         text = f"{path} was left partially written by a process that has ended"
-        yield Inconsistency("temporary file", text, "`--repair` removes it", partial(_remove_leftover, path))
+        yield Inconsistency("temporary file", text, "`--repair` removes it", partial(remove, path), f"removed {path}")
 
 
 # ---- repairs
@@ -191,40 +193,25 @@ def _registered_from(facts: Facts, number: int | None = None) -> list[AdapterVer
 
 
 def _holds(folder: Path, files: Mapping[str, str]) -> bool:
-    """Return whether a folder has these very files, perhaps among others."""
+    """Return whether a folder has these files unchanged, perhaps among others."""
     found = {name: of.sha256 for name, of in sums_of(folder).items()} if folder.is_dir() else {}
     return files.items() <= found.items()
 
 
-def _copy(source: Path, target: Path, files: Mapping[str, str]) -> str:
+def _copy(source: Path, target: Path, files: Mapping[str, str]) -> None:
     with new_folder(target) as folder:
         for name in files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, folder / name)
-    return f"copied {source} to {target}"
 
 
-def _remove_leftover(path: Path) -> str:
-    remove(path)
-    return f"removed {path}"
-
-
-def _forget_frozen(facts: Facts, paths: TrialPaths) -> str:
+def _forget_frozen(facts: Facts, paths: TrialPaths) -> None:
     facts.database.artifacts.forget(facts.name, paths.number)
     discard(paths.frozen)
-    return f"removed {paths.frozen}"
 
 
-def _set_aside(facts: Facts, paths: TrialPaths) -> str:
+def _set_aside(facts: Facts, paths: TrialPaths) -> None:
     facts.database.artifacts.forget(facts.name, paths.number)
-    aside = paths.adapter.with_name("adapter-damaged")
-    if not paths.adapter.is_dir():
-        return f"forgot the adapter of trial {paths.number}, which is gone"
-    shutil.rmtree(aside, ignore_errors=True)
-    paths.adapter.rename(aside)
-    return f"moved {paths.adapter} to {aside.name}"
-
-
-def _record(facts: Facts, paths: TrialPaths) -> str:
-    facts.database.artifacts.replace(facts.name, paths.number, files_of(paths, "adapter"))
-    return f"recorded the files of trial {paths.number}"
+    if paths.adapter.is_dir():
+        shutil.rmtree(paths.adapter.with_name(_ASIDE), ignore_errors=True)
+        paths.adapter.rename(paths.adapter.with_name(_ASIDE))

@@ -18,7 +18,7 @@ from sweeper.upkeep.facts import Facts, Inconsistency
 
 _GONE = "the process that ran it ended"
 _ALIKE: dict[Outcome, tuple[str, ...]] = {
-    Outcome.COMPLETE: ("complete", "fail"),  # one without its deciding metric counts as failed to the search
+    Outcome.COMPLETE: ("complete", "fail"),  # without its deciding metric it counts as failed in the search
     Outcome.PRUNED: ("pruned",),
     Outcome.DIVERGED: ("pruned",),
     Outcome.INFEASIBLE: ("pruned",),
@@ -70,6 +70,7 @@ def _disagreement(facts: Facts, trial: TrialRecord, stored: StoredTrial) -> Inco
             f"trial {number} ended ({left.outcome}) by its result.json, but the database has no result",
             "`--repair` records the result, as `sweeper resume` would",
             partial(_record, facts, left, stored),
+            f"recorded the result of trial {number}: {left.outcome}",
         )
     if trial.outcome is None:
         return _still_running(facts, trial, stored)
@@ -79,6 +80,7 @@ def _disagreement(facts: Facts, trial: TrialRecord, stored: StoredTrial) -> Inco
             f"trial {number} has ended ({trial.outcome}) in the database, but is running in the search",
             "`--repair` tells the search how it ended",
             partial(_tell, facts, trial),
+            f"told the search that trial {number} ended: {trial.outcome}",
         )
     if stored.state not in _ALIKE[trial.outcome] or _failed_only_there(trial, stored):
         return Inconsistency(
@@ -100,7 +102,8 @@ def _still_running(facts: Facts, trial: TrialRecord, stored: StoredTrial) -> Inc
             "running without a process",
             f"trial {trial.number} is running in the database, but no process runs the study",
             "`--repair` marks it as interrupted; `sweeper resume` continues it, or begins it again",
-            partial(_interrupt, facts, trial.number),
+            partial(facts.database.trials.interrupt, facts.name, [trial.number], _GONE),
+            f"marked trial {trial.number} as interrupted",
         )
     return Inconsistency(
         "states disagree",
@@ -110,23 +113,19 @@ def _still_running(facts: Facts, trial: TrialRecord, stored: StoredTrial) -> Inc
 
 
 def _left(facts: Facts, number: int) -> TrialResult | Inconsistency | None:
-    """Return the result of an open trial on disk, or what is wrong with it."""
+    """Return the result of an open trial on disk, or its inconsistency."""
     paths = facts.paths.trial(number)
     try:
         if not paths.result.is_file():
             return None
         return TrialResult.model_validate_json(paths.result.read_text(encoding="utf-8"))
     except (ValidationError, OSError, UnicodeDecodeError) as error:
-
-        def remove() -> str:
-            paths.result.unlink()
-            return f"removed {paths.result}"
-
         return Inconsistency(
             "result unreadable",
             f"{paths.result} is damaged ({type(error).__name__})",
             "`--repair` removes it; the trial continues from where it was stopped, or begins again",
-            remove,
+            paths.result.unlink,
+            f"removed {paths.result}",
         )
 
 
@@ -139,7 +138,8 @@ def _without_row(facts: Facts, stored: StoredTrial) -> Inconsistency | None:
             "search without trial",
             f"the search has started trial {number}, but the database has none of that number: its process ended",
             "`--repair` queues it again",
-            partial(_requeue, facts, number),
+            lambda: facts.search().requeue(number),
+            f"queued trial {number} again",
         )
     paths, left = facts.paths.trial(number), _left(facts, number)
     if paths.spec.is_file() and isinstance(left, TrialResult) and stored.state in _ALIKE[left.outcome]:
@@ -148,6 +148,7 @@ def _without_row(facts: Facts, stored: StoredTrial) -> Inconsistency | None:
             f"trial {number} is {stored.state} in the search, but the database has none of that number",
             "`--repair` records it by its spec.json and result.json",
             partial(_restore, facts, stored, left),
+            f"recorded trial {number}: {left.outcome}",
         )
     return Inconsistency(
         "search without trial",
@@ -166,7 +167,8 @@ def leases_are_held(facts: Facts) -> Iterator[Inconsistency]:
                 "dead worker",
                 f"worker {token[:8]} (process {worker.pid} on {worker.host.split()[0]}) has ended",
                 "`--repair` releases its trials, as any other worker would",
-                partial(_leave, facts, token),
+                partial(facts.database.workers.leave, token),
+                f"released the trials of worker {token[:8]}",
             )
     for lease in facts.database.leases.all(facts.name):
         if lease.worker not in known:
@@ -175,7 +177,8 @@ def leases_are_held(facts: Facts) -> Iterator[Inconsistency]:
                 "stale lease",
                 f"{what} is held by worker {lease.worker[:8]}, which no longer exists",
                 "`--repair` releases it",
-                partial(_release, facts, lease.number),
+                partial(facts.database.leases.release, facts.name, lease.number),
+                f"released {what}",
             )
 
 
@@ -187,14 +190,15 @@ def state_is_true(facts: Facts) -> Iterator[Inconsistency]:
         "no process",
         f"study {facts.name!r} is {facts.study.state} in the database, but no process runs it",
         "`--repair` marks it as interrupted; `sweeper resume` continues it",
-        partial(_set_interrupted, facts),
+        partial(facts.database.studies.set_state, facts.name, StudyState.INTERRUPTED),
+        f"marked study {facts.name} as interrupted",
     )
 
 
 # ---- repairs
 
 
-def _record(facts: Facts, result: TrialResult, stored: StoredTrial) -> str:
+def _record(facts: Facts, result: TrialResult, stored: StoredTrial) -> None:
     trial = facts.database.trials.get(facts.name, result.number)
     if trial.outcome is not None:
         facts.database.trials.reopen(facts.name, result.number)
@@ -202,34 +206,22 @@ def _record(facts: Facts, result: TrialResult, stored: StoredTrial) -> str:
     facts.database.trials.finish(facts.name, result, artifacts=files)
     if stored.state == "running":
         _tell(facts, facts.database.trials.get(facts.name, result.number))
-    return f"recorded the result of trial {result.number}: {result.outcome}"
 
 
-def _tell(facts: Facts, trial: TrialRecord) -> str:
+def _tell(facts: Facts, trial: TrialRecord) -> None:
     search = facts.search()
     search.take_up(trial.number)
     search.tell(trial.number, _result_of(trial))
-    return f"told the search that trial {trial.number} ended: {trial.outcome}"
 
 
 def _result_of(trial: TrialRecord) -> TrialResult:
-    """Return the result from which a trial's row was made."""
+    """Return the result that a trial's row was made from."""
     values = {each.name: getattr(trial, each.name) for each in fields(trial) if each.name in TrialResult.model_fields}
     at = {name: values[name].isoformat() for name in ("started_at", "finished_at")}
     return TrialResult.model_validate({**values, **at})
 
 
-def _interrupt(facts: Facts, number: int) -> str:
-    facts.database.trials.interrupt(facts.name, [number], _GONE)
-    return f"marked trial {number} as interrupted"
-
-
-def _requeue(facts: Facts, number: int) -> str:
-    facts.search().requeue(number)
-    return f"queued trial {number} again"
-
-
-def _restore(facts: Facts, stored: StoredTrial, result: TrialResult) -> str:
+def _restore(facts: Facts, stored: StoredTrial, result: TrialResult) -> None:
     text = facts.paths.trial(stored.number).spec.read_text(encoding="utf-8")
     spec, known = TrialSpec.model_validate_json(text), stored.attributes
     values = facts.search().values(stored.number)
@@ -245,19 +237,3 @@ def _restore(facts: Facts, stored: StoredTrial, result: TrialResult) -> str:
     )
     files = of_result(facts.paths.trial(stored.number), result)
     facts.database.trials.finish(facts.name, result, artifacts=files)
-    return f"recorded trial {stored.number}: {result.outcome}"
-
-
-def _leave(facts: Facts, token: str) -> str:
-    facts.database.workers.leave(token)
-    return f"released the trials of worker {token[:8]}"
-
-
-def _release(facts: Facts, number: int) -> str:
-    facts.database.leases.release(facts.name, number)
-    return "released the final scoring" if number == SCORING else f"released trial {number}"
-
-
-def _set_interrupted(facts: Facts) -> str:
-    facts.database.studies.set_state(facts.name, StudyState.INTERRUPTED)
-    return f"marked study {facts.name} as interrupted"

@@ -15,8 +15,7 @@ from sweeper.config.adapter import IA3, Full, LoRA, Prefix, PTuning, QLoRA
 from sweeper.config.technique import SFT
 from sweeper.errors import ExportError
 from sweeper.export import export
-from sweeper.export.rendered import Renderer
-from sweeper.export.rows import read_rows
+from sweeper.export.rows import Renderer, read_rows
 
 AXOLOTL_0_19 = """
     adam_beta1 adam_beta2 adam_epsilon adapter attn_implementation base_model bf16 bnb_config_kwargs

@@ -9,7 +9,8 @@ import pytest
 
 from sweeper.errors import ExportError
 from sweeper.export import FORMATS, export
-from sweeper.export.writer import read_manifest
+from sweeper.export.writer import MANIFEST
+from sweeper.files.atomic import read_json
 from sweeper.files.checksums import sha256_of
 
 
@@ -25,7 +26,7 @@ def test_an_unknown_format_names_the_known(make_source, tmp_path):
 
 def test_the_manifest_lists_what_was_written(make_source, tmp_path):
     exported = export(make_source(), "adapter", tmp_path / "deep" / "out")
-    manifest = read_manifest(exported.folder)
+    manifest = read_json(exported.folder / MANIFEST)
     assert manifest["format"] == "adapter"
     assert manifest["files"]["README.md"] == sha256_of(exported.folder / "README.md")
     assert (exported.folder.stat().st_mode & 0o777) == 0o777 & ~current_umask()
@@ -109,9 +110,9 @@ def test_changed_data_is_refused(make_source, tmp_path):
 def test_a_full_disk_leaves_nothing(make_source, tmp_path, monkeypatch):
     from sweeper.export import card
 
-    def write_to_full_disk(source, folder, text):
+    def write_to_full_disk(*content):
         with open("/dev/full", "w") as file:
-            file.write(text)
+            file.write("a card")
 
     monkeypatch.setattr("sweeper.export.adapter.write_card", write_to_full_disk)
     assert card.write_card is not write_to_full_disk
