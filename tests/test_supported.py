@@ -28,15 +28,14 @@ CELLS = [
 ]
 WORKS = [cell for cell in CELLS if reason(cell.values[0], ADAPTERS[cell.values[1]], cell.values[2]) is None]
 REFUSED = [cell for cell in CELLS if cell not in WORKS]
-LIKE_ANOTHER = ("orpo", "cpo", "kto", "rloo", "gmpo")
-"""Techniques that treat adapters as DPO or GRPO do: the default adapters every time, the others are long."""
 WITH_TRL = [
     pytest.param(*cell.values, id=cell.id, marks=pytest.mark.long)
-    if cell.values[0].kind in LIKE_ANOTHER and cell.values[1] not in ("lora", "qlora, nf4")
+    if cell.values[0].kind != "sft" and cell.values[1] not in ("lora", "qlora, nf4")
     else cell
     for cell in WORKS
     if cell.values[2] == TRL()
 ]
+"""Techniques treat adapters alike: SFT is run with all of them every time, the others with two."""
 
 
 @pytest.fixture(scope="module")

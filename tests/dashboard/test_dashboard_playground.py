@@ -65,6 +65,7 @@ def kept():
         return database.feedback.all(), database.actions.all()
 
 
+@pytest.mark.long  # asked in the browser by the journey
 def test_versions_and_their_base_answer_side_by_side(show, two):
     app = show("playground", adapters="tiny@1,tiny@2,base:tiny@1")
     ask(app)
@@ -109,6 +110,7 @@ def test_blind_hides_the_names_until_a_thumb(show, two):
     assert named[0] == f"tiny v{given.version}, candidate", "the thumb went to whose answer it was"
 
 
+@pytest.mark.long
 def test_an_example_of_the_test_split_fills_the_prompt(show, two):
     app = show("playground", adapters="tiny@1")
     app.selectbox(key="playground example").set_value(0).run()

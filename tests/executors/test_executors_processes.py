@@ -234,6 +234,7 @@ def test_a_process_that_takes_long_to_be_answered_does_not_hang(brittle, monkeyp
     assert (result.outcome, notes) == (Outcome.COMPLETE, [])
 
 
+@pytest.mark.long
 def test_the_users_fault_is_raised(spec, train):
     trial = spec(FSDP(processes=1))
     tiny.write_rows(trial.train, [{"prompt": "one " * 99, "completion": "1"}])

@@ -191,7 +191,7 @@ def _bytes_kept_for_backward(model, rows, tokens, vocabulary):
 
 @PEFT_WARNS
 @pytest.mark.pretrained
-@pytest.mark.parametrize("kind", [LoRA, QLoRA])
+@pytest.mark.parametrize("kind", [pytest.param(LoRA, marks=pytest.mark.long), QLoRA])
 def test_activations_are_estimated_on_the_safe_side(smollm2, kind):
     import torch
     from peft import LoraConfig, get_peft_model

@@ -20,7 +20,6 @@ pytestmark = pytest.mark.studies
 
 FILES = sorted(STUDIES.glob("*.yaml"))
 NEEDS_A_GPU = {"unsloth"}
-IN_PROCESSES = {"deepspeed", "fsdp"}
 
 
 @pytest.fixture(scope="session")
@@ -35,8 +34,10 @@ def run(file, force=True):
     return run_study(file, force=force)
 
 
+OFTEN = ("quickstart", "dpo", "grpo", "reward", "rlhf", "prefix", "smallest-model")
+"""The others differ from these by a technique or an adapter, each of which has tests of its own."""
 RUN = [
-    pytest.param(path, marks=pytest.mark.long if path.stem in IN_PROCESSES else (), id=path.stem)
+    pytest.param(path, marks=() if path.stem in OFTEN else pytest.mark.long, id=path.stem)
     for path in FILES
     if path.stem not in NEEDS_A_GPU
 ]

@@ -133,7 +133,7 @@ def test_policies_go_on_as_if_they_had_never_stopped(tiny_model, tmp_path, lora_
 
 @pytest.mark.parametrize(
     "adapter",
-    [Prefix(), LoRA(init="pissa"), LoRA(lora_plus=4.0), Full()],
+    mostly_long([Prefix(), LoRA(init="pissa"), LoRA(lora_plus=4.0), Full()], Prefix()),
     ids=lambda adapter: " ".join([adapter.kind, getattr(adapter, "init", "")]),
 )
 def test_every_kind_of_adapter_goes_on_as_if_it_had_never_stopped(tiny_model, tmp_path, lora_base, adapter):
