@@ -37,7 +37,13 @@ def kind(request):
     return request.param
 
 
-@pytest.fixture(params=[*IN_PROCESS, pytest.param("per_gpu", marks=pytest.mark.long), pytest.param("ray", marks=pytest.mark.xdist_group("ray"))])
+@pytest.fixture(
+    params=[
+        *IN_PROCESS,
+        pytest.param("per_gpu", marks=pytest.mark.long),
+        pytest.param("ray", marks=pytest.mark.xdist_group("ray")),
+    ]
+)
 def executor(request):
     """Every executor, as a study file asks for it."""
     kind = request.param
