@@ -27,7 +27,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "StudyConfig": "sweeper.config.study",
     "SweeperError": "sweeper.errors",
-    "check_study": "sweeper.check",
+    "check_study": "sweeper.check.report",
     "load_study": "sweeper.config.loader",
     "resume_pipeline": "sweeper.study.pipeline",
     "resume_study": "sweeper.study.run",

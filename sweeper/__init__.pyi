@@ -1,4 +1,4 @@
-from sweeper.check import check_study as check_study
+from sweeper.check.report import check_study as check_study
 from sweeper.config.loader import load_study as load_study
 from sweeper.config.study import StudyConfig as StudyConfig
 from sweeper.errors import SweeperError as SweeperError

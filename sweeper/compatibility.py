@@ -1,7 +1,6 @@
-"""Refusals of what this machine or the libraries cannot do, all in one place; imports no torch.
+"""Refusals of what this machine or the libraries cannot do; imports no torch.
 
-One rule a question; each gives the reason and the remedy, or None. ``resolve_study`` asks them all before anything is
-loaded or downloaded.
+Each rule gives a reason and a remedy, or None. ``resolve_study`` applies them before anything is loaded or downloaded.
 """
 
 from __future__ import annotations
@@ -23,30 +22,21 @@ from sweeper.errors import HardwareError
 from sweeper.hardware import Gpu, pick_devices
 
 NOT_INSTALLED = "not installed here"
-"""In every reason that installing something would mend."""
+"""Part of every reason that an installation would resolve."""
 
 BF16_CAPABILITY = 8.0  # NVIDIA Ampere, the first with bfloat16
 _FLASH_2_CAPABILITY = 8.0  # Ampere: github.com/Dao-AILab/flash-attention, "NVIDIA CUDA Support"
 _FLASH_3_CAPABILITY = 9.0  # Hopper: the same page, "FlashAttention-3 beta release"
 
 UNSLOTH_INSTALL = (
-    "pip install --no-deps unsloth unsloth_zoo (its own pins are older than sweeper's libraries; version 2026.10.9 was "
-    "seen to work with them)"
+    "pip install --no-deps unsloth unsloth_zoo (its own pins are older than sweeper's libraries; version 2026.10.9 "
+    "works with them)"
 )
 
 
 @dataclass(frozen=True)
 class Case:
-    """What a trial may be asked for, and where.
-
-    Attributes:
-        technique: How the model is tuned.
-        adapter: What is trained.
-        backend: What does the training.
-        model: The base model.
-        device: ``cpu`` or ``cuda:N``.
-        gpus: What the driver lists.
-    """
+    """The parts of a trial, its device (``cpu`` or ``cuda:N``), and the GPUs that the driver lists."""
 
     technique: Technique
     adapter: AnyAdapter
@@ -57,47 +47,29 @@ class Case:
 
     @property
     def on_cpu(self) -> bool:
-        """Whether it is to run without a GPU."""
+        """Whether the trial runs without a GPU."""
         return self.device == "cpu"
 
     @property
     def capability(self) -> float | None:
-        """CUDA compute capability of the device; None where it is not known."""
+        """CUDA compute capability of the device, if known."""
         index = int(self.device.partition(":")[2] or 0)
         return None if self.on_cpu or index >= len(self.gpus) else self.gpus[index].capability
 
 
 def require(config: StudyConfig, device: str, gpus: Sequence[Gpu]) -> None:
-    """Refuse a study that cannot be served.
-
-    Args:
-        config: The study.
-        device: ``cpu`` or ``cuda:N``, where it is to run.
-        gpus: What the driver lists.
-
-    Raises:
-        HardwareError: With every reason, and what to do.
-    """
-    reasons = study_refusals(config, device, gpus)
-    if reasons:
+    """Raise HardwareError, with every reason and remedy, if the study cannot run on a device (``cpu``, ``cuda:N``)."""
+    if reasons := study_refusals(config, device, gpus):
         raise HardwareError("\n".join(reasons))
 
 
 def study_refusals(config: StudyConfig, device: str, gpus: Sequence[Gpu]) -> list[str]:
-    """Return every reason why some trial of a study cannot be served, each once; see ``require``."""
+    """Return every reason why some trial of a study cannot run, each once."""
     return list(dict.fromkeys(reason for case in _cases(config, device, gpus) for reason in refusals(case)))
 
 
 def require_workers(config: StudyConfig, gpus: Sequence[Gpu]) -> None:
-    """Refuse a study whose workers cannot be started from this machine.
-
-    Args:
-        config: The study.
-        gpus: What the driver lists.
-
-    Raises:
-        HardwareError: With the reason, and what to do.
-    """
+    """Raise HardwareError, with reason and remedy, if the study's workers cannot be started from this machine."""
     executor = config.executor
     if isinstance(executor, PerGpuExecutorConfig):
         pick_devices(executor.devices, executor.device, gpus)
@@ -112,21 +84,18 @@ def _cases(config: StudyConfig, device: str, gpus: Sequence[Gpu]) -> Iterator[Ca
 
 
 def refusals(case: Case) -> Iterator[str]:
-    """Yield every reason why a trial cannot be served, each with its remedy."""
-    for rule in RULES:
-        reason = rule(case)
-        if reason is not None:
-            yield reason
+    """Return every reason why a trial cannot run, each with its remedy."""
+    return filter(None, (rule(case) for rule in RULES))
 
 
 def attention_refusal(kind: Attention, device: str, dtype: str, capability: float | None) -> str | None:
-    """Return why an attention cannot run, or None where it can.
+    """Return why an attention implementation (in transformers' terms, or ``auto``) cannot run, or None.
 
     Args:
-        kind: In transformers' words, or ``auto``.
+        kind: The implementation.
         device: ``cpu`` or ``cuda:N``.
-        dtype: What the model computes in, or ``auto``.
-        capability: CUDA compute capability of the device; None where it is not known.
+        dtype: The compute type, or ``auto``.
+        capability: CUDA compute capability of the device, if known.
     """
     needs = {"flash_attention_2": _FLASH_2_CAPABILITY, "flash_attention_3": _FLASH_3_CAPABILITY}.get(kind)
     if kind == "flex_attention" and device == "cpu":
@@ -149,18 +118,18 @@ _FLASH_PARTS = {
     "flash_attention_2": ("flash_attn", "flash-attn"),
     "flash_attention_3": ("flash_attn_interface", "flash-attn-3"),
 }
-"""What transformers 5.23 looks for (``is_flash_attn_2_available`` and ``_3_``): a module, of a package of that name."""
+"""Module and package that transformers 5.23 looks for (``is_flash_attn_2_available`` and ``_3_``)."""
 
 
 def best_attention(device: str, dtype: str, capability: float | None) -> Attention:
-    """Return what ``attention: auto`` is: the newest Flash Attention that can run, else PyTorch's own."""
+    """Return the meaning of ``attention: auto``: the newest Flash Attention that can run, else PyTorch's SDPA."""
     newest_first: tuple[Attention, ...] = ("flash_attention_3", "flash_attention_2")
     runs = (kind for kind in newest_first if attention_refusal(kind, device, dtype, capability) is None)
     return next(runs, "sdpa")
 
 
 def compiler_refusal() -> str | None:
-    """Return why ``torch.compile`` cannot run; on GPUs too, where Triton compiles its launchers."""
+    """Return why ``torch.compile`` cannot run (on GPUs Triton compiles its launchers), or None."""
     compiler = os.environ.get("CXX", "g++")  # as torch 2.13 looks for it: torch._inductor.config.cpp.cxx
     if shutil.which(compiler) is not None:
         return None
@@ -195,30 +164,27 @@ def _trl(case: Case) -> str | None:
 
 
 def _deepspeed(case: Case) -> str | None:
-    """Stage 3 of DeepSpeed was never seen to train an int8 base right."""
+    """Stage 3 of DeepSpeed does not train an int8 base correctly."""
     backend, adapter = case.backend, case.adapter
     if not isinstance(backend, DeepSpeed):
         return None
     if backend.stage == 3 and isinstance(adapter, QLoRA) and adapter.quantization == "int8":
-        return (
-            "backend: deepspeed with stage 3 was never seen to train an int8 base right; use quantization: nf4, or "
-            "stage: 2"
-        )
+        return "backend: deepspeed with stage 3 does not train an int8 base correctly; use nf4, or stage: 2"
     if backend.offload != "none" and case.on_cpu:
-        return "backend.offload moves to main memory, which on the CPU is where training is; leave it out"
+        return "backend.offload moves state to main memory, where training on the CPU already is; leave it out"
     if case.model.dtype == "bfloat16" and case.on_cpu:
         return "backend: deepspeed computes in float32 on the CPU; use model.dtype: float32, or auto"
     return _missing("backend: deepspeed", "deepspeed", "deepspeed")
 
 
 def _fsdp(case: Case) -> str | None:
-    """FSDP does not train a quantised base as one process does, for its weights are packed."""
+    """FSDP trains a quantised base with other results than one process, because its weights are packed."""
     if not isinstance(case.backend, FSDP):
         return None
     if isinstance(case.adapter, QLoRA):
         return (
-            "backend: fsdp does not train a quantised base as one process does, for its weights are packed; use "
-            "adapter: lora, or backend: {kind: deepspeed, stage: 2}"
+            "backend: fsdp trains a quantised base with other results than one process, as its weights are packed; "
+            "use adapter: lora, or backend: {kind: deepspeed, stage: 2}"
         )
     if case.model.dtype == "float16":
         return "backend: fsdp does not scale the loss, which float16 needs; use model.dtype: bfloat16 or float32"
@@ -226,7 +192,6 @@ def _fsdp(case: Case) -> str | None:
 
 
 def _processes(case: Case) -> str | None:
-    count = processes(case.backend, len(case.gpus))
     if case.on_cpu or not isinstance(case.backend, DeepSpeed | FSDP):
         return None
     if case.device != "cuda:0":
@@ -234,22 +199,21 @@ def _processes(case: Case) -> str | None:
             f"executor.device is {case.device}, but the processes of a trial take the first GPUs; leave it out, and "
             "set CUDA_VISIBLE_DEVICES to choose among them"
         )
+    count = processes(case.backend, len(case.gpus))
     if count > len(case.gpus):
-        return (
-            f"backend.processes is {count}, but there are {len(case.gpus)} GPUs, and each process takes one of its own"
-        )
+        return f"backend.processes is {count}, but there are {len(case.gpus)} GPUs, and each process needs one"
     return None
 
 
 def _unsloth(case: Case) -> str | None:
-    """Unsloth quantises to nf4, twice."""
+    """Unsloth only quantises to nf4, with double quantisation."""
     if not isinstance(case.backend, Unsloth):
         return None
     if case.on_cpu:
-        return "backend: unsloth needs a CUDA device, which is not here or not asked for; use backend: trl"
+        return "backend: unsloth needs a CUDA device, and the study trains on the CPU; use backend: trl"
     adapter = case.adapter
     if isinstance(adapter, QLoRA) and (adapter.quantization, adapter.double_quantization) != ("nf4", True):
-        return "backend: unsloth quantises to nf4, twice; use adapter: qlora without other settings, or backend: trl"
+        return "backend: unsloth only quantises to nf4, twice; use plain adapter: qlora, or backend: trl"
     if case.model.attention != "auto":
         return "backend: unsloth chooses the attention itself; leave model.attention out"
     if find_spec("unsloth") is None:
@@ -258,7 +222,7 @@ def _unsloth(case: Case) -> str | None:
 
 
 def _own_processes(case: Case) -> str | None:
-    """Unsloth, DeepSpeed and FSDP train plain LoRA and QLoRA, supervised; everything else runs with `trl`."""
+    """Unsloth, DeepSpeed and FSDP train plain LoRA and QLoRA with `sft`; everything else runs with `trl`."""
     backend, adapter = case.backend, case.adapter
     if not in_own_processes(backend):
         return None
@@ -283,7 +247,6 @@ def _loftq(case: Case) -> str | None:
 _Rule = Callable[[Case], str | None]
 
 RULES: tuple[_Rule, ...] = (_dtype, _attention, _trl, _own_processes, _deepspeed, _fsdp, _unsloth, _processes, _loftq)
-"""The next rule is one more function here."""
 
 
 def _missing(what: str, module: str, extra: str) -> str | None:

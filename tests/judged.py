@@ -14,8 +14,9 @@ from sweeper.config.adapter import LoRA
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.loader import StudyFile
 from sweeper.config.model import ModelConfig
+from sweeper.config.parameters import Hyperparameters
 from sweeper.config.technique import SFT
-from sweeper.config.trial import Hyperparameters, TrialSpec
+from sweeper.config.trial import TrialSpec
 from sweeper.evaluation.comparison import score_rows
 from sweeper.evaluation.metrics.base import FloatArray
 from sweeper.evaluation.scores import Scores, example_rows, metric_score

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from sweeper.config.adapter import LoRA
-from sweeper.config.trial import Hyperparameters, TrialSpec
+from sweeper.config.parameters import Hyperparameters
+from sweeper.config.trial import TrialSpec
 from sweeper.executors.base import StudyContext
 from sweeper.files.atomic import write_atomically
 from sweeper.paths import Home

@@ -76,7 +76,7 @@ def test_a_password_that_yaml_hides_is_refused(study_file, tmp_path):
     path = study_file().path
     escaped = URL.replace("s3cr", "s3\\x63r")
     path.write_text(path.read_text() + f'storage: "{escaped}"\n')
-    with pytest.raises(StudyFileError, match="storage: holds a password that YAML's escapes hide"):
+    with pytest.raises(StudyFileError, match="storage: holds a password with YAML escapes"):
         load_study(path)
 
 

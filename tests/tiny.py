@@ -10,8 +10,9 @@ from typing import Any
 from sweeper.config.adapter import LoRA, QLoRA
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.model import ModelConfig
+from sweeper.config.parameters import Hyperparameters
 from sweeper.config.technique import SFT
-from sweeper.config.trial import Decision, Hyperparameters, TrialSpec
+from sweeper.config.trial import Decision, TrialSpec
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"

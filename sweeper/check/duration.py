@@ -19,7 +19,6 @@ import numpy as np
 from sweeper.check.length import Tokens, corners
 from sweeper.check.memory import answers_per_row, compute_type, free_bytes, largest_workload, slots
 from sweeper.check.section import Section
-from sweeper.config.checkpointing import checkpoints
 from sweeper.config.evaluation import REWARD_METRICS, TASK_METRICS
 from sweeper.config.search import NoPruner
 from sweeper.hardware import Machine
@@ -77,7 +76,7 @@ def trial_flops(study: ResolvedStudy, facts: ModelFacts, tokens: Tokens) -> floa
     epochs = corner_values(study.space.space, "epochs")
     config, technique = study.config, study.config.technique
     adapters = list(config.variants(study.space.space))
-    again = any(checkpoints(technique, adapter, study.device) for adapter in adapters)
+    again = any(technique.checkpoints(adapter, study.device) for adapter in adapters)
     per_weight = 4 + 2 * any(adapter.is_full for adapter in adapters) + 2 * again
     extra = max(adapter.extra_tokens for adapter in adapters)
     per_row = tokens.mean + extra

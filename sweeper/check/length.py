@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeper.check.section import Section
-from sweeper.config.schedule import steps as count_steps
-from sweeper.config.schedule import warmup
+from sweeper.config.parameters import step_count, warmup
+from sweeper.config.parameters import steps as count_steps
 from sweeper.config.space import Space, ranges_of
 from sweeper.config.technique import SFT
 from sweeper.data.files import Row
@@ -63,7 +63,7 @@ def steps(study: ResolvedStudy) -> Section:
     found = corners(study.space.space, len(study.splits.train))
     points = study.config.evaluation.points
     lines = tuple(
-        f"batch size {corner.batch_size}, epochs {corner.epochs:g}: {_optimizer_steps(corner.steps)}, "
+        f"batch size {corner.batch_size}, epochs {corner.epochs:g}: {step_count(corner.steps)}, "
         f"warmup {_span(corner.warmup_steps)}"
         for corner in found
     )
@@ -71,14 +71,10 @@ def steps(study: ResolvedStudy) -> Section:
     warnings = []
     if shortest < points:
         warnings.append(
-            f"evaluation.points is {points}, but the shortest trial has only {_optimizer_steps(shortest)}: "
+            f"evaluation.points is {points}, but the shortest trial has only {step_count(shortest)}: "
             "it is evaluated after each of them"
         )
     return Section("steps", lines, tuple(warnings), {"corners": [vars(corner) for corner in found]})
-
-
-def _optimizer_steps(count: int) -> str:
-    return f"{count:,} optimizer step{'s' * (count != 1)}"
 
 
 def _span(bounds: tuple[int, int]) -> str:

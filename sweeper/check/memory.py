@@ -10,12 +10,11 @@ from sweeper.check.section import Section
 from sweeper.compatibility import BF16_CAPABILITY
 from sweeper.config.adapter import AnyAdapter
 from sweeper.config.backend import processes, spreads_weights
-from sweeper.config.checkpointing import checkpoints
+from sweeper.config.choice import variants
 from sweeper.config.executor import PackingExecutorConfig, PerGpuExecutorConfig
 from sweeper.config.model import ModelConfig
 from sweeper.config.space import ADAPTER, MODEL, space_of
 from sweeper.config.study import StudyConfig
-from sweeper.config.variants import variants
 from sweeper.hardware import Machine, gpus, pick_devices
 from sweeper.models.facts import ModelFacts
 from sweeper.models.memory import Workload, estimate, largest_micro_batch
@@ -115,7 +114,7 @@ def _workload(study: ResolvedStudy, here: Machine, name: str, label: str, tokens
         target_modules="all-linear" if "all-linear" in targets else max(targets, key=len),
         tokens_per_row=config.technique.tokens_per_row(tokens.longest),
         dtype=compute_type(config, model, study.device, here),
-        gradient_checkpointing=checkpoints(config.technique, config.adapters[label].adapter, study.device),
+        gradient_checkpointing=config.technique.checkpoints(config.adapters[label].adapter, study.device),
         attention_matrix=model.attention == "eager",
         spread_over=_processes(study, here) if spreads_weights(config.backend) else 1,
     )

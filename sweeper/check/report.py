@@ -1,4 +1,4 @@
-"""The check of a study: one section per topic."""
+"""The check of a study, one section per topic."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ from sweeper.hardware import machine
 from sweeper.models.cache import OnStage
 from sweeper.study.resolve import ResolvedStudy, resolve_study
 
-__all__ = ["CheckReport", "Section", "check_study"]
-
 
 @dataclass(frozen=True)
 class CheckReport:
-    """The findings about the study of this name, by topic."""
+    """The findings about a study, by topic."""
 
     study: str
     sections: tuple[Section, ...]
@@ -46,12 +44,12 @@ def check_study(
 
     Args:
         file: A valid study with its file.
-        fetch: Whether to download a missing model; otherwise what depends on the model is left out.
+        fetch: Whether to download a missing model; otherwise the sections that need it are left out.
         awaited: Names of adapters that an earlier stage will register.
         on_progress: Called with the stage and the fraction downloaded.
 
     Raises:
-        UserError: For anything the user must change before the study can run; see ``resolve_study``.
+        UserError: If the study cannot run as it is; see ``resolve_study``.
     """
     study = resolve_study(file, fetch=fetch, awaited=awaited, on_progress=on_progress)
     return CheckReport(file.config.name, tuple(_sections(study)))

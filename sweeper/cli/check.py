@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sweeper.check import CheckReport, check_study
+from sweeper.check.report import CheckReport, check_study
 from sweeper.cli.output import Json, emit_json, progress, safe, say
 from sweeper.config.loader import StudyFile, load_study
 

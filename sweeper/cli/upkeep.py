@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sweeper.cli.output import Json, console, emit_json, progress, safe, say, table
-from sweeper.config.keep import size_text
+from sweeper.config.storage import size_text
 from sweeper.database_url import PostgresUrl
 from sweeper.paths import Home
 from sweeper.store import Database

@@ -14,7 +14,7 @@ class Frozen(BaseModel):
 
 
 def kind_of(value: Any) -> str | None:
-    """Return the tag of one of several models, from a mapping or from a model."""
+    """Return the tag of a member of a union, given as a mapping or a model."""
     return value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
 
 

@@ -1,25 +1,27 @@
-"""Choices over whole parts of a study: the adapter or the base model itself as a hyperparameter."""
+"""Choices over whole parts of a study (adapter, base model), and the adapters that trials may then have."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
 
-from sweeper.config.adapter import Adapter
+from sweeper.config.adapter import ADAPTERS, Adapter, AnyAdapter
 from sweeper.config.base import Frozen
 from sweeper.config.model import ModelConfig
-from sweeper.config.space import Space
+from sweeper.config.parameters import LORA_PARAMETERS
+from sweeper.config.space import FloatRange, IntRange, Range, Space, is_active, listed
 
 ONE, SEVERAL = "one", "several"
-"""Tags of what a study file writes for a part: the part itself, or a choice."""
+"""Tags of a part of a study file: the part itself, or a choice."""
 
 T = TypeVar("T")
 
 
 class AdapterAlternative(Frozen):
-    """An adapter to choose, with ranges for its parameters that hold only where it is chosen."""
+    """An adapter to choose, with ranges that hold only if it is chosen."""
 
     adapter: Adapter
     space: Space = Field(default_factory=dict)
@@ -37,7 +39,7 @@ class AdapterAlternative(Frozen):
 
 
 class AdapterChoice(Frozen):
-    """``adapter: {choice: [...]}``: the technique of adaptation is searched."""
+    """``adapter: {choice: [...]}``: the adapter is searched."""
 
     choice: tuple[AdapterAlternative, ...]
 
@@ -48,7 +50,7 @@ class AdapterChoice(Frozen):
 
     @property
     def by_label(self) -> dict[str, AdapterAlternative]:
-        """The alternatives by label: the kind, with the options that are not its defaults where kinds repeat."""
+        """The alternatives by label: the kind, with its non-default options if kinds repeat."""
         return dict(zip(_labels([one.adapter for one in self.choice]), self.choice, strict=True))
 
 
@@ -100,18 +102,99 @@ OneOrMoreModels = Annotated[
 
 
 def pick(alternatives: Mapping[str, T], label: object) -> T:
-    """Return the alternative of a label; the only one where there is nothing to choose, and so no label."""
+    """Return the alternative of a label; the only one if there is no label."""
     return next(iter(alternatives.values())) if label is None else alternatives[str(label)]
 
 
 QUANTISATION = ("quantization", "double_quantization")
-"""Options of an adapter that change the weights of the base below it."""
+"""Options of an adapter that change the weights of its base."""
 
 
 def loaded_as(adapter: Adapter) -> str:
-    """Return how the base below an adapter is held in memory, for example ``dense`` or ``nf4``."""
+    """Return the form of an adapter's base in memory, for example ``dense`` or ``nf4``."""
     held: Mapping[str, Any] = {name: getattr(adapter, name) for name in QUANTISATION if hasattr(adapter, name)}
     if held.get("quantization") is None:
         return "dense"
     once = held["quantization"] != "int8" and not held.get("double_quantization", True)
     return f"{held['quantization']}{' quantised once' * once}"
+
+
+_ABSENT = object()
+
+
+def variants(adapter: Adapter, space: Mapping[str, Range]) -> Iterator[Adapter]:
+    """Yield every adapter that a trial may have; of a range only its ends.
+
+    Raises:
+        ValidationError: On reaching a combination that is not allowed.
+    """
+    searched = {name: space[name] for name in space if name in adapter.options()}
+    for values in product(*map(_option_values, searched.values())):
+        named = dict(zip(searched, values, strict=True))
+        chosen = {name: value for name, value in named.items() if value is not _ABSENT}
+        if all(_holds(searched[name], value, chosen, searched) for name, value in named.items()):
+            yield adapter.with_options(chosen)
+
+
+def option_fault(adapter: AnyAdapter, name: str, range_: Range) -> str | None:
+    """Return why an option of the adapter cannot have this range, or None."""
+    field = type(adapter).model_fields[name]
+    if fault := interval_fault(range_, set(get_args(field.annotation) or (field.annotation,))):
+        return fault
+    by_itself: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, field])  # type: ignore[arg-type]
+    for value in listed(range_):
+        try:
+            by_itself.validate_python(value)
+        except ValidationError as error:
+            text = error.errors(include_url=False)[0]["msg"].replace("Input should be", "must be")
+            return f"{text}; found {value!r}"
+    return None
+
+
+def interval_fault(range_: Range, types: set[Any]) -> str | None:
+    """Return why a value of one of these types cannot be searched over this range, or None."""
+    if isinstance(range_, FloatRange | IntRange) and not types & {int, float}:
+        return "must be a value or a choice, not a range"
+    if isinstance(range_, FloatRange) and float not in types:
+        return f"must be an integer range; found {range_.low:g} to {range_.high:g}"
+    return None
+
+
+def combination_fault(adapter: Adapter, space: Mapping[str, Range]) -> tuple[str, str] | None:
+    """Return an option that the space combines with others in a way that is not allowed, and why; None if all are."""
+    try:
+        for _ in variants(adapter, space):
+            pass
+    except ValidationError as error:
+        (detail, *_) = error.errors(include_url=False)
+        message = str(detail.get("ctx", {}).get("error", detail["msg"]))
+        searched = [name for name in space if name in adapter.options()]
+        return next((name for name in searched if name in message), searched[0]), message
+    return None
+
+
+def foreign_fault(adapter: AnyAdapter, name: str) -> str | None:
+    """Return why a parameter of other adapters cannot be searched with this one; None if it is not theirs."""
+    own = ", ".join(sorted(adapter.options())) or "none"
+    if name in LORA_PARAMETERS and name not in adapter.hyperparameters:
+        having = ", ".join(kind for kind, other in ADAPTERS.items() if name in other.hyperparameters)
+        return f"belongs to {having}, and the study's adapter is {adapter.kind}; its own options are: {own}"
+    if name in ("quantization", "double_quantization") and name in type(adapter).model_fields:
+        return "applies to the base, which all trials share; set it under adapter"
+    others = [kind for kind, other in ADAPTERS.items() if name in other.options()]
+    if others and name not in adapter.options():
+        theirs = " and ".join(others)
+        return f"is an option of {theirs}, and the study's adapter is {adapter.kind}; its own options are: {own}"
+    return None
+
+
+def _option_values(range_: Range) -> tuple[Any, ...]:
+    return (*listed(range_), _ABSENT) if range_.when else listed(range_)
+
+
+def _holds(range_: Range, value: Any, chosen: Mapping[str, Any], searched: Mapping[str, Range]) -> bool:
+    """Return whether an option may have a value, or be absent, given the other chosen options."""
+    on_options = {parent: allowed for parent, allowed in range_.when.items() if parent in searched}
+    active = is_active(range_.model_copy(update={"when": on_options}), chosen)
+    elsewhere = len(on_options) < len(range_.when)  # conditions on other parameters cannot be decided here
+    return not active or elsewhere if value is _ABSENT else active

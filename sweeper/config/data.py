@@ -25,7 +25,7 @@ class DataConfig(Frozen):
 
     A source is a JSONL, JSON, CSV or Parquet file, a folder written by ``datasets``, or a Hub data set
     (``owner/name`` or ``owner/name:split``). Relative paths start at the study file's folder. Splits that are
-    not named are cut from ``train``, by a hash of each row, so that they stay the same when rows are added.
+    not named are taken from ``train`` by a hash of each row, so that they stay the same when rows are added.
     """
 
     train: Files
@@ -33,7 +33,7 @@ class DataConfig(Frozen):
     test: Files | None = None
     format: DataFormat = "auto"
     columns: dict[str, str] = Field(
-        default_factory=dict, description="Renames: what sweeper looks for to what the file calls it."
+        default_factory=dict, description="Renames: sweeper's name of a column to the file's."
     )
     validation_fraction: float = Field(default=0.1, gt=0, lt=0.9)
     test_fraction: float = Field(default=0.1, gt=0, lt=0.9)

@@ -1,4 +1,4 @@
-"""Evaluation settings: the metric of the search, and the scores of the final comparison."""
+"""Evaluation settings: the metric of the search and those of the final comparison."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MEASURES: dict[str, str] = {
     "training_time": "train_seconds",
     "latency": "latency_ms",
 }
-"""Where a trial's result holds each objective."""
+"""The field of a trial's result for each objective."""
 
 SMALLEST: tuple[Objective, ...] = ("parameters", "latency")
 """The objectives of a search for the smallest model that meets a goal."""
@@ -40,11 +40,10 @@ TaskMetric = Literal[
 """Metrics on generated text."""
 
 PreferenceMetric = Literal["preference_accuracy", "preference_margin"]
-"""How often, and by how much, the better answer is ranked above the worse."""
+"""How often, and by how much, the better answer is ranked above the worse one."""
 
 RewardMetric = Literal["mean_reward", "win_rate", "kl"]
-"""What answers to held-out prompts earn, how often more than the base model's, and how far the policy has moved from
-it."""
+"""Rewards of answers to held-out prompts, how often they beat the base model's, and the policy's distance from it."""
 
 Metric = Literal[Loss, TaskMetric, PreferenceMetric, RewardMetric]
 
@@ -57,34 +56,30 @@ SMALLER_IS_BETTER: tuple[str, ...] = (*LOSSES, "wer", "kl")
 UNBOUNDED: tuple[str, ...] = (*LOSSES, "wer", "preference_margin", "mean_reward", "kl")
 """Metrics that are not between 0 and 1."""
 
-_METRICS_OF = {
+METRICS_OF = {
     "answers": (*LOSSES, *TASK_METRICS),
     "pairs": ("eval_loss", *PREFERENCE_METRICS),
     "labelled": ("eval_loss", *PREFERENCE_METRICS),
     "prompts": (*REWARD_METRICS, *TASK_METRICS),
 }
-
-
-def metrics_of(rows: str) -> tuple[str, ...]:
-    """Return the metrics that a technique learning from such rows can be measured with."""
-    return _METRICS_OF[rows]
+"""The metrics of a technique, by the rows it learns from."""
 
 
 class EvaluationConfig(Frozen):
-    """How trials are compared and how the winner is found.
+    """Comparison of trials and choice of the winner.
 
     Attributes:
         metric: Decides the search; measured on the validation split.
-        goal: What ``metric`` should reach. With several objectives the winner is the smallest model that does; with
-            one, it is reported whether the winner does.
-        objectives: Further aims, all to be small; with any, the result is a Pareto front and nothing is pruned.
+        goal: Target of ``metric``. With several objectives the winner is the smallest model that reaches it; with
+            one, the report says whether the winner does.
+        objectives: Further quantities to minimise; with any, the result is a Pareto front and nothing is pruned.
         points: Evaluations per trial, evenly spread over its training.
         metrics: Scores of the final comparison on the test split; the first decides it.
-        candidates: How many of the best configurations are scored on the test split.
+        candidates: Number of the best configurations to score on the test split.
         max_new_tokens: Longest generated answer, in tokens.
         examples: Generated texts shown side by side in the report.
-        promotion_margin: How far above zero the interval of the paired difference to the present production version
-            must lie before a version may take its place, in units of the first of ``metrics``.
+        promotion_margin: Smallest lower bound of the paired difference to the production version that allows a
+            version to replace it, in units of the first of ``metrics``.
     """
 
     metric: Metric = "eval_loss"
@@ -105,16 +100,12 @@ class EvaluationConfig(Frozen):
 
     @property
     def direction(self) -> Literal["minimize", "maximize"]:
-        """Which way the deciding metric is better."""
+        """The direction in which the deciding metric improves."""
         return direction(self.metric)
 
 
 def direction(metric: str) -> Literal["minimize", "maximize"]:
-    """Return which way a metric is better.
-
-    Raises:
-        KeyError: If no metric has this name.
-    """
+    """Return the direction in which a metric improves; KeyError if no metric has this name."""
     if metric not in METRICS:
         raise KeyError(metric)
     return "minimize" if metric in SMALLER_IS_BETTER else "maximize"

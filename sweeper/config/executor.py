@@ -21,15 +21,15 @@ MicroBatch = Annotated[int, Field(ge=1)] | Literal["auto"]
 
 
 class BaseExecutorConfig(Frozen):
-    """What every executor does about workers that fall silent.
+    """Fault tolerance of every executor.
 
     Attributes:
-        max_retries: How many workers in a row may die with a trial, without a checkpoint in between, before it is
-            failed and not given to another.
-        grace_s: Seconds a worker may be silent before others take over what it runs; on one machine a process that is
-            gone is noticed at once.
+        max_retries: Number of consecutive workers that may die with a trial, without a checkpoint in between, before
+            the trial fails.
+        grace_s: Seconds without a heartbeat before others take over a worker's trials; on one machine the exit of a
+            process is noticed at once.
         checkpoint_s: Seconds between two checkpoints of a running trial; 0 is one after every step.
-        stall_timeout_s: Seconds without a step after which a worker hangs and is ended; null is never.
+        stall_timeout_s: Seconds without a step after which a worker counts as hung and is ended; null is never.
     """
 
     max_retries: Annotated[int, Field(ge=0, le=1_000)] = 3
@@ -42,8 +42,8 @@ class PackingExecutorConfig(BaseExecutorConfig):
     """Many trials at once in one process, in the same forward and backward pass over one base model.
 
     Attributes:
-        slots: Most trials at once in a process; auto is a third of the study's trials, so that the search still learns
-            from some before it chooses others, but no more than memory holds, and not above 8.
+        slots: Most trials at once in a process; auto is a third of the study's trials, so that the search can learn
+            from some before it chooses others, but no more than fit into memory, and at most 8.
     """
 
     slots: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
@@ -66,22 +66,22 @@ class InlineExecutorConfig(BaseExecutorConfig):
 
 
 class SharedExecutorConfig(PackingExecutorConfig):
-    """Several worker processes that share the study's trials, each with a base model and passes of its own.
+    """Several worker processes that share the study's trials, each with its own base model and passes.
 
     Attributes:
-        device: Where the final scoring runs, in the process that was started; with ``cpu`` the workers use no GPU.
-        max_restarts: How often a worker that died is started again before any trial of it has ended.
+        device: Device of the final scoring, in the main process; with ``cpu`` the workers use no GPU.
+        max_restarts: Number of restarts of a worker that died before completing any trial.
     """
 
     max_restarts: Annotated[int, Field(ge=0, le=1_000)] = 3
 
 
 class PerGpuExecutorConfig(SharedExecutorConfig):
-    """One worker process a device of this machine.
+    """One worker process per device of this machine.
 
     Attributes:
-        devices: Their number, or their names; auto is every GPU, and one worker where there is none. On a machine
-            without a GPU, and with ``device: cpu``, a number is that of workers which divide the processors.
+        devices: Their number, or their names; auto is every GPU, or one worker if there is none. Without a GPU, or
+            with ``device: cpu``, a number of workers divides the processors.
     """
 
     kind: Literal["per_gpu"] = "per_gpu"
@@ -97,17 +97,16 @@ class PerGpuExecutorConfig(SharedExecutorConfig):
 
 
 class RayExecutorConfig(SharedExecutorConfig):
-    """Workers on the nodes of a Ray cluster; nodes that join are used, and one that is lost loses no trial.
+    """Workers on the nodes of a Ray cluster; nodes that join are used, and the loss of one loses no trial.
 
     Attributes:
-        address: Of the cluster's head (``host:port``); auto is the cluster that this machine is part of, else one that
-            is started on this machine for the study, as ``local`` does always.
-        workers: How many; auto is as many as the cluster has room for, at any time.
-        gpus_per_worker: GPUs of each; auto is 1, and 0 with ``device: cpu``.
-        cpus_per_worker: Processors of each.
-        resources: What else each takes of the resources that the nodes were given names for.
-        artifacts: ``shared`` where the home is a folder that every node sees; else where trials' files are exchanged,
-            as a URL that fsspec knows, such as ``s3://bucket/prefix``.
+        address: Address of the cluster's head (``host:port``); auto is the cluster that this machine is part of, or
+            else a new one on this machine for the study, as with ``local``.
+        workers: Their number; auto is as many as the cluster has room for, at any time.
+        gpus_per_worker: auto is 1, or 0 with ``device: cpu``.
+        resources: Further named resources that each worker takes from its node.
+        artifacts: ``shared`` if every node sees the home folder; else the fsspec URL through which trials' files are
+            exchanged, such as ``s3://bucket/prefix``.
     """
 
     kind: Literal["ray"] = "ray"
@@ -130,13 +129,13 @@ class RayExecutorConfig(SharedExecutorConfig):
     @field_validator("artifacts")
     @classmethod
     def _no_credentials(cls, value: str) -> str:
-        """They would be stored with the study; fsspec takes them from the environment of each node."""
+        """Credentials would be stored with the study; fsspec takes them from the environment of each node."""
         if "@" in urlsplit(value).netloc:
-            raise ValueError("holds credentials; set them in the environment of every node, and leave them out here")
+            raise ValueError("holds credentials; remove them, and set them in the environment of every node")
         return value
 
 
-def _packed_unless_said(value: Any) -> Any:
+def _packed_by_default(value: Any) -> Any:
     """``executor: {device: cpu}`` means the packed one."""
     return {"kind": "packed", **value} if isinstance(value, dict) and "kind" not in value else value
 
@@ -144,7 +143,6 @@ def _packed_unless_said(value: Any) -> Any:
 Executor = Annotated[
     PackedExecutorConfig | InlineExecutorConfig | PerGpuExecutorConfig | RayExecutorConfig,
     Field(discriminator="kind"),
-    BeforeValidator(_packed_unless_said),
+    BeforeValidator(_packed_by_default),
     BeforeValidator(word_is_kind),
 ]
-"""The next executor is one more class here."""

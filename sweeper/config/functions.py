@@ -1,4 +1,4 @@
-"""Functions that a study file names as ``module:function``: found without importing anything of the user's."""
+"""Functions that a study file names as ``module:function``, found without importing user code."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 _CONSTANT = (ast.Constant, ast.List, ast.Dict, ast.Set, ast.Tuple, ast.JoinedStr, ast.ListComp, ast.DictComp)
-"""Values that nothing can call."""
+"""Values that cannot be called."""
 
 
 def find_module(name: str, folder: Path) -> ModuleSpec | None:
-    """Return where a module would be imported from, ``folder`` first; None where there is none of this name."""
+    """Return the place that a module would be imported from, ``folder`` first, or None."""
     places, spec = [str(folder), *sys.path], None
     parts = name.split(".")
     for depth in range(1, len(parts) + 1):
@@ -25,12 +25,12 @@ def find_module(name: str, folder: Path) -> ModuleSpec | None:
 
 
 def function_fault(reference: str, folder: Path, arguments: Sequence[str] | None = None) -> str | None:
-    """Return why ``module:function`` cannot be used, as far as its source tells, or None where it can.
+    """Return why ``module:function`` cannot be used, as far as its source shows, or None.
 
     Args:
         reference: Module and function.
-        folder: Where the module is looked for first.
-        arguments: What it will be called with, by name; None where that is not known yet.
+        folder: The folder to search first.
+        arguments: Names of the arguments in a call; None if they are not known yet.
     """
     module, _, name = reference.partition(":")
     if fault := _hiding_fault(module.partition(".")[0], folder):
@@ -39,7 +39,7 @@ def function_fault(reference: str, folder: Path, arguments: Sequence[str] | None
     if spec is None:
         return f"there is no module {module!r} in {folder} or among the installed packages"
     if spec.origin is None or not spec.origin.endswith(".py"):
-        return None  # compiled: only importing it would tell
+        return None  # compiled: only an import would show
     try:
         tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     except (OSError, ValueError, SyntaxError) as error:
@@ -54,9 +54,9 @@ def function_fault(reference: str, folder: Path, arguments: Sequence[str] | None
 
 
 def _hiding_fault(name: str, folder: Path) -> str | None:
-    """Return that a module in the study's folder would stand in for another one, in the whole process."""
+    """Return that a module in the study's folder would shadow another one in the whole process, or None."""
     local = PathFinder.find_spec(name, [str(folder)])
-    if local is None or local.origin is None:  # a folder without __init__.py gives way by itself
+    if local is None or local.origin is None:  # a folder without __init__.py shadows nothing
         return None
     if name in sys.stdlib_module_names:
         other = "Python's own"
@@ -68,30 +68,30 @@ def _hiding_fault(name: str, folder: Path) -> str | None:
 
 
 def _elsewhere(name: str, origin: str, folder: Path) -> bool:
-    """Return whether a module would be found without the study's folder; what is loaded already does not tell."""
+    """Return whether a module would be found without the study's folder, whatever is already loaded."""
     places = [place for place in sys.path if Path(place).resolve() != folder.resolve()]
     specs = [PathFinder.find_spec(name, places)]
-    for finder in sys.meta_path:  # packages that are installed as a link have finders of their own
+    for finder in sys.meta_path:  # editable installs have their own finders
         specs.append(finder.find_spec(name, None))
     origins = [spec.origin for spec in specs if spec is not None and spec.origin is not None]
     return any(Path(other).resolve() != Path(origin).resolve() for other in origins)
 
 
 def _call_fault(node: ast.AST | None, arguments: Sequence[str] | None) -> str | None:
-    """Return why what a name was bound to cannot be called; None where it can, or only running it would tell."""
+    """Return why the value bound to a name cannot be called; None if it can, or only running it would show."""
     if isinstance(node, ast.AsyncFunctionDef):
         return "is async; write it as a plain function"
     if isinstance(node, ast.Import):
         return "is a module; name a function"
     if isinstance(node, _CONSTANT):
-        return "is no function"
+        return "is not a function"
     if isinstance(node, ast.Lambda) or (isinstance(node, ast.FunctionDef) and not node.decorator_list):
         return None if arguments is None else _signature_fault(node.args, arguments)
     return None
 
 
 def _signature_fault(own: ast.arguments, arguments: Sequence[str]) -> str | None:
-    """Return what a function does not take of its arguments, all of which come by name, or needs beside them."""
+    """Return the arguments, all passed by name, that a function does not take, or those it lacks."""
     positional = [*own.posonlyargs, *own.args]
     optional = [arg.arg for arg in positional[len(positional) - len(own.defaults) :]]
     optional += [arg.arg for arg, value in zip(own.kwonlyargs, own.kw_defaults, strict=True) if value is not None]
@@ -99,14 +99,14 @@ def _signature_fault(own: ast.arguments, arguments: Sequence[str]) -> str | None
     called = f"it is called with {', '.join(arguments)}, all by name"
     refused = [name for name in arguments if name not in by_name and own.kwarg is None]
     if refused:
-        return f"takes no {' and no '.join(refused)}; {called}: add **columns for what it does not use"
+        return f"takes no {' and no '.join(refused)}; {called}: add **columns for the unused ones"
     needed = [arg.arg for arg in own.posonlyargs] + [name for name in by_name if name not in arguments]
     missing = [name for name in needed if name not in optional]
     return f"needs {' and '.join(missing)}; {called}" if missing else None
 
 
 def _defined(tree: ast.Module) -> dict[str, ast.AST | None]:
-    """Return the names that a module defines, each with what it was bound to last; None where it may be anything."""
+    """Return the names that a module defines, each with its last value; None if that may be anything."""
     names: dict[str, ast.AST | None] = {}
     for node in tree.body:
         if isinstance(node, ast.If | ast.Try | ast.TryStar | ast.With | ast.For | ast.While | ast.Match):
@@ -131,7 +131,7 @@ def _bound(node: ast.AST) -> Iterator[tuple[str, ast.AST | None]]:
 
 
 def _targets(target: ast.AST, value: ast.AST | None) -> Iterator[tuple[str, ast.AST | None]]:
-    """Yield the names on the left of an assignment; of several at once it is not told which is what."""
+    """Yield the names on the left of an assignment; of several at once the values are unknown."""
     if isinstance(target, ast.Name):
         yield target.id, value
     elif isinstance(target, ast.Tuple | ast.List):

@@ -1,4 +1,4 @@
-"""A study file to a ``StudyConfig``, or every fault of the file at once."""
+"""Loading of study files: a ``StudyConfig``, or every fault of the file at once."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from sweeper.config.adapter import Adapter, AnyAdapter, QLoRA
-from sweeper.config.choice import ONE, SEVERAL
+from sweeper.config.choice import ONE, SEVERAL, foreign_fault, interval_fault, option_fault
 from sweeper.config.parameters import EXCLUSIVE, PARAMETERS
 from sweeper.config.pipeline import STAGES, connection_faults, is_pipeline, pipeline_faults, stage_source
-from sweeper.config.space import ADAPTER, MODEL, Choice, Fixed, FloatRange, IntRange, Range
+from sweeper.config.space import ADAPTER, MODEL, Range, listed
 from sweeper.config.storage import PostgresStorage
 from sweeper.config.study import StudyConfig
 from sweeper.config.technique import AnyTechnique, technique_class
 from sweeper.config.trl_fields import OWNED, RENAMED, trl_fields
-from sweeper.config.variants import foreign_fault, option_fault
 from sweeper.config.yaml_source import Path_, YamlSource, parse, read_text
 from sweeper.errors import Fault, StudyFileError
 from sweeper.redact import redact
@@ -34,10 +33,8 @@ class StudyFile:
     """A valid study with the file it came from.
 
     Attributes:
-        config: The study.
-        path: The file.
-        text: What it holds, character by character, but for a password of its database.
-        within: Where in the file the study stands: nowhere in particular, or in a stage of a pipeline.
+        text: The file's text, but for a password of its database.
+        within: The path of the study in the file, if it is a stage of a pipeline.
     """
 
     config: StudyConfig
@@ -47,20 +44,13 @@ class StudyFile:
 
     @property
     def folder(self) -> Path:
-        """Where the relative paths of the study begin."""
+        """The folder that the study's relative paths start from."""
         return self.path.absolute().parent
 
 
 @dataclass(frozen=True)
 class PipelineFile:
-    """A valid study of several stages, each a study of its own, in the order in which they run.
-
-    Attributes:
-        name: The whole study's name.
-        stages: The studies by stage.
-        path: The file.
-        text: What it holds.
-    """
+    """A valid pipeline: the study of each stage, in the order in which they run."""
 
     name: str
     stages: Mapping[str, StudyFile]
@@ -69,20 +59,12 @@ class PipelineFile:
 
 
 def load_study(path: Path) -> StudyFile | PipelineFile:
-    """Read, parse and validate a study file.
-
-    Raises:
-        StudyFileError: With every fault of the file, each with its line.
-    """
+    """Read, parse and validate a study file; StudyFileError names every fault with its line."""
     return study_file(parse(str(path), read_text(path)), path)
 
 
 def study_file(source: YamlSource, path: Path) -> StudyFile | PipelineFile:
-    """Validate a study file that was parsed.
-
-    Raises:
-        StudyFileError: With every fault of the file, each with its line.
-    """
+    """Validate a parsed study file; StudyFileError names every fault with its line."""
     if not is_pipeline(source.data):
         config = validate(source)
         return StudyFile(config, path, _without_password(source, config))
@@ -102,41 +84,34 @@ def study_file(source: YamlSource, path: Path) -> StudyFile | PipelineFile:
 
 
 def _without_password(source: YamlSource, config: StudyConfig) -> str:
-    """Return the text of a study file as it may be kept: a password of its database is ``***``.
+    """Return the text of a study file with its database's password as ``***``.
 
     Raises:
-        StudyFileError: If it is written so that it cannot be found in the text.
+        StudyFileError: If the password is escaped and cannot be found in the text.
     """
     if not isinstance(config.storage, PostgresStorage):
         return source.text
     server = config.storage.url
     text = server.hide(source.text)
     if server.has_password and _at(parse(source.name, text).data, ("storage",)) == source.data["storage"]:
-        message = (
-            "holds a password that YAML's escapes hide: write ${PGPASSWORD} in its place, or the URL without quotes"
-        )
-        raise StudyFileError(source.name, (Fault("storage", message, source.line(("storage",))),))
+        message = "holds a password with YAML escapes: write ${PGPASSWORD} in its place, or the URL without quotes"
+        raise StudyFileError(source.name, (source.fault(("storage",), message),))
     return text
 
 
 def _within_stage(fault: Fault, stage: str, source: YamlSource) -> Fault:
-    """Name the field as the file has it: below its stage, unless the stages share it."""
+    """Name the field as in the file: below its stage, unless the stages share it."""
     part = fault.field.partition(".")[0]
     shared = part in source.data and part not in source.data["stages"][stage]
     return fault if shared else replace(fault, field=f"stages.{stage}.{fault.field}".rstrip("."))
 
 
 def validate(source: YamlSource) -> StudyConfig:
-    """Turn parsed YAML into a study.
-
-    Raises:
-        StudyFileError: With every fault, each with its line.
-    """
+    """Turn parsed YAML into a study; StudyFileError names every fault with its line."""
     if not isinstance(source.data, dict):
         found = "nothing" if source.data is None else f"a {type(source.data).__name__}"
-        raise StudyFileError(
-            source.name, (Fault("", f"must hold the parts of a study (name, model, data, ...); found {found}", 1),)
-        )
+        message = f"must hold the parts of a study (name, model, data, ...); found {found}"
+        raise StudyFileError(source.name, (Fault("", message, 1),))
     try:
         config = StudyConfig.model_validate(source.data)
         faults: list[Fault] = []
@@ -150,13 +125,13 @@ def validate(source: YamlSource) -> StudyConfig:
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str | None:
-    """Return a hint naming the allowed word nearest to ``word``, or None where none is near."""
+    """Return a hint with the allowed word nearest to ``word``, if one is near."""
     matches = get_close_matches(word, list(allowed), n=1, cutoff=0.6)
     return f"did you mean {matches[0]}?" if matches else None
 
 
 def _fault(detail: ErrorDetails, source: YamlSource) -> Fault:
-    """One pydantic error as a fault: where it is, what was found, what is allowed."""
+    """Convert a pydantic error to a fault: its place, the value found, the values allowed."""
     path = _written_path(detail["loc"], source.data, keep_last=detail["type"] == "missing")
     kind, context, found = detail["type"], detail.get("ctx", {}), detail["input"]
     hint = None
@@ -178,11 +153,11 @@ def _fault(detail: ErrorDetails, source: YamlSource) -> Fault:
     else:
         text = detail["msg"].replace("Input should be", "must be")
         message = f"{text[0].lower()}{text[1:]}; found {_short(found)}"
-    return Fault(".".join(map(str, path)), message, source.line(path), hint)
+    return source.fault(path, message, hint)
 
 
 def _written_path(location: tuple[str | int, ...], data: Any, *, keep_last: bool) -> Path_:
-    """Drop the union tags that pydantic puts into a location: keep what the file itself wrote."""
+    """Drop the union tags that pydantic adds to a location."""
     path: list[str | int] = []
     for index, part in enumerate(location):
         if isinstance(data, dict) and part in data:
@@ -196,7 +171,7 @@ def _written_path(location: tuple[str | int, ...], data: Any, *, keep_last: bool
 
 
 def _allowed_keys(annotation: Any, location: tuple[str | int, ...]) -> set[str]:
-    """Return the keys that the model at ``location`` (union tags included) takes."""
+    """Return the allowed keys of the model at ``location`` (union tags included)."""
     models = _models(annotation)
     if not location:
         return {key for model in models for key in model.model_fields}
@@ -232,22 +207,21 @@ def _short(value: Any) -> str:
 
 
 def _space_faults(source: YamlSource) -> Iterator[Fault]:
-    """Check each well-formed range against its parameter, also where other parts of the file are at fault."""
+    """Check each well-formed range against its parameter, even if other parts of the file have faults."""
     technique = technique_class(source.data.get("technique", "sft"))
     for at, raw, adapters in _written_spaces(source.data):
         for name, value in raw.items():
             message, hint = _parameter_fault(name, value, technique, adapters)
             if message:
-                yield Fault(_dotted(at, name), message, source.line((*at, name)), hint)
+                yield source.fault((*at, name), message, hint)
         for pair in EXCLUSIVE:
             if all(name in raw for name in pair):
-                message = f"{' and '.join(pair)} say the same thing; name one of them"
-                yield Fault(_dotted(at, pair[1]), message, source.line((*at, pair[1])))
+                yield source.fault((*at, pair[1]), f"{' and '.join(pair)} set the same thing; name only one of them")
         yield from _condition_faults(at, raw, source)
 
 
 def _written_spaces(data: dict[str, Any]) -> Iterator[tuple[Path_, dict[str, Any], list[AnyAdapter]]]:
-    """Return every space that the file writes, where, and for which adapters: the search's, and single adapters'."""
+    """Yield every space in the file (the search's, and single adapters'), with its path and its adapters."""
     alternatives = _at(data, (ADAPTER, "choice"))
     if isinstance(alternatives, list):
         each = [_adapter(raw) for raw in alternatives]
@@ -262,7 +236,7 @@ def _written_spaces(data: dict[str, Any]) -> Iterator[tuple[Path_, dict[str, Any
 
 
 def _at(data: Any, path: Path_) -> Any:
-    """Return what the file wrote at ``path``; None where there is no such place."""
+    """Return the file's value at ``path``, or None."""
     for part in path:
         if isinstance(data, dict):
             data = data.get(part)
@@ -273,12 +247,8 @@ def _at(data: Any, path: Path_) -> Any:
     return data
 
 
-def _dotted(*path: Any) -> str:
-    return ".".join(str(part) for each in path for part in (each if isinstance(each, tuple) else (each,)))
-
-
 def _adapter(raw: Any) -> AnyAdapter | None:
-    """Return an adapter of the file; None where it is at fault itself, which is reported with the file's form."""
+    """Return an adapter of the file; None if it is invalid, which is reported with the file's form."""
     own = {name: value for name, value in raw.items() if name != "space"} if isinstance(raw, dict) else raw
     try:
         return _ADAPTER.validate_python(own)  # type: ignore[no-any-return]
@@ -289,14 +259,14 @@ def _adapter(raw: Any) -> AnyAdapter | None:
 def _parameter_fault(
     name: str, value: Any, technique: type[AnyTechnique], adapters: Sequence[AnyAdapter]
 ) -> tuple[str | None, str | None]:
-    """Return what is wrong with a parameter's name or values, and a hint; one adapter that it fits is enough."""
+    """Return the fault of a parameter's name or values, and a hint; it needs to fit one adapter only."""
     foreign = [foreign_fault(adapter, name) for adapter in adapters]
     if foreign and None not in foreign:
         return foreign[0], None
     if name in RENAMED:
         return f"is set by sweeper; use {RENAMED[name]} instead", None
     if name in OWNED:
-        return "is set by sweeper for its own bookkeeping and cannot be searched", None
+        return "is set by sweeper and cannot be searched", None
     having = [adapter for adapter in adapters if name in adapter.options()]
     parameter = PARAMETERS.get(name) or technique.parameters.get(name)
     if parameter is None and not having:
@@ -309,42 +279,31 @@ def _parameter_fault(
     if having:
         return next(filter(None, (option_fault(adapter, name, range_) for adapter in having)), None), None
     assert parameter is not None
-    if isinstance(range_, FloatRange) and parameter.type == "int":
-        return f"must be an integer range; found {range_.low:g} to {range_.high:g}", None
-    if isinstance(range_, FloatRange | IntRange) and parameter.type in ("text", "modules"):
-        return "must be a value or a choice, not a range", None
-    return next((fault for v in _values(range_) if (fault := parameter.fault(v))), None), None
+    types: set[Any] = {"int": {int}, "text": set(), "modules": set()}.get(parameter.type, {int, float})
+    faults = (fault for value in listed(range_) if (fault := parameter.fault(value)))
+    return interval_fault(range_, types) or next(faults, None), None
 
 
 def _unknown_parameter(
     name: str, technique: type[AnyTechnique], options: frozenset[str]
 ) -> tuple[str | None, str | None]:
-    """Return what is wrong with a name that is neither a parameter nor an option of the adapter, and a hint."""
+    """Return the fault of a name that is neither a parameter nor an option of the adapter, and a hint."""
     fields = trl_fields(technique)
     if name in fields:
         return None, None
     known = ", ".join([*PARAMETERS, *technique.parameters, *sorted(options)])
-    message = (
-        f"unknown parameter; known are {known} and the fields of TRL's {technique.trl_configs[-1].partition(':')[2]}"
-    )
+    config = technique.trl_configs[-1].partition(":")[2]
+    message = f"unknown parameter; known are {known} and the fields of TRL's {config}"
     return message, nearest(name, [*PARAMETERS, *options, *fields])
 
 
-def _values(range_: FloatRange | IntRange | Choice | Fixed) -> tuple[Any, ...]:
-    if isinstance(range_, Choice):
-        return range_.choice
-    return range_.corners()
-
-
 def _condition_faults(at: Path_, raw: Mapping[str, Any], source: YamlSource) -> Iterator[Fault]:
-    """A condition may look at known parameters only, and not at itself."""
+    """Yield conditions on unknown parameters, or on the parameter itself."""
     choices = {name for name in (ADAPTER, MODEL) if _at(source.data, (name, "choice")) is not None}
     for name, value in raw.items():
         when = value.get("when") if isinstance(value, dict) else None
         for parent in when if isinstance(when, dict) else ():
             if parent == name or (parent not in raw and parent not in PARAMETERS and parent not in choices):
-                message = (
-                    "cannot depend on itself" if parent == name else f"depends on {parent}, which is not in the space"
-                )
-                path = (*at, name, "when", parent)
-                yield Fault(_dotted(path), message, source.line(path), nearest(parent, [p for p in raw if p != name]))
+                unknown = f"depends on {parent}, which is not in the space"
+                message = "cannot depend on itself" if parent == name else unknown
+                yield source.fault((*at, name, "when", parent), message, nearest(parent, [p for p in raw if p != name]))

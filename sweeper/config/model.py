@@ -15,10 +15,10 @@ Attention = Literal["auto", "sdpa", "eager", "flash_attention_2", "flash_attenti
 class ModelConfig(Frozen):
     """A base model by catalogue name, Hub name or local folder.
 
-    ``dtype`` is what the model computes in: ``auto`` is bfloat16 on a GPU that has it, else float16, and on a CPU the
-    faster of bfloat16 and float32, measured when the study begins.
-    ``attention: auto`` is the newest Flash Attention that is installed and that the device runs, else PyTorch's SDPA.
-    ``trust_remote_code`` runs Python code that comes with the model, so nothing but the word ``true`` means it.
+    ``dtype`` is the compute type: ``auto`` is bfloat16 on a GPU that supports it, else float16, and on a CPU the faster
+    of bfloat16 and float32, measured when the study begins.
+    ``attention: auto`` is the newest Flash Attention that is installed and supported, else PyTorch's SDPA.
+    ``trust_remote_code`` runs Python code that comes with the model, so only the word ``true`` enables it.
     """
 
     name: str = Field(min_length=1)

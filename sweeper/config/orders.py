@@ -1,4 +1,4 @@
-"""Rules for orders to a running study, shared by those who give them and those who carry them out."""
+"""Rules for orders to a running study, shared by the sender and the executor."""
 
 from __future__ import annotations
 
@@ -10,42 +10,34 @@ from pydantic import ValidationError
 from sweeper.config.adapter import AnyAdapter, LowRank
 from sweeper.config.executor import PackingExecutorConfig
 from sweeper.config.parameters import alpha_value
-from sweeper.config.space import ADAPTER, MODEL, Range, bare, enqueue_faults, in_order, is_active
+from sweeper.config.space import ADAPTER, MODEL, Range, bare, enqueue_faults, in_order, is_active, listed
 from sweeper.config.study import StudyConfig
 from sweeper.errors import UserError
 
 BUDGET = ("n_trials", "timeout", "max_epochs_total", "slots")
-"""What an order may change of a study: the parts of ``search`` and ``executor`` that bound it."""
+"""The limits of a study that an order may change: parts of ``search`` and ``executor``."""
 
 _WORDS = {"slots": "must be a number of at least 1, or auto; 256 is the most"}
-"""What is said of a value that may be of several kinds, where Pydantic would tell of the last that it tried."""
+"""Messages for values of several types, of which Pydantic would report the last one tried."""
 
 _SHAPE = ("lora_rank", "lora_alpha", "target_modules")
-"""The hyperparameters on which it depends whether saved weights fit an adapter, and mean the same in it."""
+"""The hyperparameters that must be equal for saved weights to fit another adapter."""
 
 
 def tupled(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters as a space knows them: a list of module names, as YAML and JSON have it, is a tuple there."""
+    """Return parameters as a space has them: lists of module names, as in YAML and JSON, become tuples."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def require_in_space(space: Mapping[str, Range], values: Mapping[str, Any]) -> None:
-    """Refuse parameters that the space does not know, or values that it does not have.
-
-    Raises:
-        UserError: If there is one; all of them are named.
-    """
+    """Raise UserError, naming all parameters or values that are outside the space."""
     faults = enqueue_faults(space, [tupled(values)])
     if faults:
         raise UserError("; ".join(f"{place.partition('.')[2]} {message}" for place, message in faults))
 
 
 def with_budget(config: StudyConfig, changes: Mapping[str, Any]) -> StudyConfig:
-    """Return a study whose budget is changed.
-
-    Args:
-        config: The study.
-        changes: New values by name, see ``BUDGET``; None lifts a limit.
+    """Return a study with a changed budget; None lifts a limit.
 
     Raises:
         UserError: If a name or a value is not allowed.
@@ -70,12 +62,12 @@ def with_budget(config: StudyConfig, changes: Mapping[str, Any]) -> StudyConfig:
 
 
 def _field(place: tuple[int | str, ...]) -> int | str:
-    """Return the name that a fault is about; of a union, not the alternative that was tried."""
+    """Return the parameter of a fault, rather than the union's alternative that was tried."""
     return next((part for part in place if part in BUDGET), place[-1])
 
 
 def budget_of(config: StudyConfig) -> dict[str, Any]:
-    """Return what bounds a study, by name; ``slots`` only where it has any."""
+    """Return a study's limits by name; ``slots`` only if it has any."""
     search = config.search
     found: dict[str, Any] = {name: getattr(search, name) for name in BUDGET if name != "slots"}
     if isinstance(config.executor, PackingExecutorConfig):
@@ -84,33 +76,26 @@ def budget_of(config: StudyConfig) -> dict[str, Any]:
 
 
 def obstacle_to_weights(adapter: AnyAdapter, changes: Mapping[str, Any]) -> str | None:
-    """Return why a trial with these changes cannot start from the saved weights of another, or None where it can.
-
-    Args:
-        adapter: What the other trial trained.
-        changes: The parameters that differ, each with its new value.
-    """
+    """Return why a trial with these changes cannot start from the saved weights of another's adapter, or None."""
     if not isinstance(adapter, LowRank):
-        return (
-            f"only adapters of the LoRA family start from the weights of another trial, and this one is {adapter.kind}"
-        )
+        return f"only LoRA and QLoRA adapters can start from another trial's weights, and this one is {adapter.kind}"
     if adapter.changes_base:
         return (
-            f"with init {adapter.init} what is saved is the difference to a changed base, of twice the rank; a trial "
-            "of this study cannot start there"
+            f"with init {adapter.init} the saved weights are the difference to a changed base, of twice the rank; a "
+            "trial of this study cannot start from them"
         )
     fixed = {ADAPTER, MODEL, *_SHAPE, *(adapter.options() - {"lora_plus"})}
     changed = [name for name in changes if bare(name) in fixed]
     if changed:
-        return f"its weights would not fit, or would mean something else, with another {', '.join(changed)}"
+        return f"its weights would not fit, or would mean something else, with a different {', '.join(changed)}"
     return None
 
 
 def values_of(space: Mapping[str, Range], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a trial has of a space, by the space's names, from its resolved parameters.
+    """Return a trial's values by the space's names, from its resolved parameters.
 
-    What was resolved to something else than the space lists (a multiple of the rank, say) is found by resolving what
-    is listed; what cannot be found is left out.
+    A value resolved from another form (such as a multiple of the rank) is found by resolving the listed ones; values
+    outside the space are left out.
     """
     resolved = {**(parameters.get("trl") or {}), **parameters}
     found: dict[str, Any] = {}
@@ -127,17 +112,16 @@ def values_of(space: Mapping[str, Range], parameters: Mapping[str, Any]) -> dict
 
 
 def _listed_alpha(range_: Range, value: Any, rank: Any) -> Any:
-    """Return the alpha that a space lists for a number, which may be a multiple of the rank."""
-    listed = getattr(range_, "choice", None) or (getattr(range_, "value", None),)
-    words = (word for word in listed if isinstance(word, str))
+    """Return the alpha that a space lists for a number, possibly as a multiple of the rank."""
+    words = (word for word in listed(range_) if isinstance(word, str))
     return next((word for word in words if isinstance(rank, int) and alpha_value(word, rank) == value), value)
 
 
 def cloned(space: Mapping[str, Range], values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a trial's values by name with some of them changed; what has no value any more is left out.
+    """Return a trial's values with some of them changed, without those that become inactive.
 
     Raises:
-        UserError: If a change is outside the space, or has no value beside the others.
+        UserError: If a change is outside the space, or inactive.
     """
     require_in_space(space, changes)
     wanted, kept = {**values, **tupled(changes)}, dict[str, Any]()
@@ -146,16 +130,13 @@ def cloned(space: Mapping[str, Range], values: Mapping[str, Any], changes: Mappi
             kept[name] = wanted[name]
     idle = [name for name in changes if name not in kept]
     if idle:
-        raise UserError(f"{', '.join(idle)}: has no value where {_conditions(space, idle)} is as in this configuration")
+        parents = ", ".join(dict.fromkeys(parent for name in idle for parent in space[name].when))
+        raise UserError(f"{', '.join(idle)}: inactive with this configuration's {parents}")
     return kept
 
 
-def _conditions(space: Mapping[str, Range], names: list[str]) -> str:
-    return ", ".join(dict.fromkeys(parent for name in names for parent in space[name].when))
-
-
 def differing(space: Mapping[str, Range], before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is another in ``after``, by name; None for what it lacks, or leaves to the sampler."""
+    """Return the values that differ in ``after``; None for those it lacks or leaves to the sampler."""
     sampled = {name: None for name, range_ in space.items() if name not in after and is_active(range_, after)}
     changed = {name: after.get(name) for name in space if before.get(name) != after.get(name)}
     return {**changed, **sampled}

@@ -1,13 +1,18 @@
-"""The hyperparameters sweeper knows by name: their type, which values make sense, and their default.
+"""The hyperparameters that sweeper knows by name: their types, bounds and defaults, and the steps they amount to.
 
 Any other field of the technique's TRL config can be searched by its own name (see ``training.techniques``).
 """
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import Field
+
+from sweeper.config.base import Frozen
 
 Scalar = bool | int | float | str
 ParameterValue = Scalar | tuple[str, ...] | None
@@ -33,14 +38,11 @@ SCHEDULERS = (
 
 @dataclass(frozen=True)
 class Parameter:
-    """A hyperparameter: its type, its bounds, and its value where neither preset nor study names one.
+    """A hyperparameter.
 
     Attributes:
-        name: The name in study files, databases and reports.
         type: ``alpha`` is a number or a multiple of the rank; ``modules`` is ``all-linear`` or a list of names.
-        default: Used where the space leaves the parameter out.
-        low: Smallest allowed value; None for text.
-        high: Largest allowed value; None for no bound.
+        default: Used if the space leaves the parameter out.
         low_open: Whether ``low`` itself is refused.
         allowed: The allowed words of a text parameter.
     """
@@ -54,7 +56,7 @@ class Parameter:
     allowed: tuple[str, ...] = ()
 
     def fault(self, value: object) -> str | None:
-        """Return why ``value`` is not allowed, or None where it is."""
+        """Return why ``value`` is not allowed, or None."""
         if self.type == "text":
             if not isinstance(value, str) or (self.allowed and value not in self.allowed):
                 return f"must be one of {', '.join(self.allowed)}; found {value!r}"
@@ -104,14 +106,31 @@ PARAMETERS = table(
     Parameter("lora_dropout", "float", 0.0, low=0, high=0.95),
     Parameter("target_modules", "modules", "all-linear"),
 )
-"""Every hyperparameter that sweeper itself gives a meaning to, by name."""
+"""Every hyperparameter that sweeper itself defines, by name."""
 
 LORA_PARAMETERS = ("lora_rank", "lora_alpha", "lora_dropout", "target_modules")
-"""Those that only LoRA and QLoRA have."""
-
+"""Those that only LoRA and its relatives have."""
 
 EXCLUSIVE = (("warmup_steps", "warmup_ratio"),)
-"""Pairs of which a space may name one only: each says the same thing in another unit."""
+"""Pairs of which a space may name only one: both set the same thing, in different units."""
+
+
+class Hyperparameters(Frozen):
+    """A trial's resolved hyperparameters; ``trl`` holds further fields of the technique's TRL config by name."""
+
+    learning_rate: float
+    batch_size: int
+    epochs: float
+    warmup_steps: int | None = None
+    warmup_ratio: float | None = None
+    lr_scheduler: str = "linear"
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    lora_rank: int = 16
+    lora_alpha: float = 32.0
+    lora_dropout: float = 0.0
+    target_modules: str | tuple[str, ...] = "all-linear"
+    trl: dict[str, Any] = Field(default_factory=dict)
 
 
 def alpha_value(alpha: float | str, rank: int) -> float:
@@ -126,3 +145,29 @@ def alpha_value(alpha: float | str, rank: int) -> float:
     if factor is None:
         raise ValueError(f"lora_alpha must be a number or a multiple of the rank such as 2r; found {alpha!r}")
     return float(factor[1] or 1) * rank
+
+
+def steps(train_rows: int, batch_size: int, epochs: float) -> int:
+    """Return the number of optimizer steps, as the Hugging Face trainer counts them.
+
+    The last batch of an epoch may be smaller, so an epoch has ``ceil(rows / batch)`` steps; a part of an epoch is
+    rounded up to a whole step.
+
+    Raises:
+        ValueError: If there are no rows, or a size is not above 0.
+    """
+    if train_rows < 1 or batch_size < 1 or epochs <= 0:
+        raise ValueError(f"rows, batch size and epochs must be above 0; found {train_rows}, {batch_size}, {epochs}")
+    return math.ceil(epochs * math.ceil(train_rows / batch_size))
+
+
+def step_count(count: int) -> str:
+    """Return a number of optimizer steps for people, for example ``1 optimizer step``."""
+    return f"{count:,} optimizer step{'s' * (count != 1)}"
+
+
+def warmup(total_steps: int, warmup_steps: int | None, warmup_ratio: float | None) -> int:
+    """Return the number of warmup steps; a ratio is rounded up. It may exceed ``total_steps``: the caller warns."""
+    if warmup_steps is not None:
+        return warmup_steps
+    return math.ceil(total_steps * (warmup_ratio or 0.0))

@@ -1,7 +1,7 @@
-"""Reinforcement learning from human feedback: one study file whose three stages are studies of their own.
+"""Reinforcement learning from human feedback: one study file with three stages, each a study.
 
-SFT makes a model that answers, a reward model learns from human rankings what a good answer is, and the policy is
-optimised against that reward model (Ouyang et al. 2022, arXiv:2203.02155, section 3.1; the policy there by PPO, for
+SFT trains a model that answers, a reward model learns human rankings of answers, and the policy is optimised against
+that reward model (Ouyang et al. 2022, arXiv:2203.02155, section 3.1; the policy there by PPO, for
 which the current TRL has no trainer, here by GRPO or RLOO).
 """
 
@@ -25,52 +25,52 @@ STAGES: dict[str, tuple[str, ...]] = {
     "reward": ("reward",),
     "policy": tuple(kind for kind, of in TECHNIQUES.items() if issubclass(of, Policy)),
 }
-"""The stages in order, each with the techniques that it may use, the first by default."""
+"""The stages in order, each with its allowed techniques, the default first."""
 
 _SHARED = ("model", "adapter", "executor", "storage", "keep", "backend", "seed")
 _OWN = ("data", "technique", "adapter", "search", "evaluation", "executor", "keep", "backend", "seed")
 _POLICY_METRICS = ["mean_reward", "win_rate", "kl"]
 
 STARTED_FROM = "adapter:"
-"""Begins the name of a base model that is a registered adapter merged into its base: ``adapter:NAME@VERSION``."""
+"""Prefix of a base model that is a registered adapter merged into its base: ``adapter:NAME@VERSION``."""
 
 
 def is_pipeline(data: Any) -> bool:
-    """Return whether parsed YAML is a study of several stages."""
+    """Return whether parsed YAML is a pipeline."""
     technique = data.get("technique") if isinstance(data, dict) else None
     return KIND in (technique, kind_of(technique))
 
 
 def pipeline_faults(source: YamlSource) -> Iterator[Fault]:
-    """Yield what is wrong with the form of a pipeline; each stage is checked as a study after."""
+    """Yield faults in the form of a pipeline; its stages are checked as studies afterwards."""
     yield from _shared_faults(source)
     yield from _name_faults(source)
     stages = source.data.get("stages")
     if not isinstance(stages, dict):
-        yield _fault(source, ("stages",), f"must hold {', '.join(STAGES)}: each a study's data, technique, search, ...")
+        yield source.fault(("stages",), f"must hold {', '.join(STAGES)}: each a study's data, technique, search, ...")
         return
     for stage in STAGES:
         if not isinstance(stages.get(stage), dict):
-            yield _fault(source, ("stages", stage), "is required: a mapping with its data, and what else differs")
+            yield source.fault(("stages", stage), "is required: a mapping with its data, and any parts that differ")
     for stage, part in stages.items():
         if stage not in STAGES:
-            yield _fault(source, ("stages", stage), f"unknown stage; they are {', '.join(STAGES)}")
+            yield source.fault(("stages", stage), f"unknown stage; they are {', '.join(STAGES)}")
         elif isinstance(part, dict):
             yield from _stage_faults(source, stage, part)
 
 
 def connection_faults(stages: Mapping[str, StudyConfig], source: YamlSource) -> Iterator[Fault]:
-    """Yield what would keep a stage from beginning where an earlier one ended."""
+    """Yield faults that would keep a stage from starting from the result of an earlier one."""
     own = "adapter" in source.data["stages"]["sft"]
     path: Path_ = ("stages", "sft", "adapter") if own else ("adapter",)
     for label, alternative in stages["sft"].adapters.items():
-        if not alternative.adapter.can_merge:
-            message = f"{label} cannot be merged into the model that the later stages begin from; use lora or qlora"
-            yield _fault(source, path, message)
+        if alternative.adapter.is_prompt_learning:
+            message = f"{label} cannot be merged into the model that later stages start from; use lora or qlora"
+            yield source.fault(path, message)
 
 
 def stage_source(source: YamlSource, stage: str) -> YamlSource:
-    """Return a stage as the source of a study: what the stages share, and over it what the stage says itself."""
+    """Return a stage as the source of a study: the shared parts, overridden by its own."""
     data, part = source.data, source.data["stages"][stage]
     shared = {key: data[key] for key in _SHARED if key in data}
     study = {**shared, **part, "name": stage_name(data["name"], stage)}
@@ -86,12 +86,12 @@ def stage_source(source: YamlSource, stage: str) -> YamlSource:
 
 
 def stage_name(name: Any, stage: str) -> str:
-    """Return the name of a stage's study, which is also that of its adapter."""
+    """Return the name of a stage's study and adapter."""
     return f"{name}-{stage}"
 
 
 def pipeline_of(study: StudyPaths) -> str | None:
-    """Return the name of the study of several stages that a stored study is a stage of; None where it is none."""
+    """Return the name of the pipeline that a stored study is a stage of, if any."""
     name = study.folder.name
     for stage in STAGES:
         whole = name.removesuffix(stage_name("", stage))
@@ -101,10 +101,7 @@ def pipeline_of(study: StudyPaths) -> str | None:
 
 
 def name_to_resume(study: StudyPaths) -> str:
-    """Return the name under which a stored study is gone on with: of a stage that of the whole.
-
-    Were a stage gone on with by itself, those after it would never begin.
-    """
+    """Return the name under which to resume a stored study: of a stage the pipeline's, or later stages never run."""
     return pipeline_of(study) or study.folder.name
 
 
@@ -113,31 +110,31 @@ def _shared_faults(source: YamlSource) -> Iterator[Fault]:
     known = ("name", "technique", "stages", *_SHARED)
     for key in data:
         if key not in known:
-            yield _fault(source, (key,), f"unknown key of an {KIND} study; allowed are {', '.join(sorted(known))}")
+            yield source.fault((key,), f"unknown key of an {KIND} study; allowed are {', '.join(sorted(known))}")
     for key in data["technique"] if isinstance(data["technique"], dict) else ():
         if key != "kind":
-            yield _fault(source, ("technique", key), "belongs to a stage; name it under stages.STAGE.technique")
+            yield source.fault(("technique", key), "belongs to a stage; name it under stages.STAGE.technique")
     if isinstance(data.get("model"), dict) and "choice" in data["model"]:
-        message = "the stages share one model; find the best one first, by a study of its own"
-        yield _fault(source, ("model", "choice"), message)
+        message = "the stages share one model; find the best one first, in a separate study"
+        yield source.fault(("model", "choice"), message)
 
 
 def _name_faults(source: YamlSource) -> Iterator[Fault]:
     name = source.data.get("name")
     if "name" not in source.data:
-        yield _fault(source, ("name",), "is required")
+        yield source.fault(("name",), "is required")
     elif not isinstance(name, str):
-        yield _fault(source, ("name",), f"must be text; found {name!r}")
+        yield source.fault(("name",), f"must be text; found {name!r}")
     else:
         try:
             valid_name(name)
             valid_name(stage_name(name, max(STAGES, key=len)))
         except ValueError as error:
-            yield _fault(source, ("name",), f"{error} (the names of the stages begin with it)")
+            yield source.fault(("name",), f"{error} (the names of the stages begin with it)")
 
 
 def _with_reward(technique: Any, reward: str) -> Any:
-    """Let a policy that names no rewards be rewarded by the reward model of the stage before."""
+    """Add the previous stage's reward model as the reward of a policy that names none."""
     written: Mapping[str, Any] = {"kind": technique} if isinstance(technique, str) else technique
     return {"rewards": [{"kind": "adapter", "name": reward}], **written}
 
@@ -145,14 +142,10 @@ def _with_reward(technique: Any, reward: str) -> Any:
 def _stage_faults(source: YamlSource, stage: str, part: Mapping[str, Any]) -> Iterator[Fault]:
     for key in part:
         if key not in _OWN:
-            message = f"is no part of a stage; a stage has {', '.join(_OWN)}, and the stages share one model"
-            yield _fault(source, ("stages", stage, key), message)
+            message = f"is not part of a stage; a stage has {', '.join(_OWN)}, and the stages share one model"
+            yield source.fault(("stages", stage, key), message)
     technique = part.get("technique", STAGES[stage][0])
     kind = technique if isinstance(technique, str) else kind_of(technique)
     if kind not in STAGES[stage]:
         message = f"must be one of {', '.join(STAGES[stage])} in stage {stage}; found {kind!r}"
-        yield _fault(source, ("stages", stage, "technique"), message)
-
-
-def _fault(source: YamlSource, path: Path_, message: str) -> Fault:
-    return Fault(".".join(map(str, path)), message, source.line(path))
+        yield source.fault(("stages", stage, "technique"), message)

@@ -17,7 +17,7 @@ def _null_is_none(value: Any) -> Any:
 
 
 class AutoSampler(Frozen):
-    """GP up to 100 trials where there is one objective and no range has a condition, TPE otherwise."""
+    """GP up to 100 trials with one objective and no conditional ranges, TPE otherwise."""
 
     kind: Literal["auto"] = "auto"
 
@@ -62,10 +62,10 @@ class CmaEsSampler(Frozen):
 
 
 NamedSampler = GPSampler | TPESampler | RandomSampler | GridSampler | QMCSampler | CmaEsSampler
-"""Every sampler that ``auto`` may stand for."""
+"""Every sampler that ``auto`` may resolve to."""
 
 Sampler = Annotated[
-    AutoSampler | GPSampler | TPESampler | RandomSampler | GridSampler | QMCSampler | CmaEsSampler,
+    AutoSampler | NamedSampler,
     Field(discriminator="kind"),
     BeforeValidator(word_is_kind),
     BeforeValidator(_null_is_none),
@@ -79,11 +79,10 @@ class AutoPruner(Frozen):
 
 
 class HalvingPruner(Frozen):
-    """Asynchronous successive halving at equal progress: a trial goes on if in the best 1/eta at its rung.
+    """Asynchronous successive halving at equal progress: a trial continues if in the best 1/eta at its rung.
 
     ``start`` is the first rung, as a fraction of the trial's training. With ``promote`` a trial that is not among the
-    best is paused instead of pruned, and goes on from its rung if later arrivals put it among them (packed trials
-    only).
+    best is paused instead of pruned, and resumed if later arrivals put it among them (packed trials only).
     """
 
     kind: Literal["asha"] = "asha"
@@ -100,7 +99,7 @@ class HyperbandPruner(Frozen):
 
 
 class MedianPruner(Frozen):
-    """Prune what is worse than the median of the finished trials at the same progress."""
+    """Prune trials worse than the median of the finished trials at the same progress."""
 
     kind: Literal["median"] = "median"
     startup_trials: int = Field(default=4, ge=0)
@@ -125,7 +124,7 @@ class PatientPruner(Frozen):
 
 
 class ThresholdPruner(Frozen):
-    """Prune what leaves the given bounds."""
+    """Prune trials that leave the given bounds."""
 
     kind: Literal["threshold"] = "threshold"
     lower: float | None = None
@@ -148,7 +147,7 @@ class WilcoxonPruner(Frozen):
 
 
 class NoPruner(Frozen):
-    """Every trial runs to its end."""
+    """No pruning."""
 
     kind: Literal["none"] = "none"
 
@@ -176,7 +175,7 @@ def duration_s(value: Any) -> Any:
     """Return ``90``, ``"90s"``, ``"30m"``, ``"6h"`` or ``"2d"`` in seconds.
 
     Raises:
-        ValueError: If the text is no duration.
+        ValueError: If the text is not a duration.
     """
     if not isinstance(value, str):
         return value
@@ -190,15 +189,14 @@ class SearchConfig(Frozen):
     """The search and its budget.
 
     Attributes:
-        preset: Where ranges come from that ``space`` does not name.
-        space: Ranges that override the preset's.
+        preset: Source of the ranges that ``space`` leaves out.
         known_good: Whether the preset's proven configurations run first.
-        enqueue: Configurations of the user's own to run first.
-        n_trials: Trials in all, confirmations included.
+        enqueue: The user's configurations to run first.
+        n_trials: Number of trials, confirmations included.
         timeout: No trial starts after this long, time before a resume included; seconds, or text such as ``6h``.
-        max_epochs_total: No trial starts once this many epochs are trained, pruned parts counted as trained.
+        max_epochs_total: No trial starts once this many epochs are trained, pruned trials included.
         confirm: Part of the budget that re-runs the best configurations with fresh seeds.
-        confirm_top: How many of the best are re-run.
+        confirm_top: Number of the best configurations to re-run.
     """
 
     preset: str = "recommended"

@@ -1,4 +1,4 @@
-"""A trial's configuration as a study of its own: the study file that runs it once more, with nothing left to search."""
+"""A study file that repeats one trial: its configuration, with nothing to search."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from sweeper.config.space import ADAPTER, MODEL
 from sweeper.config.study import StudyConfig
 
 _HEADER = """\
-# The configuration of trial {number} of study {study}, to be run once more: `sweeper run FILE`.
-# The rows are those that study had prepared, so train, validation and test are the same.
+# The configuration of trial {number} of study {study}; run it again with `sweeper run FILE`.
+# The rows are those that the study had prepared, so train, validation and test are the same.
 """
 _REPEATS = """\
-# The seed is that study's; a trial's own follows from it, so that this run repeats trial {number} up to its luck.
+# The seed is the study's; a trial's seed derives from it, so this run repeats trial {number} but for its randomness.
 """
 _BEGINS_ANEW = """\
-# It is no repetition: trial {number} began from the weights of trial {initial}, and this run begins at the bare base.
+# This is not a repetition: trial {number} started from the weights of trial {initial}, this run from the base alone.
 """
-_FUNCTIONS = "# Its reward functions are looked for in the folder of this file: put it into {folder}\n"
+_FUNCTIONS = "# Its reward functions are looked up in the folder of this file: put it into {folder}\n"
 
 
 def single_study(
@@ -40,16 +40,16 @@ def single_study(
     """Return a study file that runs one configuration once.
 
     Args:
-        config: The study that the trial was part of.
+        config: The study of the trial.
         number: The trial's number.
-        parameters: Its resolved hyperparameters, and the adapter and the model that were chosen, as the store has them.
+        parameters: Its resolved hyperparameters, and the chosen adapter and model, as stored.
         rows: The prepared rows by split.
-        model_folder: Where the base model is, for one that is named by a path relative to a file that is not there.
-        functions_in: The folder where the first study looked for reward functions.
-        initial: The trial whose weights it began from, which a study file cannot say.
+        model_folder: The base model's folder, if the study names it by a relative path.
+        functions_in: The folder where the study looked up reward functions.
+        initial: The trial whose weights it started from, which a study file cannot express.
     """
     adapter = pick(config.adapters, parameters.get(ADAPTER)).adapter
-    chosen = {name: _plain(value) for name, value in parameters.items()}
+    chosen = {name: list(value) if isinstance(value, tuple) else value for name, value in parameters.items()}
     model = pick(config.models, parameters.get(MODEL)).model_dump(mode="json", exclude_defaults=True)
     if model_folder is not None:
         model = {**model, "name": str(model_folder)}
@@ -61,9 +61,9 @@ def single_study(
         "name": f"{config.name[:85]}-trial-{number}",
         "model": model,
         "data": {split: str(path) for split, path in rows.items()},
-        "technique": _said(config.technique),
+        "technique": _written(config.technique),
         "adapter": adapter.with_options(chosen).model_dump(mode="json"),
-        "backend": _said(config.backend),
+        "backend": _written(config.backend),
         "search": {
             "preset": config.search.preset,
             "space": _fixed(chosen, adapter),
@@ -74,7 +74,7 @@ def single_study(
             "confirm": 0.0,
         },
         "evaluation": evaluation,
-        "executor": _said(config.executor),
+        "executor": _written(config.executor),
         "seed": config.seed,
     }
     rewards = getattr(config.technique, "rewards", ())
@@ -85,8 +85,8 @@ def single_study(
     )
 
 
-def _said(part: Any) -> dict[str, Any]:
-    """Return a part of a study as a file writes it: its kind, and what is not left at its default."""
+def _written(part: Any) -> dict[str, Any]:
+    """Return a part of a study as a file writes it: its kind, and non-default options."""
     return {"kind": part.kind, **part.model_dump(mode="json", by_alias=True, exclude_defaults=True)}
 
 
@@ -99,13 +99,5 @@ def _fixed(chosen: Mapping[str, Any], adapter: AnyAdapter) -> dict[str, Any]:
         space.pop(ratio if space.get(steps) is not None else steps, None)
         if space.get(ratio, 0) is None:
             space[ratio] = 0.0
-    return {name: value if _is_word(value) else {"value": value} for name, value in space.items()}
-
-
-def _is_word(value: Any) -> bool:
-    """Return whether a space reads a value as itself: a list would be a choice."""
-    return not isinstance(value, list)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    # A bare list would be a choice.
+    return {name: {"value": value} if isinstance(value, list) else value for name, value in space.items()}

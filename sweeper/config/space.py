@@ -1,15 +1,15 @@
-"""Search ranges: a float, an int, a choice or a fixed value, each possibly only under another choice."""
+"""Search ranges: a float, an int, a choice or a fixed value, each possibly conditional on other parameters."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeGuard, TypeVar
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from sweeper.config.base import Frozen
+from sweeper.config.base import Frozen, kind_of
 from sweeper.config.parameters import Scalar
 
 ChoiceValue = Scalar | tuple[str, ...]
@@ -18,7 +18,7 @@ V = TypeVar("V")
 
 
 class _Range(Frozen):
-    when: When = Field(default_factory=dict, description="Only where these parameters have one of these values.")
+    when: When = Field(default_factory=dict, description="Only if these parameters have one of these values.")
 
     @model_validator(mode="before")
     @classmethod
@@ -31,35 +31,37 @@ class _Range(Frozen):
 
 
 class _Interval(_Range):
+    kind: str
+    low: float
+    high: float
+    log: bool = False
+
     @model_validator(mode="after")
-    def _ordered(self) -> _Interval:
-        low, high = self.low, self.high  # type: ignore[attr-defined]
+    def _ordered(self) -> Self:
+        low, high = self.low, self.high
         if low > high:
             raise ValueError(f"low must not be above high; found low {low:g}, high {high:g}")
-        if self.log and low <= 0:  # type: ignore[attr-defined]
+        if self.log and low <= 0:
             raise ValueError(f"a log range must begin above 0; found low {low:g}")
         return self
+
+    def corners(self) -> tuple[Any, ...]:
+        """Return the extreme values, for what can be known before training."""
+        return (self.low, self.high)
 
 
 class FloatRange(_Interval):
     """A real number between ``low`` and ``high``, both included."""
 
     kind: Literal["float"] = "float"
-    low: float
-    high: float
-    log: bool = False
 
     def contains(self, value: Any) -> bool:
         """Return whether a trial may have this value."""
-        return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
+        return _is_number(value) and self.low <= value <= self.high
 
     def clip(self, value: Any) -> Any:
         """Return the nearest value of the range."""
         return min(max(float(value), self.low), self.high)
-
-    def corners(self) -> tuple[Any, ...]:
-        """Return the extreme values, for what can be known before training."""
-        return (self.low, self.high)
 
 
 class IntRange(_Interval):
@@ -68,7 +70,6 @@ class IntRange(_Interval):
     kind: Literal["int"] = "int"
     low: int
     high: int
-    log: bool = False
     step: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
@@ -79,7 +80,7 @@ class IntRange(_Interval):
 
     def contains(self, value: Any) -> bool:
         """Return whether a trial may have this value."""
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        if not _is_number(value) or not math.isfinite(value):
             return False
         return value == int(value) and self.low <= value <= self.high and (int(value) - self.low) % self.step == 0
 
@@ -87,10 +88,6 @@ class IntRange(_Interval):
         """Return the nearest value of the range."""
         bounded = min(max(round(value), self.low), self.high)
         return self.low + round((bounded - self.low) / self.step) * self.step
-
-    def corners(self) -> tuple[Any, ...]:
-        """Return the extreme values, for what can be known before training."""
-        return (self.low, self.high)
 
 
 class Choice(_Range):
@@ -110,17 +107,17 @@ class Choice(_Range):
         return any(_is_same(value, listed) for listed in self.choice)
 
     def clip(self, value: Any) -> Any:
-        """Return the nearest value of the choice; the first where nearness has no meaning."""
+        """Return the nearest value of the choice; the first if its values are not numbers."""
         if value in self.choice:
             return value
-        numbers = [v for v in self.choice if isinstance(v, int | float) and not isinstance(v, bool)]
-        if isinstance(value, int | float) and numbers and len(numbers) == len(self.choice):
+        numbers = [v for v in self.choice if _is_number(v)]
+        if isinstance(value, int | float) and len(numbers) == len(self.choice):
             return min(numbers, key=lambda v: abs(_log_or_plain(v) - _log_or_plain(value)))
         return self.choice[0]
 
     def corners(self) -> tuple[Any, ...]:
         """Return the extreme values, for what can be known before training."""
-        numbers = [v for v in self.choice if isinstance(v, int | float) and not isinstance(v, bool)]
+        numbers = [v for v in self.choice if _is_number(v)]
         return (min(numbers), max(numbers)) if len(numbers) == len(self.choice) else self.choice
 
 
@@ -135,7 +132,7 @@ class Fixed(_Range):
         return _is_same(value, self.value)
 
     def clip(self, value: Any) -> Any:
-        """Return the only value there is."""
+        """Return the value."""
         return self.value
 
     def corners(self) -> tuple[Any, ...]:
@@ -143,8 +140,17 @@ class Fixed(_Range):
         return (self.value,)
 
 
+def listed(range_: Range) -> tuple[Any, ...]:
+    """Return the values of a choice, or the extreme values of another range."""
+    return range_.choice if isinstance(range_, Choice) else range_.corners()
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _is_same(value: Any, other: Any) -> bool:
-    """Return whether two values are equal; to Python ``True`` is 1, to a study it is another value."""
+    """Return whether two values are equal; unlike in Python, ``True`` is not 1."""
     return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
 
 
@@ -153,7 +159,7 @@ def _log_or_plain(value: float) -> float:
 
 
 def _shorthand(value: Any) -> Any:
-    """``0.1`` is fixed, ``[8, 16]`` is a choice, and low/high is an int range where both are whole numbers."""
+    """``0.1`` is fixed, ``[8, 16]`` is a choice, and low/high is an int range if both are whole numbers."""
     if isinstance(value, list | tuple):
         return {"kind": "choice", "choice": value}
     if not isinstance(value, Mapping):
@@ -164,12 +170,8 @@ def _shorthand(value: Any) -> Any:
         return {"kind": "choice", **value}
     if "value" in value:
         return {"kind": "fixed", **value}
-    whole = all(isinstance(value.get(end), int) and not isinstance(value.get(end), bool) for end in ("low", "high"))
+    whole = all(isinstance(value.get(end), int) and _is_number(value[end]) for end in ("low", "high"))
     return {"kind": "int" if whole else "float", **value}
-
-
-def _kind(value: Any) -> str | None:
-    return value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
 
 
 Range = Annotated[
@@ -177,7 +179,7 @@ Range = Annotated[
     | Annotated[IntRange, Tag("int")]
     | Annotated[Choice, Tag("choice")]
     | Annotated[Fixed, Tag("fixed")],
-    Discriminator(_kind),
+    Discriminator(kind_of),
     BeforeValidator(_shorthand),
 ]
 """One parameter's range as a study file or a preset writes it."""
@@ -185,18 +187,17 @@ Range = Annotated[
 Space = dict[str, Range]
 """Ranges by parameter name."""
 
-
 ADAPTER, MODEL = "adapter", "model"
-"""The parameters over whole parts of a study, where these are choices; their values are labels of alternatives."""
+"""The parameters that choose whole parts of a study; their values are labels of alternatives."""
 
 
 def scoped(label: str, name: str) -> str:
-    """Return the name of a parameter that only one alternative has, or has otherwise: ``qlora.learning_rate``."""
+    """Return the name of a parameter specific to one alternative: ``qlora.learning_rate``."""
     return f"{label}.{name}"
 
 
 def bare(name: str) -> str:
-    """Return a parameter's name without the alternative that it belongs to."""
+    """Return a parameter's name without its alternative."""
     return name.rpartition(".")[2]
 
 
@@ -206,28 +207,26 @@ def ranges_of(space: Mapping[str, Range], name: str) -> tuple[Range, ...]:
 
 
 def definite(values: Mapping[str, V]) -> dict[str, V]:
-    """Return a trial's values under their bare names; those that chose the alternatives are left out."""
+    """Return a trial's values by bare name, without those that choose alternatives."""
     return {bare(name): value for name, value in values.items() if name not in (ADAPTER, MODEL)}
 
 
 def space_of(space: Mapping[str, Range], chosen: Mapping[str, str]) -> Space:
-    """Return the part of a space that holds under chosen alternatives, as a study of only these would have it."""
+    """Return the part of a space that applies to the chosen alternatives, as if a study had only these."""
     return {
-        bare(name): range_.model_copy(update={"when": _remaining(range_.when, chosen)})
+        bare(name): range_.model_copy(
+            update={"when": {bare(parent): values for parent, values in range_.when.items() if parent not in chosen}}
+        )
         for name, range_ in space.items()
         if name not in chosen and all(chosen.get(k, v[0]) in v for k, v in range_.when.items())
     }
 
 
-def _remaining(when: When, chosen: Mapping[str, str]) -> When:
-    return {bare(name): values for name, values in when.items() if name not in chosen}
-
-
 def in_order(space: Mapping[str, Range]) -> tuple[str, ...]:
-    """Return the names of ``space``, every parameter after those that its ``when`` looks at.
+    """Return the names of ``space``, every parameter after those that its ``when`` depends on.
 
     Raises:
-        ValueError: If a ``when`` looks at a parameter that is not in the space, or parameters wait for each other.
+        ValueError: If a ``when`` depends on a parameter outside the space, or parameters depend on each other.
     """
     faults = space_faults(space)
     if faults:
@@ -236,34 +235,34 @@ def in_order(space: Mapping[str, Range]) -> tuple[str, ...]:
 
 
 def is_active(range_: Range, values: Mapping[str, Any]) -> bool:
-    """Return whether a parameter has a value at all, given the values of those before it."""
+    """Return whether a parameter has a value, given the values of those before it."""
     return all(name in values and values[name] in allowed for name, allowed in range_.when.items())
 
 
 def space_faults(space: Mapping[str, Range]) -> list[tuple[str, str]]:
-    """Return what is wrong with the conditions of a space, as pairs of parameter and message."""
+    """Return the faults of a space's conditions, as pairs of parameter and message."""
     faults = [(name, message) for name, range_ in space.items() for message in _when_faults(range_.when, space)]
     known = {name: [parent for parent in range_.when if parent in space] for name, range_ in space.items()}
     try:
         TopologicalSorter(known).prepare()
     except CycleError as error:
         circle = list(reversed(error.args[1]))
-        faults.append((circle[0], f"waits for itself: {' -> '.join(circle)}; drop one of these when"))
+        faults.append((circle[0], f"depends on itself: {' -> '.join(circle)}; remove one of these conditions"))
     return faults
 
 
 def _when_faults(when: When, space: Mapping[str, Range]) -> Iterator[str]:
     for parent, allowed in when.items():
         if parent not in space:
-            yield f"when looks at {parent}, which is not in the space; it has {', '.join(sorted(space))}"
+            yield f"when depends on {parent}, which is not in the space; it has {', '.join(sorted(space))}"
             continue
         for value in allowed:
             if not space[parent].contains(value):
-                yield f"when waits for {parent} to be {value!r}, which it cannot be"
+                yield f"when requires {parent} to be {value!r}, which it cannot be"
 
 
 def enqueue_faults(space: Mapping[str, Range], enqueue: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Return what is wrong with configurations to run first, as pairs of ``index.parameter`` and message."""
+    """Return the faults of configurations to run first, as pairs of ``index.parameter`` and message."""
     faults = []
     for index, configuration in enumerate(enqueue):
         for name, value in configuration.items():
@@ -274,7 +273,7 @@ def enqueue_faults(space: Mapping[str, Range], enqueue: Sequence[Mapping[str, An
             else:
                 for parent, allowed in space[name].when.items():
                     if configuration.get(parent, allowed[0]) not in allowed:
-                        faults.append((f"{index}.{name}", f"has no value where {parent} is {configuration[parent]!r}"))
+                        faults.append((f"{index}.{name}", f"has no value if {parent} is {configuration[parent]!r}"))
     return faults
 
 

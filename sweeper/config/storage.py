@@ -1,10 +1,20 @@
-"""Storage settings: the home's own database file, or a PostgreSQL server."""
+"""Storage settings: the database, and the adapters kept on disk."""
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Discriminator, PlainSerializer, SerializationInfo, Tag, WithJsonSchema
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    SerializationInfo,
+    Tag,
+    WithJsonSchema,
+)
 
 from sweeper.config.base import Frozen, kind_of
 from sweeper.database_url import PostgresUrl
@@ -12,7 +22,7 @@ from sweeper.errors import DatabaseError
 
 
 def _server(value: Any) -> Any:
-    """Return the server that a URL names; what is wrong with it is said without repeating it."""
+    """Return the server of a URL; faults are described without repeating the URL, which may hold a password."""
     if isinstance(value, PostgresUrl):
         return value
     if not isinstance(value, str):
@@ -24,16 +34,11 @@ def _server(value: Any) -> Any:
 
 
 def _written(server: PostgresUrl, info: SerializationInfo) -> PostgresUrl | str:
-    """Return a URL without its password for whatever is written to a file or a database."""
+    """Return a URL, without its password if it is to be written to a file or a database."""
     return str(server) if info.mode == "json" else server
 
 
-Url = Annotated[
-    PostgresUrl,
-    BeforeValidator(_server),
-    PlainSerializer(_written),
-    WithJsonSchema({"type": "string"}),
-]
+Url = Annotated[PostgresUrl, BeforeValidator(_server), PlainSerializer(_written), WithJsonSchema({"type": "string"})]
 
 
 class SqliteStorage(Frozen):
@@ -69,3 +74,47 @@ Storage = Annotated[
     Discriminator(kind_of),
     BeforeValidator(_url_is_server),
 ]
+
+_SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B\s*$", re.IGNORECASE)
+_POWERS = " KMGT"
+
+
+def size_bytes(value: Any) -> Any:
+    """Return ``5368709120``, ``"5GiB"`` (1024 x 1024 x 1024 each) or ``"5GB"`` (a thousand million each) in bytes.
+
+    Raises:
+        ValueError: If the text is not a size.
+    """
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.match(value)
+    if match is None:
+        raise ValueError(f"must be a size such as 500MB, 5GiB or 1.5TB; found {value!r}")
+    unit = 1024 if match[3] else 1000
+    return int(float(match[1]) * unit ** _POWERS.index(match[2].upper() or " "))
+
+
+def size_text(size: int) -> str:
+    """Return a size for people, for example ``1.5 GiB``."""
+    value, units = float(size), ["bytes", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1024 and len(units) > 1:
+        value, units = value / 1024, units[1:]
+    return f"{size} bytes" if units[0] == "bytes" else f"{value:.1f} {units[0]}"
+
+
+class KeepConfig(Frozen):
+    """Retention of the trials' adapters; registered ones, and those the study still needs, are always kept.
+
+    Attributes:
+        best: Number of the best configurations to keep, but never fewer than are scored on the test split; with
+            several objectives the Pareto front. ``all`` keeps every one.
+        quota: Most bytes of the study's adapters and stopped trials, or text such as ``5GiB``. Above it the worst are
+            deleted first, down to those that the final scoring needs.
+    """
+
+    best: Annotated[int, Field(ge=1)] | Literal["all"] = 3
+    quota: Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(size_bytes)] = None
+
+    def __str__(self) -> str:
+        quota = "" if self.quota is None else f", quota {size_text(self.quota)}"
+        return f"best {self.best}{quota}"

@@ -1,4 +1,4 @@
-"""A whole study file as one frozen value."""
+"""The configuration of a whole study."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ from sweeper.config.choice import (
     OneOrMoreAdapters,
     OneOrMoreModels,
     loaded_as,
+    variants,
 )
 from sweeper.config.combinations import refusal
 from sweeper.config.data import DataConfig
-from sweeper.config.evaluation import SMALLEST, EvaluationConfig, metrics_of
+from sweeper.config.evaluation import METRICS_OF, SMALLEST, EvaluationConfig
 from sweeper.config.executor import Executor, PackedExecutorConfig
-from sweeper.config.keep import KeepConfig
 from sweeper.config.model import ModelConfig
 from sweeper.config.search import SearchConfig
 from sweeper.config.space import ADAPTER, Range, space_of
-from sweeper.config.storage import Storage
+from sweeper.config.storage import KeepConfig, Storage
 from sweeper.config.technique import SFT, Technique, technique_class
-from sweeper.config.variants import variants
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 
@@ -52,7 +51,7 @@ Name = Annotated[str, AfterValidator(valid_name)]
 
 
 class StudyConfig(Frozen):
-    """One study: what to tune, on what, how to search, and what decides."""
+    """One study: model, data, technique, search and evaluation."""
 
     name: Name
     model: OneOrMoreModels
@@ -69,8 +68,8 @@ class StudyConfig(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _technique_says_what_decides(cls, data: Any) -> Any:
-        """Each technique has metrics of its own, for a study that names none."""
+    def _default_metrics_are_the_techniques(cls, data: Any) -> Any:
+        """A study that names no metrics gets those of its technique."""
         if not isinstance(data, dict) or not isinstance(data.get("evaluation", {}), dict):
             return data
         technique = technique_class(data.get("technique", "sft"))
@@ -79,8 +78,8 @@ class StudyConfig(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _goal_asks_for_the_smallest(cls, data: Any) -> Any:
-        """With several models and a goal, what is sought is the smallest that meets it, unless objectives are named."""
+    def _goal_minimises_the_size(cls, data: Any) -> Any:
+        """With several models and a goal, the search is for the smallest that meets it, unless objectives are named."""
         model, evaluation = (data.get(part) for part in ("model", "evaluation")) if isinstance(data, dict) else ("", "")
         several = "choice" in model if isinstance(model, dict) else isinstance(model, ModelChoice)
         if several and isinstance(evaluation, Mapping) and evaluation.get("goal") is not None:
@@ -89,32 +88,32 @@ class StudyConfig(Frozen):
 
     @model_validator(mode="after")
     def _metrics_fit_the_technique(self) -> StudyConfig:
-        kind, possible = self.technique.kind, metrics_of(self.technique.rows)
+        kind, possible = self.technique.kind, METRICS_OF[self.technique.rows]
         for place, names in (("metric", (self.evaluation.metric,)), ("metrics", self.evaluation.metrics)):
             for name in names:
                 if name not in possible:
                     raise ValueError(
-                        f"evaluation.{place}: {kind} is not measured by {name}; use one of {', '.join(possible)}"
+                        f"evaluation.{place}: {name} does not apply to {kind}; use one of {', '.join(possible)}"
                     )
         if kind != "sft" and "eval_loss" in self.evaluation.metrics:
             raise ValueError(
-                f"evaluation.metrics: the loss of {kind} is known while training only; compare by "
+                f"evaluation.metrics: the loss of {kind} is only known during training; compare by "
                 f"{', '.join(name for name in possible if name != 'eval_loss')}"
             )
         return self
 
     @property
     def adapters(self) -> dict[str, AdapterAlternative]:
-        """The adapters to choose from by label; of one that is not a choice, that one by its kind."""
+        """The adapters to choose from by label; a single one by its kind."""
         if isinstance(self.adapter, AdapterChoice):
             return self.adapter.by_label
         return {self.adapter.kind: AdapterAlternative(adapter=self.adapter)}
 
     def variants(self, space: Mapping[str, Range]) -> Iterator[Adapter]:
-        """Yield every adapter that a trial may have, with every combination of the options that a space names.
+        """Yield every adapter that a trial may have, with every combination of the searched options.
 
         Raises:
-            ValidationError: When it comes to a combination that is not allowed.
+            ValidationError: On reaching a combination that is not allowed.
         """
         for label, alternative in self.adapters.items():
             yield from variants(alternative.adapter, space_of(space, {ADAPTER: label}))
@@ -126,40 +125,31 @@ class StudyConfig(Frozen):
 
     @property
     def bases(self) -> tuple[str, ...]:
-        """The different base models that trials stand on, as ``base_label`` calls them."""
+        """The labels of the different base models of the trials, as from ``base_label``."""
         adapters = [alternative.adapter for alternative in self.adapters.values()]
         return tuple(dict.fromkeys(self.base_label(name, adapter) for name in self.models for adapter in adapters))
 
     def base_label(self, model: str, adapter: Adapter) -> str:
-        """Return what tells the base model below an adapter from the study's others; empty where it has one only.
+        """Return what distinguishes an adapter's base model from the study's others; empty if there is only one.
 
-        A quantised base answers otherwise than a dense one, so they are two.
+        A quantised base gives other answers than a dense one, so they count as two.
         """
         held = {loaded_as(alternative.adapter) for alternative in self.adapters.values()}
         parts = [model] * (len(self.models) > 1) + [loaded_as(adapter)] * (len(held) > 1)
         return " ".join(parts)
 
     @model_validator(mode="after")
-    def _scores_have_no_latency(self) -> StudyConfig:
+    def _parts_fit_together(self) -> StudyConfig:
         if self.technique.head == "score" and "latency" in self.evaluation.objectives:
             raise ValueError(
-                f"evaluation.objectives: latency is the time of a generated token, and a model of technique "
-                f"{self.technique.kind} generates none; leave it out"
+                f"evaluation.objectives: latency is the time of a generated token, and models of technique "
+                f"{self.technique.kind} generate none; leave it out"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _one_objective_for_cmaes(self) -> StudyConfig:
         if self.search.sampler.kind == "cmaes" and self.evaluation.objectives:
             raise ValueError(
-                "search.sampler: cmaes handles one objective only; leave evaluation.objectives out, or use tpe or gp"
+                "search.sampler: cmaes supports only one objective; leave evaluation.objectives out, or use tpe or gp"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _adapter_fits_technique(self) -> StudyConfig:
         for alternative in self.adapters.values():
-            reason = refusal(self.technique, alternative.adapter)
-            if reason is not None:
+            if reason := refusal(self.technique, alternative.adapter):
                 raise ValueError(reason)
         return self

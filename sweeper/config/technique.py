@@ -10,18 +10,19 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from sweeper.config.adapter import AnyAdapter
 from sweeper.config.base import Frozen, kind_of, kinds, word_is_kind
 from sweeper.config.parameters import Parameter, table
 from sweeper.config.rewards import Reward
 
 Rows = Literal["answers", "pairs", "labelled", "prompts"]
-"""What a technique learns from: right answers (or plain text), better and worse answers, answers called good or bad,
-or prompts alone."""
+"""The training data of a technique: correct answers (or plain text), better and worse answers, answers labelled good
+or bad, or prompts alone."""
 
 
 View = Literal["answer", "pair", "pair_as_text", "labelled", "scored", "prompt"]
-"""How ``data.as_trained`` shows a row: an answer; a pair; a pair that TRL tokenises as text; one answer called good or
-bad; a pair scored at its last tokens; a prompt alone."""
+"""The form in which ``data.as_trained`` shows a row: an answer; a pair; a pair that TRL tokenises as text; one answer
+labelled good or bad; a pair scored at its last tokens; a prompt alone."""
 
 
 _DPO_LOSSES = (
@@ -39,14 +40,22 @@ _DPO_LOSSES = (
     "sigmoid_norm",
 )
 _BETA = Parameter("beta", "float", 0.1, low=0, low_open=True)
-_TEMPERATURE = Parameter("temperature", "float", 1.0, low=0, low_open=True)
+
+
+def _policy_parameters(beta: float, generations: int) -> dict[str, Parameter]:
+    """Return the parameters of GRPO and RLOO, with their defaults."""
+    return table(
+        Parameter("beta", "float", beta, low=0),
+        Parameter("num_generations", "int", generations, low=2, high=1024),
+        Parameter("temperature", "float", 1.0, low=0, low_open=True),
+    )
 
 
 class AnyTechnique(Frozen):
-    """What all techniques share.
+    """The interface of all techniques.
 
     ``max_length`` is in tokens, prompt and completion together.
-    ``gradient_checkpointing: auto`` is on for CUDA and off for the CPU, where it only costs time.
+    ``gradient_checkpointing: auto`` is on for CUDA, where memory is scarce, and off for the CPU.
     """
 
     trainer: ClassVar[str]
@@ -57,39 +66,44 @@ class AnyTechnique(Frozen):
     """Whether TRL's command line trains it."""
     rows: ClassVar[Rows]
     view: ClassVar[View]
-    learning: ClassVar[str] = "The answers are compared by their marked tokens; the prompt is read only."
-    """What training learns of a row, for people who look at one."""
+    learning: ClassVar[str]
+    """What training learns from a row, for people who look at one."""
     tuned: ClassVar[str | None] = None
     """What was done to the model, for its card; None for "tuned with" the kind."""
     parameters: ClassVar[Mapping[str, Parameter]] = {}
     """Fields of TRL's configuration whose values are checked before anything runs; the defaults are TRL's own."""
-    metric: ClassVar[str] = "preference_accuracy"
-    """What decides the search if the study names nothing."""
-    metrics: ClassVar[tuple[str, ...]] = ("preference_accuracy", "preference_margin")
-    """The final comparison if the study names nothing."""
+    metric: ClassVar[str]
+    """The default of ``evaluation.metric``."""
+    metrics: ClassVar[tuple[str, ...]]
+    """The default of ``evaluation.metrics``."""
     has_reference: ClassVar[bool] = False
-    """Whether the loss looks at the model as it was before: the base without its adapter."""
+    """Whether the loss needs the base without its adapter."""
     has_token_rows: ClassVar[bool] = False
-    """Whether its trainer holds whole rows of tokens, which EVA's initialisation looks at."""
+    """Whether its trainer holds whole rows of tokens, which EVA's initialisation needs."""
     bears_virtual_tokens: ClassVar[bool] = True
-    """Whether its trainer tells virtual tokens before the first layer from those of an answer."""
+    """Whether its trainer distinguishes virtual tokens before the first layer from those of an answer."""
     drops_long: ClassVar[bool] = False
-    """Whether rows longer than ``max_length`` are left out, rather than cut at the end."""
+    """Whether rows longer than ``max_length`` are dropped rather than truncated."""
     head: ClassVar[Literal["language", "score"]] = "language"
-    """What the base model ends in: the vocabulary, or a single number."""
+    """The output of the base model: the vocabulary, or a single number."""
 
     kind: str
     max_length: int = Field(default=1024, ge=8)
     gradient_checkpointing: bool | Literal["auto"] = "auto"
 
     def tokens_per_row(self, longest: int) -> int:
-        """Return the most tokens that a row takes through the model, where the longest has ``longest``."""
+        """Return the most tokens of a row in the model, given the longest row of the data."""
         answers = 2 if self.rows == "pairs" else 1
         return answers * min(longest, self.max_length)
 
+    def checkpoints(self, adapter: AnyAdapter, device: str) -> bool:
+        """Return whether a trial with this adapter on this device uses gradient checkpointing."""
+        asked = self.gradient_checkpointing
+        return adapter.can_checkpoint and (device != "cpu" if asked == "auto" else asked)
+
     @property
     def generations(self) -> int:
-        """How often a prompt is answered if the space does not say; 1 for techniques that answer none."""
+        """Default number of answers to a prompt; 1 for techniques that generate none."""
         own = self.parameters.get("num_generations")
         return own.default if own is not None and isinstance(own.default, int) else 1
 
@@ -104,16 +118,16 @@ class SFT(AnyTechnique):
     NEFTune is ``neftune_noise_alpha`` in the search space (Jain et al. 2023, arXiv:2310.05914).
     """
 
-    trainer: ClassVar[str] = "sft:build_sft"
-    trl_configs: ClassVar[tuple[str, ...]] = ("trl.trainer.sft_config:SFTConfig",)
-    trl_command: ClassVar[bool] = True
-    view: ClassVar[View] = "answer"
-    learning: ClassVar[str] = "Training learns the tokens that are marked."
-    tuned: ClassVar[str | None] = "tuned on instructions"
-    has_token_rows: ClassVar[bool] = True
-    rows: ClassVar[Rows] = "answers"
-    metric: ClassVar[str] = "eval_loss"
-    metrics: ClassVar[tuple[str, ...]] = ("exact_match", "token_f1")
+    trainer = "sft:build_sft"
+    trl_configs = ("trl.trainer.sft_config:SFTConfig",)
+    trl_command = True
+    view = "answer"
+    learning = "Training learns the tokens that are marked."
+    tuned = "tuned on instructions"
+    has_token_rows = True
+    rows = "answers"
+    metric = "eval_loss"
+    metrics = ("exact_match", "token_f1")
 
     kind: Literal["sft"] = "sft"
     completion_only: bool = True
@@ -121,111 +135,108 @@ class SFT(AnyTechnique):
     packing: bool = False
 
     def tokens_per_row(self, longest: int) -> int:
-        """Return the most tokens that a row takes through the model; packed rows are filled up."""
+        """Return the most tokens of a row in the model; packed rows are filled up."""
         return self.max_length if self.packing else min(longest, self.max_length)
 
 
-class DPO(AnyTechnique):
+class Preference(AnyTechnique):
+    """The common part of the techniques that learn from rankings; the rows are pairs unless a technique says else."""
+
+    trainer = "preferences:build_preference"
+    rows: ClassVar[Rows] = "pairs"
+    metric = "preference_accuracy"
+    metrics = ("preference_accuracy", "preference_margin")
+    learning = "The answers are compared by their marked tokens; the prompt is only read."
+
+
+class DPO(Preference):
     """Direct preference optimisation on pairs (Rafailov et al. 2023, arXiv:2305.18290).
 
     ``beta`` and ``loss_type`` are TRL's fields and can be searched: ``loss_type: ipo`` is IPO (Azar et al. 2023,
     arXiv:2310.12036). Rows whose prompt fills ``max_length`` are dropped, longer answers cut at the end.
     """
 
-    trl_configs: ClassVar[tuple[str, ...]] = ("trl.trainer.dpo_config:DPOConfig",)
-    trl_command: ClassVar[bool] = True
-    view: ClassVar[View] = "pair"
-    has_token_rows: ClassVar[bool] = True
-    parameters: ClassVar[Mapping[str, Parameter]] = table(
+    trl_configs = ("trl.trainer.dpo_config:DPOConfig",)
+    trl_command = True
+    view = "pair"
+    has_token_rows = True
+    parameters = table(
         _BETA,
         Parameter("loss_type", "text", "sigmoid", allowed=_DPO_LOSSES),
     )
-    trainer: ClassVar[str] = "preferences:build_preference"
-    rows: ClassVar[Rows] = "pairs"
-    has_reference: ClassVar[bool] = True
+    has_reference = True
 
     kind: Literal["dpo"] = "dpo"
 
 
-class KTO(AnyTechnique):
-    """Kahneman-Tversky optimisation: answers called good or bad, unpaired (Ethayarajh et al. 2024, arXiv:2402.01306).
+class KTO(Preference):
+    """Kahneman-Tversky optimisation: answers labelled good or bad, unpaired (Ethayarajh et al. 2024, arXiv:2402.01306).
 
     Its reference point is estimated over the rows of a forward pass, so the micro-batch changes it a little.
     """
 
-    trl_configs: ClassVar[tuple[str, ...]] = ("trl.trainer.kto_config:KTOConfig",)
-    trl_command: ClassVar[bool] = True
-    view: ClassVar[View] = "labelled"
-    parameters: ClassVar[Mapping[str, Parameter]] = table(
+    trl_configs = ("trl.trainer.kto_config:KTOConfig",)
+    trl_command = True
+    view = "labelled"
+    parameters = table(
         _BETA,
         Parameter("loss_type", "text", "kto", allowed=("kto", "apo_zero_unpaired")),
         Parameter("desirable_weight", "float", 1.0, low=0),
         Parameter("undesirable_weight", "float", 1.0, low=0),
     )
-    trainer: ClassVar[str] = "preferences:build_preference"
-    rows: ClassVar[Rows] = "labelled"
-    has_reference: ClassVar[bool] = True
+    rows = "labelled"
+    has_reference = True
 
     kind: Literal["kto"] = "kto"
 
 
-class ORPO(AnyTechnique):
+class ORPO(Preference):
     """Odds-ratio preference optimisation: pairs, without a reference model (Hong et al. 2024, arXiv:2403.07691)."""
 
-    trl_configs: ClassVar[tuple[str, ...]] = ("trl.experimental.orpo.orpo_config:ORPOConfig",)
-    view: ClassVar[View] = "pair_as_text"
-    learning: ClassVar[str] = (
-        "Both answers are compared by their marked tokens; of the chosen one the whole row is learned as well."
-    )
-    parameters: ClassVar[Mapping[str, Parameter]] = table(_BETA)
-    bears_virtual_tokens: ClassVar[bool] = False
-    trainer: ClassVar[str] = "preferences:build_preference"
-    rows: ClassVar[Rows] = "pairs"
+    trl_configs = ("trl.experimental.orpo.orpo_config:ORPOConfig",)
+    view = "pair_as_text"
+    learning = "Both answers are compared by their marked tokens; the whole row of the chosen one is learned too."
+    parameters = table(_BETA)
+    bears_virtual_tokens = False
 
     kind: Literal["orpo"] = "orpo"
 
 
-class CPO(AnyTechnique):
+class CPO(Preference):
     """Contrastive preference optimisation: pairs, without a reference model (Xu et al. 2024, arXiv:2401.08417).
 
     ``loss_type: simpo`` in the search space is SimPO (Meng et al. 2024, arXiv:2405.14734).
     """
 
-    trl_configs: ClassVar[tuple[str, ...]] = ("trl.experimental.cpo.cpo_config:CPOConfig",)
-    view: ClassVar[View] = "pair_as_text"
-    parameters: ClassVar[Mapping[str, Parameter]] = table(
+    trl_configs = ("trl.experimental.cpo.cpo_config:CPOConfig",)
+    view = "pair_as_text"
+    parameters = table(
         _BETA,
         Parameter("loss_type", "text", "sigmoid", allowed=("sigmoid", "hinge", "ipo", "simpo", "alphapo")),
         Parameter("cpo_alpha", "float", 1.0, low=0),
         Parameter("simpo_gamma", "float", 0.5, low=0),
     )
-    bears_virtual_tokens: ClassVar[bool] = False
-    trainer: ClassVar[str] = "preferences:build_preference"
-    rows: ClassVar[Rows] = "pairs"
+    bears_virtual_tokens = False
 
     kind: Literal["cpo"] = "cpo"
 
 
-class RewardModel(AnyTechnique):
+class RewardModel(Preference):
     """A reward model from pairs that people ranked (Ouyang et al. 2022, arXiv:2203.02155, section 3.5).
 
     The base gets a head that gives one number; a pair's ``margin``, where the data have one, is how much better the
     chosen answer is (Touvron et al. 2023, arXiv:2307.09288, section 3.2.2). Longer rows are dropped, never cut.
     """
 
-    trainer: ClassVar[str] = "preferences:build_preference"
-    trl_configs: ClassVar[tuple[str, ...]] = ("trl.trainer.reward_config:RewardConfig",)
-    trl_command: ClassVar[bool] = True
-    view: ClassVar[View] = "scored"
-    learning: ClassVar[str] = (
-        "A reward model reads both answers whole; the score is read at the marked token, the last."
-    )
-    tuned: ClassVar[str | None] = "made a reward model: it scores answers"
-    parameters: ClassVar[Mapping[str, Parameter]] = table(Parameter("center_rewards_coefficient", "float", None, low=0))
-    has_token_rows: ClassVar[bool] = True
-    rows: ClassVar[Rows] = "pairs"
-    drops_long: ClassVar[bool] = True
-    head: ClassVar[Literal["language", "score"]] = "score"
+    trl_configs = ("trl.trainer.reward_config:RewardConfig",)
+    trl_command = True
+    view = "scored"
+    learning = "A reward model reads both answers in full; the score is taken at the marked token, the last."
+    tuned = "made a reward model: it scores answers"
+    parameters = table(Parameter("center_rewards_coefficient", "float", None, low=0))
+    has_token_rows = True
+    drops_long = True
+    head = "score"
 
     kind: Literal["reward"] = "reward"
 
@@ -234,22 +245,22 @@ class Policy(AnyTechnique):
     """A policy that answers prompts and learns from the rewards of its answers.
 
     ``batch_size`` counts prompts; each is answered ``num_generations`` times (a field of TRL's, which can be searched).
-    The current TRL has no PPO trainer; these optimise a policy without a value model. ``max_length`` is that of a
-    prompt here; longer ones are dropped.
+    The current TRL has no PPO trainer; these optimise a policy without a value model. ``max_length`` is that
+    of a prompt here; longer ones are dropped.
 
     Attributes:
-        rewards: What an answer earns, added up with their weights.
+        rewards: Rewards of an answer, summed with their weights.
         max_completion_length: Longest answer while training, in tokens.
     """
 
-    trainer: ClassVar[str] = "policy:build_policy"
-    view: ClassVar[View] = "prompt"
-    learning: ClassVar[str] = "The policy reads the prompt and answers it itself; the loss is on its own answers."
-    rows: ClassVar[Rows] = "prompts"
-    metric: ClassVar[str] = "mean_reward"
-    metrics: ClassVar[tuple[str, ...]] = ("mean_reward", "kl")
-    has_reference: ClassVar[bool] = True
-    drops_long: ClassVar[bool] = True
+    trainer = "policy:build_policy"
+    view = "prompt"
+    learning = "The policy answers the prompt; the loss is on its own answers."
+    rows = "prompts"
+    metric = "mean_reward"
+    metrics = ("mean_reward", "kl")
+    has_reference = True
+    drops_long = True
 
     rewards: tuple[Reward, ...]
     max_completion_length: int = Field(default=256, ge=1)
@@ -260,24 +271,20 @@ class Policy(AnyTechnique):
         if not rewards:
             raise ValueError("needs at least one reward, for example {kind: exact_match}")
         if all(reward.weight == 0 for reward in rewards):
-            raise ValueError("every reward has weight 0, so nothing can be learned; give at least one another weight")
+            raise ValueError("every reward has weight 0, so nothing can be learned; give one a different weight")
         return rewards
 
     def tokens_per_row(self, longest: int) -> int:
-        """Return the most tokens that a prompt takes with one of its answers."""
+        """Return the most tokens of a prompt with one of its answers."""
         return min(longest, self.max_length) + self.max_completion_length
 
 
 class GRPO(Policy):
     """Group relative policy optimisation (Shao et al. 2024, arXiv:2402.03300)."""
 
-    trl_configs: ClassVar[tuple[str, ...]] = ("trl.trainer.grpo_config:GRPOConfig",)
-    trl_command: ClassVar[bool] = True
-    parameters: ClassVar[Mapping[str, Parameter]] = table(
-        Parameter("beta", "float", 0.0, low=0),
-        Parameter("num_generations", "int", 8, low=2, high=1024),
-        _TEMPERATURE,
-    )
+    trl_configs = ("trl.trainer.grpo_config:GRPOConfig",)
+    trl_command = True
+    parameters = _policy_parameters(beta=0.0, generations=8)
 
     kind: Literal["grpo"] = "grpo"
 
@@ -285,13 +292,9 @@ class GRPO(Policy):
 class RLOO(Policy):
     """REINFORCE leave-one-out (Ahmadian et al. 2024, arXiv:2402.14740)."""
 
-    trl_configs: ClassVar[tuple[str, ...]] = ("trl.trainer.rloo_config:RLOOConfig",)
-    trl_command: ClassVar[bool] = True
-    parameters: ClassVar[Mapping[str, Parameter]] = table(
-        Parameter("beta", "float", 0.05, low=0),
-        Parameter("num_generations", "int", 2, low=2, high=1024),
-        _TEMPERATURE,
-    )
+    trl_configs = ("trl.trainer.rloo_config:RLOOConfig",)
+    trl_command = True
+    parameters = _policy_parameters(beta=0.05, generations=2)
 
     kind: Literal["rloo"] = "rloo"
 
@@ -302,10 +305,8 @@ class GMPO(Policy):
     ``epsilon`` in the search space clips the logarithm of a token's importance ratio.
     """
 
-    trl_configs: ClassVar[tuple[str, ...]] = (*GRPO.trl_configs, "trl.experimental.gmpo.gmpo_config:GMPOConfig")
-    parameters: ClassVar[Mapping[str, Parameter]] = table(
-        *GRPO.parameters.values(), Parameter("epsilon", "float", 0.4, low=0)
-    )
+    trl_configs = (*GRPO.trl_configs, "trl.experimental.gmpo.gmpo_config:GMPOConfig")
+    parameters = table(*GRPO.parameters.values(), Parameter("epsilon", "float", 0.4, low=0))
 
     kind: Literal["gmpo"] = "gmpo"
 
@@ -321,6 +322,6 @@ TECHNIQUES: dict[str, type[AnyTechnique]] = kinds(Technique)
 
 
 def technique_class(technique: Any) -> type[AnyTechnique]:
-    """Return the class of a technique as a study file may write it; that of the default for what is none."""
+    """Return the class of a technique as a study file may write it; SFT for anything unknown."""
     kind = technique if isinstance(technique, str) else kind_of(technique)
     return TECHNIQUES.get(str(kind), SFT)

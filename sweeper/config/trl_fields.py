@@ -1,4 +1,4 @@
-"""The fields of TRL's config classes, read from the installed source without importing it (importing costs seconds)."""
+"""The fields of TRL's config classes, read from the installed source; importing TRL would take seconds."""
 
 from __future__ import annotations
 
@@ -11,45 +11,42 @@ from sweeper.config.technique import AnyTechnique
 
 _BASES = ("trl.trainer.base_config:_BaseConfig", "transformers.training_args:TrainingArguments")
 
-RENAMED = {
-    "per_device_train_batch_size": "batch_size",
-    "gradient_accumulation_steps": "batch_size",
-    "auto_find_batch_size": "batch_size",
-    "num_train_epochs": "epochs",
-    "lr_scheduler_type": "lr_scheduler",
-    "lora_r": "lora_rank",
-    "lora_target_modules": "target_modules",
-    "per_device_eval_batch_size": "executor.micro_batch",
-    "max_length": "technique.max_length",
-    "completion_only_loss": "technique.completion_only",
-    "assistant_only_loss": "technique.assistant_only",
-    "max_completion_length": "technique.max_completion_length",
-    "generation_batch_size": "batch_size",
-    "steps_per_generation": "batch_size",
-    "reward_weights": "technique.rewards",
-    "disable_dropout": "lora_dropout",
-    "packing": "technique.packing",
-    "gradient_checkpointing": "technique.gradient_checkpointing",
-    "activation_checkpointing": "technique.gradient_checkpointing",
-    "bf16": "model.dtype",
-    "fp16": "model.dtype",
-    "use_cpu": "executor.device",
-    "deepspeed": "backend",
-    "fsdp": "backend",
-    "fsdp_config": "backend",
-    "use_liger_kernel": "backend.liger",
-    "torch_compile": "backend.compile",
-    "seed": "seed",
-    "data_seed": "seed",
-    "eval_steps": "evaluation.points",
-    "eval_strategy": "evaluation.points",
-    "metric_for_best_model": "evaluation.metric",
-    "trust_remote_code": "model.trust_remote_code",
+_SET_BY = {
+    "batch_size": (
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "auto_find_batch_size",
+        "generation_batch_size",
+        "steps_per_generation",
+    ),
+    "epochs": ("num_train_epochs",),
+    "lr_scheduler": ("lr_scheduler_type",),
+    "lora_rank": ("lora_r",),
+    "target_modules": ("lora_target_modules",),
+    "executor.micro_batch": ("per_device_eval_batch_size",),
+    "technique.max_length": ("max_length",),
+    "technique.completion_only": ("completion_only_loss",),
+    "technique.assistant_only": ("assistant_only_loss",),
+    "technique.max_completion_length": ("max_completion_length",),
+    "technique.rewards": ("reward_weights",),
+    "lora_dropout": ("disable_dropout",),
+    "technique.packing": ("packing",),
+    "technique.gradient_checkpointing": ("gradient_checkpointing", "activation_checkpointing"),
+    "model.dtype": ("bf16", "fp16"),
+    "executor.device": ("use_cpu",),
+    "backend": ("deepspeed", "fsdp", "fsdp_config"),
+    "backend.liger": ("use_liger_kernel",),
+    "backend.compile": ("torch_compile",),
+    "seed": ("seed", "data_seed"),
+    "evaluation.points": ("eval_steps", "eval_strategy"),
+    "evaluation.metric": ("metric_for_best_model",),
+    "model.trust_remote_code": ("trust_remote_code",),
 }
-"""TRL fields that sweeper sets from a part of the study of its own."""
+RENAMED = {field: part for part, fields in _SET_BY.items() for field in fields}
+"""TRL fields that sweeper sets from a part of the study, with that part."""
 
 ROW_FIELDS = ("packing_strategy", "shuffle_dataset", "truncation_mode")
-"""TRL fields that preparing a data set looks at, beyond those that sweeper sets itself."""
+"""TRL fields that affect the preparation of a data set, beyond those that sweeper sets itself."""
 
 OWNED = frozenset(
     {
@@ -93,7 +90,7 @@ OWNED = frozenset(
         "do_predict",
     }
 )
-"""TRL fields that sweeper sets for its own bookkeeping."""
+"""TRL fields that sweeper sets for its bookkeeping."""
 
 
 def trl_fields(technique: type[AnyTechnique]) -> frozenset[str]:

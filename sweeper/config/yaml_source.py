@@ -1,7 +1,7 @@
-"""YAML text to plain data, remembering the line of every value.
+"""YAML text to plain data with the line of every value.
 
-Stricter than YAML itself, because a study file comes from anywhere: no tags, no anchors, no duplicate keys, bounded
-size and depth. Scalars follow YAML 1.2, so that ``1e-4`` is a number and ``no`` is a word.
+Stricter than YAML itself, because a study file may come from an untrusted source: no tags, anchors or duplicate keys,
+bounded size and depth. Scalars follow YAML 1.2, so that ``1e-4`` is a number and ``no`` is a word.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ class YamlSource:
     data: Any = None
     lines: dict[Path_, int] = field(default_factory=dict)
 
+    def fault(self, path: Path_, message: str, hint: str | None = None) -> Fault:
+        """Return a fault at a path, with its line."""
+        return Fault(dotted(path), message, self.line(path), hint)
+
     def line(self, path: Path_) -> int | None:
         """Return the line of the deepest known part of ``path``."""
         for length in range(len(path), -1, -1):
@@ -51,7 +55,7 @@ def read_text(path: Path) -> str:
     """Return the text of a study file.
 
     Raises:
-        StudyFileError: If there is no such file, or it is no readable text of a sensible size.
+        StudyFileError: If the file does not exist, is not UTF-8 text, or is too large.
     """
 
     def refuse(message: str, hint: str | None = None) -> StudyFileError:
@@ -64,7 +68,7 @@ def read_text(path: Path) -> str:
         if path.stat().st_size > MAX_BYTES:
             raise refuse(_TOO_LARGE)
         with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)  # bounded, also where the file grows or its size is not what it says
+            raw = file.read(MAX_BYTES + 1)  # bounded even if the file grows or reports a wrong size
         if len(raw) > MAX_BYTES:
             raise refuse(_TOO_LARGE)
     except FileNotFoundError:
@@ -86,7 +90,7 @@ def parse(name: str, text: str) -> YamlSource:
     """Parse YAML into data and lines.
 
     Raises:
-        StudyFileError: If the text is not YAML, or uses what study files may not (all such faults at once).
+        StudyFileError: If the text is not YAML, or uses features that study files may not (all such faults at once).
     """
     source = YamlSource(name, text)
     try:
@@ -109,7 +113,7 @@ def parse(name: str, text: str) -> YamlSource:
 
 
 def _forbidden(text: str) -> list[Fault]:
-    """Find what must not even be composed; parsing to events is iterative, so depth is no danger here."""
+    """Return faults that must be found before composing; parsing to events is iterative, so depth is safe here."""
     depth = nodes = 0
     faults: list[Fault] = []
     for event in yaml.parse(text, Loader=yaml.CSafeLoader):
@@ -138,12 +142,12 @@ def _build(node: yaml.Node, path: Path_, source: YamlSource, faults: list[Fault]
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
         if not isinstance(key_node, yaml.ScalarNode):
-            faults.append(Fault(_dotted(path), "a key must be a plain word", line=line))
+            faults.append(Fault(dotted(path), "a key must be a plain word", line=line))
             continue
         key = str(key_node.value)
         if key in mapping:
             first = source.lines[(*path, key)]
-            faults.append(Fault(_dotted((*path, key)), f"is given twice; first on line {first}", line=line))
+            faults.append(Fault(dotted((*path, key)), f"is given twice; first on line {first}", line=line))
             continue
         source.lines[(*path, key)] = line
         mapping[key] = _build(value_node, (*path, key), source, faults)
@@ -164,5 +168,6 @@ def _scalar(node: yaml.ScalarNode) -> Any:
     return float(text) if _FLOAT.match(text) else text
 
 
-def _dotted(path: Path_) -> str:
-    return ".".join(str(part) for part in path)
+def dotted(path: Path_) -> str:
+    """Return a path as messages write it: ``search.space.lora_rank``."""
+    return ".".join(map(str, path))

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 from sweeper.config.adapter import Adapter
-from sweeper.config.checkpointing import checkpoints
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.executors.base import StudyContext, StudyModel
 from sweeper.files.atomic import write_json
@@ -91,7 +90,7 @@ def workload(
         target_modules=target_modules,
         tokens_per_row=model.tokens_per_row,
         dtype=str(base.dtype).removeprefix("torch."),
-        gradient_checkpointing=checkpoints(context.config.technique, adapter, base.device),
+        gradient_checkpointing=context.config.technique.checkpoints(adapter, base.device),
         attention_matrix=base.attention == "eager",
     )
 

@@ -61,7 +61,7 @@ def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
     adapter = source.spec.adapter
     if adapter.is_full:
         return whole.write(source, folder, out)
-    if not adapter.can_merge:
+    if adapter.is_prompt_learning:
         raise ExportError(
             f"adapter {adapter.kind} cannot be merged: its virtual tokens stand before the input, and no layer's "
             "weights have a place for them; use --format adapter, which plain PEFT loads onto the base"

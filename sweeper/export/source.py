@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sweeper.config.adapter import LowRank, QuantisedBase
-from sweeper.config.checkpointing import checkpoints
+from sweeper.config.parameters import Hyperparameters
 from sweeper.config.technique import SFT, Policy
-from sweeper.config.trial import Hyperparameters, TrialSpec
+from sweeper.config.trial import TrialSpec
 from sweeper.errors import ExportError
 
 
@@ -193,7 +193,7 @@ class ExportSource:
     @property
     def checkpointing(self) -> bool:
         """Whether the trial recomputed activations."""
-        return checkpoints(self.spec.technique, self.spec.adapter, self.spec.device)
+        return self.spec.technique.checkpoints(self.spec.adapter, self.spec.device)
 
     @property
     def warmup_steps(self) -> int:

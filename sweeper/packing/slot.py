@@ -10,7 +10,7 @@ from datasets import Dataset
 from torch.nn.utils import clip_grad_norm_
 from transformers import Trainer, get_scheduler
 
-from sweeper.config.schedule import steps
+from sweeper.config.parameters import steps
 from sweeper.config.trial import TrialSpec
 from sweeper.packing.adapter import SlotAdapter
 from sweeper.packing.batch import Part, loss_tokens

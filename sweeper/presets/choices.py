@@ -1,7 +1,7 @@
-"""The space of a study that chooses between adapters or base models: the alternatives' own spaces, put together.
+"""The space of a study that chooses between adapters or base models, merged from those of the alternatives.
 
-Each alternative is resolved as if the study had no other. A parameter that all of them have alike stays one parameter;
-one that they have otherwise becomes one for each, searched only where its alternative is chosen.
+Each alternative is resolved as if the study had no other. A parameter with the same range in all of them stays one
+parameter; otherwise it becomes one per alternative, searched only if that alternative is chosen.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sweeper.presets.resolution import WARNING, ResolvedSpace, resolve_space, tr
 
 @dataclass(frozen=True)
 class ModelSize:
-    """What of a base model its recommended ranges depend on; None where it is not known yet."""
+    """The sizes of a base model that its recommended ranges depend on; None if not known yet."""
 
     hidden_size: int | None = None
     architecture: str | None = None
@@ -34,7 +34,7 @@ def resolve_choices(
         config: The study.
         train_rows: Rows of the training split, at least 1.
         models: Every base model of the study by label.
-        max_ranks: By the adapter's label, the largest rank that every model allows; None where it is not known.
+        max_ranks: The largest rank that every model allows, by the adapter's label; None if not known.
 
     Raises:
         UserError: If the study names a preset that does not exist.
@@ -66,7 +66,7 @@ def resolve_choices(
 
 
 def search_of(config: StudyConfig, label: str) -> SearchConfig:
-    """Return the search of a study that had only one of its adapters: the file's ranges over the adapter's own."""
+    """Return a study's search for one of its adapters: the file's ranges over the adapter's own."""
     adapter, own = config.adapters[label].adapter, config.adapters[label].space
     general = {name: range_ for name, range_ in config.search.space.items() if _concerns(config, name, adapter)}
     taken = general.keys() | {a for pair in EXCLUSIVE for a, b in (pair, pair[::-1]) if b in general}
@@ -75,7 +75,7 @@ def search_of(config: StudyConfig, label: str) -> SearchConfig:
 
 
 def _concerns(config: StudyConfig, name: str, adapter: Adapter) -> bool:
-    """Return whether a range for all alternatives means anything to one of them."""
+    """Return whether a range for all alternatives applies to one of them."""
     if len(config.adapters) == 1:
         return True
     if name in LORA_PARAMETERS:
@@ -85,13 +85,13 @@ def _concerns(config: StudyConfig, name: str, adapter: Adapter) -> bool:
 
 
 def _names(spaces: Mapping[str, Space]) -> dict[str, dict[str, str]]:
-    """Return under which name each alternative's parameters stand in the whole space."""
+    """Return the names of each alternative's parameters in the whole space."""
     alike = _alike(spaces)
     return {label: {n: n if n in alike else scoped(label, n) for n in space} for label, space in spaces.items()}
 
 
 def _alike(spaces: Mapping[str, Space]) -> set[str]:
-    """Return the parameters that have the same range wherever they are, under conditions that mean the same too."""
+    """Return the parameters with the same range and conditions in all alternatives that have them."""
     ranges: dict[str, list[Range]] = {}
     for space in spaces.values():
         for name, range_ in space.items():
@@ -117,13 +117,13 @@ def _merged(spaces: Mapping[str, Space], names: Mapping[str, Mapping[str, str]])
 
 
 def _reasons(adapters: Mapping[str, ResolvedSpace]) -> tuple[str, ...]:
-    """Return what was picked and why: once where it is the same for all, else with the alternative it is about."""
-    told: dict[str, None] = {}
+    """Return the reasons: once if they are the same for all alternatives, else with the alternative's name."""
+    found: dict[str, None] = {}
     for label, resolved in adapters.items():
         for reason in resolved.reasons:
             if reason == tried_first(len(resolved.known_good)):
                 continue
             shared = all(reason in other.reasons for other in adapters.values())
             mark = WARNING if reason.startswith(WARNING) else ""
-            told[reason if shared else f"{mark}{label}: {reason.removeprefix(mark)}"] = None
-    return tuple(told)
+            found[reason if shared else f"{mark}{label}: {reason.removeprefix(mark)}"] = None
+    return tuple(found)

@@ -1,8 +1,7 @@
-"""Presets: data files that name a range for each parameter, and where the range comes from."""
+"""Presets: data files with a range for each parameter, and its source."""
 
 from __future__ import annotations
 
-import difflib
 from functools import cache
 from importlib import resources
 from typing import Literal
@@ -16,33 +15,33 @@ from sweeper.config.space import Range
 from sweeper.errors import UserError
 
 RECOMMENDED = "recommended"
-"""The name that stands for: pick by technique, adapter and the number of steps the data gives."""
+"""The preset picked by technique and adapter, fitted to the number of steps that the data give."""
 
 _FALLBACK = "guide"
 
 
 class PresetParameter(Frozen):
-    """A range and where it comes from."""
+    """A range with its source."""
 
     range: Range
     source: str = Field(min_length=10)
 
 
 class Rule(Frozen):
-    """A value that is computed from the model."""
+    """A value computed from the model."""
 
     rule: Literal["tinker"]
 
 
 class KnownGood(Frozen):
-    """A configuration that others have found to work, to try before searching."""
+    """A published configuration to try before searching."""
 
     values: dict[str, Rule | Scalar]
     source: str = Field(min_length=10)
 
 
 class Purpose(Frozen):
-    """What a preset is the recommended one for."""
+    """The techniques and adapters that a preset is recommended for."""
 
     techniques: tuple[str, ...]
     adapters: tuple[str, ...]
@@ -52,11 +51,9 @@ class Preset(Frozen):
     """A named set of ranges.
 
     Attributes:
-        name: Its name in study files.
-        title: What it is, in a few words.
-        parameters: Ranges by parameter name.
+        title: A short description.
         known_good: Configurations to try first, the best first.
-        recommended_for: What ``recommended`` picks it for.
+        recommended_for: The purpose for which ``recommended`` picks it.
     """
 
     name: str
@@ -74,26 +71,20 @@ def _presets() -> dict[str, Preset]:
 
 
 def names() -> tuple[str, ...]:
-    """Return the names a study file may use, the default first."""
+    """Return the names that a study file may use, the default first."""
     return (RECOMMENDED, *_presets())
 
 
 def load(name: str) -> Preset:
-    """Return the preset of a data file.
-
-    Raises:
-        UserError: If there is none of this name.
-    """
+    """Return the preset of a data file; UserError if there is none of this name."""
     preset = _presets().get(name)
     if preset is None:
-        close = difflib.get_close_matches(name, names(), n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise UserError(f"search.preset: there is no preset {name!r}; known are {', '.join(names())}{hint}")
+        raise UserError(f"search.preset: there is no preset {name!r}; known are {', '.join(names())}")
     return preset
 
 
 def recommend(technique: str, adapter: str) -> Preset:
-    """Return the preset made for a technique and an adapter, by their kinds; the guide where none is."""
+    """Return the preset for a technique and an adapter, by their kinds; by default the guide."""
     for preset in _presets().values():
         purpose = preset.recommended_for
         if purpose is not None and technique in purpose.techniques and adapter in purpose.adapters:

@@ -1,4 +1,4 @@
-"""From a study's search section to the space that is searched: preset, data, model and file put together."""
+"""The space of a study, resolved from its search section, the preset, the data and the model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeper.config.adapter import ADAPTERS, Adapter
-from sweeper.config.parameters import EXCLUSIVE, LORA_PARAMETERS
+from sweeper.config.parameters import EXCLUSIVE, LORA_PARAMETERS, step_count
 from sweeper.config.search import SearchConfig
 from sweeper.config.space import Fixed, Range, Space
 from sweeper.config.technique import Technique
@@ -17,19 +17,19 @@ from sweeper.presets.presets import RECOMMENDED, KnownGood, Preset, Rule, load, 
 _OPTIONS = frozenset().union(*(each.options() for each in ADAPTERS.values()))
 
 WARNING = "warning: "
-"""How a reason begins that the user should act on."""
+"""Prefix of a reason that the user should act on."""
 
 
 @dataclass(frozen=True)
 class ResolvedSpace:
-    """What is searched, and why.
+    """A space with the reasons for it.
 
     Attributes:
         space: Range of every parameter that is not left at its default.
         known_good: Configurations to try first, inside the space; a searched parameter that a source
             does not name is left to the sampler.
-        preset: Name of the data file the ranges come from.
-        reasons: What was picked and why, one line each, for the user.
+        preset: Name of the preset.
+        reasons: Lines for the user on what was picked and why.
     """
 
     space: Space
@@ -47,16 +47,16 @@ def resolve_space(
     architecture: str | None = None,
     max_rank: int | None = None,
 ) -> ResolvedSpace:
-    """Return the space of a study: the preset's ranges, fitted to data and model, then the file's own over them.
+    """Return the space of a study: the preset's ranges, fitted to data and model, overridden by the file's.
 
     Args:
         search: The study's search section.
-        technique: How the model is tuned.
-        adapter: What is trained.
+        technique: The technique of the study.
+        adapter: The adapter to train.
         train_rows: Rows of the training split, at least 1.
-        hidden_size: Width of the model, for known-good learning rates; None where it is not known yet.
+        hidden_size: Width of the model, for known-good learning rates; None if not known yet.
         architecture: Class or family name of the model.
-        max_rank: The largest rank the model allows; larger ones leave the preset, never the file.
+        max_rank: The largest rank the model allows; larger ones are removed from the preset, never from the file.
 
     Raises:
         UserError: If the study names a preset that does not exist.
@@ -65,7 +65,7 @@ def resolve_space(
     preset = recommend(technique.kind, adapter.kind) if automatic else load(search.preset)
     reasons = [_picked(preset, technique, adapter, automatic)]
     space = _overridden(_ranges(preset, adapter), search.space, reasons)
-    # The rules see what the file says, and touch only what it leaves to the preset.
+    # The rules see the file's ranges, and change only those of the preset.
     own = search.space.keys()
     if max_rank is not None and "lora_rank" not in own:
         _apply(space, "lora_rank", rules.allowed_ranks(space, max_rank), reasons)
@@ -79,7 +79,7 @@ def resolve_space(
 
 
 def tried_first(count: int) -> str:
-    """Return the reason that known-good configurations are tried for."""
+    """Return the line on known-good configurations."""
     return f"{count} known-good configuration{'s' * (count > 1)}, tried first with at most a third of the trials"
 
 
@@ -89,14 +89,14 @@ def _picked(preset: Preset, technique: Technique, adapter: Adapter, automatic: b
 
 
 def _ranges(preset: Preset, adapter: Adapter) -> Space:
-    """Return the preset's ranges of what the adapter has, without the options that the study file settles itself."""
+    """Return the preset's ranges that apply to the adapter, without the options that the study file sets."""
     open_options = adapter.options() - adapter.model_fields_set
     absent = (_OPTIONS - open_options) | set(LORA_PARAMETERS).difference(adapter.hyperparameters)
     return {name: parameter.range for name, parameter in preset.parameters.items() if name not in absent}
 
 
 def _overridden(ranges: Space, own: Mapping[str, Range], reasons: list[str]) -> Space:
-    """Put the file's ranges over the preset's; of two parameters that say the same, the file's stays."""
+    """Override the preset's ranges with the file's; of two exclusive parameters, the file's wins."""
     dropped = {a for pair in EXCLUSIVE for a, b in (pair, pair[::-1]) if a not in own and b in own}
     if own:
         reasons.append(f"from the study file: {', '.join(own)}")
@@ -127,10 +127,10 @@ def _warnings(space: Space, own: Collection[str], train_rows: int) -> list[str]:
     epochs = space.get("epochs")
     if epochs is not None and not isinstance(epochs, Fixed):
         fix = "fix it in the study" if "epochs" in own else f"preset {RECOMMENDED} fixes it"
-        found.append(f"{WARNING}epochs is searched, which made pruned searches worse wherever measured; {fix}")
+        found.append(f"{WARNING}epochs is searched, which made pruned searches worse in every measurement; {fix}")
     shortest, batch, count = rules.shortest_run(space, train_rows)
     if shortest < rules.FEWEST_STEPS:
-        found.append(f"{WARNING}only {shortest} optimizer steps at batch size {batch} and epochs {count:g}")
+        found.append(f"{WARNING}only {step_count(shortest)} at batch size {batch} and epochs {count:g}")
     return found
 
 
@@ -141,16 +141,14 @@ def _known_good(
     found: list[dict[str, Any]] = []
     for configuration in known:
         values = _values(configuration, hidden_size, architecture)
-        if values is None:
-            continue
-        inside = _inside(values, space)
+        inside = {} if values is None else _inside(values, space)
         if inside and inside not in found:
             found.append(inside)
     return tuple(found)
 
 
 def _values(configuration: KnownGood, hidden_size: int | None, architecture: str | None) -> dict[str, Any] | None:
-    """Return the values with rules computed; None where a rule needs a model that is not known."""
+    """Return the values with rules computed; None if a rule needs a model that is not known."""
     values: dict[str, Any] = dict(configuration.values)
     for name, value in values.items():
         if isinstance(value, Rule):
@@ -161,14 +159,8 @@ def _values(configuration: KnownGood, hidden_size: int | None, architecture: str
 
 
 def _inside(values: Mapping[str, Any], space: Space) -> dict[str, Any]:
-    """Return a value for each searched parameter that is active, the nearest its range has to the known one.
-
-    A parameter the configuration does not name is left to the sampler.
-    """
-    everything = {name: spec.clip(values.get(name)) for name, spec in space.items() if _known(name, spec, values)}
+    """Return the value nearest to the known one for each active searched parameter that the configuration names."""
+    known = {name: spec for name, spec in space.items() if name in values or isinstance(spec, Fixed)}
+    everything = {name: spec.clip(values.get(name)) for name, spec in known.items()}
     active = {n for n in everything if all(everything.get(k) in allowed for k, allowed in space[n].when.items())}
     return {n: v for n, v in everything.items() if n in active and not isinstance(space[n], Fixed)}
-
-
-def _known(name: str, spec: Range, values: Mapping[str, Any]) -> bool:
-    return name in values or isinstance(spec, Fixed)

@@ -8,18 +8,17 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from sweeper.config.parameters import PARAMETERS
-from sweeper.config.schedule import steps
+from sweeper.config.parameters import PARAMETERS, steps
 from sweeper.config.space import Choice, Fixed, Range, Space, ranges_of
 
 FEWEST_STEPS = 20
-"""Below this many optimizer steps a configuration cannot show what it is worth."""
+"""The fewest optimizer steps that allow a configuration to be judged."""
 
 ENOUGH_STEPS = 100
-"""The steps that ``recommended`` gives a trial before it stops adding epochs."""
+"""The optimizer steps that ``recommended`` gives a trial by choosing its epochs."""
 
 _RANGE: TypeAdapter[Range] = TypeAdapter(Range)
-_EPOCHS = (1, 2, 3, 5, 10)  # 1 to 3 as sourced; more only where the data are so few that 3 are no training at all
+_EPOCHS = (1, 2, 3, 5, 10)  # 1 to 3 as sourced; more only if the data are too few for 3 to train anything
 _WARMUP_RATIO = (0.0, 0.1)
 
 
@@ -27,17 +26,14 @@ def tinker_learning_rate(hidden_size: int, architecture: str | None) -> float:
     """Return a LoRA learning rate from the model's width.
 
     ``5e-5 * 10 * (2000 / hidden_size) ** p``, with p 0.0775 for Qwen and 0.781 for Llama and all others
-    (tinker_cookbook.hyperparam_utils.get_lr; fitted there on models from 1B up).
+    (tinker_cookbook.hyperparam_utils.get_lr; fitted there on models of 1B and more).
     """
     exponent = 0.0775 if "qwen" in (architecture or "").lower() else 0.781
     return float(5e-5 * 10 * (2000 / hidden_size) ** exponent)
 
 
 def fixed_epochs(space: Space, train_rows: int) -> tuple[Range, str]:
-    """Return a fixed number of epochs for a preset that offers several, and why.
-
-    The number is the smallest that gives about a hundred steps at the middle batch size.
-    """
+    """Return the smallest number of epochs that gives about a hundred steps at the middle batch size, and why."""
     batch = _middle(corner_values(space, "batch_size"))
     epochs = next((n for n in _EPOCHS if steps(train_rows, batch, n) >= ENOUGH_STEPS), _EPOCHS[-1])
     count = steps(train_rows, batch, epochs)
@@ -48,7 +44,7 @@ def fixed_epochs(space: Space, train_rows: int) -> tuple[Range, str]:
 
 
 def enough_steps(space: Space, train_rows: int) -> tuple[Range, str] | None:
-    """Return the batch sizes that leave enough optimizer steps, and why the others went; None where all do."""
+    """Return the batch sizes that leave enough optimizer steps, and why; None if all do."""
     sizes = space.get("batch_size")
     if not isinstance(sizes, Choice):
         return None
@@ -64,7 +60,7 @@ def enough_steps(space: Space, train_rows: int) -> tuple[Range, str] | None:
 
 
 def allowed_ranks(space: Space, max_rank: int) -> tuple[Range, str] | None:
-    """Return the ranks the model allows, and why the others went; None where all do."""
+    """Return the ranks that the model allows, and why; None if it allows all."""
     ranks = space.get("lora_rank")
     if not isinstance(ranks, Choice):
         return None
@@ -76,14 +72,14 @@ def allowed_ranks(space: Space, max_rank: int) -> tuple[Range, str] | None:
 
 
 def shortest_run(space: Space, train_rows: int) -> tuple[int, int, float]:
-    """Return the fewest optimizer steps any configuration takes, with its batch size and epochs."""
+    """Return the fewest optimizer steps of any configuration, with its batch size and epochs."""
     batch = int(max(corner_values(space, "batch_size")))
     epochs = min(corner_values(space, "epochs"))
     return steps(train_rows, batch, epochs), batch, epochs
 
 
 def warmup_beyond(space: Space, train_rows: int) -> str | None:
-    """Return a warning where the warmup can be as long as a whole run, else None."""
+    """Return a warning if the warmup can be as long as a whole run, else None."""
     if "warmup_steps" not in space:
         return None
     longest = max(corner_values(space, "warmup_steps"), default=0)
@@ -97,24 +93,21 @@ def warmup_beyond(space: Space, train_rows: int) -> str | None:
 
 
 def ratio_instead(space: Space) -> Space:
-    """Return the space with warmup as a part of the run instead of a number of steps."""
+    """Return the space with warmup as a fraction of the run instead of a number of steps."""
     low, high = _WARMUP_RATIO
     rest = {name: spec for name, spec in space.items() if name != "warmup_steps"}
     return {**rest, "warmup_ratio": as_range({"low": low, "high": high})}
 
 
 def corner_values(space: Mapping[str, Range], name: str) -> tuple[Any, ...]:
-    """Return the extreme numbers a parameter can take, its default where the space leaves it out.
-
-    Of a parameter that alternatives of a choice have otherwise, those of all of them.
-    """
+    """Return the extreme numbers of a parameter over all alternatives; its default if the space leaves it out."""
     corners = [corner for range_ in ranges_of(space, name) for corner in range_.corners()]
     numbers = tuple(v for v in corners if isinstance(v, int | float) and not isinstance(v, bool))
     return numbers or (PARAMETERS[name].default,)
 
 
 def as_range(value: object) -> Range:
-    """Return a range from what a preset or study file writes for one."""
+    """Return a range as a preset or study file writes it."""
     return _RANGE.validate_python(value)
 
 

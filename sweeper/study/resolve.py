@@ -20,7 +20,8 @@ from sweeper.models.cache import OnStage
 from sweeper.models.facts import ModelFacts, read_facts
 from sweeper.models.resolve import ModelFolder, resolve
 from sweeper.paths import Home
-from sweeper.presets import ModelSize, ResolvedSpace, resolve_choices
+from sweeper.presets.choices import ModelSize, resolve_choices
+from sweeper.presets.resolution import ResolvedSpace
 from sweeper.registry.merged_base import find_start, is_start
 from sweeper.registry.reward_models import reward_sources
 from sweeper.study.validation import (

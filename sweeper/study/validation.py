@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeper.config.choice import AdapterChoice
+from sweeper.config.choice import AdapterChoice, combination_fault, variants
 from sweeper.config.combinations import refusal
 from sweeper.config.evaluation import LOSSES, TASK_METRICS
 from sweeper.config.functions import function_fault
@@ -26,13 +26,12 @@ from sweeper.config.space import (
     space_faults,
 )
 from sweeper.config.study import StudyConfig
-from sweeper.config.variants import combination_fault, variants
 from sweeper.config.yaml_source import Path_, parse
 from sweeper.data.splits import SPLITS, Splits
 from sweeper.errors import Fault, ModelError, StudyFileError
 from sweeper.models.facts import ModelFacts, tokenizer_fingerprint
-from sweeper.presets import names as preset_names
-from sweeper.presets import search_of
+from sweeper.presets.choices import search_of
+from sweeper.presets.presets import names as preset_names
 
 Found = tuple[Path_, str]
 """Where in the file, and what is wrong there."""

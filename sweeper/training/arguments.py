@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from sweeper.config.checkpointing import checkpoints
-from sweeper.config.trial import Hyperparameters, TrialSpec
+from sweeper.config.parameters import Hyperparameters
+from sweeper.config.trial import TrialSpec
 from sweeper.training.base_model import BaseModel
 
 
@@ -24,7 +24,7 @@ def training_arguments(spec: TrialSpec, base: BaseModel) -> dict[str, Any]:
         "warmup_steps": warmup_argument(parameters),
         "weight_decay": parameters.weight_decay,
         "max_grad_norm": parameters.max_grad_norm,
-        "activation_checkpointing": checkpoints(spec.technique, spec.adapter, base.device),
+        "activation_checkpointing": spec.technique.checkpoints(spec.adapter, base.device),
         "bf16": base.dtype is torch.bfloat16,
         "fp16": base.dtype is torch.float16,
         "use_cpu": base.device == "cpu",

@@ -27,8 +27,9 @@ from sweeper.config.adapter import QLoRA
 from sweeper.config.data import DataConfig
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.model import ModelConfig
+from sweeper.config.parameters import Hyperparameters
 from sweeper.config.technique import SFT
-from sweeper.config.trial import Decision, Hyperparameters, TrialSpec
+from sweeper.config.trial import Decision, TrialSpec
 from sweeper.data.splits import PreparedData, load_splits, read_prepared, write_splits
 from sweeper.models.resolve import resolve
 from sweeper.training.base_model import load_base

@@ -22,9 +22,10 @@ from sweeper.config.adapter import QLoRA
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.loader import StudyFile, load_study
 from sweeper.config.model import ModelConfig
+from sweeper.config.parameters import Hyperparameters
 from sweeper.config.space import Choice, FloatRange, IntRange
 from sweeper.config.technique import SFT
-from sweeper.config.trial import Hyperparameters, Outcome, TrialResult, TrialSpec
+from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.paths import Home
 from sweeper.search.storages.open import open_storage
 from sweeper.store import Database, TrialKind

@@ -18,10 +18,11 @@ from store_fill import fill
 from sweeper.config.adapter import LoRA
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.model import ModelConfig
+from sweeper.config.parameters import Hyperparameters
 from sweeper.config.search import SearchConfig
 from sweeper.config.space import Choice, FloatRange, IntRange, Range
 from sweeper.config.technique import SFT
-from sweeper.config.trial import Hyperparameters, Outcome, TrialResult, TrialSpec
+from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.database_url import Address
 from sweeper.search.candidate import Candidate
 from sweeper.search.storages.open import open_storage

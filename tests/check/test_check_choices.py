@@ -8,7 +8,7 @@ import shutil
 import pytest
 from check_helpers import write_model
 
-from sweeper.check import check_study
+from sweeper.check.report import check_study
 from sweeper.config.loader import load_study
 from sweeper.errors import ModelNotFoundError, StudyFileError
 

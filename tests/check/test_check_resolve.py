@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from sweeper.check import check_study
 from sweeper.check.duration import probe_flops, trial_flops
 from sweeper.check.length import Tokens, corners
+from sweeper.check.report import check_study
 from sweeper.check.section import Section
 from sweeper.config.loader import load_study
 from sweeper.config.space import Choice, Fixed

@@ -49,11 +49,11 @@ def reasons(device="cpu", gpus=(), **parts) -> list[str]:
         ({"backend": "unsloth"}, "backend: unsloth needs a CUDA device"),
         (
             {"backend": {"kind": "deepspeed", "stage": 3}, "adapter": {"kind": "qlora", "quantization": "int8"}},
-            "stage 3 was never seen to train an int8 base right",
+            "stage 3 does not train an int8 base correctly",
         ),
-        ({"backend": {"kind": "deepspeed", "offload": "optimizer"}}, "moves to main memory"),
+        ({"backend": {"kind": "deepspeed", "offload": "optimizer"}}, "moves state to main memory"),
         ({"backend": "deepspeed", "model": {"dtype": "bfloat16"}}, "float32 on the CPU; use"),
-        ({"backend": "fsdp"}, "fsdp does not train a quantised base as one process does"),
+        ({"backend": "fsdp"}, "fsdp trains a quantised base with other results"),
     ],
 )
 def test_what_the_cpu_does_not_do(installed, parts, words):

@@ -10,8 +10,9 @@ from sweeper.cli.main import app
 from sweeper.config.adapter import LoRA
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.model import ModelConfig
+from sweeper.config.parameters import Hyperparameters
 from sweeper.config.technique import SFT
-from sweeper.config.trial import Hyperparameters, Outcome, TrialResult, TrialSpec
+from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.paths import Home
 from sweeper.store import Database, Evaluation, Example, ScoreRecord, TrialKind
 

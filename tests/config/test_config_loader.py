@@ -157,7 +157,7 @@ def test_an_unknown_parameter_gets_the_nearest_name(faults):
 
 def test_two_names_of_one_thing(faults):
     (fault,) = faults(GOOD + "search:\n  space:\n    warmup_steps: 5\n    warmup_ratio: 0.1\n")
-    assert "say the same thing" in fault.message
+    assert "set the same thing" in fault.message
     assert fault.line == 8
 
 

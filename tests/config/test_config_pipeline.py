@@ -81,7 +81,7 @@ def test_a_policy_may_name_rewards_of_its_own(load):
             ("{kind: lora}", "prompt"),
             "adapter",
             4,
-            "prompt cannot be merged into the model that the later stages begin",
+            "prompt cannot be merged into the model that later stages start",
         ),
         (("search: {n_trials: 3}", "adapter: {choice: [lora, prefix]}"), "stages.sft.adapter", 9, "prefix cannot be"),
         (

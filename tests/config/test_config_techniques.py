@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sweeper.config.loader import load_study
-from sweeper.config.trial import Hyperparameters, TrialSpec
+from sweeper.config.parameters import Hyperparameters
+from sweeper.config.trial import TrialSpec
 from sweeper.errors import StudyFileError
 
 HEAD = "name: s\nmodel: m\ndata: {train: t.jsonl}\n"
@@ -45,7 +46,7 @@ def test_a_policy_decides_on_its_rewards_where_the_study_names_nothing(tmp_path)
         (GRPO + "search: {space: {num_generations: 1}}\n", "search.space.num_generations", "at least 2"),
         (GRPO + "search: {space: {num_iterations: 2}}\n", "search.space.num_iterations", "cannot be searched"),
         (GRPO + "search: {space: {use_vllm: true}}\n", "search.space.use_vllm", "cannot be searched"),
-        (GRPO + "evaluation: {metric: eval_loss}\n", "", "grpo is not measured by eval_loss"),
+        (GRPO + "evaluation: {metric: eval_loss}\n", "", "eval_loss does not apply to grpo"),
         (HEAD + "technique: reward\nevaluation: {objectives: [latency]}\n", "", "generates none"),
     ],
 )

@@ -20,10 +20,9 @@ from sweeper.config.backend import Backend, in_own_processes
 from sweeper.config.base import Frozen, kinds
 from sweeper.config.combinations import refusal
 from sweeper.config.executor import Executor
-from sweeper.config.parameters import PARAMETERS
+from sweeper.config.parameters import PARAMETERS, Hyperparameters
 from sweeper.config.rewards import Reward
 from sweeper.config.technique import SFT, TECHNIQUES, AnyTechnique, Policy
-from sweeper.config.trial import Hyperparameters
 from sweeper.config.trl_fields import trl_fields
 from sweeper.presets.presets import recommend
 
@@ -92,7 +91,7 @@ def test_a_technique_is_exported_to_trls_command_line_if_there_is_one(technique)
 def test_a_technique_says_what_its_rows_are_and_what_decides(technique):
     from sweeper.data.as_trained import _VIEWS
 
-    possible = evaluation.metrics_of(technique.rows)
+    possible = evaluation.METRICS_OF[technique.rows]
     assert technique.metric in possible and set(technique.metrics) <= set(possible)
     assert technique.view in _VIEWS and technique.learning.endswith(".")
 
@@ -141,7 +140,7 @@ def test_an_adapter_that_somebody_forgot_is_not_trained_as_a_whole_model(tiny_mo
     from sweeper.models.memory import Workload, trained_parameters
     from sweeper.training.adapters import peft_config
 
-    with pytest.raises(AssertionError, match="forgotten"):
+    with pytest.raises(AttributeError, match="peft"):
         peft_config(Forgotten(), WHOLE)
     work = Workload(Forgotten(), 4, "all-linear", 16, "float32", gradient_checkpointing=False)
     with pytest.raises(AssertionError, match="forgotten"):
@@ -228,7 +227,7 @@ def test_every_metric_has_a_class_a_direction_and_a_technique():
     from sweeper.evaluation.metrics import METRICS
 
     assert set(METRICS) == set(evaluation.METRICS) == set(get_args(evaluation.Metric))
-    measured = {name for technique in TECHNIQUES.values() for name in evaluation.metrics_of(technique.rows)}
+    measured = {name for technique in TECHNIQUES.values() for name in evaluation.METRICS_OF[technique.rows]}
     assert measured == set(METRICS)
     assert {evaluation.direction(name) for name in METRICS} == {"minimize", "maximize"}
     with pytest.raises(KeyError):

@@ -14,10 +14,11 @@ from sweeper.config.adapter import QLoRA
 from sweeper.config.data import DataConfig
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.model import ModelConfig
+from sweeper.config.parameters import Hyperparameters
 from sweeper.config.search import SearchConfig
 from sweeper.config.study import StudyConfig
 from sweeper.config.technique import SFT
-from sweeper.config.trial import Hyperparameters, Outcome, TrialResult, TrialSpec
+from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.paths import Home
 from sweeper.store import (
     AdapterRecord,

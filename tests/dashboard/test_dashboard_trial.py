@@ -326,7 +326,7 @@ def test_a_trial_that_began_from_weights_is_run_again_from_them(begin, show):
     app = show("trial", study="tiny", trial=str(spec.number), section="Run it again")
     captions = " ".join(each.value for each in app.caption)
     assert not app.error and f"not the weights of trial {original.number}, so results will differ" in captions
-    assert "It is no repetition" in text(app)
+    assert "This is not a repetition" in text(app)
     first = data.trial("tiny", original.number)
     assert shlex.split(trial_files.clone_command(first)) == ["sweeper", "clone", "tiny", str(original.number)]
 

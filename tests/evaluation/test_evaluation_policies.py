@@ -9,9 +9,9 @@ import tiny
 from sweeper.config.adapter import LoRA
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.model import ModelConfig
+from sweeper.config.parameters import Hyperparameters
 from sweeper.config.rewards import ExactMatchReward, LengthReward
 from sweeper.config.technique import GRPO, RewardModel
-from sweeper.config.trial import Hyperparameters
 
 METRICS = ("mean_reward", "win_rate", "kl", "exact_match")
 

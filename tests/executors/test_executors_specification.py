@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from sweeper.config.parameters import LORA_PARAMETERS, PARAMETERS
-from sweeper.config.trial import Hyperparameters
+from sweeper.config.parameters import LORA_PARAMETERS, PARAMETERS, Hyperparameters
 from sweeper.executors.lifecycle.claims import ask
 from sweeper.executors.lifecycle.trial_spec import hyperparameters, planned_steps, specification
 

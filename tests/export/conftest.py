@@ -18,8 +18,9 @@ from tiny import row
 from sweeper.config.adapter import LoRA, QLoRA
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.model import ModelConfig
+from sweeper.config.parameters import Hyperparameters
 from sweeper.config.technique import SFT
-from sweeper.config.trial import Hyperparameters, TrialSpec
+from sweeper.config.trial import TrialSpec
 from sweeper.export import BaseModelSource, ExportSource, Score, SplitSource
 
 PEFT_WARNS = "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"

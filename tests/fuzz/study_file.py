@@ -57,7 +57,7 @@ def check(data: bytes) -> None:
 def _consider(study) -> None:  # type: ignore[no-untyped-def]
     from sweeper.check.length import corners
     from sweeper.config.study import StudyConfig
-    from sweeper.presets import ModelSize, resolve_choices
+    from sweeper.presets.choices import ModelSize, resolve_choices
     from sweeper.study.validation import combination_faults, condition_faults, function_faults, preset_faults, refuse
 
     config = study.config

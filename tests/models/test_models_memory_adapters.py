@@ -7,7 +7,7 @@ from peft import get_peft_model
 from transformers import AutoModelForCausalLM
 
 from sweeper.config.adapter import IA3, Full, LoHa, LoRA, Prefix, Prompt, PTuning, QLoRA
-from sweeper.config.trial import Hyperparameters
+from sweeper.config.parameters import Hyperparameters
 from sweeper.models.facts import read_facts
 from sweeper.models.memory import Workload, estimate, trained_parameters
 from sweeper.training.adapters import peft_config

@@ -6,7 +6,8 @@ import pytest
 
 from sweeper.config.space import ADAPTER, MODEL, Fixed, definite, space_faults, space_of
 from sweeper.config.study import StudyConfig
-from sweeper.presets import ModelSize, resolve_choices, resolve_space
+from sweeper.presets.choices import ModelSize, resolve_choices
+from sweeper.presets.resolution import resolve_space
 from sweeper.presets.rules import corner_values, tinker_learning_rate
 from sweeper.search.space import assemble
 

@@ -9,7 +9,7 @@ from sweeper.config.search import SearchConfig
 from sweeper.config.space import Fixed
 from sweeper.config.technique import SFT
 from sweeper.errors import UserError
-from sweeper.presets import resolve_space
+from sweeper.presets.resolution import resolve_space
 from sweeper.presets.rules import tinker_learning_rate
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import TrainingArguments
 
-from sweeper.config.schedule import steps, warmup
+from sweeper.config.parameters import steps, warmup
 
 
 @pytest.mark.parametrize(

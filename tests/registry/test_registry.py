@@ -17,8 +17,9 @@ from safetensors.numpy import save_file
 from sweeper.config.adapter import LoRA
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.model import ModelConfig
+from sweeper.config.parameters import Hyperparameters
 from sweeper.config.technique import SFT
-from sweeper.config.trial import Hyperparameters, TrialSpec
+from sweeper.config.trial import TrialSpec
 from sweeper.errors import RegistryError, StudyStateError
 from sweeper.files.atomic import write_json
 from sweeper.paths import Home

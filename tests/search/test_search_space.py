@@ -31,7 +31,7 @@ def test_parents_come_first() -> None:
         ({"a": {"low": 0.0, "high": 1.0, "when": {"b": [1]}}}, "b, which is not in the space"),
         (
             {"a": {"choice": [1, 2], "when": {"b": [1]}}, "b": {"choice": [1, 2], "when": {"a": [1]}}},
-            "waits for itself",
+            "depends on itself",
         ),
         ({"a": {"choice": [1, 2], "when": {"a": [1]}}}, "a -> a"),
         ({"a": {"choice": [1, 2], "when": {"b": [7]}}, "b": [1, 2]}, "7, which it cannot be"),
@@ -70,7 +70,7 @@ def test_sobol_points_lie_in_the_space(index: int, seed: int) -> None:
 def test_what_a_condition_rules_out_cannot_be_enqueued() -> None:
     space = {"adapter": Choice(choice=("lora", "ia3")), "rank": IntRange(low=1, high=8, when={"adapter": ("lora",)})}
     assert enqueue_faults(space, [{"adapter": "lora", "rank": 4}, {"rank": 4}]) == []
-    assert enqueue_faults(space, [{"adapter": "ia3", "rank": 4}]) == [("0.rank", "has no value where adapter is 'ia3'")]
+    assert enqueue_faults(space, [{"adapter": "ia3", "rank": 4}]) == [("0.rank", "has no value if adapter is 'ia3'")]
 
 
 def test_faults_of_enqueued_configurations_name_the_place() -> None:

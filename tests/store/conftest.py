@@ -10,8 +10,9 @@ import pytest
 from sweeper.config.adapter import LoRA
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.model import ModelConfig
+from sweeper.config.parameters import Hyperparameters
 from sweeper.config.technique import SFT
-from sweeper.config.trial import Hyperparameters, TrialSpec
+from sweeper.config.trial import TrialSpec
 from sweeper.database_url import Address, PostgresUrl
 from sweeper.store import Database
 

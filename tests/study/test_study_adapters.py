@@ -97,7 +97,7 @@ def test_from_a_study_file_to_an_export(study_file, tmp_path, name):
 
 
 def _merged(source, tmp_path):
-    if not source.spec.adapter.can_merge:
+    if source.spec.adapter.is_prompt_learning:
         with pytest.raises(ExportError, match="cannot be merged: its virtual tokens stand before the input"):
             export(source, "merged", tmp_path / "merged")
         return

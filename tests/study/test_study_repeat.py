@@ -70,9 +70,9 @@ def test_where_a_trials_weights_began_is_told_everywhere(study_file, tmp_path, m
         version = registry.register("went-on", source, study="tiny", trial=1)
         plain = registry.register("plain", home.study("tiny").trial(0).adapter, study="tiny", trial=0)
         export = export_source(home, database, version)
-    assert "repeats trial 0 up to its luck" in anew and "no repetition" not in anew
-    assert "no repetition: trial 1 began from the weights of trial 0, and this run begins at the bare base" in continued
-    assert "up to its luck" not in continued
+    assert "repeats trial 0 but for its randomness" in anew and "not a repetition" not in anew
+    assert "not a repetition: trial 1 started from the weights of trial 0, this run from the base alone" in continued
+    assert "but for its randomness" not in continued
     (tmp_path / "again.yaml").write_text(continued, encoding="utf-8")
     assert load_study(tmp_path / "again.yaml").config.search.n_trials == 1
     assert (version.lineage.initial_trial, plain.lineage.initial_trial) == (0, None)

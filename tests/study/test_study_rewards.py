@@ -9,7 +9,7 @@ import pytest
 import tiny
 import yaml
 
-from sweeper.check import check_study
+from sweeper.check.report import check_study
 from sweeper.config.trial import Outcome, TrialSpec
 from sweeper.errors import DataError, RegistryError, RewardError, StudyFileError, StudyInterrupted
 from sweeper.executors.base import SilentListener

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sweeper.check import check_study
+from sweeper.check.report import check_study
 from sweeper.config.model import ModelConfig
 from sweeper.errors import UserError
 from sweeper.executors.base import SilentListener

@@ -7,8 +7,8 @@ import tiny
 from variants import mostly_long
 
 from sweeper.config.adapter import LoRA, QLoRA
+from sweeper.config.parameters import steps
 from sweeper.config.rewards import ExactMatchReward, LengthReward
-from sweeper.config.schedule import steps
 from sweeper.config.technique import GMPO, GRPO, RLOO
 from sweeper.config.trial import Decision, Outcome
 from sweeper.errors import DataError, OutOfMemoryError

@@ -116,21 +116,24 @@ def test_weights_add_up():
 @pytest.mark.parametrize(
     ("reward", "said"),
     [
-        ({"kind": "regex", "pattern": "("}, "no regular expression"),
-        ({"kind": "regex", "pattern": "a{99999999999}"}, "no regular expression: repeat count too big"),
-        ({"kind": "regex", "pattern": "(" * 5000 + ")" * 5000}, "nested too deep"),
+        ({"kind": "regex", "pattern": "("}, "not a regular expression"),
+        ({"kind": "regex", "pattern": "a{99999999999}"}, "not a regular expression: repeat count too big"),
+        ({"kind": "regex", "pattern": "(" * 5000 + ")" * 5000}, "nested too deeply"),
         ({"kind": "regex", "pattern": "a{i}"}, r"{ at position 1 asks for an approximate match"),
         ({"kind": "regex", "pattern": "(?:abc){e<=1}"}, "for a brace"),
         ({"kind": "regex", "pattern": "[{i}]{1<=e<=3}"}, "{ at position 5"),
         ({"kind": "regex", "pattern": "a{2i+1d<3}"}, "approximate match"),
-        ({"kind": "regex", "pattern": r"\L<words>"}, "no regular expression"),
-        ({"kind": "json_schema", "schema": {"type": "integr"}}, "no JSON schema"),
-        ({"kind": "json_schema", "schema": {"$schema": [1]}}, r"\$schema \[1\] is no known version"),
-        ({"kind": "json_schema", "schema": {"$schema": 5}}, r"\$schema 5 is no known version"),
-        ({"kind": "json_schema", "schema": {"$schema": "https://x.y"}}, "is no known version"),
-        ({"kind": "json_schema", "schema": {"$ref": "#/nope"}}, "'#/nope' refers to what is not in the schema"),
-        ({"kind": "json_schema", "schema": {"$ref": 5}}, "no JSON schema"),
-        ({"kind": "json_schema", "schema": {"$ref": "#/title", "title": "x"}}, "refers to what is no schema"),
+        ({"kind": "regex", "pattern": r"\L<words>"}, "not a regular expression"),
+        ({"kind": "json_schema", "schema": {"type": "integr"}}, "not a JSON schema"),
+        ({"kind": "json_schema", "schema": {"$schema": [1]}}, r"\$schema \[1\] is not a known version"),
+        ({"kind": "json_schema", "schema": {"$schema": 5}}, r"\$schema 5 is not a known version"),
+        ({"kind": "json_schema", "schema": {"$schema": "https://x.y"}}, "is not a known version"),
+        ({"kind": "json_schema", "schema": {"$ref": "#/nope"}}, "'#/nope' refers to something outside the schema"),
+        ({"kind": "json_schema", "schema": {"$ref": 5}}, "not a JSON schema"),
+        (
+            {"kind": "json_schema", "schema": {"$ref": "#/title", "title": "x"}},
+            "something that is not a schema",
+        ),
         ({"kind": "json_schema", "schema": {"items": {"$ref": "http://x/y"}}}, "nothing is fetched"),
         ({"kind": "json_schema", "schema": {"$ref": "#/a/b", "a": {"b": {"type": "integr"}}}}, "integr"),
         ({"kind": "json_schema", "schema": {"$ref": "#/a/b", "a": {"b": {"$ref": "#/c"}}}}, "'#/c' refers to what"),
@@ -138,7 +141,7 @@ def test_weights_add_up():
             {"kind": "json_schema", "schema": {"unevaluatedProperties": False, "allOf": [{"patternProperties": {}}]}},
             "use additionalProperties",
         ),
-        ({"kind": "json_schema", "schema": {"pattern": "("}}, r"pattern '\(' is no regular expression"),
+        ({"kind": "json_schema", "schema": {"pattern": "("}}, r"pattern '\(' is not a regular expression"),
         ({"kind": "json_schema", "schema": {"properties": {"a": {"pattern": "a{e}"}}}}, "approximate match"),
         ({"kind": "json_schema", "schema": {"patternProperties": {"a{99999999999}": {}}}}, "repeat count too big"),
         ({"kind": "function", "function": "no colon"}, "match pattern"),
@@ -151,7 +154,7 @@ def test_a_reward_that_cannot_be_is_a_fault_of_the_file(reward, said):
 
 
 def test_a_schema_is_never_fetched_from_elsewhere():
-    with pytest.raises(ValidationError, match="refers to what is not in the schema, and nothing is fetched"):
+    with pytest.raises(ValidationError, match="refers to something outside the schema, and nothing is fetched"):
         built({"kind": "json_schema", "schema": {"$ref": "https://example.com/schema.json"}})
 
 
@@ -300,8 +303,8 @@ def test_a_function_of_an_installed_package_is_found(tmp_path, monkeypatch):
         ("from elsewhere import *\ngood = 1", None),
         ("good, other = made()", None),
         ("def good(**_): ...\nif __name__ == '__main__':\n    print(good())", None),
-        ("good = 0.5", "is no function"),
-        ("good: list[float] = [1.0]", "is no function"),
+        ("good = 0.5", "is not a function"),
+        ("good: list[float] = [1.0]", "is not a function"),
         ("good: float", "defines no good"),
         ("import good", "is a module"),
         ("def good(completions): ...", "takes no prompts; it is called with prompts, completions, all by name"),

@@ -9,8 +9,9 @@ import tiny
 from plain_trl import trl_curve
 from tiny import Curve
 
+from sweeper.config.parameters import Hyperparameters
 from sweeper.config.technique import SFT
-from sweeper.config.trial import Hyperparameters, Outcome
+from sweeper.config.trial import Outcome
 from sweeper.errors import DataError
 from sweeper.training.adapters import peft_config
 from sweeper.training.arguments import warmup_argument

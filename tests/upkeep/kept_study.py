@@ -10,8 +10,9 @@ import numpy as np
 import tiny
 from safetensors.numpy import save_file
 
+from sweeper.config.parameters import Hyperparameters
 from sweeper.config.study import StudyConfig
-from sweeper.config.trial import Hyperparameters, Outcome, TrialResult, TrialSpec
+from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.files.atomic import write_atomically, write_json
 from sweeper.files.checksums import owner, seal, sha256_of
 from sweeper.models.facts import fingerprint

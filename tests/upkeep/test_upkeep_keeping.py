@@ -7,7 +7,7 @@ import random
 import pytest
 from pydantic import ValidationError
 
-from sweeper.config.keep import KeepConfig, size_bytes, size_text
+from sweeper.config.storage import KeepConfig, size_bytes, size_text
 from sweeper.config.trial import Outcome
 from sweeper.executors.lifecycle.retention import collect
 from sweeper.store import OrderKind

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from sweeper.config.keep import size_text
+from sweeper.config.storage import size_text
 from sweeper.config.study import StudyConfig
 from sweeper.files.atomic import discard
 from sweeper.paths import StudyPaths

@@ -6,10 +6,9 @@ from collections.abc import Collection, Mapping
 
 from sweeper.config.backend import FSDP, Backend, DeepSpeed, processes
 from sweeper.config.choice import pick
-from sweeper.config.parameters import PARAMETERS, ParameterValue, alpha_value
-from sweeper.config.schedule import steps, warmup
+from sweeper.config.parameters import PARAMETERS, Hyperparameters, ParameterValue, alpha_value, steps, warmup
 from sweeper.config.space import ADAPTER, MODEL, definite
-from sweeper.config.trial import Hyperparameters, TrialSpec
+from sweeper.config.trial import TrialSpec
 from sweeper.executors.base import StudyContext
 from sweeper.hardware import gpus
 from sweeper.search.candidate import Candidate

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sweeper.config.checkpointing import checkpoints
 from sweeper.config.trial import TrialSpec
 from sweeper.executors.base import StudyContext
 from sweeper.executors.base_models import BaseModelCache
@@ -48,7 +47,7 @@ class PackedExecutor:
 @contextmanager
 def _engine(context: StudyContext, base: BaseModel) -> Iterator[Engine]:
     engine = Engine(
-        base, checkpointing=checkpoints(context.config.technique, next(context.config.variants({})), base.device)
+        base, checkpointing=context.config.technique.checkpoints(next(context.config.variants({})), base.device)
     )
     try:
         yield engine
