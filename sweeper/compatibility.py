@@ -25,8 +25,12 @@ NOT_INSTALLED = "not installed here"
 """Part of every reason that an installation would resolve."""
 
 BF16_CAPABILITY = 8.0  # NVIDIA Ampere, the first with bfloat16
-_FLASH_2_CAPABILITY = 8.0  # Ampere: github.com/Dao-AILab/flash-attention, "NVIDIA CUDA Support"
-_FLASH_3_CAPABILITY = 9.0  # Hopper: the same page, "FlashAttention-3 beta release"
+_FLASH: dict[Attention, tuple[float, str, str]] = {
+    "flash_attention_3": (9.0, "flash_attn_interface", "flash-attn-3"),
+    "flash_attention_2": (8.0, "flash_attn", "flash-attn"),
+}
+"""Compute capability (Hopper, Ampere: github.com/Dao-AILab/flash-attention), and the module and package that
+transformers 5.23 looks for (``is_flash_attn_3_available`` and ``_2_``); the newest first."""
 
 UNSLOTH_INSTALL = (
     "pip install --no-deps unsloth unsloth_zoo (its own pins are older than sweeper's libraries; version 2026.10.9 "
@@ -65,7 +69,12 @@ def require(config: StudyConfig, device: str, gpus: Sequence[Gpu]) -> None:
 
 def study_refusals(config: StudyConfig, device: str, gpus: Sequence[Gpu]) -> list[str]:
     """Return every reason why some trial of a study cannot run, each once."""
-    return list(dict.fromkeys(reason for case in _cases(config, device, gpus) for reason in refusals(case)))
+    cases = (
+        Case(config.technique, adapter, config.backend, model, device, gpus)
+        for model in config.models.values()
+        for adapter in config.variants(config.search.space)
+    )
+    return list(dict.fromkeys(reason for case in cases for reason in refusals(case)))
 
 
 def require_workers(config: StudyConfig, gpus: Sequence[Gpu]) -> None:
@@ -75,12 +84,6 @@ def require_workers(config: StudyConfig, gpus: Sequence[Gpu]) -> None:
         pick_devices(executor.devices, executor.device, gpus)
     if isinstance(executor, RayExecutorConfig) and (reason := _missing("executor: ray", "ray", "ray")) is not None:
         raise HardwareError(reason)
-
-
-def _cases(config: StudyConfig, device: str, gpus: Sequence[Gpu]) -> Iterator[Case]:
-    for model in config.models.values():
-        for adapter in config.variants(config.search.space):
-            yield Case(config.technique, adapter, config.backend, model, device, gpus)
 
 
 def refusals(case: Case) -> Iterator[str]:
@@ -97,12 +100,11 @@ def attention_refusal(kind: Attention, device: str, dtype: str, capability: floa
         dtype: The compute type, or ``auto``.
         capability: CUDA compute capability of the device, if known.
     """
-    needs = {"flash_attention_2": _FLASH_2_CAPABILITY, "flash_attention_3": _FLASH_3_CAPABILITY}.get(kind)
     if kind == "flex_attention" and device == "cpu":
         return "which has no backward pass on the CPU; use sdpa"
-    if needs is None:
+    if kind not in _FLASH:
         return None
-    module, package = _FLASH_PARTS[kind]
+    needs, module, package = _FLASH[kind]
     if device == "cpu":
         return "which needs a CUDA device; use sdpa, or auto"
     if capability is not None and capability < needs:
@@ -114,17 +116,9 @@ def attention_refusal(kind: Attention, device: str, dtype: str, capability: floa
     return None
 
 
-_FLASH_PARTS = {
-    "flash_attention_2": ("flash_attn", "flash-attn"),
-    "flash_attention_3": ("flash_attn_interface", "flash-attn-3"),
-}
-"""Module and package that transformers 5.23 looks for (``is_flash_attn_2_available`` and ``_3_``)."""
-
-
 def best_attention(device: str, dtype: str, capability: float | None) -> Attention:
     """Return the meaning of ``attention: auto``: the newest Flash Attention that can run, else PyTorch's SDPA."""
-    newest_first: tuple[Attention, ...] = ("flash_attention_3", "flash_attention_2")
-    runs = (kind for kind in newest_first if attention_refusal(kind, device, dtype, capability) is None)
+    runs = (kind for kind in _FLASH if attention_refusal(kind, device, dtype, capability) is None)
     return next(runs, "sdpa")
 
 

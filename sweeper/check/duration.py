@@ -5,7 +5,7 @@ gradient of the input is computed, not that of the weight (a third of the usual 
 Kaplan et al. 2020, arXiv:2001.08361, section 2.1). Checkpointing computes the forward pass once more. An evaluation is
 a forward pass.
 Each layer with an adapter adds a fixed time, which dominates small steps (measured on SmolLM2-135M in NF4 on a CPU:
-about 0.4 s a step whatever its size, over 210 layers). Packed trials share it.
+about 0.4 s per step of any size, over 210 layers). Packed trials share it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from statistics import fmean
 
 import numpy as np
 
+from sweeper.check import Section
 from sweeper.check.length import Tokens, corners
 from sweeper.check.memory import answers_per_row, compute_type, free_bytes, largest_workload, slots
-from sweeper.check.section import Section
 from sweeper.config.evaluation import REWARD_METRICS, TASK_METRICS
 from sweeper.config.search import NoPruner
 from sweeper.hardware import Machine
@@ -29,12 +29,12 @@ from sweeper.study.resolve import ResolvedStudy
 PRUNING_SAVES = 0.4
 """Share of the training that pruning is assumed to save."""
 
-_CPU_EFFICIENCY = 0.5  # of the speed of a plain product of matrices
+_CPU_EFFICIENCY = 0.5  # of the speed of a plain matrix product
 _CPU_LAYER_S = 2e-3
 _GPU_LAYER_S = 5e-4
 _LOAD_S = 15.0
 _PROBE_S = 0.05
-_PROBE_SIZE = 96  # small enough that BLAS takes one thread: with all of them, a busy machine measures its barriers
+_PROBE_SIZE = 96  # small enough for one BLAS thread: with several, a busy machine would measure their synchronisation
 # Dense half-precision peak of a GPU by compute capability, in TFLOP/s (NVIDIA's data sheets of A100, RTX 3090,
 # RTX 4090, H100, B200, RTX 5090, and T4 and V100), and the part of it that fine-tuning with adapters reaches.
 _PEAK_TFLOPS = {7.0: 112, 7.5: 65, 8.0: 312, 8.6: 71, 8.9: 165, 9.0: 989, 10.0: 2250, 12.0: 210}
@@ -66,13 +66,13 @@ def duration(study: ResolvedStudy, here: Machine, tokens: Mapping[str, Tokens]) 
     if config.evaluation.metric in (*TASK_METRICS, *REWARD_METRICS):
         lines.append(f"{config.evaluation.metric} needs generated text at every evaluation, which is not included")
     if config.technique.rows == "prompts":
-        lines.append(f"{config.technique.kind} generates text at every step, which takes at least as long again")
+        lines.append(f"{config.technique.kind} generates text at every step, which at least doubles the time")
     figures = {"trial_s": trial_s, "search_s": bounded, "gflops": speed / 1e9, "basis": basis}
     return Section("duration", tuple(lines), figures=figures)
 
 
 def trial_flops(study: ResolvedStudy, facts: ModelFacts, tokens: Tokens) -> float:
-    """Return the floating-point operations of a trial that is not pruned, evaluations included."""
+    """Return the floating-point operations of an unpruned trial, evaluations included."""
     epochs = corner_values(study.space.space, "epochs")
     config, technique = study.config, study.config.technique
     adapters = list(config.variants(study.space.space))
@@ -89,13 +89,13 @@ def trial_flops(study: ResolvedStudy, facts: ModelFacts, tokens: Tokens) -> floa
 
 def _fixed_s(study: ResolvedStudy, facts: ModelFacts) -> float:
     """Return the seconds of a trial that do not depend on the size of its steps."""
-    found = [corner.steps for corner in corners(study.space.space, len(study.splits.train))]
     layer_s = _CPU_LAYER_S if study.device == "cpu" else _GPU_LAYER_S
-    return sum(found) / len(found) * len(facts.linear) * layer_s
+    steps = fmean(corner.steps for corner in corners(study.space.space, len(study.splits.train)))
+    return steps * len(facts.linear) * layer_s
 
 
 def _speed(study: ResolvedStudy, here: Machine) -> tuple[float, str]:
-    """Return floating-point operations per second in training, and the source of that number."""
+    """Return the floating-point operations per second in training, and the source of that number."""
     if study.device == "cpu":
         peak = probe_flops()
         basis = f"from a probe of the CPU just now: {here.cpus} x {peak / 1e9:.0f} GFLOP/s"
@@ -108,9 +108,9 @@ def _speed(study: ResolvedStudy, here: Machine) -> tuple[float, str]:
 
 
 def probe_flops() -> float:
-    """Measure the float32 floating-point operations a second of one processor, in about 50 ms."""
+    """Measure the float32 operations per second of one processor, in about 50 ms."""
     matrix = np.ones((_PROBE_SIZE, _PROBE_SIZE), dtype=np.float32)
-    matrix @ matrix  # the first product sets things up
+    matrix @ matrix  # warm-up
     started, products = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - started) < _PROBE_S or products == 0:
         matrix @ matrix

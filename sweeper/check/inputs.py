@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from sweeper.check.section import Section
+from sweeper.check import Section
 from sweeper.config.backend import processes
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.space import Fixed, describe
 from sweeper.evaluation.goal import shown_count
 from sweeper.hardware import gpus
+from sweeper.presets.resolution import WARNING
 from sweeper.study.resolve import ResolvedModel, ResolvedStudy
 from sweeper.training.cpu_dtype import is_measured, is_quantised, known
-
-_WARNING = "warning: "
 
 
 def model(study: ResolvedStudy) -> Section:
@@ -21,8 +20,8 @@ def model(study: ResolvedStudy) -> Section:
     lines: list[str] = []
     figures: dict[str, dict[str, Any]] = {}
     for name, resolved in study.models.items():
-        told, figures[name] = _one_model(resolved)
-        lines += told
+        described, figures[name] = _one_model(resolved)
+        lines += described
     lines.append(f"trains on {_where(study)}")
     lines += _cpu_type(study)
     several = len(figures) > 1
@@ -59,7 +58,7 @@ def _where(study: ResolvedStudy) -> str:
 
 
 def _cpu_type(study: ResolvedStudy) -> list[str]:
-    """Say what ``dtype: auto`` is on the CPU, and why."""
+    """Describe the meaning of ``dtype: auto`` on the CPU, and the reason."""
     if study.device != "cpu" or not is_measured(study.config):
         return []
     found = known(quantised=is_quantised(study.config))
@@ -89,12 +88,12 @@ def data(study: ResolvedStudy) -> Section:
 
 
 def space(study: ResolvedStudy) -> Section:
-    """Describe the search space, and why it is so."""
+    """Describe the search space and the reasons for it."""
     resolved, search = study.space, study.config.search
     ranges = {name: describe(range_) for name, range_ in resolved.space.items()}
     searched = [name for name, range_ in resolved.space.items() if not isinstance(range_, Fixed)]
-    reasons = [reason for reason in resolved.reasons if not reason.startswith(_WARNING)]
-    warnings = tuple(reason.removeprefix(_WARNING) for reason in resolved.reasons if reason.startswith(_WARNING))
+    reasons = [reason for reason in resolved.reasons if not reason.startswith(WARNING)]
+    warnings = tuple(reason.removeprefix(WARNING) for reason in resolved.reasons if reason.startswith(WARNING))
     if not searched:
         warnings += ("nothing is searched: every parameter is fixed, so trials differ only in their seeds",)
     lines = [f"{name}: {text}{_when(resolved.space[name].when)}" for name, text in ranges.items()]
@@ -116,7 +115,7 @@ def space(study: ResolvedStudy) -> Section:
 
 
 def _aims(evaluation: EvaluationConfig) -> str:
-    """Describe what decides beside the metric."""
+    """Describe the objectives beside the metric, and its goal."""
     further = f" beside {', '.join(evaluation.objectives)}" if evaluation.objectives else ""
     if evaluation.goal is None:
         return further
@@ -126,7 +125,7 @@ def _aims(evaluation: EvaluationConfig) -> str:
 
 def _when(when: dict[str, Any]) -> str:
     conditions = [f"{name} is {' or '.join(map(str, values))}" for name, values in when.items()]
-    return f" (only where {' and '.join(conditions)})" if conditions else ""
+    return f" (only if {' and '.join(conditions)})" if conditions else ""
 
 
 def _listed(values: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sweeper.check.section import Section
+from sweeper.check import Section
 from sweeper.config.parameters import step_count, warmup
 from sweeper.config.parameters import steps as count_steps
 from sweeper.config.space import Space, ranges_of
@@ -19,12 +19,10 @@ from sweeper.errors import DataError
 from sweeper.presets.rules import corner_values
 from sweeper.study.resolve import ResolvedModel, ResolvedStudy
 
-_SINGLE_TOKENIZER = "tokenizer.json"
-
 
 @dataclass(frozen=True)
 class Corner:
-    """An extreme of the space, as far as its length goes."""
+    """A corner of the space in batch size and epochs, with its optimizer steps."""
 
     batch_size: int
     epochs: float
@@ -34,16 +32,15 @@ class Corner:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Lengths of the training rows in tokens, truncated to ``max_length``; assumed, if not ``counted``."""
+    """Lengths of the training rows in tokens, truncated to ``max_length``."""
 
     mean: float
     longest: int
-    counted: bool
     section: Section
 
 
 def corners(space: Space, train_rows: int) -> list[Corner]:
-    """Return the optimizer steps and the shortest and longest warmup at each extreme of batch size and epochs."""
+    """Return the optimizer steps and the shortest and longest warmup at each corner of batch size and epochs."""
     batches, epochs = (sorted(set(corner_values(space, name))) for name in ("batch_size", "epochs"))
     return [_corner(space, train_rows, int(batch), float(count)) for count in epochs for batch in batches]
 
@@ -53,7 +50,7 @@ def _corner(space: Space, train_rows: int, batch: int, epochs: float) -> Corner:
     lengths = []
     if counted := ranges_of(space, "warmup_steps"):
         lengths = [warmup(total, int(value), None) for value in corner_values(space, "warmup_steps")]
-    if not counted or ranges_of(space, "warmup_ratio"):  # of a choice, one alternative may have the other kind
+    if not counted or ranges_of(space, "warmup_ratio"):  # another alternative of a choice may have a ratio
         lengths += [warmup(total, None, float(value)) for value in corner_values(space, "warmup_ratio")]
     return Corner(batch, epochs, total, (min(lengths), max(lengths)))
 
@@ -82,11 +79,6 @@ def _span(bounds: tuple[int, int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def all_tokens(study: ResolvedStudy) -> dict[str, Tokens]:
-    """Return the lengths of the rows in the tokens of every model, by its name."""
-    return {name: tokens(study, model) for name, model in study.models.items()}
-
-
 def tokens_section(counted: Mapping[str, Tokens]) -> Section:
     """Return the section on lengths in the tokens of every model, by name if there are several."""
     if len(counted) == 1:
@@ -101,17 +93,17 @@ def tokens_section(counted: Mapping[str, Tokens]) -> Section:
 
 
 def tokens(study: ResolvedStudy, model: ResolvedModel) -> Tokens:
-    """Describe the rows' lengths, what ``max_length`` truncates, and what has nothing left to learn from.
+    """Describe the rows' lengths, and the rows that ``max_length`` truncates or leaves without tokens to learn.
 
     Raises:
-        DataError: If no row has anything left to learn from, or the chat template refuses one.
+        DataError: If no row has tokens left to learn, or the chat template refuses one.
         ModelError: If the tokenizer is broken.
     """
     most = study.config.technique.max_length
     folder = model.found.path
-    if not (folder / _SINGLE_TOKENIZER).is_file():
-        note = f"not counted: {folder} has no {_SINGLE_TOKENIZER}, so its tokenizer is converted at load"
-        return Tokens(most, most, False, Section("tokens", (note,)))
+    if not (folder / "tokenizer.json").is_file():
+        note = f"not counted: {folder} has no tokenizer.json, so its tokenizer is converted at load"
+        return Tokens(most, most, Section("tokens", (note,)))
     counter = TokenCounter(folder)
     train = study.splits.train
     rows = [train[index] for index in evenly(len(train))]
@@ -129,9 +121,11 @@ def tokens(study: ResolvedStudy, model: ResolvedModel) -> Tokens:
         "dropped": masked / len(rows),
     }
     if masked == len(rows):
+        long = study.config.technique.drops_long
+        excess = "every training row is longer than" if long else "the prompt of every training row fills"
         raise DataError(
-            f"data: {_what_is_too_long(study)} technique.max_length ({most} tokens), so there is nothing left to learn "
-            f"from; raise it (the longest row has {max(lengths):,} tokens), or shorten the rows"
+            f"data: {excess} technique.max_length ({most} tokens), so there is nothing left to learn; raise it (the "
+            f"longest row has {max(lengths):,} tokens), or shorten the rows"
         )
     several = "" if len(rows) == len(study.splits.train) else f" of {len(rows):,} evenly spaced rows"
     lines = (
@@ -141,23 +135,17 @@ def tokens(study: ResolvedStudy, model: ResolvedModel) -> Tokens:
     warnings = [*_cut_warnings(figures, _why_dropped(study)), *_text_warnings(study, model, counter, rows)]
     kept = [min(length, most) for length in lengths]
     section = Section("tokens", lines, tuple(warnings), figures)
-    return Tokens(sum(kept) / len(kept), max(kept), True, section)
+    return Tokens(sum(kept) / len(kept), max(kept), section)
 
 
 def _masked(study: ResolvedStudy, counter: TokenCounter, rows: list[Row]) -> int:
-    """Return how many rows have no token with a loss left after truncation; the trainer drops them."""
+    """Return the number of rows without a token that contributes to the loss after truncation; they are dropped."""
     technique = study.config.technique
     if study.splits.kind == "text" or (isinstance(technique, SFT) and not technique.completion_only):
         return 0
-    asked = rows
     if study.splits.kind == "messages":
-        asked = [{"prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in rows]
-    return sum(length >= technique.max_length for length in counter.prompt_lengths(asked))
-
-
-def _what_is_too_long(study: ResolvedStudy) -> str:
-    long = study.config.technique.drops_long
-    return "every training row is longer than" if long else "every training row's prompt fills"
+        rows = [{"prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in rows]
+    return sum(length >= technique.max_length for length in counter.prompt_lengths(rows))
 
 
 def _why_dropped(study: ResolvedStudy) -> str:

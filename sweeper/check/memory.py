@@ -1,12 +1,12 @@
-"""Section on memory: an estimate for the largest configuration, against the device's free memory."""
+"""Section on memory: an estimate for the largest configuration, and the device's free memory."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from math import ceil
 
+from sweeper.check import Section
 from sweeper.check.length import Tokens
-from sweeper.check.section import Section
 from sweeper.compatibility import BF16_CAPABILITY
 from sweeper.config.adapter import AnyAdapter
 from sweeper.config.backend import processes, spreads_weights
@@ -29,7 +29,7 @@ _UNKNOWN_MEMORY = 1 << 50
 
 
 def memory(study: ResolvedStudy, here: Machine, tokens: Mapping[str, Tokens]) -> Section:
-    """Estimate the memory of the largest configuration, and how many rows fit at once."""
+    """Estimate the memory of the largest configuration, and the largest micro-batch."""
     facts, work = largest_workload(study, here, tokens)
     together = _processes(study, here)
     batch = ceil(max(corner_values(study.space.space, "batch_size")) * answers_per_row(study) / together)
@@ -55,13 +55,13 @@ def memory(study: ResolvedStudy, here: Machine, tokens: Mapping[str, Tokens]) ->
 
 
 def answers_per_row(study: ResolvedStudy) -> int:
-    """Return the most rows in the model for a row of the data: of a prompt, every answer to it."""
+    """Return the most rows in the model per row of the data: of a prompt, every answer to it."""
     searched = study.space.space.get("num_generations")
     return int(max(searched.corners())) if searched is not None else study.config.technique.generations
 
 
 def slots(study: ResolvedStudy, facts: ModelFacts, work: Workload, free: int | None) -> int:
-    """Return how many trials the study is planned to run at once."""
+    """Return the planned number of concurrent trials per worker."""
     executor, config = study.config.executor, study.config
     if not isinstance(executor, PackingExecutorConfig) or obstacle_in_study(config, study.space.space) is not None:
         return 1
@@ -72,7 +72,7 @@ def slots(study: ResolvedStudy, facts: ModelFacts, work: Workload, free: int | N
 
 
 def workers(study: ResolvedStudy) -> tuple[str, ...]:
-    """Return the device of each worker known before the study runs; of a cluster's workers, one."""
+    """Return the device of each worker; of a cluster, whose workers are not known yet, one device."""
     executor = study.config.executor
     if isinstance(executor, PerGpuExecutorConfig):
         return pick_devices(executor.devices, executor.device, gpus())
@@ -80,7 +80,7 @@ def workers(study: ResolvedStudy) -> tuple[str, ...]:
 
 
 def _packing(study: ResolvedStudy, facts: ModelFacts, work: Workload, free: int | None) -> tuple[str, ...]:
-    """Describe how many trials share the base model, or why they cannot."""
+    """Describe the number of trials that share the base model, or the obstacle."""
     if not isinstance(study.config.executor, PackingExecutorConfig):
         return ()
     obstacle = obstacle_in_study(study.config, study.space.space)
@@ -125,7 +125,7 @@ def _processes(study: ResolvedStudy, here: Machine) -> int:
 
 
 def _weight(adapter: AnyAdapter) -> tuple[int, ...]:
-    """Order an adapter's variants by memory; those that change the base keep a copy of it."""
+    """Return a sort key for an adapter's variants by memory; those that change the base keep a copy of it."""
     sizes = (getattr(adapter, name, None) or 0 for name in ("projection", "projection_size", "encoder_size", "dora"))
     return adapter.changes_base, adapter.extra_tokens, *sizes
 
@@ -138,7 +138,7 @@ def _adapter_size(work: Workload) -> str:
 
 
 def compute_type(config: StudyConfig, model: ModelConfig, device: str, here: Machine) -> str:
-    """Return the number type that training will use on the device; float32 on a CPU that was not measured yet."""
+    """Return the number type of training on the device; float32 on a CPU that was not measured yet."""
     if model.dtype != "auto":
         return model.dtype
     if device == "cpu":
@@ -160,7 +160,7 @@ def _index(device: str) -> int:
 def _warnings(need: int, free: int | None, rows: int | None) -> list[str]:
     if free is None or rows is None or (rows > 0 and need <= free):
         return []
-    fits = "at micro-batch 1" if rows == 0 else f"at the micro-batch of {rows} that the study asks for"
+    fits = "at micro-batch 1" if rows == 0 else f"at the study's micro-batch of {rows}"
     return [
         f"the largest configuration may not fit even {fits}: about {_size(need)} needed, {_size(free)} free; such "
         "trials end as infeasible. Lower technique.max_length or the rank, or use a smaller model"

@@ -6,9 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sweeper.check import duration, length, memory
+from sweeper.check import Section, duration, length, memory
 from sweeper.check import inputs as parts
-from sweeper.check.section import Section
 from sweeper.config.loader import StudyFile
 from sweeper.hardware import machine
 from sweeper.models.cache import OnStage
@@ -60,6 +59,6 @@ def _sections(study: ResolvedStudy) -> list[Section]:
     sections = [parts.model(study), parts.data(study), parts.space(study), length.steps(study)]
     if any(model.facts is None for model in study.models.values()):
         return sections  # the rest needs the models' tokenizers and sizes
-    tokens = length.all_tokens(study)
+    tokens = {name: length.tokens(study, model) for name, model in study.models.items()}
     fits = memory.memory(study, here, tokens)
     return [*sections, length.tokens_section(tokens), fits, duration.duration(study, here, tokens)]

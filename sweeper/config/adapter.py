@@ -120,7 +120,7 @@ class LowRank(AnyAdapter):
         return self.lora_plus not in (None, 1)
 
     def peft_options(self, parameters: Hyperparameters) -> dict[str, Any]:
-        """Return LoRA's options; LoftQ starts as plain LoRA, and ``training.lora_init`` fills it in."""
+        """Return LoRA's options; LoftQ starts as plain LoRA, and ``training.adapters`` fills it in."""
         return {
             "r": parameters.lora_rank,
             "lora_alpha": parameters.lora_alpha,

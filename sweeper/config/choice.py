@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import BaseModel, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
 
-from sweeper.config.adapter import ADAPTERS, Adapter, AnyAdapter
+from sweeper.config.adapter import ADAPTERS, Adapter, AnyAdapter, QuantisedBase
 from sweeper.config.base import Frozen
 from sweeper.config.model import ModelConfig
 from sweeper.config.parameters import LORA_PARAMETERS
@@ -106,17 +106,12 @@ def pick(alternatives: Mapping[str, T], label: object) -> T:
     return next(iter(alternatives.values())) if label is None else alternatives[str(label)]
 
 
-QUANTISATION = ("quantization", "double_quantization")
-"""Options of an adapter that change the weights of its base."""
-
-
 def loaded_as(adapter: Adapter) -> str:
     """Return the form of an adapter's base in memory, for example ``dense`` or ``nf4``."""
-    held: Mapping[str, Any] = {name: getattr(adapter, name) for name in QUANTISATION if hasattr(adapter, name)}
-    if held.get("quantization") is None:
+    if not isinstance(adapter, QuantisedBase) or adapter.quantization is None:
         return "dense"
-    once = held["quantization"] != "int8" and not held.get("double_quantization", True)
-    return f"{held['quantization']}{' quantised once' * once}"
+    once = adapter.quantization != "int8" and not adapter.double_quantization
+    return f"{adapter.quantization}{' quantised once' * once}"
 
 
 _ABSENT = object()

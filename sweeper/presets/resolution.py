@@ -63,7 +63,8 @@ def resolve_space(
     """
     automatic = search.preset == RECOMMENDED
     preset = recommend(technique.kind, adapter.kind) if automatic else load(search.preset)
-    reasons = [_picked(preset, technique, adapter, automatic)]
+    why = f"picked for {technique.kind} with {adapter.kind}" if automatic else "named in the study"
+    reasons = [f"preset {preset.name}, {why}: {preset.title}"]
     space = _overridden(_ranges(preset, adapter), search.space, reasons)
     # The rules see the file's ranges, and change only those of the preset.
     own = search.space.keys()
@@ -81,11 +82,6 @@ def resolve_space(
 def tried_first(count: int) -> str:
     """Return the line on known-good configurations."""
     return f"{count} known-good configuration{'s' * (count > 1)}, tried first with at most a third of the trials"
-
-
-def _picked(preset: Preset, technique: Technique, adapter: Adapter, automatic: bool) -> str:
-    why = f"picked for {technique.kind} with {adapter.kind}" if automatic else "named in the study"
-    return f"preset {preset.name}, {why}: {preset.title}"
 
 
 def _ranges(preset: Preset, adapter: Adapter) -> Space:

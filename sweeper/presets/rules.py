@@ -6,10 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from sweeper.config.parameters import PARAMETERS, steps
-from sweeper.config.space import Choice, Fixed, Range, Space, ranges_of
+from sweeper.config.space import Choice, Fixed, Range, Space, as_range, ranges_of
 
 FEWEST_STEPS = 20
 """The fewest optimizer steps that allow a configuration to be judged."""
@@ -17,7 +15,6 @@ FEWEST_STEPS = 20
 ENOUGH_STEPS = 100
 """The optimizer steps that ``recommended`` gives a trial by choosing its epochs."""
 
-_RANGE: TypeAdapter[Range] = TypeAdapter(Range)
 _EPOCHS = (1, 2, 3, 5, 10)  # 1 to 3 as sourced; more only if the data are too few for 3 to train anything
 _WARMUP_RATIO = (0.0, 0.1)
 
@@ -34,7 +31,8 @@ def tinker_learning_rate(hidden_size: int, architecture: str | None) -> float:
 
 def fixed_epochs(space: Space, train_rows: int) -> tuple[Range, str]:
     """Return the smallest number of epochs that gives about a hundred steps at the middle batch size, and why."""
-    batch = _middle(corner_values(space, "batch_size"))
+    sizes = corner_values(space, "batch_size")
+    batch = max(1, round(math.sqrt(min(sizes) * max(sizes))))  # the geometric middle
     epochs = next((n for n in _EPOCHS if steps(train_rows, batch, n) >= ENOUGH_STEPS), _EPOCHS[-1])
     count = steps(train_rows, batch, epochs)
     return Fixed(value=epochs), (
@@ -104,16 +102,6 @@ def corner_values(space: Mapping[str, Range], name: str) -> tuple[Any, ...]:
     corners = [corner for range_ in ranges_of(space, name) for corner in range_.corners()]
     numbers = tuple(v for v in corners if isinstance(v, int | float) and not isinstance(v, bool))
     return numbers or (PARAMETERS[name].default,)
-
-
-def as_range(value: object) -> Range:
-    """Return a range as a preset or study file writes it."""
-    return _RANGE.validate_python(value)
-
-
-def _middle(sizes: tuple[Any, ...]) -> int:
-    """Return the geometric middle of the smallest and largest batch size."""
-    return max(1, round(math.sqrt(min(sizes) * max(sizes))))
 
 
 def _listed(numbers: list[int]) -> str:

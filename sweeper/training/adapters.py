@@ -1,16 +1,21 @@
-"""PEFT configurations of a trial's adapter."""
+"""A trial's adapter in PEFT: its configuration, initial weights and types."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import peft
 import torch
+from torch.utils.data import DataLoader
 
 from sweeper.config.adapter import AnyAdapter
 from sweeper.config.parameters import Hyperparameters
 from sweeper.training.base_model import SCORE, BaseModel, Head
 from sweeper.training.weights import Adapted
+
+_ROWS = 8
+"""Rows in a pass of EVA, the same on every machine, so that its directions are too."""
 
 
 def peft_config(
@@ -36,6 +41,30 @@ def peft_config(
         options["eva_config"] = peft.EvaConfig()  # PEFT's defaults, those of the paper
     config: peft.PeftConfig = getattr(peft, adapter.peft)(**options)
     return config
+
+
+def initialise(adapter: AnyAdapter, model: Any, base_folder: Path, rows: Any, collate: Any) -> None:
+    """Fill in initial weights of an adapter that PEFT cannot compute when it creates it.
+
+    Args:
+        adapter: The trial's adapter.
+        model: The base with the adapter on it.
+        base_folder: The folder of the dense base model.
+        rows: Tokenised training rows.
+        collate: Makes a batch of some rows.
+    """
+    init = getattr(adapter, "init", None)
+    if init == "loftq":
+        peft.replace_lora_weights_loftq(model, str(base_folder / "model.safetensors"))
+    elif init == "eva":
+
+        def batch(some: Any) -> dict[str, torch.Tensor]:
+            tensors = {name: value for name, value in collate(some).items() if isinstance(value, torch.Tensor)}
+            return {name: value.to(model.device) for name, value in tensors.items()}
+
+        # A generator of its own, so that the trial's random numbers stay the same.
+        batches = DataLoader(rows, batch_size=_ROWS, collate_fn=batch, generator=torch.Generator())
+        peft.initialize_lora_eva_weights(model, batches, show_progress_bar=False)
 
 
 def cast_adapter(base: BaseModel, model: Adapted) -> None:

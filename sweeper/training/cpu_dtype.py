@@ -17,7 +17,6 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from sweeper.config.adapter import QuantisedBase
 from sweeper.config.backend import TRL
 from sweeper.config.study import StudyConfig
 from sweeper.errors import UserError
@@ -56,7 +55,7 @@ def is_measured(config: StudyConfig) -> bool:
 def is_quantised(config: StudyConfig) -> bool:
     """Return whether a base model of the study is quantised."""
     adapters = (one.adapter for one in config.adapters.values())
-    return any(isinstance(adapter, QuantisedBase) and adapter.quantization is not None for adapter in adapters)
+    return any(adapter.is_quantised for adapter in adapters)
 
 
 def known(*, quantised: bool) -> CpuDtype | None:

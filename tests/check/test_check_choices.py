@@ -101,7 +101,7 @@ def test_the_check_shows_every_model_and_every_range(study):
     assert "./tiny: LlamaForCausalLM" in shown["model"] and "./other: LlamaForCausalLM" in shown["model"]
     assert report.figures["model"]["models"].keys() == {"./tiny", "./other"}
     assert "model: one of ./tiny, ./other" in shown["space"]
-    assert "qlora.learning_rate: 0.001 to 0.01, log (only where adapter is qlora)" in shown["space"]
+    assert "qlora.learning_rate: 0.001 to 0.01, log (only if adapter is qlora)" in shown["space"]
     assert "known good: model ./other, adapter qlora, qlora.learning_rate" in shown["space"]
     assert "./other: mean" in shown["tokens"]
     assert "different base models (./tiny dense, ./tiny nf4, ./other dense, ./other nf4)" in shown["memory"]

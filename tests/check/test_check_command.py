@@ -235,7 +235,7 @@ class TestRefusals:
 
     def test_every_completion_cut_off(self, sweeper, write_study, folder):
         write_rows(folder / "train.jsonl", [{"prompt": "a " * 40, "completion": f" b {n}"} for n in range(40)])
-        refused(sweeper("check", write_study()), "every training row's prompt fills technique.max_length (16 tokens)")
+        refused(sweeper("check", write_study()), "prompt of every training row fills technique.max_length (16 tokens)")
 
     def test_several_faults_at_once(self, sweeper, write_study):
         path = write_study("seeed: 1\nsearch: {n_trials: 0, space: {lora_rank: []}}\n")

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from sweeper.check import Section
 from sweeper.check.duration import probe_flops, trial_flops
 from sweeper.check.length import Tokens, corners
 from sweeper.check.report import check_study
-from sweeper.check.section import Section
 from sweeper.config.loader import load_study
 from sweeper.config.space import Choice, Fixed
 from sweeper.errors import DataError, ModelNotFoundError

@@ -188,7 +188,7 @@ def test_every_executor_is_run():
 
 @pytest.mark.parametrize("kind", SAMPLERS)
 def test_a_sampler_is_built(kind):
-    from sweeper.presets.rules import as_range
+    from sweeper.config.space import as_range
     from sweeper.search.samplers.build import build_sampler
 
     space = {"learning_rate": as_range({"low": 1e-4, "high": 1e-3, "log": True})}

@@ -82,7 +82,7 @@ def test_a_file_too_large_for_memory_is_refused_unread(check, folder):
 
 def test_every_prompt_and_every_row_longer_than_max_length(check, folder):
     write_rows(folder / "a.jsonl", [{"prompt": "a " * 40, "completion": f" {n}"} for n in range(40)])
-    refused(check("a.jsonl"), "every training row's prompt fills technique.max_length (16 tokens)", "raise it")
+    refused(check("a.jsonl"), "the prompt of every training row fills technique.max_length (16 tokens)", "raise it")
     write_rows(folder / "b.jsonl", [{"prompt": "a =>", "completion": f" {n}" + " b" * 40} for n in range(40)])
     result = check("b.jsonl")  # what is cut still has something to learn from
     assert result.exit_code == 0, result.output
@@ -97,7 +97,7 @@ def test_every_label_masked_in_chats(check, folder):
     (folder / "tiny" / "chat_template.jinja").write_text(
         "{% for message in messages %}{{ message.content }}{% endfor %}"
     )
-    refused(check("train.jsonl"), "every training row's prompt fills technique.max_length (16 tokens)")
+    refused(check("train.jsonl"), "the prompt of every training row fills technique.max_length (16 tokens)")
 
 
 def test_a_parquet_file_cut_short(check, folder):

@@ -83,7 +83,7 @@ def test_pickles_are_refused_and_never_opened(check, tiny, name):
 
 def test_a_pickle_named_as_safetensors(check, tiny):
     (tiny / "model.safetensors").write_bytes(PICKLE)
-    refused(check(), "model.safetensors is not a sound safetensors file: its header claims")
+    refused(check(), "model.safetensors is not a sound safetensors file")
 
 
 def test_an_index_that_names_a_pickle(check, tiny):
@@ -130,9 +130,9 @@ class TestConfiguration:
     @pytest.mark.parametrize(
         ("changes", "words"),
         [
-            ({"hidden_size": "32"}, "names no hidden_size"),
-            ({"hidden_size": -1}, "names no hidden_size"),
-            ({"hidden_size": 1.5}, "names no hidden_size"),
+            ({"hidden_size": "32"}, "has no hidden_size"),
+            ({"hidden_size": -1}, "has no hidden_size"),
+            ({"hidden_size": 1.5}, "has no hidden_size"),
             ({"hidden_size": 10**400}, "hidden_size"),
             ({"vocab_size": 10**15}, "vocab_size"),
             ({"num_hidden_layers": 10**9}, "num_hidden_layers"),
@@ -140,7 +140,7 @@ class TestConfiguration:
             ({"architectures": {"a": 1}}, "architectures"),
             ({"architectures": 3}, "architectures"),
             ({"architectures": [[]]}, "architectures"),
-            ({"text_config": {"hidden_size": None}}, "names no hidden_size"),
+            ({"text_config": {"hidden_size": None}}, "has no hidden_size"),
         ],
     )
     def test_sizes_that_cannot_be(self, check, tiny, changes, words):
@@ -173,20 +173,18 @@ class TestSafetensors:
 
     def test_a_header_length_beyond_the_file(self, check, tiny):
         (tiny / "model.safetensors").write_bytes(struct.pack("<Q", 2**62) + b"{}")
-        refused(
-            check(), "model.safetensors is not a sound safetensors file: its header claims 4,611,686,018,427,387,904"
-        )
+        refused(check(), "model.safetensors is not a sound safetensors file")
 
     def test_overlapping_tensors(self, check, tiny):
         one = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         self.write(tiny / "model.safetensors", {"a": one, "b": {**one, "data_offsets": [4, 12]}}, b"0" * 12)
-        refused(check(), "tensor 'b' overlaps another tensor")
+        refused(check(), "invalid offset for tensor `b`")
 
     def test_the_same_name_twice(self, check, tiny):
         entry = b'"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}'
         text = b"{" + entry + b"," + entry.replace(b"[0,8]", b"[8,16]") + b"}"
         (tiny / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + b"0" * 16)
-        refused(check(), "model.safetensors is not a sound safetensors file", "'a' is there twice")
+        refused(check(), "model.safetensors is not a sound safetensors file", "invalid offset")
 
     @pytest.mark.parametrize("entry", [{"dtype": []}, {"dtype": {}}, {"shape": 3}, {"shape": [2**64, 2**64]},
                                        {"data_offsets": [0]}, {"data_offsets": [8, 0]}, {"data_offsets": "ab"},
@@ -213,7 +211,7 @@ class TestSafetensors:
         tensors = load_file(tiny / "model.safetensors")
         tensors["model.layers.0.mlp.up_proj.weight"] = np.zeros((64, 32), dtype=np.int64)
         save_file(tensors, tiny / "model.safetensors")
-        refused(check(), f"{tiny}", "model.layers.0.mlp.up_proj.weight is of type I64")
+        refused(check(), f"{tiny}", "model.layers.0.mlp.up_proj.weight has type I64")
 
     def test_a_layer_that_is_missing(self, check, tiny):
         tensors = {name: t for name, t in load_file(tiny / "model.safetensors").items() if ".layers.1." not in name}
@@ -242,7 +240,7 @@ class TestCustomCode:
     )
     def test_auto_map_without_trust(self, check, tiny, name, changes):
         edit(tiny / name, **changes)
-        refused(check(), f"{tiny / name} asks to run Python code that comes with the model (auto_map)")
+        refused(check(), f"{tiny / name} requires Python code that comes with the model (auto_map)")
 
     def test_trust_that_is_not_said_in_words(self, check, sweeper, write_study, tiny):
         edit(tiny / "config.json", auto_map={"AutoModelForCausalLM": "modeling.Evil"})

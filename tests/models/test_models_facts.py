@@ -77,7 +77,7 @@ def test_transposed_layers_of_gpt2_are_counted_too(tmp_path):
 
 def test_a_config_without_sizes_is_refused(tiny):
     (tiny / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    with pytest.raises(ModelError, match="names no hidden_size"):
+    with pytest.raises(ModelError, match="has no hidden_size"):
         read_facts(tiny)
 
 

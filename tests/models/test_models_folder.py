@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import struct
 
 import pytest
@@ -99,13 +98,13 @@ F32 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
     [
         (b"{", b"", "not a sound safetensors"),
         (b"[" * 100_000, b"", "not a sound safetensors"),
-        ([], b"", "not a JSON object"),
-        ({"a": F32, "b": {**F32, "data_offsets": [4, 12]}}, b"0" * 12, "overlaps"),
-        ({"a": {**F32, "data_offsets": [4, 12]}}, b"0" * 12, "gap"),
-        ({"a": F32}, b"0" * 9, "need 8 bytes and it holds 9"),
-        ({"a": {**F32, "shape": [3]}}, b"0" * 8, "do not fit F32"),
-        ({"a": {**F32, "shape": [-2]}}, b"0" * 8, "no whole number"),
-        ({"a": {**F32, "dtype": "PICKLE"}}, b"0" * 8, "unknown type"),
+        ([], b"", "not a sound safetensors"),
+        ({"a": F32, "b": {**F32, "data_offsets": [4, 12]}}, b"0" * 12, "invalid offset for tensor `b`"),
+        ({"a": {**F32, "data_offsets": [4, 12]}}, b"0" * 12, "invalid offset for tensor `a`"),
+        ({"a": F32}, b"0" * 9, "not fully covered"),
+        ({"a": {**F32, "shape": [3]}}, b"0" * 8, "invalid shape, data type, or offset"),
+        ({"a": {**F32, "shape": [-2]}}, b"0" * 8, "invalid value"),
+        ({"a": {**F32, "dtype": "PICKLE"}}, b"0" * 8, "unknown variant `PICKLE`"),
         ({"a": {"dtype": "F32"}}, b"", "not a sound safetensors"),
         ({"a": 3}, b"", "not a sound safetensors"),
     ],
@@ -121,16 +120,5 @@ def test_unsound_headers(tmp_path, header, data, message):
 def test_header_length_beyond_the_file(tmp_path, content):
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
-    with pytest.raises(ModelError, match=re.escape(f"in a file of {len(content)}")):
+    with pytest.raises(ModelError, match=r"header too (small|large)"):
         read_headers(path)
-
-
-def test_headers_agree_with_the_safetensors_library(tiny):
-    from safetensors import safe_open
-
-    headers = read_headers(tiny / "model.safetensors")
-    with safe_open(tiny / "model.safetensors", "pt") as file:
-        assert {name: list(tensor.shape) for name, tensor in headers.items()} == {
-            name: file.get_slice(name).get_shape()
-            for name in file.keys()  # noqa: SIM118
-        }

@@ -93,7 +93,7 @@ def test_a_cache_that_cannot_be_written_is_named(source, tmp_path, monkeypatch):
     (tmp_path / "occupied").write_text("a file where the cache should be")
     monkeypatch.setenv("SWEEPER_CACHE", str(tmp_path / "occupied"))
     entry = CatalogueEntry(name="tiny", hub="a/b", parameters=1, license="MIT", wheel=source)
-    with pytest.raises(ModelNotFoundError, match=r"cannot be kept in .*occupied.*SWEEPER_CACHE"):
+    with pytest.raises(ModelNotFoundError, match=r"cannot be stored in .*occupied.*SWEEPER_CACHE"):
         wheel.fetch(entry, silent)
 
 

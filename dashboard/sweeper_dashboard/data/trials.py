@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from sweeper.config.evaluation import direction
-from sweeper.config.space import Range, describe
+from sweeper.config.space import as_range, describe
 from sweeper.errors import StudyStateError
 from sweeper.redact import clean
 from sweeper.search.pruners.rungs import halving_of
@@ -22,8 +22,6 @@ from sweeper_dashboard.data.snapshots import Snapshot, snapshot
 
 FIELD = 200
 """Other trials whose curves make the band behind a trial's own curve."""
-
-_RANGES: TypeAdapter[Range] = TypeAdapter(Range)
 
 
 @dataclass(frozen=True)
@@ -176,7 +174,7 @@ def _range(ranges: Mapping[str, Any], name: str) -> str:
     told = []
     for full, raw in found.items():
         try:
-            words = describe(_RANGES.validate_python(raw))
+            words = describe(as_range(raw))
         except ValidationError:
             continue
         told.append(words if full == bare else f"{full.removesuffix(f'.{bare}')}: {words}")

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import PrinterCallback, ProgressCallback
 
 from sweeper.config.trial import TrialSpec
-from sweeper.training.adapters import cast_adapter
-from sweeper.training.lora_init import initialise
+from sweeper.training.adapters import cast_adapter, initialise
 from sweeper.training.optimizer import give_lora_plus
 from sweeper.training.weights import Adapted
 
