@@ -61,7 +61,7 @@ def steps(study: ResolvedStudy) -> Section:
     points = study.config.evaluation.points
     lines = tuple(
         f"batch size {corner.batch_size}, epochs {corner.epochs:g}: {step_count(corner.steps)}, "
-        f"warmup {_span(corner.warmup_steps)}"
+        f"warmup {' to '.join(f'{count:,}' for count in dict.fromkeys(corner.warmup_steps))}"
         for corner in found
     )
     shortest = min(corner.steps for corner in found)
@@ -72,11 +72,6 @@ def steps(study: ResolvedStudy) -> Section:
             "it is evaluated after each of them"
         )
     return Section("steps", lines, tuple(warnings), {"corners": [vars(corner) for corner in found]})
-
-
-def _span(bounds: tuple[int, int]) -> str:
-    low, high = bounds
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def tokens_section(counted: Mapping[str, Tokens]) -> Section:

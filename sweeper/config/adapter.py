@@ -290,7 +290,7 @@ class LoHa(AnyAdapter):
     """Hadamard products of two low-rank updates: rank r reaches up to r², at twice the weights of LoRA.
 
     FedPara (Hyeon-Woo et al. 2022, arXiv:2108.06098), as LyCORIS has it (Yeh et al. 2024, arXiv:2309.14859); on a
-    dense base, which PEFT 0.21 asks for.
+    dense base, which PEFT 0.21 requires.
 
     Attributes:
         rank_dropout: Part of the ranks that a training step leaves out.

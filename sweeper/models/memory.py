@@ -12,7 +12,7 @@ The estimate is conservative (a few tens of per cent high). It gives the first m
   arXiv:2101.00190), prompt and P-tuning an embedding, each with its network; (IA)³ a
   number for each output or input of its layers (Liu et al. 2022, arXiv:2205.05638). Full fine-tuning trains a copy of
   every weight, 16 bytes each again. Virtual tokens lengthen the row.
-- **Activations.** What the backward pass needs, counted operation by operation after Korthikanti et al. 2022
+- **Activations.** The inputs of the backward pass, counted operation by operation after Korthikanti et al. 2022
   (arXiv:2205.05198, section 4) for a gated MLP and RMS norms. PEFT adds a float32 copy of each adapted layer's input
   and dropout's output and mask. With checkpointing only each block's input stays, and one block is computed anew.
 - **Logits.** ``tokens * vocabulary`` in the model's type and three times in float32 (upcast, log-softmax, gradient),

@@ -123,7 +123,7 @@ def _convert(gguf: Path, folder: Path, on_progress: OnStage) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    # transformers draws progress bars on stderr here, even if disabled, where a caller may be drawing a live view.
+    # transformers draws progress bars on stderr here, even if disabled, and a caller may be drawing a live view there.
     with contextlib.redirect_stderr(io.StringIO()):
         where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name, "local_files_only": True}
         on_progress("reading the tokenizer", None)

@@ -49,11 +49,11 @@ def enough_steps(space: Space, train_rows: int) -> tuple[Range, str] | None:
     epochs = max(corner_values(space, "epochs"))
     numbers = [int(size) for size in sizes.choice if isinstance(size, int | float)]
     kept = [size for size in numbers if steps(train_rows, size, epochs) >= FEWEST_STEPS] or [min(numbers)]
-    gone = [size for size in numbers if size not in kept]
-    if not gone:
+    dropped = [size for size in numbers if size not in kept]
+    if not dropped:
         return None
     return sizes.model_copy(update={"choice": tuple(kept)}), (
-        f"batch size {_listed(gone)} left out: {train_rows:,} rows would give fewer than {FEWEST_STEPS} steps"
+        f"batch size {_listed(dropped)} left out: {train_rows:,} rows would give fewer than {FEWEST_STEPS} steps"
     )
 
 

@@ -62,7 +62,7 @@ def initialise(adapter: AnyAdapter, model: Any, base_folder: Path, rows: Any, co
             tensors = {name: value for name, value in collate(some).items() if isinstance(value, torch.Tensor)}
             return {name: value.to(model.device) for name, value in tensors.items()}
 
-        # A generator of its own, so that the trial's random numbers stay the same.
+        # A separate generator leaves the trial's random numbers unchanged.
         batches = DataLoader(rows, batch_size=_ROWS, collate_fn=batch, generator=torch.Generator())
         peft.initialize_lora_eva_weights(model, batches, show_progress_bar=False)
 

@@ -165,7 +165,7 @@ def test_check_names_the_type_and_the_reason(measured, study_file):
 
 def test_the_frozen_base_alone_is_in_bfloat16(tiny_model):
     from sweeper.config.adapter import LoRA
-    from sweeper.config.trial import Hyperparameters
+    from sweeper.config.parameters import Hyperparameters
     from sweeper.training.adapters import cast_adapter, peft_config
     from sweeper.training.base_model import load_base
 
