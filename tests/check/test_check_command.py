@@ -338,7 +338,9 @@ class TestAdapterRefusals:
 
     def test_options_that_exclude_each_other(self, sweeper, write_study):
         path = write_study("adapter: lora\nsearch:\n  space:\n    init: [default, pissa]\n    dora: [true, false]\n")
-        message = refused(sweeper("check", path), "init pissa takes its start", "add a `when` that keeps them apart")
+        message = refused(
+            sweeper("check", path), "init pissa subtracts its initial weights", "add a `when` that keeps them apart"
+        )
         assert f"{path}:11: search.space.init" in message or f"{path}:12: search.space.dora" in message
 
     def test_odd_ranks_of_orthogonal_starts(self, sweeper, write_study):

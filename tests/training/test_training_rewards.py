@@ -119,7 +119,7 @@ def test_weights_add_up():
         ({"kind": "regex", "pattern": "("}, "not a regular expression"),
         ({"kind": "regex", "pattern": "a{99999999999}"}, "not a regular expression: repeat count too big"),
         ({"kind": "regex", "pattern": "(" * 5000 + ")" * 5000}, "nested too deeply"),
-        ({"kind": "regex", "pattern": "a{i}"}, r"{ at position 1 asks for an approximate match"),
+        ({"kind": "regex", "pattern": "a{i}"}, r"{ at position 1 is an approximate match"),
         ({"kind": "regex", "pattern": "(?:abc){e<=1}"}, "for a brace"),
         ({"kind": "regex", "pattern": "[{i}]{1<=e<=3}"}, "{ at position 5"),
         ({"kind": "regex", "pattern": "a{2i+1d<3}"}, "approximate match"),
@@ -136,7 +136,10 @@ def test_weights_add_up():
         ),
         ({"kind": "json_schema", "schema": {"items": {"$ref": "http://x/y"}}}, "nothing is fetched"),
         ({"kind": "json_schema", "schema": {"$ref": "#/a/b", "a": {"b": {"type": "integr"}}}}, "integr"),
-        ({"kind": "json_schema", "schema": {"$ref": "#/a/b", "a": {"b": {"$ref": "#/c"}}}}, "'#/c' refers to what"),
+        (
+            {"kind": "json_schema", "schema": {"$ref": "#/a/b", "a": {"b": {"$ref": "#/c"}}}},
+            "'#/c' refers to something",
+        ),
         (
             {"kind": "json_schema", "schema": {"unevaluatedProperties": False, "allOf": [{"patternProperties": {}}]}},
             "use additionalProperties",
