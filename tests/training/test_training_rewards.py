@@ -138,7 +138,7 @@ def test_weights_add_up():
         ({"kind": "json_schema", "schema": {"$ref": "#/a/b", "a": {"b": {"type": "integr"}}}}, "integr"),
         (
             {"kind": "json_schema", "schema": {"$ref": "#/a/b", "a": {"b": {"$ref": "#/c"}}}},
-            "'#/c' refers to something",
+            "'#/c' refers to some",
         ),
         (
             {"kind": "json_schema", "schema": {"unevaluatedProperties": False, "allOf": [{"patternProperties": {}}]}},
