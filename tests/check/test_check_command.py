@@ -112,7 +112,7 @@ class TestWarnings:
     def test_too_few_steps(self, sweeper, write_study):
         extra = "search:\n  space: {batch_size: 400, epochs: 1}\n"
         result = sweeper("check", write_study(extra))
-        self.warned(result, "only 1 optimizer steps")
+        self.warned(result, "only 1 optimizer step at batch size 400")
         self.warned(result, "evaluation.points is 6, but the shortest trial has only 1")
 
     def test_chats_without_a_template(self, sweeper, write_study, folder):

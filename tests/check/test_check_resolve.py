@@ -57,7 +57,7 @@ def test_steps_and_warmup_at_every_corner():
 
 def test_operations_of_a_trial(study):
     found = resolve_study(study("search:\n  space: {epochs: 2}\nevaluation: {points: 4}\n"))
-    tokens = Tokens(mean=10.0, longest=12, counted=True, section=Section("tokens", ()))
+    tokens = Tokens(mean=10.0, longest=12, section=Section("tokens", ()))
     (model,) = found.models.values()
     assert model.facts is not None
     # 400 rows of 10 tokens twice at 4 operations a weight, and 40 rows 4 times at 2.

@@ -190,7 +190,7 @@ def control_continue():
         (OrderKind.ENQUEUE, None, {"parameters": {}}, "at least one parameter"),
         (OrderKind.CLONE, 9, {"changes": {}, "from_weights": False}, "has no trial 9"),
         (OrderKind.CLONE, 0, {"changes": {"batch_size": 4}, "from_weights": False}, "always 8"),
-        (OrderKind.CLONE, 0, {"changes": {"lora_rank": 2}, "from_weights": True}, "with another lora_rank"),
+        (OrderKind.CLONE, 0, {"changes": {"lora_rank": 2}, "from_weights": True}, "with a different lora_rank"),
         (OrderKind.STOP_TRIAL, 0, {}, "does not run: complete"),
         (OrderKind.STOP, None, {}, "is finished: no process runs it"),
         (OrderKind.PAUSE, None, {}, "is finished: no process runs it"),

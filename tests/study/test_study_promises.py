@@ -39,7 +39,7 @@ def test_plain_text_has_no_answers_to_compare_and_is_refused_before_it_trains(st
     [
         ("search", {"pruner": {"kind": "threshold"}}, "needs lower, upper or both"),
         ("executor", {"kind": "inline", "micro_batch": 0}, "greater than or equal to 1"),
-        ("search", {"sampler": "cmaes"}, "one objective only"),
+        ("search", {"sampler": "cmaes"}, "supports only one objective"),
     ],
 )
 def test_what_no_trial_could_run_with_is_a_fault_of_the_file(study_file, part, value, said):
