@@ -209,7 +209,7 @@ def test_a_home_that_is_written_to_meanwhile(begun, tmp_path):
 
         try:
             value = 1.0
-            while not stop.is_set() and value < 40:
+            while not stop.is_set() and study.search.remaining():
                 value += 1
                 study.end(1 / value)
                 collect(study.database, study.paths, study.search, study.config, ended=False)
