@@ -15,7 +15,6 @@ from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.trial import Outcome
 from sweeper.search.pruners.base import MOST_PEERS
 from sweeper.search.pruners.halving import EqualProgressHalving
-from sweeper.search.pruners.rungs import Halving
 from sweeper.search.study import Search
 from sweeper.store import PruningDecision, TrialKind
 
@@ -119,7 +118,7 @@ def test_every_decision_says_what_it_rests_on(make: Make, pruner: Any, direction
 
 def test_a_rung_records_the_values_it_compared() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(pruner=(pruner := EqualProgressHalving(Halving(2, 1 / 3), "auto")))
+    study = optuna.create_study(pruner=(pruner := EqualProgressHalving(2, 1 / 3, "auto")))
     decisions = []
     for value in (5.0, 6.0, 4.0):
         trial = study.ask()
@@ -151,7 +150,7 @@ def test_a_study_without_a_pruner_decides_nothing(make: Make) -> None:
 
 
 def test_of_many_peers_the_best_are_recorded() -> None:
-    study = optuna.create_study(pruner=(pruner := EqualProgressHalving(Halving(2, 0.5))), direction="maximize")
+    study = optuna.create_study(pruner=(pruner := EqualProgressHalving(2, 0.5)), direction="maximize")
     for value in range(MOST_PEERS + 5):
         trial = study.ask()
         trial.report(float(value), 50)

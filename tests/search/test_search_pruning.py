@@ -9,7 +9,6 @@ from sweeper.config.search import HalvingPruner, HyperbandPruner, MedianPruner, 
 from sweeper.search.pruners.build import build_pruner
 from sweeper.search.pruners.fair import FairPruner
 from sweeper.search.pruners.halving import EqualProgressHalving, EqualProgressHyperband
-from sweeper.search.pruners.rungs import Halving
 
 
 def study_with(pruner: optuna.pruners.BasePruner, direction: str = "minimize") -> optuna.Study:
@@ -30,29 +29,29 @@ def goes_on(trial: optuna.Trial, value: float, step: int) -> bool:
 
 
 def test_rungs_are_per_cent() -> None:
-    assert EqualProgressHalving(Halving(2, 1 / 3)).rungs == (33, 67)
-    assert EqualProgressHalving(Halving(3, 1 / 9)).rungs == (11, 33)
-    assert EqualProgressHalving(Halving(2, 1.0)).rungs == ()
+    assert EqualProgressHalving(2, 1 / 3).rungs == (33, 67)
+    assert EqualProgressHalving(3, 1 / 9).rungs == (11, 33)
+    assert EqualProgressHalving(2, 1.0).rungs == ()
 
 
 def test_the_first_goes_on_and_then_the_best_half() -> None:
-    study = study_with(EqualProgressHalving(Halving(2, 1 / 3)))
+    study = study_with(EqualProgressHalving(2, 1 / 3))
     arrivals = [goes_on(trial_of(study), value, 33) for value in (5.0, 6.0, 4.0, 4.5, 4.2)]
     assert arrivals == [True, False, True, True, True]
 
 
 def test_ties_go_on() -> None:
-    study = study_with(EqualProgressHalving(Halving(2, 1 / 3)))
+    study = study_with(EqualProgressHalving(2, 1 / 3))
     assert [goes_on(trial_of(study), 1.0, 33) for _ in range(5)] == [True] * 5
 
 
 def test_larger_is_better_when_maximised() -> None:
-    study = study_with(EqualProgressHalving(Halving(2, 1 / 3)), "maximize")
+    study = study_with(EqualProgressHalving(2, 1 / 3), "maximize")
     assert [goes_on(trial_of(study), value, 33) for value in (0.5, 0.4, 0.6)] == [True, False, True]
 
 
 def test_only_a_report_that_reaches_a_rung_is_judged() -> None:
-    study = study_with(EqualProgressHalving(Halving(2, 1 / 3)))
+    study = study_with(EqualProgressHalving(2, 1 / 3))
     assert goes_on(trial_of(study), 1.0, 33)
     weak = trial_of(study)
     assert goes_on(weak, 9.0, 17)
@@ -63,14 +62,14 @@ def test_only_a_report_that_reaches_a_rung_is_judged() -> None:
 
 
 def test_other_lengths_are_left_alone() -> None:
-    study = study_with(EqualProgressHalving(Halving(2, 1 / 3)))
+    study = study_with(EqualProgressHalving(2, 1 / 3))
     assert goes_on(trial_of(study, length=1.0), 1.0, 33)
     assert goes_on(trial_of(study, length=3.0), 9.0, 33)
     assert not goes_on(trial_of(study, length=3.0), 10.0, 33)
 
 
 def test_a_rung_inside_the_warmup_is_skipped() -> None:
-    study = study_with(EqualProgressHalving(Halving(2, 1 / 3)))
+    study = study_with(EqualProgressHalving(2, 1 / 3))
     assert goes_on(trial_of(study), 1.0, 33)
     warming = trial_of(study, warmup=50.0)
     assert goes_on(warming, 9.0, 33)
@@ -81,7 +80,7 @@ def test_a_rung_inside_the_warmup_is_skipped() -> None:
 
 
 def test_pruned_and_complete_trials_count_failed_ones_do_not() -> None:
-    study = study_with(EqualProgressHalving(Halving(2, 1 / 3)))
+    study = study_with(EqualProgressHalving(2, 1 / 3))
     for state in (optuna.trial.TrialState.FAIL, optuna.trial.TrialState.PRUNED):
         trial = trial_of(study)
         trial.report(1.0, 33)
@@ -111,8 +110,8 @@ def test_hyperband_compares_within_a_bracket() -> None:
         trial.set_user_attr("seed", seed)
         trial.report(float(seed), 11)
         if trial.should_prune():
-            seen.add(pruner.bracket(study.trials[trial.number]))
-    assert seen == {0}  # only the first bracket has a rung at a ninth
+            seen.add(pruner.bracket(trial.number).rungs)
+    assert seen == {(11, 33)}  # only the first bracket has a rung at a ninth
 
 
 def test_a_threshold_needs_a_bound() -> None:

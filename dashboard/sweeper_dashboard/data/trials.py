@@ -15,7 +15,7 @@ from sweeper.config.evaluation import direction
 from sweeper.config.space import as_range, describe
 from sweeper.errors import StudyStateError
 from sweeper.redact import clean
-from sweeper.search.pruners.rungs import halving_of
+from sweeper.search.pruners.build import rungs
 from sweeper.store import PruningDecision, TrialKind, TrialRecord
 from sweeper_dashboard.data import frames, home, search, studies
 from sweeper_dashboard.data.snapshots import Snapshot, snapshot
@@ -220,7 +220,6 @@ def field(found: Trial) -> tuple[pd.DataFrame, int, int]:
 def pruning(found: Trial) -> Pruning:
     """Return the pruner's part in the trial, as it was recorded."""
     pruner, record, stored = search.pruner_of(found.of.record), found.record, found.of.record.config
-    halving = halving_of(pruner, record.seed)
     note = ""
     if pruner.kind == "none":
         note = "The pruner had no say: this study prunes nothing."
@@ -236,7 +235,7 @@ def pruning(found: Trial) -> Pruning:
         note = "This study was run before pruning decisions were recorded."
     elif not decisions:
         note = "It has not been judged: it has not reached a point where its pruner compares trials."
-    return Pruning(pruner.kind, () if halving is None else halving.rungs, decisions or (), note)
+    return Pruning(pruner.kind, rungs(pruner, record.seed), decisions or (), note)
 
 
 def decided(found: Pruning) -> pd.DataFrame:

@@ -17,7 +17,6 @@ from sweeper.search.experimental import accept_experimental
 from sweeper.search.pruners import fair
 from sweeper.search.pruners.fair import FairPruner
 from sweeper.search.pruners.halving import EqualProgressHalving, EqualProgressHyperband
-from sweeper.search.pruners.rungs import Halving, automatic
 
 
 def build_pruner(pruner: config.Pruner) -> BasePruner:
@@ -30,9 +29,9 @@ def build_pruner(pruner: config.Pruner) -> BasePruner:
     with accept_experimental():
         match pruner:
             case config.AutoPruner():
-                return EqualProgressHalving(automatic(), pruner.kind)
+                return EqualProgressHalving(2, 1 / 3, pruner.kind)  # measured in tests/benchmarks/search.py
             case config.HalvingPruner():
-                return EqualProgressHalving(Halving(pruner.eta, pruner.start), pruner.kind)
+                return EqualProgressHalving(pruner.eta, pruner.start)
             case config.HyperbandPruner():
                 return EqualProgressHyperband(pruner.eta)
             case config.MedianPruner() | config.PercentilePruner():
@@ -54,9 +53,14 @@ def build_pruner(pruner: config.Pruner) -> BasePruner:
                 assert_never(pruner)
 
 
-def rungs(pruner: config.Pruner) -> tuple[int, ...]:
-    """Return where a pruner compares trials, in per cent of their training; nothing where it does so all the time."""
+def rungs(pruner: config.Pruner, seed: int | None = None) -> tuple[int, ...]:
+    """Return where a pruner compares trials, in per cent of their training; nothing where it does so all the time.
+
+    With the seed of a trial, only where it may compare that one.
+    """
     match build_pruner(pruner):
+        case EqualProgressHyperband() as hyperband if seed is not None:
+            return hyperband.bracket(seed).rungs
         case EqualProgressHalving(rungs=found) | EqualProgressHyperband(rungs=found):
             return found
         case _:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, takewhile
 
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.search.attributes import SEED
-from sweeper.search.curves import first_at_or_after
+from sweeper.search.curves import first_at_or_after, percent
 from sweeper.search.pruners.base import DecidingPruner, decision_of, same_length, sign_of, warmup_end
-from sweeper.search.pruners.rungs import Brackets, Halving
 from sweeper.search.study_view import StudyView
 from sweeper.store.records import PruningDecision
 
@@ -41,18 +41,26 @@ class EqualProgressHalving(DecidingPruner):
     reached it, running, pruned and complete ones alike; at least one continues, so the first to arrive does.
 
     Args:
-        halving: The rungs, and how many continue.
+        eta: One in so many continues.
+        start: The first rung, as a fraction of the training; the others are eta times the one before.
         kind: The pruner's kind in a study file.
+
+    Attributes:
+        rungs: In per cent of training.
     """
 
-    def __init__(self, halving: Halving, kind: str = "asha") -> None:
+    def __init__(self, eta: int, start: float, kind: str = "asha") -> None:
         super().__init__(kind)
-        self._halving = halving
+        self._eta = eta
+        self.rungs = tuple(takewhile(lambda rung: rung < 100, (percent(start * eta**k) for k in range(100))))
 
-    @property
-    def rungs(self) -> tuple[int, ...]:
-        """The rungs, in per cent of training."""
-        return self._halving.rungs
+    def _continuing(self, rivals: int) -> int:
+        """Return how many of a trial and its rivals continue."""
+        return max(1, (rivals + 1) // self._eta)
+
+    def _is_weak(self, value: float, rivals: Sequence[float]) -> bool:
+        """Return whether ``value`` (smaller is better) is not among the best 1/eta of itself and its rivals."""
+        return math.isnan(value) or sum(rival < value for rival in rivals) >= self._continuing(len(rivals))
 
     def decide(self, study: Study, trial: FrozenTrial) -> PruningDecision | None:
         """Decide on a trial whose last report is its first at or after a rung; if that passed several, on the worst."""
@@ -72,7 +80,7 @@ class EqualProgressHalving(DecidingPruner):
     ) -> PruningDecision:
         value, peers = trial.intermediate_values[step], _at_rung(rung, rivals)
         losses = sorted(_losses(peers, sign))
-        continuing = self._halving.continuing(len(losses))
+        continuing = self._continuing(len(losses))
         where = f"At the {rung} % rung" + (f" (evaluated at {step} %)" if step != rung else "")
         if not peers:
             reason = f"{where} its value was {value:.4g}; no other trial of the same length had got there yet."
@@ -82,7 +90,7 @@ class EqualProgressHalving(DecidingPruner):
             rank = 1 + sum(loss < sign * value for loss in losses)
             reason = (
                 f"{where} its value of {value:.4g} ranked {rank} of {len(peers) + 1} trials of the same length. "
-                f"The best {continuing} continue (one in {self._halving.eta}), which took {threshold:.4g} or better."
+                f"The best {continuing} continue (one in {self._eta}), which took {threshold:.4g} or better."
             )
         return decision_of(
             self.kind,
@@ -91,7 +99,7 @@ class EqualProgressHalving(DecidingPruner):
             peers,
             reason,
             sign=sign,
-            pruned=self._halving.is_weak(sign * value, losses),
+            pruned=self._is_weak(sign * value, losses),
             rung=rung,
             continuing=continuing,
             threshold=threshold,
@@ -103,31 +111,40 @@ class EqualProgressHalving(DecidingPruner):
         sign = sign_of(study)
         value = sign * (first_at_or_after(rung, trial.intermediate_values) or 0.0)
         rivals = same_length(trial, study.get_trials(deepcopy=False, states=COMPARED))
-        return RungStanding(-rung, value, not self._halving.is_weak(value, _losses(_at_rung(rung, rivals), sign)))
+        return RungStanding(-rung, value, not self._is_weak(value, _losses(_at_rung(rung, rivals), sign)))
 
 
 class EqualProgressHyperband(DecidingPruner):
-    """Hyperband (Li et al. 2018, arXiv:1603.06560): a trial is compared within its bracket, see ``Brackets``."""
+    """Hyperband (Li et al. 2018, arXiv:1603.06560): a trial is compared within its bracket.
+
+    A bracket is a halving whose first rung is at 1/eta, 1/eta**2, ... of the training, but not before a tenth of it;
+    the last one prunes nothing. Trials fall into brackets by their seeds, in the proportions of the paper.
+
+    Attributes:
+        rungs: Those of all brackets, in per cent of training.
+    """
 
     def __init__(self, eta: int) -> None:
         super().__init__("hyperband")
-        self._brackets = Brackets(eta)
-        self._pruners = [EqualProgressHalving(halving, self.kind) for halving in self._brackets.halvings]
-
-    @property
-    def rungs(self) -> tuple[int, ...]:
-        """The rungs of all brackets."""
-        return tuple(sorted({rung for pruner in self._pruners for rung in pruner.rungs}))
+        deepest = int(math.log(10, eta))
+        starts = [*(eta**-s for s in range(deepest, 0, -1)), 1.0]
+        self._brackets = [EqualProgressHalving(eta, start, self.kind) for start in starts]
+        self._shares = [math.ceil((deepest + 1) * eta**s / (s + 1)) for s in range(deepest, -1, -1)]
+        self.rungs = tuple(sorted({rung for bracket in self._brackets for rung in bracket.rungs}))
 
     def decide(self, study: Study, trial: FrozenTrial) -> PruningDecision | None:
         """Decide within the trial's bracket."""
-        bracket = self.bracket(trial)
-        peers = [other for other in study.get_trials(deepcopy=False) if self.bracket(other) == bracket]
-        return self._pruners[bracket].decide(StudyView(study, peers), trial)
+        bracket = self._of(trial)
+        peers = [other for other in study.get_trials(deepcopy=False) if self._of(other) is bracket]
+        return bracket.decide(StudyView(study, peers), trial)
 
-    def bracket(self, trial: FrozenTrial) -> int:
-        """Return the index of the trial's bracket; 0 prunes earliest."""
-        return self._brackets.place(int(trial.user_attrs.get(SEED, trial.number)))
+    def _of(self, trial: FrozenTrial) -> EqualProgressHalving:
+        return self.bracket(int(trial.user_attrs.get(SEED, trial.number)))
+
+    def bracket(self, seed: int) -> EqualProgressHalving:
+        """Return the bracket of the trials with this seed."""
+        place = seed % sum(self._shares)
+        return next(each for each, end in zip(self._brackets, accumulate(self._shares), strict=True) if place < end)
 
 
 def _at_rung(rung: int, trials: Iterable[FrozenTrial]) -> list[tuple[int, float]]:
