@@ -15,7 +15,6 @@ from transformers import GenerationConfig
 
 from sweeper.errors import DataError
 from sweeper.evaluation.batching import OnProgress, run_in_batches
-from sweeper.training.library_logging import silent_about_positions
 from sweeper.training.micro_batch import answers_at_once
 
 logger = logging.getLogger(__name__)
@@ -255,10 +254,9 @@ def _answer(model: Any, tokenizer: Any, batch: list[list[int]], settings: Genera
     input_ids = pad_sequence(rows, batch_first=True, padding_value=settings.pad_token_id, padding_side="left")
     ones = [torch.ones_like(row) for row in rows]
     attention_mask = pad_sequence(ones, batch_first=True, padding_value=0, padding_side="left")
-    with silent_about_positions():
-        output = model.generate(
-            input_ids=input_ids.to(device), attention_mask=attention_mask.to(device), generation_config=settings
-        )
+    output = model.generate(
+        input_ids=input_ids.to(device), attention_mask=attention_mask.to(device), generation_config=settings
+    )
     ends = set(_as_list(settings.eos_token_id))
     found = [_up_to_end(ids, ends) for ids in output[:, input_ids.shape[1] :].tolist()]
     texts: list[str] = tokenizer.batch_decode(found, skip_special_tokens=True)

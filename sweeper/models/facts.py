@@ -13,6 +13,7 @@ from typing import Any
 
 from sweeper.errors import ModelError
 from sweeper.files.atomic import write_json
+from sweeper.files.checksums import sha256_of
 from sweeper.models.catalogue import lookup
 from sweeper.models.folder import TensorHeader, read_object, read_tensors, weight_files
 from sweeper.paths import cache_folder
@@ -162,8 +163,7 @@ def _file_digest(file: Path) -> str:
     entry = known.get(key)
     if isinstance(entry, dict) and entry.get("state") == state and isinstance(entry.get("sha256"), str):
         return str(entry["sha256"])
-    with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = sha256_of(file)
     kept = {path: entry for path, entry in known.items() if Path(path).exists()}
     write_json(store, {**kept, key: {"state": state, "sha256": found}})
     return found

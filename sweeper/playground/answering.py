@@ -24,7 +24,6 @@ from sweeper.evaluation.generation import (
     prompt_room,
 )
 from sweeper.playground.protocol import Ended, Sampling, Turn
-from sweeper.training.library_logging import silent_about_positions
 
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 """The decoded text of a character whose tokens are not all there yet."""
@@ -114,7 +113,7 @@ def stream_answer(
     )
     inputs = torch.tensor([ids], device=input_device(model))
     torch.manual_seed(sampling.seed)
-    with as_found(model), contiguous_head(model), torch.no_grad(), silent_about_positions():
+    with as_found(model), contiguous_head(model), torch.no_grad():
         model.generate(
             input_ids=inputs,
             attention_mask=torch.ones_like(inputs),

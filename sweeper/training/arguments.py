@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from sweeper.config.parameters import Hyperparameters
 from sweeper.config.trial import TrialSpec
 from sweeper.training.base_model import BaseModel
 
@@ -21,7 +20,8 @@ def training_arguments(spec: TrialSpec, base: BaseModel) -> dict[str, Any]:
         "num_train_epochs": parameters.epochs,
         "learning_rate": parameters.learning_rate,
         "lr_scheduler_type": parameters.lr_scheduler,
-        "warmup_steps": warmup_argument(parameters),
+        # A whole number of steps, or a ratio below 1.
+        "warmup_steps": (parameters.warmup_ratio or 0) if parameters.warmup_steps is None else parameters.warmup_steps,
         "weight_decay": parameters.weight_decay,
         "max_grad_norm": parameters.max_grad_norm,
         "activation_checkpointing": spec.technique.checkpoints(spec.adapter, base.device),
@@ -44,10 +44,3 @@ def one_device(arguments: Any) -> Any:
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1
     return arguments
-
-
-def warmup_argument(parameters: Hyperparameters) -> float:
-    """Return TRL's ``warmup_steps``: a whole number of steps, or a ratio below 1."""
-    if parameters.warmup_steps is not None:
-        return parameters.warmup_steps
-    return parameters.warmup_ratio or 0

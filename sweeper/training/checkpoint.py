@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ from sweeper.training.micro_batch import is_out_of_memory
 from sweeper.training.optimizer import optimizer_state, restore_optimizer
 from sweeper.training.trial_output import TrialOutput, TrialProgress
 from sweeper.training.weights import put_back, trained_weights
+
+if TYPE_CHECKING:
+    from sweeper.training.resumable_trainer import ResumableTrainer
 
 TRAINER = "trainer"
 """The writer that the JSON names."""
@@ -58,33 +61,8 @@ def progress_of(paths: TrialPaths) -> TrialProgress:
         return TrialProgress(**read_json(paths.frozen / _REST)["progress"])
 
 
-class CheckpointedTrainer(Protocol):
-    """The parts of a trainer that a checkpoint saves and restores."""
-
-    model: Any
-    args: Any
-    state: Any
-    accelerator: Any
-    lr_scheduler: Any
-    initial_digest: str | None
-
-    @property
-    def plain_optimizer(self) -> torch.optim.Optimizer:
-        """The optimizer without accelerate's wrapper."""
-
-    @property
-    def random_numbers(self) -> RandomNumbers:
-        """The random numbers to resume with."""
-
-    def own_state(self) -> dict[str, Any]:
-        """Return the technique's own state, as JSON."""
-
-    def restore_own_state(self, state: dict[str, Any]) -> None:
-        """Restore the technique's own state."""
-
-
 @retried
-def write(trainer: CheckpointedTrainer, output: TrialOutput, progress: TrialProgress, evaluated: int) -> None:
+def write(trainer: ResumableTrainer, output: TrialOutput, progress: TrialProgress, evaluated: int) -> None:
     """Write a trial between two steps; a crash leaves either the whole checkpoint or the previous one.
 
     Raises:
@@ -166,7 +144,7 @@ class Checkpoint:
         with named_faults(self.folder):
             put_back(model, self.tensors["weights"])
 
-    def put_optimizer_into(self, trainer: CheckpointedTrainer) -> None:
+    def put_optimizer_into(self, trainer: ResumableTrainer) -> None:
         """Restore a trainer's optimizer, schedule and own state."""
         with named_faults(self.folder):
             kept = {**self.tensors["optimizer"], **self.rest["optimizer"]}
@@ -174,7 +152,7 @@ class Checkpoint:
             trainer.lr_scheduler.load_state_dict(self.rest["scheduler"])
             trainer.restore_own_state(self.rest["own"])
 
-    def put_scaler_into(self, trainer: CheckpointedTrainer) -> None:
+    def put_scaler_into(self, trainer: ResumableTrainer) -> None:
         """Restore the gradient scaler of float16, if there is one."""
         if trainer.accelerator.scaler is not None:
             with named_faults(self.folder):
@@ -199,7 +177,12 @@ class RandomNumbers:
     @classmethod
     def now(cls, device: torch.device) -> RandomNumbers:
         """Return their present state."""
-        return cls(random.getstate(), _numpy_state(), _torch_states(device))
+        found: Any = np.random.get_state(legacy=False)
+        state = {n: each.tolist() if isinstance(each, np.ndarray) else each for n, each in found["state"].items()}
+        tensors = {"host": torch.get_rng_state()}
+        if device.type != "cpu":
+            tensors["device"] = torch.cuda.get_rng_state(device)
+        return cls(random.getstate(), {**found, "state": state}, tensors)
 
     def put_back(self, device: torch.device) -> None:
         """Restore this state."""
@@ -210,17 +193,6 @@ class RandomNumbers:
         torch.set_rng_state(self.tensors["host"])
         if "device" in self.tensors:
             torch.cuda.set_rng_state(self.tensors["device"], device)
-
-
-def _numpy_state() -> dict[str, Any]:
-    found: Any = np.random.get_state(legacy=False)
-    state = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in found["state"].items()}
-    return {**found, "state": state}
-
-
-def _torch_states(device: torch.device) -> dict[str, torch.Tensor]:
-    states = {"host": torch.get_rng_state()}
-    return states if device.type == "cpu" else {**states, "device": torch.cuda.get_rng_state(device)}
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import time
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from sweeper.training.library_logging import silent_about_positions
 from sweeper.training.weights import Adapted
 
 _TOKENS = 32
@@ -22,7 +21,7 @@ def milliseconds_per_token(model: Adapted, tokenizer: PreTrainedTokenizerBase) -
     times = []
     for _ in range(3):
         begin = time.perf_counter()
-        with torch.inference_mode(), silent_about_positions():
+        with torch.inference_mode():
             model.generate(
                 input_ids=prompt,
                 attention_mask=torch.ones_like(prompt),

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 
 def quieten() -> None:
@@ -31,11 +29,3 @@ def quieten() -> None:
 def _is_no_word_about_the_cpu(record: logging.LogRecord) -> bool:
     """DeepSpeed, which TRL imports if installed, prints that there is no GPU."""
     return not record.getMessage().startswith("Setting accelerator to CPU")
-
-
-@contextmanager
-def silent_about_positions() -> Iterator[None]:
-    """Silence PEFT's warning that it drops position ids, because virtual tokens shift them."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Position ids are not supported for parameter efficient tuning")
-        yield

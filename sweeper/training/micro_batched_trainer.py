@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,10 +19,11 @@ class MicroBatchedTrainer(ResumableTrainer):
 
     control: Any
     data_collator: Any
+    own_names = ("tokens_seen",)
 
     def __init__(self, micro_batch: MicroBatch, **arguments: Any) -> None:
         self.micro_batch = micro_batch
-        self._tokens_seen = 0
+        self.tokens_seen = 0
         self._share = 1.0
         super().__init__(**arguments)
         self.collate = self.data_collator
@@ -34,10 +34,10 @@ class MicroBatchedTrainer(ResumableTrainer):
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
         """Sum the gradients of all parts of the effective batch, and return its loss."""
         whole: WholeBatch = inputs["whole"]
-        seen_before = self._tokens_seen
+        seen_before = self.tokens_seen
 
         def attempt() -> torch.Tensor:
-            self._tokens_seen = seen_before
+            self.tokens_seen = seen_before
             return self._train_on(model, whole)
 
         return until_it_fits(self.micro_batch, attempt, undo=model.zero_grad)
@@ -63,24 +63,12 @@ class MicroBatchedTrainer(ResumableTrainer):
         """Not counted: the batch is not collated yet, and nothing reads the count."""
         return 0
 
-    @property
-    def tokens_seen(self) -> int:
-        """Training tokens so far, padding left out."""
-        return self._tokens_seen
-
-    def own_state(self) -> dict[str, Any]:
-        """Return the number of tokens seen."""
-        return {"tokens_seen": self._tokens_seen}
-
-    def restore_own_state(self, state: dict[str, Any]) -> None:
-        """Take back what ``own_state`` returned."""
-        self._tokens_seen = state["tokens_seen"]
-
     def _train_on(self, model: torch.nn.Module, whole: WholeBatch) -> torch.Tensor:
         losses = []
         for part in whole.parts(self.micro_batch.rows):
             inputs = self.collate(part)
-            self._tokens_seen += _tokens(inputs)
+            masks = (value for name, value in inputs.items() if name.endswith("attention_mask"))
+            self.tokens_seen += sum(int(mask.sum()) for mask in masks)
             self._share = len(part) / len(whole.rows)
             losses.append(super().training_step(model, inputs))
         self._share = 1.0
@@ -99,8 +87,3 @@ class MicroBatchedTrainer(ResumableTrainer):
         """Drop what TRL gathered while evaluating: it would log it with the next training step."""
         for name in ("_metrics", "_stored_metrics"):
             getattr(self, name, {}).get("eval", {}).clear()
-
-
-def _tokens(inputs: Mapping[str, Any]) -> int:
-    """Return the tokens in collated inputs that are no padding."""
-    return sum(int(value.sum()) for name, value in inputs.items() if name.endswith("attention_mask"))

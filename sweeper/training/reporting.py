@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
@@ -12,6 +12,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from sweeper.config.trial import Decision, Report
 from sweeper.errors import DivergedError, TrialError
 from sweeper.training.weights import Adapted, gathered, trained_weights
+
+if TYPE_CHECKING:
+    from sweeper.training.resumable_trainer import Checkpointer
 
 _REPORTED = {
     "loss": "loss",
@@ -68,14 +71,6 @@ class BestEvaluation:
         self.weights = weights
 
 
-class CheckpointTimer(Protocol):
-    """Tells when the next checkpoint is due."""
-
-    @property
-    def is_due(self) -> bool:
-        """Whether the last checkpoint is old enough."""
-
-
 class ReportingCallback(TrainerCallback):
     """Reports every step and evaluation, stops the training when told to, and requests checkpoints.
 
@@ -91,7 +86,7 @@ class ReportingCallback(TrainerCallback):
         best: BestEvaluation,
         points: int,
         evaluate: Callable[[Adapted], dict[str, float]] | None,
-        keeper: CheckpointTimer | None = None,
+        keeper: Checkpointer | None = None,
     ) -> None:
         """Make the callback of one trial, which evaluates at ``points`` steps; without ``keeper``, no checkpoints."""
         self.report = report

@@ -76,23 +76,28 @@ class ResumableTrainer(Trainer):
     Attributes:
         keeper: Writes the checkpoints; None for no checkpoints.
         checkpoint: What it resumes from; None at the beginning.
+        own_names: Attributes that training changes, beside weights, optimizer and schedule; their values are JSON.
         initial_digest: A digest of the initial adapter, if that was taken out of the base's weights.
     """
 
     keeper: Checkpointer | None = None
     checkpoint: Checkpoint | None = None
     initial_digest: str | None = None
+    own_names: tuple[str, ...] = ()
     reporting: ReportingCallback
     _random: RandomNumbers | None = None
     _before_evaluation: RandomNumbers | None = None
     _has_caught_up = False
 
     def own_state(self) -> dict[str, Any]:
-        """Return the technique's own state beside weights, optimizer and schedule, as JSON."""
-        return {}
+        """Return the technique's own state, as JSON."""
+        return {name: getattr(self, name) for name in self.own_names if hasattr(self, name)}
 
     def restore_own_state(self, state: dict[str, Any]) -> None:
         """Take back what ``own_state`` returned."""
+        for name in self.own_names:
+            if name in state:
+                setattr(self, name, state[name])
 
     def checkpoint_with(self, reporting: ReportingCallback, keeper: Checkpointer | None, changes_base: bool) -> None:
         """Set what writes the checkpoints; call it before training, once the adapter has its first weights.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import traceback
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import torch
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
 from sweeper.errors import DivergedError, LeaseLost, OutOfMemoryError, StudyInterrupted, UserError
 from sweeper.files.atomic import new_folder, write_atomically
+from sweeper.files.checksums import sha256_of
 from sweeper.paths import TrialPaths
 from sweeper.redact import redact
 from sweeper.retry import retried
@@ -81,6 +81,7 @@ class TrialOutput:
 
     def result(self, progress: TrialProgress, outcome: Outcome, reason: str | None, **more: Any) -> TrialResult:
         """Return the result of a trial with this outcome, and write it into the folder."""
+        device = self.base.device
         result = TrialResult(
             number=self.spec.number,
             outcome=outcome,
@@ -90,14 +91,14 @@ class TrialOutput:
             steps=progress.steps,
             total_steps=progress.total_steps,
             epochs_trained=progress.epochs,
-            device=_device_name(self.base.device),
+            device=device if device == "cpu" else f"{device} ({torch.cuda.get_device_name(torch.device(device))})",
             dtype=str(self.base.dtype).removeprefix("torch."),
             attention=self.base.attention,
             started_at=self.started.isoformat(),
             finished_at=datetime.now(UTC).isoformat(),
             train_seconds=progress.seconds,
             tokens=progress.tokens,
-            peak_memory_bytes=peak_memory_bytes(self.base.device),
+            peak_memory_bytes=peak_memory_bytes(device),
             micro_batch=progress.micro_batch,
             **more,
         )
@@ -130,10 +131,4 @@ def save_adapter(base: BaseModel, model: Adapted, folder: Path) -> tuple[int, st
     """Write what was trained, all of it or nothing; return its size in bytes and its SHA-256."""
     with new_folder(folder) as filled:
         name = save_weights(model, filled, tokenizer=base.tokenizer, dtype=base.dtype, initial=base.initial).name
-    weights = folder / name
-    with weights.open("rb") as file:
-        return weights.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _device_name(device: str) -> str:
-    return device if device == "cpu" else f"{device} ({torch.cuda.get_device_name(torch.device(device))})"
+    return (folder / name).stat().st_size, sha256_of(folder / name)

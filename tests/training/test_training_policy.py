@@ -133,18 +133,18 @@ def test_where_memory_runs_out_the_parts_are_halved_and_nothing_else_changes(
     import torch
     from trl import GRPOTrainer
 
-    from sweeper.training.techniques.policy import MicroBatchedGRPOTrainer
+    from sweeper.training.techniques.policy import TRAINERS
 
     make = lambda name: policy_spec(tiny_model, tmp_path / name, longest=4, rewards=(LengthReward(target=4),))  # noqa: E731
     _, whole = trained(lora_base, make("whole"))
-    learn, answer = MicroBatchedGRPOTrainer.compute_loss, GRPOTrainer._generate_single_turn
+    learn, answer = TRAINERS["grpo"][1].compute_loss, GRPOTrainer._generate_single_turn
 
     def compute_loss(self, model, inputs, **more):
         if len(inputs["completion_ids"]) > 10:
             raise torch.OutOfMemoryError("the answers do not fit")
         return learn(self, model, inputs, **more)
 
-    monkeypatch.setattr(MicroBatchedGRPOTrainer, "compute_loss", compute_loss)
+    monkeypatch.setattr(TRAINERS["grpo"][1], "compute_loss", compute_loss)
     result, halved = trained(lora_base, make("halved"))
     assert result.outcome is Outcome.COMPLETE
     assert result.micro_batch == 8
@@ -162,12 +162,12 @@ def test_where_memory_runs_out_the_parts_are_halved_and_nothing_else_changes(
 
 
 def test_a_policy_whose_single_answer_does_not_fit_is_infeasible(lora_base, tiny_model, tmp_path, monkeypatch):
-    from sweeper.training.techniques.policy import MicroBatchedGRPOTrainer
+    from sweeper.training.techniques.policy import TRAINERS
 
     def compute_loss(self, model, inputs, **more):
         raise MemoryError("never")
 
-    monkeypatch.setattr(MicroBatchedGRPOTrainer, "compute_loss", compute_loss)
+    monkeypatch.setattr(TRAINERS["grpo"][1], "compute_loss", compute_loss)
     result, _ = trained(lora_base, policy_spec(tiny_model, tmp_path))
     assert result.outcome is Outcome.INFEASIBLE
     assert "a single row does not fit" in result.reason

@@ -9,12 +9,11 @@ import tiny
 from plain_trl import trl_curve
 from tiny import Curve
 
-from sweeper.config.parameters import Hyperparameters
 from sweeper.config.technique import SFT
 from sweeper.config.trial import Outcome
 from sweeper.errors import DataError
 from sweeper.training.adapters import peft_config
-from sweeper.training.arguments import warmup_argument
+from sweeper.training.arguments import training_arguments
 from sweeper.training.micro_batch import MicroBatch
 from sweeper.training.reporting import BestEvaluation, ReportingCallback, evaluation_steps
 from sweeper.training.techniques.sft import build_sft, sft_rows
@@ -138,9 +137,10 @@ def test_learning_rates_follow_the_schedule(lora_base, train, schedule, warmup):
     assert curve.of("learning_rate") == pytest.approx(expected, rel=1e-6, abs=1e-12)
 
 
-def test_one_step_of_warmup_is_not_a_ratio_of_one():
-    assert warmup_argument(Hyperparameters(learning_rate=1, batch_size=1, epochs=1, warmup_steps=1)) == 1
-    assert isinstance(warmup_argument(Hyperparameters(learning_rate=1, batch_size=1, epochs=1, warmup_steps=1)), int)
+def test_one_step_of_warmup_is_not_a_ratio_of_one(lora_base, spec):
+    asked = training_arguments(spec(warmup_steps=1), lora_base)["warmup_steps"]
+    assert asked == 1
+    assert isinstance(asked, int)
 
 
 def test_further_fields_of_trl_reach_it(lora_base, train, spec):

@@ -75,10 +75,6 @@ def load_with_unsloth(spec: TrialSpec, device: str) -> BaseModel:
 
 def _linear(model: PreTrainedModel) -> list[str]:
     """Return the names of the "all-linear" layers: all but the output layer."""
-    head = model.get_output_embeddings()
-    linear = (name for name, module in model.named_modules() if _is_linear(module) and module is not head)
+    head = model.get_output_embeddings()  # bitsandbytes' layers are torch's Linear too
+    linear = (name for name, each in model.named_modules() if isinstance(each, torch.nn.Linear) and each is not head)
     return sorted({name.rpartition(".")[2] for name in linear})
-
-
-def _is_linear(module: torch.nn.Module) -> bool:
-    return isinstance(module, torch.nn.Linear)  # bitsandbytes' layers are too

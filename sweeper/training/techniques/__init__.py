@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from peft import PeftModel
 from transformers import PrinterCallback, ProgressCallback
 
 from sweeper.config.trial import TrialSpec
@@ -30,6 +31,8 @@ def build_trainer(
     """
     file, function = spec.technique.trainer.split(":")  # imported only now: each of TRL's trainers takes a while
     trainer = getattr(import_module(f"{__name__}.{file}"), function)(spec, base, model, micro_batch, callback)
+    if isinstance(model, PeftModel) and "ref" in model.peft_config:
+        model.delete_adapter("ref")  # TRL's copy, to go on from one; ours is new, so its reference is the base itself
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     cast_adapter(base, model)

@@ -20,7 +20,6 @@ from sweeper.training.micro_batch import MicroBatch, answers_at_once, until_it_f
 from sweeper.training.reporting import ReportingCallback
 from sweeper.training.resumable_trainer import ResumableTrainer
 from sweeper.training.rewards import build_rewards
-from sweeper.training.techniques.reference import forget_reference
 from sweeper.training.weights import Adapted
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # TRL warns of its experimental folder, where GMPO lives
@@ -28,9 +27,6 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # TRL warns of its exper
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from trl.experimental.gmpo import GMPOConfig, GMPOTrainer
 from trl.trainer.utils import RepeatSampler
-
-_OWN = ("_step", "entropy_coef", "_last_world_entropy")
-"""What TRL's trainers change as they train; the last two of GRPO's only."""
 
 
 class MicroBatchedPolicy(ResumableTrainer):
@@ -42,11 +38,11 @@ class MicroBatchedPolicy(ResumableTrainer):
 
     control: Any
     num_generations: int
+    own_names = ("_step", "entropy_coef", "_last_world_entropy")  # the last two of GRPO's only
 
     def __init__(self, micro_batch: MicroBatch, **arguments: Any) -> None:
         self.micro_batch = micro_batch
         super().__init__(**arguments)
-        forget_reference(self.model)
         # How many are answered at once depends on the kind of device only: other batches would draw other answers.
         self._answering = MicroBatch(answers_at_once(self.args.device.type))
 
@@ -73,16 +69,13 @@ class MicroBatchedPolicy(ResumableTrainer):
         return int(self.state.num_input_tokens_seen)
 
     def own_state(self) -> dict[str, Any]:
-        """Return what is kept beside weights, optimizer and schedule: how many are answered at once, and TRL's own."""
-        own = {name: getattr(self, name) for name in _OWN if hasattr(self, name)}
-        return {"answering": self._answering.rows, **own}
+        """Return TRL's own attributes, and how many prompts are answered at once."""
+        return {"answering": self._answering.rows, **super().own_state()}
 
     def restore_own_state(self, state: dict[str, Any]) -> None:
         """Take back what ``own_state`` returned."""
         self._answering.rows = state["answering"]
-        for name in _OWN:
-            if name in state:
-                setattr(self, name, state[name])
+        super().restore_own_state(state)
 
     def _train_on(self, model: torch.nn.Module, answers: Mapping[str, Any]) -> torch.Tensor:
         rows = len(answers["completion_ids"])
@@ -133,23 +126,12 @@ class MicroBatchedPolicy(ResumableTrainer):
         return super()._get_per_token_logps_and_entropies(model, ids, mask, kept, size, *others, **named)
 
 
-class MicroBatchedGRPOTrainer(MicroBatchedPolicy, GRPOTrainer):
-    """TRL's trainer, taking a step in as many parts as memory asks for."""
-
-
-class MicroBatchedRLOOTrainer(MicroBatchedPolicy, RLOOTrainer):
-    """TRL's trainer, taking a step in as many parts as memory asks for."""
-
-
-class MicroBatchedGMPOTrainer(MicroBatchedPolicy, GMPOTrainer):
-    """TRL's trainer, taking a step in as many parts as memory asks for."""
-
-
 TRAINERS: dict[str, tuple[type, type]] = {
-    "grpo": (GRPOConfig, MicroBatchedGRPOTrainer),
-    "rloo": (RLOOConfig, MicroBatchedRLOOTrainer),
-    "gmpo": (GMPOConfig, MicroBatchedGMPOTrainer),
+    "grpo": (GRPOConfig, type("MicroBatchedGRPOTrainer", (MicroBatchedPolicy, GRPOTrainer), {})),
+    "rloo": (RLOOConfig, type("MicroBatchedRLOOTrainer", (MicroBatchedPolicy, RLOOTrainer), {})),
+    "gmpo": (GMPOConfig, type("MicroBatchedGMPOTrainer", (MicroBatchedPolicy, GMPOTrainer), {})),
 }
+"""TRL's configuration and trainer of each technique."""
 
 
 def build_policy(
@@ -203,14 +185,11 @@ def _length(tokenizer: Any, prompt: Any) -> int:
 def _rows(answers: Mapping[str, Any], start: int, end: int) -> dict[str, Any]:
     """Return some of the rows, and of what counts all tokens their share: TRL divides by it."""
     whole = len(answers["completion_ids"])
-    part = {name: value[start:end] if _by_row(value, whole) else value for name, value in answers.items()}
+    by_row = {n for n, v in answers.items() if isinstance(v, torch.Tensor) and v.dim() > 0 and len(v) == whole}
+    part = {name: value[start:end] if name in by_row else value for name, value in answers.items()}
     if "num_items_in_batch" in part:
         part["num_items_in_batch"] = part["num_items_in_batch"] * (end - start) / whole
     return part
-
-
-def _by_row(value: Any, rows: int) -> bool:
-    return isinstance(value, torch.Tensor) and value.dim() > 0 and len(value) == rows
 
 
 def _joined(parts: list[Any]) -> Any:

@@ -16,7 +16,6 @@ from sweeper.training.base_model import BaseModel
 from sweeper.training.micro_batch import MicroBatch
 from sweeper.training.micro_batched_trainer import MicroBatchedTrainer
 from sweeper.training.reporting import ReportingCallback
-from sweeper.training.techniques.reference import forget_reference
 from sweeper.training.weights import Adapted
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # TRL warns of its experimental folder, where ORPO and CPO live
@@ -25,42 +24,14 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, RewardConfig, Rewa
 from trl.experimental.cpo import CPOConfig, CPOTrainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
-
-class _WithReference(MicroBatchedTrainer):
-    """The reference of DPO and KTO is the base without its adapter."""
-
-    def __init__(self, micro_batch: MicroBatch, **arguments: Any) -> None:
-        super().__init__(micro_batch, **arguments)
-        forget_reference(self.model)
-
-
-class MicroBatchedDPOTrainer(_WithReference, DPOTrainer):
-    """TRL's trainer, taking a step in as many parts as memory asks for."""
-
-
-class MicroBatchedKTOTrainer(_WithReference, KTOTrainer):
-    """TRL's trainer; its reference point is estimated over the rows of a part."""
-
-
-class MicroBatchedORPOTrainer(MicroBatchedTrainer, ORPOTrainer):
-    """TRL's trainer, taking a step in as many parts as memory asks for."""
-
-
-class MicroBatchedCPOTrainer(MicroBatchedTrainer, CPOTrainer):
-    """TRL's trainer, taking a step in as many parts as memory asks for."""
-
-
-class MicroBatchedRewardTrainer(MicroBatchedTrainer, RewardTrainer):
-    """TRL's trainer, taking a step in as many parts as memory asks for."""
-
-
 TRAINERS: dict[str, tuple[type, type]] = {
-    "dpo": (DPOConfig, MicroBatchedDPOTrainer),
-    "kto": (KTOConfig, MicroBatchedKTOTrainer),
-    "orpo": (ORPOConfig, MicroBatchedORPOTrainer),
-    "cpo": (CPOConfig, MicroBatchedCPOTrainer),
-    "reward": (RewardConfig, MicroBatchedRewardTrainer),
+    "dpo": (DPOConfig, type("MicroBatchedDPOTrainer", (MicroBatchedTrainer, DPOTrainer), {})),
+    "kto": (KTOConfig, type("MicroBatchedKTOTrainer", (MicroBatchedTrainer, KTOTrainer), {})),
+    "orpo": (ORPOConfig, type("MicroBatchedORPOTrainer", (MicroBatchedTrainer, ORPOTrainer), {})),
+    "cpo": (CPOConfig, type("MicroBatchedCPOTrainer", (MicroBatchedTrainer, CPOTrainer), {})),
+    "reward": (RewardConfig, type("MicroBatchedRewardTrainer", (MicroBatchedTrainer, RewardTrainer), {})),
 }
+"""TRL's configuration and trainer of each technique; KTO's reference point is estimated over the rows of a part."""
 
 
 def build_preference(

@@ -32,7 +32,7 @@ class MicroBatchedSFTTrainer(MicroBatchedTrainer, SFTTrainer):
         # Gradients are averaged over the ranks: each divides by its part of all tokens.
         tokens = self.ranks.total(sum(map(loss_tokens, parts))) / self.ranks.size
         losses = [self._part_step(model, part, tokens, last=part is parts[-1]) for part in parts]
-        self._tokens_seen += whole.tokens
+        self.tokens_seen += whole.tokens
         return self.ranks.mean(torch.stack(losses).sum())
 
     def _part_step(self, model: torch.nn.Module, part: dict[str, Any], tokens: float, *, last: bool) -> torch.Tensor:
