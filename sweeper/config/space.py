@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal, Self, TypeGuard, TypeVar
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
-from sweeper.config.base import Frozen, kind_of
+from sweeper.config.base import Frozen
 from sweeper.config.parameters import Scalar
 
 ChoiceValue = Scalar | tuple[str, ...]
@@ -180,11 +180,8 @@ def _shorthand(value: Any) -> Any:
 
 
 Range = Annotated[
-    Annotated[FloatRange, Tag("float")]
-    | Annotated[IntRange, Tag("int")]
-    | Annotated[Choice, Tag("choice")]
-    | Annotated[Fixed, Tag("fixed")],
-    Discriminator(kind_of),
+    FloatRange | IntRange | Choice | Fixed,
+    Field(discriminator="kind"),
     BeforeValidator(_shorthand),
 ]
 """One parameter's range as a study file or a preset writes it."""

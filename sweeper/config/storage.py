@@ -5,18 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    PlainSerializer,
-    SerializationInfo,
-    Tag,
-    WithJsonSchema,
-)
+from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, SerializationInfo, WithJsonSchema
 
-from sweeper.config.base import Frozen, kind_of
+from sweeper.config.base import Frozen
 from sweeper.database_url import PostgresUrl
 from sweeper.errors import DatabaseError
 
@@ -70,8 +61,8 @@ def _url_is_server(value: Any) -> Any:
 
 
 Storage = Annotated[
-    Annotated[SqliteStorage, Tag("sqlite")] | Annotated[PostgresStorage, Tag("postgresql")],
-    Discriminator(kind_of),
+    SqliteStorage | PostgresStorage,
+    Field(discriminator="kind"),
     BeforeValidator(_url_is_server),
 ]
 

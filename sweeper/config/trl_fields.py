@@ -48,48 +48,18 @@ RENAMED = {field: part for part, fields in _SET_BY.items() for field in fields}
 ROW_FIELDS = ("packing_strategy", "shuffle_dataset", "truncation_mode")
 """TRL fields that affect the preparation of a data set, beyond those that sweeper sets itself."""
 
-OWNED = frozenset(
-    {
-        "output_dir",
-        "eval_packing",
-        "logging_nan_inf_filter",
-        "average_tokens_across_devices",
-        "parallelism_config",
-        "accelerator_config",
-        "local_rank",
-        "ddp_backend",
-        "chat_template_path",
-        "eos_token",
-        "max_steps",
-        "logging_steps",
-        "logging_strategy",
-        "save_steps",
-        "save_strategy",
-        "save_total_limit",
-        "load_best_model_at_end",
-        "report_to",
-        "run_name",
-        "push_to_hub",
-        "hub_token",
-        "hub_model_id",
-        "resume_from_checkpoint",
-        "disable_tqdm",
-        "remove_unused_columns",
-        "dataset_kwargs",
-        "dataset_text_field",
-        "model_init_kwargs",
-        "num_iterations",
-        "num_generations_eval",
-        "sync_ref_model",
-        "use_vllm",
-        "use_transformers_continuous_batching",
-        "use_transformers_paged",
-        "log_completions",
-        "do_train",
-        "do_eval",
-        "do_predict",
-    }
-)
+_KEPT_FOR = {
+    "steps": ("max_steps", "do_train", "do_eval", "do_predict", "num_iterations"),
+    "checkpoints": ("save_steps", "save_strategy", "save_total_limit", "load_best_model_at_end"),
+    "logs": ("logging_steps", "logging_strategy", "logging_nan_inf_filter", "log_completions", "disable_tqdm"),
+    "output": ("output_dir", "run_name", "report_to", "push_to_hub", "hub_token", "hub_model_id"),
+    "rows": ("remove_unused_columns", "dataset_kwargs", "dataset_text_field", "eval_packing"),
+    "start": ("model_init_kwargs", "chat_template_path", "eos_token", "sync_ref_model", "resume_from_checkpoint"),
+    "answers": ("num_generations_eval", "use_vllm", "use_transformers_continuous_batching", "use_transformers_paged"),
+    "processes": ("average_tokens_across_devices", "parallelism_config", "accelerator_config"),
+    "launcher": ("local_rank", "ddp_backend"),
+}
+OWNED = frozenset(field for fields in _KEPT_FOR.values() for field in fields)
 """TRL fields that sweeper sets for its bookkeeping."""
 
 

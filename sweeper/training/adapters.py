@@ -23,11 +23,8 @@ def peft_config(
 ) -> peft.PeftConfig | None:
     """Return the PEFT configuration of a trial's adapter; None if the base itself is trained.
 
-    Args:
-        adapter: The adapter to train.
-        parameters: The trial's configuration.
-        tokenizer: Folder of the base's tokenizer, for a prompt that begins with a text.
-        head: Output of the base; a head that scores is trained and saved with the adapter.
+    ``tokenizer`` is the folder of the base's, for a prompt that begins with a text. A head that scores is trained and
+    saved with the adapter.
     """
     if adapter.peft is None:
         return None
@@ -44,14 +41,9 @@ def peft_config(
 
 
 def initialise(adapter: AnyAdapter, model: Any, base_folder: Path, rows: Any, collate: Any) -> None:
-    """Fill in initial weights of an adapter that PEFT cannot compute when it creates it.
+    """Fill in initial weights of an adapter on ``model`` that PEFT cannot compute when it creates it.
 
-    Args:
-        adapter: The trial's adapter.
-        model: The base with the adapter on it.
-        base_folder: The folder of the dense base model.
-        rows: Tokenised training rows.
-        collate: Makes a batch of some rows.
+    LoftQ reads the dense base's weights, EVA passes the tokenised training rows, batched by ``collate``.
     """
     init = getattr(adapter, "init", None)
     if init == "loftq":

@@ -35,10 +35,9 @@ class MicroBatch:
 
     def halve(self, cause: BaseException) -> None:
         """Halve it; OutOfMemoryError if it is 1 already, or fixed."""
-        if self.fixed and self.rows > 1:
-            raise OutOfMemoryError(f"{self.rows} rows at a time do not fit in memory: {cause}") from cause
-        if self.rows == 1:
-            raise OutOfMemoryError(f"a single row does not fit in memory: {cause}") from cause
+        if self.fixed or self.rows == 1:
+            rows = "a single row does" if self.rows == 1 else f"{self.rows} rows at a time do"
+            raise OutOfMemoryError(f"{rows} not fit in memory: {cause}") from cause
         self.rows //= 2
 
 

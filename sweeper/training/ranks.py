@@ -43,11 +43,10 @@ class Ranks:
         mine = WholeBatch(whole.rows[self.rank :: self.size])
         parts = [collate(part) for part in mine.parts(most)]
         wanted = math.ceil(math.ceil(len(whole.rows) / self.size) / most)
-        return parts + [self._without_loss(collate(whole.rows[-1:])) for _ in range(wanted - len(parts))]
-
-    @staticmethod
-    def _without_loss(inputs: dict[str, Any]) -> dict[str, Any]:
-        return {**inputs, "labels": torch.full_like(inputs["labels"], IGNORED)}
+        while len(parts) < wanted:
+            last = collate(whole.rows[-1:])
+            parts.append({**last, "labels": torch.full_like(last["labels"], IGNORED)})
+        return parts
 
     def total(self, value: float) -> float:
         """Return the sum of a number over all ranks."""

@@ -43,16 +43,9 @@ def train_trial(
     """Train one trial and write its adapter and result into its folder.
 
     A trial that is pruned, diverges, does not fit or fails is a result too; only what the user must fix is raised.
-    An interrupted trial with checkpoints can resume: its curve is then that of one which never stopped.
-
-    Args:
-        spec: The trial.
-        base: The base model, left unchanged.
-        report: Called with every step and evaluation; decides whether to continue.
-        micro_batch: Rows per forward pass at the start.
-        evaluate: Further validation metrics; None for the loss alone.
-        checkpoints: When to checkpoint; None for never. A backend that shards the weights never does.
-        resume: Whether to resume from the trial's checkpoint.
+    An interrupted trial with checkpoints can resume: its curve is then that of one which never stopped. A backend that
+    shards the weights never checkpoints. The base is left unchanged; ``micro_batch`` is the rows per forward pass at
+    the start.
 
     Raises:
         UserError: If the data or the configuration is at fault, or the checkpoint is damaged.
@@ -96,7 +89,11 @@ class _Run:
     def through(self, report: Report, evaluate: Evaluate | None) -> TrialResult:
         """Train from the beginning or the checkpoint to whatever end, and return the result."""
         spec, base = self.spec, self.base
-        self._begin()
+        if self.checkpoint is None:
+            self.output.begin()
+        else:
+            self.checkpoint.put_into(self.output)
+            self.clock -= self.checkpoint.progress.seconds
         reset_peak_memory(base.device)
         try:
             config = peft_config(spec.adapter, spec.hyperparameters, spec.model_folder, spec.technique.head)
@@ -107,13 +104,6 @@ class _Run:
             if self.checkpoints is not None and not isinstance(error, UserError | LeaseLost):
                 self.checkpoints.before()  # raises if the trial was reassigned to another worker
             return self.output.failed(self.progress, error)
-
-    def _begin(self) -> None:
-        if self.checkpoint is None:
-            self.output.begin()
-            return
-        self.checkpoint.put_into(self.output)
-        self.clock -= self.checkpoint.progress.seconds
 
     def _train(self, model: Adapted, report: Report, evaluate: Evaluate | None) -> Decision:
         best, points, keeper = self.output.best, self.spec.evaluation.points, self.keeper

@@ -71,13 +71,9 @@ class TrialOutput:
         """Save the adapter on ``model`` and return the result of a completed trial."""
         leads = self.base.backend.ranks.leads
         size, digest = save_adapter(self.base, model, self.paths.adapter) if leads else (None, None)
-        kept = {
-            "latency_ms": latency_ms,
-            "adapter_bytes": size,
-            "adapter_sha256": digest,
-            "total_parameters": count_weights(model),
-        }
-        return self.result(progress, Outcome.COMPLETE, None, value=self.best.value, **kept)
+        kept = {"latency_ms": latency_ms, "adapter_bytes": size, "adapter_sha256": digest}
+        count = count_weights(model)
+        return self.result(progress, Outcome.COMPLETE, None, value=self.best.value, total_parameters=count, **kept)
 
     def result(self, progress: TrialProgress, outcome: Outcome, reason: str | None, **more: Any) -> TrialResult:
         """Return the result of a trial with this outcome, and write it into the folder."""

@@ -71,13 +71,8 @@ def save_weights(
 ) -> Path:
     """Save an adapter as PEFT does, a whole model as transformers does; return the file with the weights.
 
-    Args:
-        model: What was trained.
-        folder: An empty folder.
-        tokenizer: Saved beside a whole model.
-        dtype: What a whole model is saved in.
-        initial: The adapter as it began, where that changed the base's weights: what is saved then is the difference
-            to it, which is a plain LoRA of twice the rank on the base as everybody has it.
+    ``tokenizer`` and ``dtype`` are a whole model's. ``initial`` is the adapter as it began, if that changed the base's
+    weights: what is saved then is the difference to it, a plain LoRA of twice the rank on the base as everybody has it.
     """
     if isinstance(model, PeftModel):
         more = {} if initial is None else {"path_initial_model_for_weight_conversion": str(initial)}

@@ -65,22 +65,18 @@ class RewardFunction:
 
 
 def build_rewards(rewards: Sequence[Reward], sources: RewardSources | None, device: str) -> list[RewardFunction]:
-    """Return the functions of a study's rewards, in their order.
-
-    Args:
-        rewards: What answers earn.
-        sources: Where the user's own functions and the reward models were found.
-        device: Where reward models go.
+    """Return the functions of a study's rewards, in their order; reward models go to ``device``.
 
     Raises:
         RewardError: If a function cannot be imported.
         ModelError: If a reward model cannot be loaded.
     """
-    names = unique_names(rewards)
-    return [
-        RewardFunction(name, reward.weight, _built(reward, sources, device))
-        for name, reward in zip(names, rewards, strict=True)
-    ]
+    functions = []
+    for name, reward in zip(unique_names(rewards), rewards, strict=True):
+        file, function = BUILDERS[reward.kind].split(":")
+        call = getattr(import_module(f"{__name__}.{file}"), function)(reward, sources, device)
+        functions.append(RewardFunction(name, reward.weight, call))
+    return functions
 
 
 def unique_names(rewards: Sequence[Reward]) -> list[str]:
@@ -99,9 +95,3 @@ def earned(
     """Return what each answer earns in all: the sum of its rewards with their weights."""
     each = [reward(prompts, completions, **columns) for reward in rewards]
     return [sum(reward.weight * of[i] for reward, of in zip(rewards, each, strict=True)) for i in range(len(prompts))]
-
-
-def _built(reward: Reward, sources: RewardSources | None, device: str) -> Call:
-    file, function = BUILDERS[reward.kind].split(":")
-    built: Call = getattr(import_module(f"{__name__}.{file}"), function)(reward, sources, device)
-    return built
