@@ -94,11 +94,7 @@ def refusals(case: Case) -> Iterator[str]:
 def attention_refusal(kind: Attention, device: str, dtype: str, capability: float | None) -> str | None:
     """Return why an attention implementation (in transformers' terms, or ``auto``) cannot run, or None.
 
-    Args:
-        kind: The implementation.
-        device: ``cpu`` or ``cuda:N``.
-        dtype: The compute type, or ``auto``.
-        capability: CUDA compute capability of the device, if known.
+    ``device`` is ``cpu`` or ``cuda:N``, and ``capability`` its CUDA compute capability, if known.
     """
     if kind == "flex_attention" and device == "cpu":
         return "which has no backward pass on the CPU; use sdpa"

@@ -27,10 +27,7 @@ def find_module(name: str, folder: Path) -> ModuleSpec | None:
 def function_fault(reference: str, folder: Path, arguments: Sequence[str] | None = None) -> str | None:
     """Return why ``module:function`` cannot be used, as far as its source shows, or None.
 
-    Args:
-        reference: Module and function.
-        folder: The folder to search first.
-        arguments: Names of the arguments in a call; None if they are not known yet.
+    ``folder`` is searched first; ``arguments`` are the names of those in a call, None if they are not known yet.
     """
     module, _, name = reference.partition(":")
     if fault := _hiding_fault(module.partition(".")[0], folder):

@@ -21,6 +21,7 @@ from sweeper.paths import cache_folder
 _NOT_LINEAR = re.compile(r"(^|[._])(embed\w*|embeddings?|wte|wpe|lm_head|embed_out|output_layer|norm|ln_\w+)$")
 _HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output_layer)\.weight$")
 _LARGEST_SIZE = 10_000_000  # beyond any layer's width and any vocabulary
+_WIDTH = ("hidden_size", "n_embd", "d_model")
 _VOLATILE = ("transformers_version", "_name_or_path", "_model_name_or_path")
 _FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E8M0")
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte)\.weight$")
@@ -101,12 +102,11 @@ def read_facts(folder: Path) -> ModelFacts:
     if isinstance(config.get("text_config"), dict):
         config = {**config, **config["text_config"], "architectures": config.get("architectures")}
     tensors = read_tensors(folder)
-    hidden = _size(config, folder, "hidden_size", "n_embd", "d_model")
+    hidden = _size(config, folder, *_WIDTH)
     heads = _size(config, folder, "num_attention_heads", "n_head")
     head_dim = _optional(config, "head_dim") or hidden // heads
     if head_dim == 0:
         raise ModelError(f"{folder / 'config.json'}: num_attention_heads {heads:,} is more than hidden_size {hidden:,}")
-    origin = folder / "sweeper.json"
     layers = _size(config, folder, "num_hidden_layers", "n_layer")
     _check_weights(folder, config, tensors, layers)
     return ModelFacts(
@@ -122,7 +122,7 @@ def read_facts(folder: Path) -> ModelFacts:
         parameters=sum(tensor.size for tensor in tensors.values()),
         linear=_linear_layers(tensors),
         tied_embeddings=not any(_HEAD.search(name) for name in tensors),
-        license=read_object(origin).get("license") if origin.is_file() else _license(folder),
+        license=_license(folder),
     )
 
 
@@ -199,7 +199,10 @@ def _optional(config: dict[str, Any], *names: str) -> int | None:
 
 
 def _license(folder: Path) -> str | None:
-    """Return the licence of a model in the Hub's cache, from its folder name ``models--owner--name``."""
+    """Return the recorded licence of a converted model, or that of one in the Hub's ``models--owner--name``."""
+    if (folder / "sweeper.json").is_file():
+        recorded: str | None = read_object(folder / "sweeper.json").get("license")
+        return recorded
     repo = next((part for part in folder.parts if part.startswith("models--")), "")
     entry = lookup(repo.removeprefix("models--").replace("--", "/")) if repo else None
     return entry.license if entry is not None else None
@@ -238,7 +241,7 @@ def _check_layers(folder: Path, tensors: Mapping[str, TensorHeader], layers: int
 def _check_shapes(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, TensorHeader]) -> None:
     if "text_config" in config or config.keys() & {"word_embed_proj_dim", "embedding_size"}:
         return  # several towers, or embeddings of another width
-    hidden = next((config[name] for name in ("hidden_size", "n_embd", "d_model") if name in config), None)
+    hidden = next((config[name] for name in _WIDTH if name in config), None)
     for name, tensor in tensors.items():
         if len(tensor.shape) != 2:
             continue

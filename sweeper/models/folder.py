@@ -25,6 +25,7 @@ _SETTINGS = (
     "preprocessor_config.json",
 )
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_IS_ADAPTER = "{} holds an adapter, not a base model; name the base model it was trained on"
 _CONVERT = (
     "load it where you trust its source and save it again with "
     "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)"
@@ -97,7 +98,7 @@ def check_folder(folder: Path, *, trust_remote_code: bool = False) -> None:
             tokenizer.
     """
     if not (folder / "config.json").is_file() and (folder / "adapter_config.json").is_file():
-        raise ModelError(f"{folder} holds an adapter, not a base model; name the base model it was trained on")
+        raise ModelError(_IS_ADAPTER.format(folder))
     read_object(folder / "config.json")
     for name in _SETTINGS:
         if not trust_remote_code and (folder / name).exists() and _names_code(read_object(folder / name)):
@@ -124,7 +125,7 @@ def _names_code(settings: dict[str, Any]) -> bool:
 
 def _no_weights(folder: Path) -> str:
     if (folder / "adapter_model.safetensors").is_file():
-        return f"{folder} holds an adapter, not a base model; name the base model it was trained on"
+        return _IS_ADAPTER.format(folder)
     pickles = [path.name for pattern in _PICKLES for path in folder.glob(pattern)]
     if pickles:
         return f"{folder} has only pickled weights ({pickles[0]}), which can run code when loaded: refused; {_CONVERT}"

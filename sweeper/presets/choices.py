@@ -30,11 +30,8 @@ def resolve_choices(
 ) -> ResolvedSpace:
     """Return the space of a study, whether it chooses or not.
 
-    Args:
-        config: The study.
-        train_rows: Rows of the training split, at least 1.
-        models: Every base model of the study by label.
-        max_ranks: The largest rank that every model allows, by the adapter's label; None if not known.
+    ``models`` are its base models by label, ``max_ranks`` the largest rank that all of them allow by the adapter's
+    label, None if not known. ``train_rows`` is at least 1.
 
     Raises:
         UserError: If the study names a preset that does not exist.

@@ -49,14 +49,9 @@ def resolve_space(
 ) -> ResolvedSpace:
     """Return the space of a study: the preset's ranges, fitted to data and model, overridden by the file's.
 
-    Args:
-        search: The study's search section.
-        technique: The technique of the study.
-        adapter: The adapter to train.
-        train_rows: Rows of the training split, at least 1.
-        hidden_size: Width of the model, for known-good learning rates; None if not known yet.
-        architecture: Class or family name of the model.
-        max_rank: The largest rank the model allows; larger ones are removed from the preset, never from the file.
+    The model's ``hidden_size`` and ``architecture``, a class or family name, give known-good learning rates; they may
+    not be known yet. Ranks above ``max_rank``, the largest that the model allows, are removed from the preset, never
+    from the file. ``train_rows`` is at least 1.
 
     Raises:
         UserError: If the study names a preset that does not exist.
