@@ -7,7 +7,7 @@ from typing import Any
 from sweeper.config.adapter import LoRA
 from sweeper.config.parameters import Hyperparameters
 from sweeper.config.trial import TrialSpec
-from sweeper.executors.base import StudyContext
+from sweeper.executors.context import StudyContext
 from sweeper.files.atomic import write_atomically
 from sweeper.paths import Home
 from sweeper.registry import AdapterVersion, Registry

@@ -57,7 +57,7 @@ def beginning(study_file: Callable[..., StudyFile]) -> Iterator[Callable[..., An
     with ExitStack() as stack:
 
         def context(listener: Any = None, stop: Any = None, **parts: Any) -> Any:
-            from sweeper.executors.base import SilentListener
+            from sweeper.executors.listener import Listener
             from sweeper.executors.stop_request import StopRequest
             from sweeper.paths import Home
             from sweeper.store import Database
@@ -67,6 +67,6 @@ def beginning(study_file: Callable[..., StudyFile]) -> Iterator[Callable[..., An
             file, home = study_file(**parts), Home.current()
             database = stack.enter_context(Database.open(home.database, create=True))
             resolved = resolve_study(file)
-            return begin(file, resolved, "cpu", home, database, listener or SilentListener(), stop or StopRequest())
+            return begin(file, resolved, "cpu", home, database, listener or Listener(), stop or StopRequest())
 
         yield context

@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -19,7 +18,7 @@ from rich.text import Text
 
 from sweeper.config.study import StudyConfig
 from sweeper.config.trial import TrialResult, TrialSpec
-from sweeper.executors.base import Listener
+from sweeper.executors.listener import Listener
 from sweeper.hardware import OtherLoad, cpus
 from sweeper.redact import clean
 from sweeper.search.candidate import Candidate
@@ -27,10 +26,6 @@ from sweeper.search.candidate import Candidate
 _LEADERS = 5
 _NOTES = 6
 _LOAD_EVERY_S = 5.0
-
-
-class View(Listener, AbstractContextManager["View"], Protocol):
-    """A listener that is a context manager."""
 
 
 @dataclass
@@ -117,8 +112,8 @@ class _Progress:
         )
 
 
-class _Watching:
-    """Both views' common part."""
+class View(Listener):
+    """A listener that shows a study while its block runs."""
 
     def __init__(self, config: StudyConfig, done: int) -> None:
         self._progress = _Progress(config, done)
@@ -144,7 +139,7 @@ class _Watching:
         self._progress.config = config
 
 
-class PlainLines(_Watching):
+class PlainLines(View):
     """One line per event; nothing that needs a terminal."""
 
     def __init__(self, console: Console, config: StudyConfig, done: int = 0) -> None:
@@ -191,7 +186,7 @@ class PlainLines(_Watching):
         self._console.print(Text(clean(text)), soft_wrap=True)
 
 
-class LiveView(_Watching):
+class LiveView(View):
     """Budget, running trials, a leaderboard, and what was pruned and why, refreshed in place."""
 
     def __init__(self, console: Console, config: StudyConfig, done: int = 0) -> None:

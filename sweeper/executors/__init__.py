@@ -1,1 +1,1 @@
-"""Where trials run: one small protocol, one file an implementation."""
+"""Executors: one small protocol, one file an implementation."""

@@ -11,7 +11,7 @@ from sweeper.config.adapter import Adapter
 from sweeper.config.choice import loaded_as
 from sweeper.config.model import ModelConfig
 from sweeper.config.trial import TrialSpec
-from sweeper.executors.base import StudyContext
+from sweeper.executors.context import StudyContext
 from sweeper.training.backends.base import in_this_process
 from sweeper.training.base_model import BaseModel, load_base
 

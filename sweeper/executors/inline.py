@@ -9,8 +9,8 @@ from sweeper.config.backend import in_own_processes
 from sweeper.config.trial import Decision, Outcome, Report, TrialResult, TrialSpec
 from sweeper.errors import LeaseLost
 from sweeper.evaluation.scorer import task_metric
-from sweeper.executors.base import StudyContext
 from sweeper.executors.base_models import BaseModelCache
+from sweeper.executors.context import StudyContext
 from sweeper.executors.distributed.launcher import LaunchPolicy, train_in_processes
 from sweeper.executors.lifecycle.claims import abandoned, claim, others_train, stopped, wait
 from sweeper.executors.lifecycle.integrity import can_go_on, cannot_begin

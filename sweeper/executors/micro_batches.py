@@ -1,4 +1,4 @@
-"""How many rows to pass through the model at once: estimated, tried, and remembered between studies."""
+"""Micro-batch sizes: estimated, tried, and remembered between studies."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sweeper.config.adapter import Adapter
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
-from sweeper.executors.base import StudyContext, StudyModel
+from sweeper.executors.context import StudyContext, StudyModel
 from sweeper.files.atomic import write_json
 from sweeper.models.memory import Workload, largest_micro_batch
 from sweeper.paths import cache_folder

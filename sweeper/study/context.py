@@ -1,4 +1,4 @@
-"""What it takes to run a study's trials, put together: at its beginning, or again from the database and its folder."""
+"""Contexts of studies: made at the beginning, or again from the database and the study's folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from sweeper.config.space import Space
 from sweeper.config.study import StudyConfig
 from sweeper.data.splits import PreparedData, write_splits
 from sweeper.errors import StudyStateError
-from sweeper.executors.base import Listener, PendingOrders, StudyContext
+from sweeper.executors.context import PendingOrders, StudyContext
+from sweeper.executors.listener import Listener
 from sweeper.executors.membership import WorkerMembership
 from sweeper.executors.stop_request import StopRequest
 from sweeper.executors.workers.ray import artifact_store_of

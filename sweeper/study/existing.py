@@ -1,4 +1,4 @@
-"""Whether a study file is that of a study that was begun before, and going on with it by the new file."""
+"""Comparison of a study file with the study begun before under its name, and its changed settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sweeper.config.loader import StudyFile
 from sweeper.config.orders import budget_of, with_budget
 from sweeper.config.study import StudyConfig
 from sweeper.errors import StudyStateError
-from sweeper.executors.base import Listener
+from sweeper.executors.listener import Listener
 from sweeper.paths import Home
 from sweeper.store import Database, OrderKind, OrderState, StudyRecord, StudyState, stored_config
 

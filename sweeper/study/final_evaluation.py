@@ -15,7 +15,7 @@ from sweeper.evaluation.goal import Contender, GoalResult, judge, to_score
 from sweeper.evaluation.report import markdown_report
 from sweeper.evaluation.scorer import Scorer
 from sweeper.evaluation.scores import Scores, example_rows, stored_scores
-from sweeper.executors.base import StudyContext
+from sweeper.executors.context import StudyContext
 from sweeper.executors.lifecycle.orders import MoreToTrain, process_orders
 from sweeper.files.atomic import write_atomically
 from sweeper.paths import Home

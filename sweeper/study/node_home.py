@@ -13,7 +13,7 @@ from sweeper.config.model import ModelConfig
 from sweeper.database_url import PostgresUrl
 from sweeper.errors import ModelError, StudyStateError
 from sweeper.executors.artifact_store import DATA, ArtifactStore
-from sweeper.executors.base import Listener
+from sweeper.executors.listener import Listener
 from sweeper.executors.workers.process import WorkerJob
 from sweeper.models.facts import fingerprint
 from sweeper.models.resolve import resolve

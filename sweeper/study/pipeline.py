@@ -15,7 +15,7 @@ from sweeper.config.pipeline import STAGES, stage_name
 from sweeper.config.study import StudyConfig
 from sweeper.data.splits import load_splits
 from sweeper.errors import StudyStateError, UserError
-from sweeper.executors.base import Listener, SilentListener
+from sweeper.executors.listener import Listener
 from sweeper.executors.stop_request import StopRequest
 from sweeper.files.atomic import read_json, write_json
 from sweeper.paths import Home
@@ -38,7 +38,7 @@ def run_pipeline(
     file: PipelineFile,
     *,
     home: Home | None = None,
-    watch: Watch = lambda config, done: nullcontext(SilentListener()),
+    watch: Watch = lambda config, done: nullcontext(Listener()),
     stop: StopRequest | None = None,
     force: bool = False,
 ) -> StudyResult:
@@ -125,7 +125,7 @@ def resume_pipeline(
     name: str,
     *,
     home: Home | None = None,
-    watch: Watch = lambda config, done: nullcontext(SilentListener()),
+    watch: Watch = lambda config, done: nullcontext(Listener()),
     stop: StopRequest | None = None,
     force: bool = False,
 ) -> StudyResult:

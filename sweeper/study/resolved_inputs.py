@@ -16,7 +16,7 @@ from sweeper.config.technique import Technique
 from sweeper.data.files import Row
 from sweeper.data.tokens import TokenCounter
 from sweeper.errors import StudyStateError
-from sweeper.executors.base import StudyModel
+from sweeper.executors.context import StudyModel
 from sweeper.files.atomic import write_json
 from sweeper.models.facts import fingerprint, read_facts
 from sweeper.training.cpu_dtype import CpuType

@@ -1,4 +1,4 @@
-"""What can be wrong with a study that is well formed: each fault with its place in the file and what to do."""
+"""Faults of well-formed studies, each with its place in the file and what to do."""
 
 from __future__ import annotations
 

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import StudyInterrupted, UserError
 from sweeper.executors.channel import JsonChannel
+from sweeper.executors.listener import Listener
 from sweeper.executors.stop_request import StopRequest
 from sweeper.executors.workers.process import STOPPED, WorkerJob
 from sweeper.paths import Home
 
 if TYPE_CHECKING:
-    from sweeper.config.study import StudyConfig
     from sweeper.config.trial import TrialResult, TrialSpec
     from sweeper.search.candidate import Candidate
 
@@ -34,8 +34,8 @@ _BEAT_S = 1.0
 _TERMINATED = 128 + signal.SIGTERM
 
 
-class WorkerListener:
-    """A listener that passes on what the process that started this one has to know."""
+class WorkerListener(Listener):
+    """Passes on what the process that started this one has to know."""
 
     def __init__(self, line: JsonChannel) -> None:
         self._line = line
@@ -66,9 +66,6 @@ class WorkerListener:
     def note(self, text: str) -> None:
         """Pass it on."""
         self._line.send({"note": text})
-
-    def budget_changed(self, config: StudyConfig) -> None:
-        """Nothing to say: the database has it."""
 
 
 def listen(line: JsonChannel, stop: StopRequest) -> WorkerJob:

@@ -66,7 +66,7 @@ def write_large_study(home: Home, name: str, trials: int, points: int) -> None:
 
 def _begin(home: Home, name: str, trials: int, points: int) -> None:
     """Begin the study as ``sweeper run`` does, on a tiny model and data of its own, up to its first trial."""
-    from sweeper.executors.base import SilentListener
+    from sweeper.executors.listener import Listener
     from sweeper.executors.stop_request import StopRequest
     from sweeper.study.context import begin
     from sweeper.study.resolve import resolve_study
@@ -91,7 +91,7 @@ def _begin(home: Home, name: str, trials: int, points: int) -> None:
     file = load_study(path)
     assert isinstance(file, StudyFile)
     with Database.open(home.database, create=True) as database:
-        begin(file, resolve_study(file), "cpu", home, database, SilentListener(), StopRequest())
+        begin(file, resolve_study(file), "cpu", home, database, Listener(), StopRequest())
     with sqlite3.connect(home.database) as connection:  # the known-good starts would wait before the written trials
         connection.execute("DELETE FROM trials")
         for table in ("trial_user_attributes", "trial_system_attributes"):

@@ -306,11 +306,11 @@ def _begun(study: Any, listener: Any) -> Iterator[Any]:
 
 
 def _sweeper(study: Any, way: str) -> Outcome:
-    from sweeper.executors.base import SilentListener
+    from sweeper.executors.listener import Listener
     from sweeper.study.run import EXECUTORS
     from sweeper.training.library_logging import quieten
 
-    class Clock(SilentListener):
+    class Clock(Listener):
         ended: dict[int, float] = {}  # noqa: RUF012
 
         def trial_ended(self, result: Any) -> None:
@@ -336,13 +336,13 @@ def _loop(study: Any, preset: Preset, way: str, float32: bool) -> Outcome:
     """The script that people write: an Optuna study whose objective loads the model and trains it with TRL."""
     import optuna
 
-    from sweeper.executors.base import SilentListener
     from sweeper.executors.lifecycle.trial_spec import specification
+    from sweeper.executors.listener import Listener
     from sweeper.training.library_logging import quieten
 
     quieten()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with _begun(study, SilentListener()) as context:
+    with _begun(study, Listener()) as context:
         specs = [specification(context, candidate) for candidate in iter(context.search.ask, None)]
     halving = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=ETA)
     study = optuna.create_study(pruner=halving if way == "a'" else optuna.pruners.NopPruner())

@@ -13,10 +13,10 @@ from variants import mostly_long
 
 from sweeper.config.trial import Outcome, TrialSpec
 from sweeper.errors import DataError
-from sweeper.executors.base import SilentListener
 from sweeper.executors.lifecycle.claims import ask
 from sweeper.executors.lifecycle.recorder import read_result
 from sweeper.executors.lifecycle.trial_spec import hyperparameters
+from sweeper.executors.listener import Listener
 from sweeper.executors.stop_request import StopRequest
 from sweeper.paths import Home
 from sweeper.study.run import EXECUTORS
@@ -67,7 +67,7 @@ def run(kind, begin):
     return conduct
 
 
-class Watching(SilentListener):
+class Watching(Listener):
     """Sees where a trial is kept at each moment of its life; may ask to stop."""
 
     def __init__(self, stop_at=None):
@@ -275,7 +275,7 @@ def test_a_request_to_stop_reaches_every_worker_and_each_trial_can_go_on(begin, 
     assert any(record.steps for record in stopped)
     assert all(context.paths.trial(record.number).is_frozen for record in stopped)
     context.stop = StopRequest()
-    context.listener = SilentListener()
+    context.listener = Listener()
     EXECUTORS["per_gpu"]().run(context)
     assert [record.outcome for record in records(context)] == [Outcome.COMPLETE] * 2  # under the same numbers
     for record in records(context):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sweeper.config.trial import Outcome
-from sweeper.executors.base import SilentListener
 from sweeper.executors.lifecycle.recovery import reclaim
+from sweeper.executors.listener import Listener
 from sweeper.executors.packed.executor import PackedExecutor
 from sweeper.executors.stop_request import StopRequest
 from sweeper.paths import Home
@@ -19,7 +19,7 @@ class Killed(BaseException):
     """What no handler of ours catches, as none catches a kill."""
 
 
-class KillAt(SilentListener):
+class KillAt(Listener):
     def __init__(self, at):
         self.at = at
         self.seen = []

@@ -8,8 +8,8 @@ from variants import mostly_long
 
 from sweeper.config.trial import Outcome, TrialSpec
 from sweeper.errors import StudyInterrupted, StudyStateError, UserError
-from sweeper.executors.base import SilentListener
 from sweeper.executors.lifecycle import orders as control
+from sweeper.executors.listener import Listener
 from sweeper.executors.stop_request import StopRequest
 from sweeper.paths import Home
 from sweeper.store import Database, OrderKind, OrderState, StudyState
@@ -28,7 +28,7 @@ def ask(kind, number=None, study="tiny", **data):
         return give(home, database, study, kind, actor="ada", number=number, data=data).id
 
 
-class Asking(SilentListener):
+class Asking(Listener):
     """Gives an order when a trial has come to a step; keeps what is reported and noted."""
 
     def __init__(self, at, *order, **data):

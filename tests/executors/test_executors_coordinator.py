@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from sweeper.errors import DataError, HardwareError, SweeperError
-from sweeper.executors.base import SilentListener
+from sweeper.executors.listener import Listener
 from sweeper.executors.workers import coordinator
 from sweeper.executors.workers import process as workers
 from sweeper.executors.workers.per_gpu import Devices, PerGpuExecutor
@@ -24,7 +24,7 @@ from sweeper.store import StudyState
 STANDIN = Path(__file__).with_name("standin_worker.py")
 
 
-class Noting(SilentListener):
+class Noting(Listener):
     def __init__(self):
         self.notes = []
 

@@ -10,12 +10,12 @@ import pytest
 
 from sweeper.config.trial import Outcome, TrialResult
 from sweeper.errors import LeaseLost, StudyStateError
-from sweeper.executors.base import SilentListener
 from sweeper.executors.lifecycle import claims, recovery
 from sweeper.executors.lifecycle.orders import process_orders
 from sweeper.executors.lifecycle.recorder import Recorder, finish
 from sweeper.executors.lifecycle.recovery import reclaim
 from sweeper.executors.lifecycle.trial_spec import specification
+from sweeper.executors.listener import Listener
 from sweeper.executors.membership import HeartbeatMonitor, WorkerMembership
 from sweeper.executors.stop_request import StopRequest
 from sweeper.files.atomic import write_atomically
@@ -41,7 +41,7 @@ def several(begin):
 
     def make(**executor):
         first = begin(executor={"kind": "inline", "device": "cpu", "grace_s": GRACE_S, **executor})
-        second = open_stored("tiny", Home.current(), first.database, SilentListener(), StopRequest())
+        second = open_stored("tiny", Home.current(), first.database, Listener(), StopRequest())
         return first, second
 
     return make
@@ -197,7 +197,7 @@ def test_every_worker_pauses_stops_and_keeps_to_a_budget_that_one_of_them_was_to
     assert orders.get("tiny", budget).state is OrderState.DONE
     assert first.config.search.n_trials == second.config.search.n_trials == 9
     assert second.search.remaining() == 9
-    late = open_stored("tiny", Home.current(), first.database, SilentListener(), StopRequest())
+    late = open_stored("tiny", Home.current(), first.database, Listener(), StopRequest())
     orders.add("tiny", OrderKind.STOP, actor="ada", message="stop")
     for context in (first, second):
         process_orders(context)
@@ -225,15 +225,15 @@ def test_the_same_file_joins_and_another_is_refused_with_the_difference(study_fi
     begin(search={"n_trials": 2})
     notes = []
 
-    class Listener(SilentListener):
+    class Noting(Listener):
         def note(self, text):
             notes.append(text)
 
     with pytest.raises(StudyStateError) as refused:
-        run_study(study_file(search={"n_trials": 3}), listener=Listener())
+        run_study(study_file(search={"n_trials": 3}), listener=Noting())
     assert "begun with another file" in str(refused.value)
     assert "search.n_trials: 2 there, 3 here" in str(refused.value)
-    run_study(study_file(search={"n_trials": 2}), listener=Listener(), force=True)
+    run_study(study_file(search={"n_trials": 2}), listener=Noting(), force=True)
     assert any("this process joins it" in note for note in notes)
     with pytest.raises(StudyStateError, match="already; `sweeper resume tiny` goes on with it"):
         run_study(study_file(search={"n_trials": 2}))

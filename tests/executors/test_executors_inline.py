@@ -10,9 +10,10 @@ from sweeper.config.trial import Outcome, TrialSpec
 from sweeper.evaluation import scorer
 from sweeper.executors import base_models as bases
 from sweeper.executors import inline, micro_batches
-from sweeper.executors.base import PendingOrders, SilentListener
+from sweeper.executors.context import PendingOrders
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.lifecycle.recorder import read_result
+from sweeper.executors.listener import Listener
 from sweeper.executors.packed.executor import PackedExecutor
 from sweeper.executors.stop_request import StopRequest
 
@@ -94,7 +95,7 @@ def test_a_task_metric_is_measured_on_the_validation_split(begin, monkeypatch):
     assert {point.name for point in context.database.metrics.get("tiny")} >= {"exact_match", "eval_loss", "loss"}
 
 
-class Stopping(SilentListener):
+class Stopping(Listener):
     """Asks to stop after a step, and keeps what the study has to say."""
 
     def __init__(self, at=None):

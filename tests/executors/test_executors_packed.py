@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from sweeper.config.trial import Outcome
 from sweeper.errors import DatabaseError, StudyInterrupted
-from sweeper.executors.base import SilentListener
+from sweeper.executors.listener import Listener
 from sweeper.executors.packed import capacity as room
 from sweeper.executors.packed import evaluation as evaluating
 from sweeper.executors.packed import executor as packed
@@ -36,7 +36,7 @@ def records(context):
     return context.database.trials.all(context.config.name)
 
 
-class Watching(SilentListener):
+class Watching(Listener):
     """Keeps what it is told; may ask to stop at a trial's step."""
 
     def __init__(self, stop_at=None):
@@ -361,7 +361,7 @@ def test_a_killed_process_leaves_its_frozen_trials_to_go_on(study_file):
         run_study(file, listener=first, stop=first.stop)
     home = Home.current()
 
-    class Dies(SilentListener):
+    class Dies(Listener):
         def trial_reported(self, number, step, metrics):
             if step == 4:
                 raise KeyboardInterrupt
@@ -476,7 +476,7 @@ def test_the_adapter_on_disk_is_the_best_evaluations(conduct):
 def test_memory_does_not_grow_over_many_trials(begin):
     counted = []
 
-    class Counting(SilentListener):
+    class Counting(Listener):
         def trial_ended(self, result):
             if result.number in (60, 199):
                 gc.collect()

@@ -18,7 +18,7 @@ import pytest
 from sweeper.config.executor import RayExecutorConfig
 from sweeper.config.trial import Outcome
 from sweeper.errors import DatabaseError, HardwareError
-from sweeper.executors.base import SilentListener
+from sweeper.executors.listener import Listener
 from sweeper.executors.workers import ray as rays
 from sweeper.executors.workers.coordinator import Coordinator
 from sweeper.executors.workers.process import STOPPED, WorkerJob, WorkerStatus
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.xdist_group("ray")
 STANDIN = Path(__file__).with_name("standin_worker.py")
 
 
-class Noting(SilentListener):
+class Noting(Listener):
     def __init__(self):
         self.notes, self.stages = [], []
 

@@ -9,11 +9,11 @@ import pytest
 from optuna.trial import TrialState
 
 from sweeper.config.trial import Decision, Outcome, TrialResult
-from sweeper.executors.base import SilentListener
 from sweeper.executors.lifecycle.claims import ask
 from sweeper.executors.lifecycle.recorder import Recorder, finish, read_result
 from sweeper.executors.lifecycle.recovery import reclaim
 from sweeper.executors.lifecycle.trial_spec import specification
+from sweeper.executors.listener import Listener
 from sweeper.executors.stop_request import StopRequest
 from sweeper.files.atomic import write_atomically
 from sweeper.paths import Home
@@ -138,7 +138,7 @@ def dead(begin):
         context.database.workers.leave(context.membership.token)
         from sweeper.study.context import open_stored
 
-        return open_stored("tiny", Home.current(), context.database, listener or SilentListener(), StopRequest())
+        return open_stored("tiny", Home.current(), context.database, listener or Listener(), StopRequest())
 
     return make
 
@@ -198,11 +198,11 @@ def test_a_damaged_result_is_put_aside_and_named(begin, caplog):
 def test_a_resumed_study_says_how_many_trials_begin_again(dead):
     notes = []
 
-    class Listener(SilentListener):
+    class Noting(Listener):
         def note(self, text):
             notes.append(text)
 
     dead()
-    verdict = resume_study("tiny", listener=Listener(), force=True)
+    verdict = resume_study("tiny", listener=Noting(), force=True)
     assert notes[0] == "1 interrupted trial(s) begin again"
     assert verdict.registered is not None

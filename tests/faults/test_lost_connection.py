@@ -20,7 +20,7 @@ import sweeper
 from sweeper import retry
 from sweeper.database_url import PostgresUrl
 from sweeper.errors import StudyInterrupted
-from sweeper.executors.base import SilentListener
+from sweeper.executors.listener import Listener
 from sweeper.executors.stop_request import StopRequest
 from sweeper.paths import Home
 from sweeper.study import run
@@ -89,7 +89,7 @@ def lines() -> tuple[str, ...]:
     return tuple(f"{f.f_code.co_filename}:{f.f_lineno}" for f in frames() if f.f_code.co_filename.startswith(SWEEPER))
 
 
-class Stopping(SilentListener):
+class Stopping(Listener):
     """Stops the study as soon as a trial has a step."""
 
     def __init__(self, stop: StopRequest) -> None:

@@ -35,7 +35,7 @@ from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
 from sweeper.errors import DatabaseError, ModelError
-from sweeper.executors.base import SilentListener
+from sweeper.executors.listener import Listener
 from sweeper.models.catalogue import WheelSource
 from sweeper.models.wheel import extract
 from sweeper.paths import Home
@@ -195,7 +195,7 @@ def test_a_read_only_database_is_refused_by_what_writes(closed_home, command):
     assert content(closed_home.folder) == before
 
 
-class AtStep(SilentListener):
+class AtStep(Listener):
     """Does something once, when a trial reports."""
 
     def __init__(self, trial: int, act: Callable[[], object]) -> None:

@@ -27,7 +27,7 @@ from streamlit.testing.v1 import AppTest
 
 from sweeper.config.trial import Outcome
 from sweeper.errors import SweeperError
-from sweeper.executors.base import SilentListener
+from sweeper.executors.listener import Listener
 from sweeper.paths import Home
 from sweeper.store import Database, StudyState
 from sweeper.study.run import run_study
@@ -128,11 +128,11 @@ class ClockGoesBack(datetime):
 
 def test_a_clock_that_goes_back_an_hour_changes_no_budget_and_no_duration(study_file, monkeypatch):
     monkeypatch.setattr(ClockGoesBack, "put_back", timedelta())
-    for module in ("sweeper.store.rows", "sweeper.training.trial_output", "sweeper.executors.base"):
+    for module in ("sweeper.store.rows", "sweeper.training.trial_output", "sweeper.executors.context"):
         __import__(module)
         monkeypatch.setattr(f"{module}.datetime", ClockGoesBack)
 
-    class PutBack(SilentListener):
+    class PutBack(Listener):
         def trial_reported(self, number: int, step: int, metrics: Any) -> None:
             if (number, step) == (1, 1):
                 ClockGoesBack.put_back = timedelta(hours=1)

@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 from sweeper.config.loader import load_study
-from sweeper.executors.base import SilentListener
+from sweeper.executors.listener import Listener
 from sweeper.study.run import run_study
 
 
-class Deadly(SilentListener):
+class Deadly(Listener):
     def trial_reported(self, number, step, metrics):
         if (number, step) == (int(sys.argv[2]), int(sys.argv[3])):
             os.kill(os.getpid(), signal.SIGKILL)

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from sweeper.cli.run import _stoppable
 from sweeper.config.loader import load_study
-from sweeper.executors.base import SilentListener
 from sweeper.executors.distributed import launcher as processes
+from sweeper.executors.listener import Listener
 from sweeper.executors.stop_request import StopRequest
 from sweeper.study.run import resume_study, run_study
 
 
-class Slow(SilentListener):
+class Slow(Listener):
     def trial_reported(self, number, step, metrics):
         print(number, step, flush=True)
         time.sleep(0.15)

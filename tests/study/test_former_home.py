@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from sweeper.cli.main import app
 from sweeper.config.trial import Outcome
-from sweeper.executors.base import SilentListener
+from sweeper.executors.listener import Listener
 from sweeper.paths import Home
 from sweeper.registry import Registry
 from sweeper.store import Database, StudyState
@@ -44,7 +44,7 @@ def home(tmp_path, monkeypatch):
     return found
 
 
-class Watching(SilentListener):
+class Watching(Listener):
     def __init__(self):
         self.first_step, self.notes = {}, []
 

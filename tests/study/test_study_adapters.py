@@ -12,7 +12,7 @@ from variants import mostly_long
 
 from sweeper.config.trial import Outcome
 from sweeper.errors import ExportError
-from sweeper.executors.base import SilentListener
+from sweeper.executors.listener import Listener
 from sweeper.export import export
 from sweeper.paths import Home
 from sweeper.registry import Registry
@@ -44,7 +44,7 @@ KINDS = {
 RATES = {"prefix": 3e-2, "prompt": 3e-1, "p_tuning": 1e-2, "ia3": 3e-1, "full": 3e-3}
 
 
-class Listening(SilentListener):
+class Listening(Listener):
     def __init__(self):
         self.notes, self.specs = [], []
 

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from sweeper.cli.main import app
 from sweeper.config.trial import Outcome
 from sweeper.errors import ArtifactError
-from sweeper.executors.base import SilentListener
+from sweeper.executors.listener import Listener
 from sweeper.executors.stop_request import StopRequest
 from sweeper.paths import Home
 from sweeper.store import Database
@@ -63,7 +63,7 @@ def test_a_study_keeps_its_best_and_refuses_what_was_damaged(study_file):
 
 
 def test_a_frozen_trial_goes_on_in_a_backup_and_begins_again_where_it_is_damaged(study_file, tmp_path, monkeypatch):
-    class Stopping(SilentListener):
+    class Stopping(Listener):
         def __init__(self):
             self.stop, self.notes = StopRequest(), []
 

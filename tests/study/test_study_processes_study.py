@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from sweeper.config.trial import Outcome
-from sweeper.executors.base import SilentListener
+from sweeper.executors.listener import Listener
 from sweeper.paths import Home
 from sweeper.store import Database
 from sweeper.study.run import run_study
 
 
-class Notes(SilentListener):
+class Notes(Listener):
     def __init__(self):
         self.notes = []
 

@@ -12,7 +12,7 @@ import yaml
 from sweeper.check.report import check_study
 from sweeper.config.trial import Outcome, TrialSpec
 from sweeper.errors import DataError, RegistryError, RewardError, StudyFileError, StudyInterrupted
-from sweeper.executors.base import SilentListener
+from sweeper.executors.listener import Listener
 from sweeper.executors.stop_request import StopRequest
 from sweeper.export import export
 from sweeper.paths import Home
@@ -144,7 +144,7 @@ def test_a_policy_beats_its_base_and_everything_of_it_is_kept(study_file, kind):
     }
 
 
-class Stopping(SilentListener):
+class Stopping(Listener):
     def __init__(self, number, step):
         self.at, self.stop = (number, step), StopRequest()
 

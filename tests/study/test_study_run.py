@@ -13,7 +13,7 @@ from sweeper.config.trial import Outcome
 from sweeper.errors import DataError, ModelNotFoundError, StudyInterrupted, StudyStateError, SweeperError
 from sweeper.evaluation.comparison import FEWEST_EXAMPLES
 from sweeper.executors import micro_batches
-from sweeper.executors.base import SilentListener
+from sweeper.executors.listener import Listener
 from sweeper.executors.stop_request import StopRequest
 from sweeper.paths import Home
 from sweeper.registry import Registry
@@ -33,7 +33,7 @@ LEARNABLE = {
 }
 
 
-class Stopping(SilentListener):
+class Stopping(Listener):
     """Asks to stop at a step of a trial, and keeps what it is told."""
 
     def __init__(self, number=None, step=None):

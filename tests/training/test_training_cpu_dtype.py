@@ -12,7 +12,7 @@ import torch
 from sweeper.check.report import check_study
 from sweeper.config.model import ModelConfig
 from sweeper.errors import UserError
-from sweeper.executors.base import SilentListener
+from sweeper.executors.listener import Listener
 from sweeper.executors.stop_request import StopRequest
 from sweeper.paths import Home
 from sweeper.store import Database
@@ -129,7 +129,7 @@ def test_a_study_keeps_the_type_that_it_began_with(measured, begin, monkeypatch)
     assert "computes in bfloat16: measured on this Abacus 9000: 2.0 times as fast as float32" in notes
     assert [model.config.dtype for model in context.models.values()] == ["bfloat16"]
     monkeypatch.setenv("SWEEPER_CPU_DTYPE", "float32")  # as on another machine
-    again = open_stored("tiny", Home.current(), context.database, SilentListener(), StopRequest())
+    again = open_stored("tiny", Home.current(), context.database, Listener(), StopRequest())
     assert [model.config.dtype for model in again.models.values()] == ["bfloat16"]
     assert measured == [False]
 

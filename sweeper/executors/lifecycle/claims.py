@@ -1,4 +1,4 @@
-"""Which trials this worker runs. Workers of a study choose one after the other, and hold what they have chosen."""
+"""Claims of a study's workers on its trials; workers choose one after the other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError
-from sweeper.executors.base import StudyContext
+from sweeper.executors.context import StudyContext
 from sweeper.search.candidate import Candidate
 
 _GLANCE_S = 0.5

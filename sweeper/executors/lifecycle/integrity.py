@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from sweeper.config.trial import Outcome, TrialResult, TrialSpec
-from sweeper.executors.base import StudyContext
+from sweeper.executors.context import StudyContext
 from sweeper.executors.lifecycle.recovery import begin_again
 from sweeper.files.atomic import write_atomically
 from sweeper.store.trial_files import damage, folder_of

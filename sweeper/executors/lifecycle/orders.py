@@ -16,7 +16,7 @@ from sweeper.config.pipeline import name_to_resume
 from sweeper.config.study import StudyConfig
 from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError, UserError
-from sweeper.executors.base import StudyContext
+from sweeper.executors.context import StudyContext
 from sweeper.executors.lifecycle.claims import abandoned, stopped
 from sweeper.executors.lifecycle.recorder import prune_paused, read_result
 from sweeper.executors.lifecycle.recovery import reclaim

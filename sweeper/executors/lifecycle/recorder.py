@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from sweeper.config.space import ADAPTER, MODEL
 from sweeper.config.trial import Decision, Outcome, TrialResult, TrialSpec
-from sweeper.executors.base import StudyContext
+from sweeper.executors.context import StudyContext
 from sweeper.executors.lifecycle.claims import take_up
 from sweeper.executors.lifecycle.retention import collect
 from sweeper.executors.lifecycle.trial_spec import planned_steps

@@ -1,4 +1,4 @@
-"""What stopped, killed and silent workers leave behind, and putting it in order: each trial is gone on with once."""
+"""Recovery of the trials that stopped, killed and silent workers left behind; each is continued once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from sweeper.config.trial import Outcome, TrialResult
 from sweeper.errors import LeaseLost, StudyStateError
-from sweeper.executors.base import StudyContext
+from sweeper.executors.context import StudyContext
 from sweeper.executors.lifecycle.claims import take_up
 from sweeper.executors.lifecycle.recorder import finish, read_result
 from sweeper.files.atomic import discard, write_atomically

@@ -1,4 +1,4 @@
-"""Which adapters of a study stay on disk: the keep policy of its file, and what the study still needs."""
+"""Retention of adapters: the study's keep policy, and what the study still needs."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from sweeper.config.choice import pick
 from sweeper.config.parameters import PARAMETERS, Hyperparameters, ParameterValue, alpha_value, steps, warmup
 from sweeper.config.space import ADAPTER, MODEL, definite
 from sweeper.config.trial import TrialSpec
-from sweeper.executors.base import StudyContext
+from sweeper.executors.context import StudyContext
 from sweeper.hardware import gpus
 from sweeper.search.candidate import Candidate
 

@@ -1,4 +1,4 @@
-"""How many trials there is room for at once, and how many tokens in a pass: planned, tried, and changed by hand."""
+"""Capacity of a pack: trials at once and tokens in a pass, planned, tried, and changed by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from sweeper.config.executor import PackingExecutorConfig
-from sweeper.executors.base import StudyContext
+from sweeper.executors.context import StudyContext
 from sweeper.executors.micro_batches import KEEP_FREE, workload
 from sweeper.packing.batch import Part
 from sweeper.packing.engine import Engine

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from sweeper.evaluation.scorer import task_metric
-from sweeper.executors.base import StudyContext
+from sweeper.executors.context import StudyContext
 from sweeper.executors.packed.capacity import PackCapacity
 from sweeper.executors.packed.running import Running, share
 from sweeper.packing.adapter import SlotAdapter

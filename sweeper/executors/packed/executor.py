@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sweeper.config.trial import TrialSpec
-from sweeper.executors.base import StudyContext
 from sweeper.executors.base_models import BaseModelCache
+from sweeper.executors.context import StudyContext
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.packed.pack import Pack
 from sweeper.packing.engine import Engine

@@ -10,7 +10,7 @@ from peft import set_peft_model_state_dict
 
 from sweeper.config.trial import Decision, Outcome, TrialResult
 from sweeper.errors import LeaseLost, OutOfMemoryError
-from sweeper.executors.base import StudyContext
+from sweeper.executors.context import StudyContext
 from sweeper.executors.inline import budget_spent, infeasible
 from sweeper.executors.lifecycle.claims import abandoned, claim, others_train, stopped, wait
 from sweeper.executors.lifecycle.integrity import can_go_on, cannot_begin

@@ -10,7 +10,7 @@ from typing import Protocol
 from sweeper.config.executor import SharedExecutorConfig
 from sweeper.config.pipeline import name_to_resume
 from sweeper.errors import DatabaseError, SweeperError, UserError
-from sweeper.executors.base import StudyContext
+from sweeper.executors.context import StudyContext
 from sweeper.executors.lifecycle.recovery import reclaim
 from sweeper.executors.workers.follower import Follower
 from sweeper.executors.workers.process import STOPPED, WorkerStatus, user_error

@@ -1,4 +1,4 @@
-"""What happens to a study in other processes, told to whoever watches here: the database is asked, once a second."""
+"""Progress of a study in other processes, read from the database once a second for the listener here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import defaultdict
 from sweeper.config.orders import budget_of
 from sweeper.config.study import StudyConfig
 from sweeper.config.trial import TrialResult
-from sweeper.executors.base import StudyContext
+from sweeper.executors.context import StudyContext
 from sweeper.executors.lifecycle.trial_spec import specification
 from sweeper.store import EventRecord, TrialRecord, stored_config
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 from sweeper.config.executor import PerGpuExecutorConfig
 from sweeper.config.trial import TrialSpec
-from sweeper.executors.base import StudyContext
 from sweeper.executors.base_models import BaseModelCache
+from sweeper.executors.context import StudyContext
 from sweeper.executors.gpu_memory import FreedMemory
 from sweeper.executors.workers.coordinator import Coordinator
 from sweeper.executors.workers.process import WorkerJob, WorkerProcess

@@ -27,8 +27,8 @@ from sweeper.config.trial import TrialSpec
 from sweeper.database_url import Address, PostgresUrl
 from sweeper.errors import DatabaseError, HardwareError
 from sweeper.executors.artifact_store import SHARED, ArtifactStore, NoArtifactStore, ObjectStore, keep_study
-from sweeper.executors.base import StudyContext
 from sweeper.executors.base_models import BaseModelCache
+from sweeper.executors.context import StudyContext
 from sweeper.executors.workers.coordinator import Coordinator
 from sweeper.executors.workers.process import WorkerJob, WorkerStatus
 from sweeper.executors.workers.ray_actor import NodeJob, NodeWorker, shared_word

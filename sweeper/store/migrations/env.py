@@ -1,4 +1,4 @@
-"""What Alembic runs: our tables only, on the connection that ``runner`` gives it."""
+"""Alembic's environment: our tables only, on the connection that ``runner`` gives it."""
 
 from __future__ import annotations
 
