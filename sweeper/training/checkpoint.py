@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,9 +30,6 @@ from sweeper.training.micro_batch import is_out_of_memory
 from sweeper.training.optimizer import optimizer_state, restore_optimizer
 from sweeper.training.trial_output import TrialOutput, TrialProgress
 from sweeper.training.weights import put_back, trained_weights
-
-if TYPE_CHECKING:
-    from sweeper.training.resumable_trainer import ResumableTrainer
 
 TRAINER = "trainer"
 """The writer that the JSON names."""
@@ -62,8 +59,8 @@ def progress_of(paths: TrialPaths) -> TrialProgress:
 
 
 @retried
-def write(trainer: ResumableTrainer, output: TrialOutput, progress: TrialProgress, evaluated: int) -> None:
-    """Write a trial between two steps; a crash leaves either the whole checkpoint or the previous one.
+def write(trainer: Any, output: TrialOutput, progress: TrialProgress, evaluated: int) -> None:
+    """Write a trial of a ``ResumableTrainer`` between two steps; a crash leaves this checkpoint or the previous one.
 
     Raises:
         OSError: If it cannot be written.
@@ -144,7 +141,7 @@ class Checkpoint:
         with named_faults(self.folder):
             put_back(model, self.tensors["weights"])
 
-    def put_optimizer_into(self, trainer: ResumableTrainer) -> None:
+    def put_optimizer_into(self, trainer: Any) -> None:
         """Restore a trainer's optimizer, schedule and own state."""
         with named_faults(self.folder):
             kept = {**self.tensors["optimizer"], **self.rest["optimizer"]}
@@ -152,7 +149,7 @@ class Checkpoint:
             trainer.lr_scheduler.load_state_dict(self.rest["scheduler"])
             trainer.restore_own_state(self.rest["own"])
 
-    def put_scaler_into(self, trainer: ResumableTrainer) -> None:
+    def put_scaler_into(self, trainer: Any) -> None:
         """Restore the gradient scaler of float16, if there is one."""
         if trainer.accelerator.scaler is not None:
             with named_faults(self.folder):

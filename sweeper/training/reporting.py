@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
@@ -12,9 +12,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from sweeper.config.trial import Decision, Report
 from sweeper.errors import DivergedError, TrialError
 from sweeper.training.weights import Adapted, gathered, trained_weights
-
-if TYPE_CHECKING:
-    from sweeper.training.resumable_trainer import Checkpointer
 
 _REPORTED = {
     "loss": "loss",
@@ -86,11 +83,11 @@ class ReportingCallback(TrainerCallback):
         best: BestEvaluation,
         points: int,
         evaluate: Callable[[Adapted], dict[str, float]] | None,
-        keeper: Checkpointer | None = None,
+        checkpoint_due: Callable[[], bool] | None = None,
     ) -> None:
-        """Make the callback of one trial, which evaluates at ``points`` steps; without ``keeper``, no checkpoints."""
+        """Make the callback of one trial, which evaluates at ``points`` steps; no checkpoints without ``checkpoint_due``."""
         self.report = report
-        self.keeper = keeper
+        self.checkpoint_due = checkpoint_due
         self.best = best
         self.points = points
         self.evaluate = evaluate
@@ -110,7 +107,8 @@ class ReportingCallback(TrainerCallback):
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
         """Request an evaluation or a checkpoint when one is due; a trial at its end needs no checkpoint."""
         control.should_evaluate = state.global_step in self.at
-        control.should_save = self.keeper is not None and self.keeper.is_due and state.global_step < state.max_steps
+        due = self.checkpoint_due is not None and self.checkpoint_due()
+        control.should_save = due and state.global_step < state.max_steps
         return control
 
     def on_log(
@@ -122,7 +120,7 @@ class ReportingCallback(TrainerCallback):
         metrics = {name: float(logs[key]) for key, name in _REPORTED.items() if logs.get(key) is not None}
         require_finite({"loss": metrics["loss"]}, state.global_step)
         self._tell(state, control, metrics)
-        if self.keeper is not None and self.decision is Decision.INTERRUPT:
+        if self.checkpoint_due is not None and self.decision is Decision.INTERRUPT:
             control.should_evaluate = False  # it is evaluated when it resumes
         return control
 
@@ -155,7 +153,7 @@ class ReportingCallback(TrainerCallback):
         if decision is not Decision.CONTINUE and self.decision is Decision.CONTINUE:
             self.decision = decision
             control.should_training_stop = True
-            if self.keeper is not None:
+            if self.checkpoint_due is not None:
                 control.should_save = decision is Decision.INTERRUPT
 
 

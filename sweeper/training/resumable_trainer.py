@@ -55,7 +55,6 @@ class Checkpointer:
         self._progress = progress
         self._kept = time.monotonic()
 
-    @property
     def is_due(self) -> bool:
         """Whether the last checkpoint is old enough."""
         return time.monotonic() - self._kept >= self._checkpoints.every_s
