@@ -85,7 +85,7 @@ class ReportingCallback(TrainerCallback):
         evaluate: Callable[[Adapted], dict[str, float]] | None,
         checkpoint_due: Callable[[], bool] | None = None,
     ) -> None:
-        """Make the callback of one trial, which evaluates at ``points`` steps; no checkpoints without ``checkpoint_due``."""
+        """Make the callback of one trial, which evaluates at ``points`` steps and saves when ``checkpoint_due``."""
         self.report = report
         self.checkpoint_due = checkpoint_due
         self.best = best

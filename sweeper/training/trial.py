@@ -107,7 +107,7 @@ class _Run:
 
     def _train(self, model: Adapted, report: Report, evaluate: Evaluate | None) -> Decision:
         best, points, keeper = self.output.best, self.spec.evaluation.points, self.keeper
-        callback = ReportingCallback(self._untimed(report), best, points, evaluate, keeper and keeper.is_due)
+        callback = ReportingCallback(self._untimed(report), best, points, evaluate, keeper.is_due if keeper else None)
         self.trainer = build_trainer(self.spec, self.base, model, self.micro_batch, callback)
         self.trainer.checkpoint_with(callback, keeper, self.base.initial is not None)
         if self.checkpoint is not None and not self.trainer.resume_from(self.checkpoint):
