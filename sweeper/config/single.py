@@ -37,17 +37,7 @@ def single_study(
     functions_in: Path | None = None,
     initial: int | None = None,
 ) -> str:
-    """Return a study file that runs one configuration once.
-
-    Args:
-        config: The study of the trial.
-        number: The trial's number.
-        parameters: Its resolved hyperparameters, and the chosen adapter and model, as stored.
-        rows: The prepared rows by split.
-        model_folder: The base model's folder, if the study names it by a relative path.
-        functions_in: The folder where the study looked up reward functions.
-        initial: The trial whose weights it started from, which a study file cannot express.
-    """
+    """Return a study file that runs one configuration once."""
     adapter = pick(config.adapters, parameters.get(ADAPTER)).adapter
     chosen = {name: list(value) if isinstance(value, tuple) else value for name, value in parameters.items()}
     model = pick(config.models, parameters.get(MODEL)).model_dump(mode="json", exclude_defaults=True)

@@ -32,13 +32,6 @@ def run_in_batches(
     Items of similar length share a batch, which wastes little on padding; the longest come first, so a batch that does
     not fit fails at once. When memory runs out the batch size is halved, for this batch and all that follow.
 
-    Args:
-        items: What to work on.
-        length: Tokens of an item.
-        batch_size: Most items in a batch.
-        run: Takes a batch and returns one result per item.
-        on_progress: Called after every batch.
-
     Raises:
         OutOfMemoryError: If a single item does not fit.
     """

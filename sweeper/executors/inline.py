@@ -166,10 +166,7 @@ def obedient(context: StudyContext, report: Report) -> Report:
 def budget_spent(context: StudyContext, seconds: float, running_epochs: float = 0.0) -> float:
     """Return the part of the study's time and epochs that is used up, the larger of the two; 0 where none is set.
 
-    Args:
-        context: The study.
-        seconds: What it has taken so far.
-        running_epochs: What the trials that run now in this process will have trained when they end.
+    ``running_epochs`` is what the trials that run in this process will have trained when they end.
     """
     search = context.config.search
     elsewhere = context.membership.elsewhere()

@@ -53,13 +53,7 @@ def sums_of(folder: Path) -> dict[str, Sum]:
 
 
 def differences(folder: Path, expected: Mapping[str, Sum], state: str = "recorded") -> list[str]:
-    """Return the files that are not as expected, one line each; an empty list if all are.
-
-    Args:
-        folder: Where they are.
-        expected: The sum of every file.
-        state: The word for what is expected in the lines: recorded, or registered.
-    """
+    """Return the files that are not as expected, one line each; an empty list if all are."""
     if folder.is_symlink() or not folder.is_dir():
         return [f"the folder {folder} is missing"]
     extra = [f"{name} was not {state}" for name in _names(folder) if name not in expected]

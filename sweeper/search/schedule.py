@@ -52,10 +52,7 @@ class Entry:
     def put(self, study: optuna.Study, seed: int, *, state: TrialState = TrialState.WAITING) -> int:
         """Add the entry to ``study`` as a trial, whole or not at all, and return Optuna's key of it.
 
-        Args:
-            study: The study.
-            seed: The study's seed.
-            state: WAITING appends it to the queue, RUNNING begins it at once.
+        WAITING appends it to the queue, RUNNING begins it at once.
         """
         known = {
             attribute.KIND: self.kind.value,

@@ -79,14 +79,7 @@ class Search(SearchState):
     ) -> Search:
         """Create a study, with its known-good configurations waiting to run first.
 
-        Args:
-            name: The study's name.
-            storage: Optuna's storage, see ``open_storage``.
-            config: How to search.
-            space: The resolved space.
-            evaluation: The deciding metric and further objectives.
-            seed: Seeds sampling and trials.
-            known_good: The preset's proven configurations; clipped into the space.
+        ``known_good`` are the preset's proven configurations, clipped into the space.
 
         Raises:
             StudyStateError: If the storage has a study of that name already.
@@ -186,11 +179,7 @@ class Search(SearchState):
     ) -> int:
         """Queue a trial that a person ordered, once even if called again, and return its number.
 
-        Args:
-            order: Number of the order.
-            values: Values inside the space, by name; what is left out is sampled.
-            clones: The trial whose configuration, changed, this is.
-            initial: The trial whose saved weights it starts from.
+        ``values`` are inside the space, by name; what is left out is sampled.
         """
         params = within(self._space, values)
         return ordered.queue(self.study, self._seed, order, params, clones=clones, initial=initial)

@@ -60,12 +60,6 @@ class StudyResult:
 def find_winner(context: StudyContext, load: LoadBase, home: Home, *, force: bool) -> StudyResult:
     """Score the best trials and their bases on the test split, decide, report and register.
 
-    Args:
-        context: The study, its search ended.
-        load: Gives a trial's base model.
-        home: Where adapters are registered.
-        force: Register the winner even if it does not beat its base.
-
     Raises:
         SweeperError: If no trial was completed.
         ArtifactError: If a trial's adapter is not as the trial wrote it.

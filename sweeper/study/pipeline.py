@@ -44,12 +44,7 @@ def run_pipeline(
 ) -> StudyResult:
     """Run every stage of a study in order; the verdict is that of the last.
 
-    Args:
-        file: The study.
-        home: Where everything is kept; ``SWEEPER_HOME`` if left out.
-        watch: Gives whoever watches a stage.
-        stop: Set it to stop after the step under way.
-        force: Register each stage's winner even if it does not beat what the stage began from.
+    ``watch`` gives the listener of a stage; the rest is as in ``run_study``.
 
     Raises:
         UserError: If the study, its data, its model or this machine is at fault.

@@ -62,10 +62,7 @@ def preset_faults(config: StudyConfig) -> Iterator[Found]:
 def function_faults(config: StudyConfig, folder: Path, splits: Splits | None = None) -> Iterator[Found]:
     """Yield which reward functions of the user's own cannot be found, or called with what the rows have.
 
-    Args:
-        config: The study.
-        folder: The study file's folder.
-        splits: Its rows; None where they are not read yet.
+    ``splits`` is None where the rows are not read yet.
     """
     calls: list[tuple[str, ...] | None] = [None]
     if splits is not None:

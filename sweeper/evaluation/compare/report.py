@@ -93,13 +93,7 @@ class ComparisonReport:
 def comparison_report(
     found: SideBySide, curves: Curves | None = None, *, now: datetime | None = None
 ) -> ComparisonReport:
-    """Return a comparison as a report.
-
-    Args:
-        found: The comparison.
-        curves: The learning curves, see ``read_curves``.
-        now: Its date; the present by default.
-    """
+    """Return a comparison as a report."""
     conclusion = conclude(found)
     count = len(found.subject(found.reference).examples)
     sections = [

@@ -109,10 +109,7 @@ def side_by_side(
 ) -> SideBySide:
     """Compare subjects with one of them.
 
-    Args:
-        subjects: The subjects.
-        reference: Key of the reference; the first subject by default.
-        metric: The deciding metric; that of the reference's study by default.
+    By default the first subject is the reference, and its study's metric decides.
 
     Raises:
         UserError: If the reference is not a subject, or no subject was scored with the metric.

@@ -67,12 +67,7 @@ class Recorder:
         context.listener.trial_started(candidate, spec, total)
 
     def take_up(self, total_steps: int, seconds: float) -> None:
-        """Record that a stopped or paused trial goes on.
-
-        Args:
-            total_steps: Optimizer steps planned in all.
-            seconds: What it has trained before.
-        """
+        """Record that a stopped or paused trial goes on."""
         self._begun -= seconds
         self._context.database.trials.reopen(self._spec.study, self._spec.number, holder=self._context.membership.token)
         self._context.pending_orders.running.add(self._spec.number)

@@ -38,14 +38,8 @@ class Collected:
 def collect(database: Database, paths: StudyPaths, search: Search, config: StudyConfig, *, ended: bool) -> Collected:
     """Remove what a study is not to keep, and return what that was.
 
-    The database forgets an adapter before its folder goes: a crash leaves a folder that nobody counts on.
-
-    Args:
-        database: What knows the trials' files; files from before it did are left alone.
-        paths: The study's folder.
-        search: Which trials are best, and which are still to run.
-        config: The study.
-        ended: Whether nothing is left to run and the best were scored.
+    The database forgets an adapter before its folder goes: a crash leaves a folder that nobody counts on. ``ended`` tells
+    that nothing is left to run and the best were scored.
     """
     artifacts = database.artifacts.all(config.name)
     adapters = _sizes(artifacts, "adapter/")  # few: a glance that spares reading every trial
@@ -75,13 +69,7 @@ def judge(
 ) -> tuple[list[Surplus], str | None]:
     """Return which adapters are not to be kept, and why the quota cannot be held, if it cannot.
 
-    Args:
-        database: What knows which versions are registered and which orders wait.
-        search: Which trials are best, and which are still to run.
-        config: The study.
-        adapters: Bytes of the adapters on disk by trial.
-        frozen_bytes: What stopped and paused trials take.
-        ended: Whether nothing is left to run and the best were scored.
+    ``adapters`` are bytes by trial; ``ended`` tells that nothing is left to run and the best were scored.
     """
     keep, needed = config.keep, _needed(database, search, config, ended=ended)
     wanted = _wanted(search, config)

@@ -75,11 +75,6 @@ class RayExecutor:
 def artifact_store_of(config: StudyConfig, address: Address, created_at: datetime) -> ArtifactStore:
     """Return where the workers of a study exchange files, if they have homes of their own.
 
-    Args:
-        config: The study.
-        address: Its database, which all of them must reach then.
-        created_at: When it was created: others have had its name before, or have it in another database.
-
     Raises:
         DatabaseError: If they cannot: it is a file.
     """

@@ -100,13 +100,6 @@ def build_sampler(
 ) -> RepeatableSampler:
     """Return the sampler of a study.
 
-    Args:
-        config: The sampler as the study file names it.
-        space: The resolved space.
-        n_trials: Trials in all; ``auto`` goes by it.
-        objectives: How many values a trial has.
-        seed: The study's seed.
-
     Raises:
         ValueError: If the sampler cannot handle several objectives.
     """

@@ -74,10 +74,8 @@ def marks(connection: Connection, open_: Sequence[Head]) -> dict[int, Mark]:
 def load(connection: Connection, wanted: Sequence[Head], study_id: int | None = None) -> list[FrozenTrial]:
     """Return the trials of ``wanted``, in its order.
 
-    Args:
-        connection: In a transaction that has read ``wanted`` before: what a finished trial holds does not change.
-        wanted: Their heads.
-        study_id: Their study where they are all of it, which spares naming every one.
+    The transaction has read ``wanted`` before: what a finished trial holds does not change. ``study_id`` is their study
+    where they are all of it, which spares naming every one.
     """
     parts = _Parts()
     if study_id is not None:
