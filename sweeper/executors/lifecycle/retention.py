@@ -38,8 +38,8 @@ class Collected:
 def collect(database: Database, paths: StudyPaths, search: Search, config: StudyConfig, *, ended: bool) -> Collected:
     """Remove what a study is not to keep, and return what that was.
 
-    The database forgets an adapter before its folder goes: a crash leaves a folder that nobody counts on. ``ended`` tells
-    that nothing is left to run and the best were scored.
+    The database forgets an adapter before its folder goes: a crash leaves a folder that nobody counts on. ``ended``
+    tells that nothing is left to run and the best were scored.
     """
     artifacts = database.artifacts.all(config.name)
     adapters = _sizes(artifacts, "adapter/")  # few: a glance that spares reading every trial
