@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeper.check import Section
+from sweeper.check.rows import row_warnings
 from sweeper.config.parameters import step_count, warmup
 from sweeper.config.parameters import steps as count_steps
 from sweeper.config.space import Space, ranges_of
 from sweeper.config.technique import SFT
-from sweeper.data.files import Row
-from sweeper.data.formats import is_chat
+from sweeper.data.as_trained import learned
 from sweeper.data.inspection import evenly
-from sweeper.data.tokens import TokenCounter
+from sweeper.data.rendering import Rendering, lengths, render
+from sweeper.data.tokenizer import ModelTokenizer
 from sweeper.errors import DataError
 from sweeper.presets.rules import corner_values
 from sweeper.study.resolve import ResolvedModel, ResolvedStudy
@@ -99,18 +100,19 @@ def tokens(study: ResolvedStudy, model: ResolvedModel) -> Tokens:
     if not (folder / "tokenizer.json").is_file():
         note = f"not counted: {folder} has no tokenizer.json, so its tokenizer is converted at load"
         return Tokens(most, most, Section("tokens", (note,)))
-    counter = TokenCounter(folder)
+    tokenizer = ModelTokenizer.load(folder)
     train = study.splits.train
     rows = [train[index] for index in evenly(len(train))]
-    lengths = counter.lengths(rows)
-    cut = sum(length > most for length in lengths)
-    masked = _masked(study, counter, rows) if cut else 0
+    counted = lengths(rows, tokenizer)
+    cut = sum(length > most for length in counted)
+    rendered = render(rows, tokenizer, "chosen" if "chosen" in rows[0] else "completion")
+    masked = sum(_is_masked(study, row) for row in rendered) if cut else 0
     if study.config.technique.drops_long:
         cut, masked = 0, cut
     figures: dict[str, Any] = {
         "rows_counted": len(rows),
-        "mean": sum(lengths) / len(lengths),
-        "longest": max(lengths),
+        "mean": sum(counted) / len(counted),
+        "longest": max(counted),
         "max_length": most,
         "truncated": cut / len(rows),
         "dropped": masked / len(rows),
@@ -120,27 +122,25 @@ def tokens(study: ResolvedStudy, model: ResolvedModel) -> Tokens:
         excess = "every training row is longer than" if long else "the prompt of every training row fills"
         raise DataError(
             f"data: {excess} technique.max_length ({most} tokens), so there is nothing left to learn; raise it (the "
-            f"longest row has {max(lengths):,} tokens), or shorten the rows"
+            f"longest row has {max(counted):,} tokens), or shorten the rows"
         )
     several = "" if len(rows) == len(study.splits.train) else f" of {len(rows):,} evenly spaced rows"
     lines = (
-        f"mean {figures['mean']:.0f}, longest {max(lengths):,}{several}; max_length {most:,}",
+        f"mean {figures['mean']:.0f}, longest {max(counted):,}{several}; max_length {most:,}",
         f"{figures['truncated']:.1%} of the rows are truncated, {figures['dropped']:.1%} {_why_dropped(study)}",
     )
-    warnings = [*_cut_warnings(figures, _why_dropped(study)), *_text_warnings(study, model, counter, rows)]
-    kept = [min(length, most) for length in lengths]
+    warnings = [*_cut_warnings(figures, _why_dropped(study)), *row_warnings(study, model, tokenizer, rows, rendered)]
+    kept = [min(length, most) for length in counted]
     section = Section("tokens", lines, tuple(warnings), figures)
     return Tokens(sum(kept) / len(kept), max(kept), section)
 
 
-def _masked(study: ResolvedStudy, counter: TokenCounter, rows: list[Row]) -> int:
-    """Return the number of rows without a token that contributes to the loss after truncation; they are dropped."""
+def _is_masked(study: ResolvedStudy, row: Rendering) -> bool:
+    """Return whether truncation leaves a row without a token that contributes to the loss; it is dropped."""
     technique = study.config.technique
-    if study.splits.kind == "text" or (isinstance(technique, SFT) and not technique.completion_only):
-        return 0
-    if study.splits.kind == "messages":
-        rows = [{"prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in rows]
-    return sum(length >= technique.max_length for length in counter.prompt_lengths(rows))
+    if isinstance(technique, SFT):
+        return not any(learned(row, technique, completions=study.splits.kind != "text")[: technique.max_length])
+    return len(row.prompt) >= technique.max_length
 
 
 def _why_dropped(study: ResolvedStudy) -> str:
@@ -156,25 +156,4 @@ def _cut_warnings(figures: dict[str, Any], why: str) -> list[str]:
         )
     if figures["dropped"] > 0:
         warnings.append(f"{figures['dropped']:.1%} of the training rows {why} and are dropped")
-    return warnings
-
-
-def _text_warnings(study: ResolvedStudy, model: ResolvedModel, counter: TokenCounter, rows: list[Row]) -> list[str]:
-    warnings = []
-    special = counter.special_tokens_in(rows)
-    if special:
-        warnings.append(
-            f"train: {len(special):,} of {len(rows):,} rows contain a special token of the model in their text (first: "
-            f"row {special[0] + 1} of those counted), which the model may read as the end of a turn"
-        )
-    if is_chat(study.splits.kind) and not counter.has_chat_template:
-        warnings.append("the data are chats, but the model has no chat template: turns are joined without markers")
-    positions = model.facts.max_positions if model.facts else None
-    extra = max(adapter.extra_tokens for adapter in study.config.variants(study.space.space))
-    most = study.config.technique.max_length + extra
-    if positions is not None and most > positions:
-        virtual = f" with {extra:,} virtual tokens" if extra else ""
-        warnings.append(
-            f"max_length {most - extra:,}{virtual} exceeds the {positions:,} positions that the model supports"
-        )
     return warnings

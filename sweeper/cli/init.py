@@ -21,7 +21,8 @@ from sweeper.config.study import valid_name
 from sweeper.config.yaml_source import parse
 from sweeper.data.formats import convert, kind_of
 from sweeper.data.read import read_rows
-from sweeper.data.tokens import TokenCounter
+from sweeper.data.rendering import lengths
+from sweeper.data.tokenizer import ModelTokenizer
 from sweeper.errors import UserError
 from sweeper.files.atomic import write_atomically
 from sweeper.models.resolve import resolve
@@ -203,7 +204,7 @@ def _max_length(model: str, rows: list[dict[str, Any]]) -> tuple[int, str]:
     found = resolve(ModelConfig(name=model), Path.cwd(), fetch=False)
     if found.planned is not None or not (found.path / "tokenizer.json").is_file():
         return 1024, "longer rows are truncated"
-    longest = max(TokenCounter(found.path).lengths(rows[:_COUNTED]))
+    longest = max(lengths(rows[:_COUNTED], ModelTokenizer.load(found.path)))
     length = next((length for length in _LENGTHS if length >= longest), _LENGTHS[-1])
     return length, f"the longest row examined has {longest:,}"
 

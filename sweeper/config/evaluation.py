@@ -76,7 +76,9 @@ class EvaluationConfig(Frozen):
         points: Evaluations per trial, evenly spread over its training.
         metrics: Scores of the final comparison on the test split; the first decides it.
         candidates: Number of the best configurations to score on the test split.
-        max_new_tokens: Longest generated answer, in tokens.
+        max_new_tokens: Longest generated answer, in tokens; None for what the longest right answer needs.
+        reasoning: Whether what stands before an answer's ``</think>`` (or another template's end of reasoning) is left
+            out of answers and references, or compared with them.
         examples: Generated texts shown side by side in the report.
         promotion_margin: Smallest lower bound of the paired difference to the production version that allows a
             version to replace it, in units of the first of ``metrics``.
@@ -88,7 +90,8 @@ class EvaluationConfig(Frozen):
     points: int = Field(default=6, ge=1, le=1000)
     metrics: tuple[Metric, ...] = Field(default=("exact_match", "token_f1"), min_length=1)
     candidates: int = Field(default=3, ge=1)
-    max_new_tokens: int = Field(default=128, ge=1)
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    reasoning: Literal["left_out", "compared"] = "left_out"
     examples: int = Field(default=5, ge=0)
     promotion_margin: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 

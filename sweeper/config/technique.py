@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from sweeper.config.adapter import AnyAdapter
 from sweeper.config.base import Frozen, kind_of, kinds, word_is_kind
@@ -112,9 +112,9 @@ class SFT(AnyTechnique):
     """Supervised fine-tuning (instruction tuning) with TRL's ``SFTTrainer``.
 
     Rows longer than ``max_length`` are cut at the end.
-    ``completion_only`` takes the loss on the completion only (of a conversation: on its last turn); it has no meaning
-    for plain text. ``assistant_only`` takes it on every turn of the assistant's instead, and needs conversations and a
-    chat template that marks those turns (``{% generation %}``).
+    ``completion_only`` takes the loss on the answers only; it has no meaning for plain text. In a conversation the
+    answers are the assistant's ``turns``: all of them, or the last alone; those with ``weight: 0`` are read and not
+    learned.
     NEFTune is ``neftune_noise_alpha`` in the search space (Jain et al. 2023, arXiv:2310.05914).
     """
 
@@ -131,8 +131,19 @@ class SFT(AnyTechnique):
 
     kind: Literal["sft"] = "sft"
     completion_only: bool = True
-    assistant_only: bool = False
+    turns: Literal["all", "last"] = "all"
     packing: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _turns_of_former_studies(cls, data: Any) -> Any:
+        """Read ``assistant_only``, without which former versions learned the last turn alone."""
+        if not isinstance(data, dict) or not isinstance(data.get("assistant_only"), bool):
+            return data
+        rest = {name: value for name, value in data.items() if name != "assistant_only"}
+        return (
+            {**rest, "turns": "all", "completion_only": True} if data["assistant_only"] else {"turns": "last", **rest}
+        )
 
     def tokens_per_row(self, longest: int) -> int:
         """Return the most tokens of a row in the model; packed rows are filled up."""

@@ -26,7 +26,7 @@ _SET_BY = {
     "executor.micro_batch": ("per_device_eval_batch_size",),
     "technique.max_length": ("max_length",),
     "technique.completion_only": ("completion_only_loss",),
-    "technique.assistant_only": ("assistant_only_loss",),
+    "technique.turns": ("assistant_only_loss",),
     "technique.max_completion_length": ("max_completion_length",),
     "technique.rewards": ("reward_weights",),
     "lora_dropout": ("disable_dropout",),

@@ -1,26 +1,16 @@
 """A row as training sees it, without torch: its tokens after templating, their losses, and the truncation.
 
-The same as in TRL's trainers, from the tokenizer's files; the tests compare tokens and masks.
+SFT trains on the tokens that ``rendering`` makes. TRL's other trainers make their own; the tests compare them.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
-from typing import Any
-
-from tokenizers import Encoding
 
 from sweeper.config.technique import SFT, Technique, View
+from sweeper.data.rendering import Rendering, Row, common_prefix, render
 from sweeper.data.tokenizer import ModelTokenizer
-from sweeper.errors import DataError
-
-Row = Mapping[str, Any]
-
-_GENERATION = re.compile(r"{%-?\s*generation\s*-?%}")
-"""The start of the assistant's turn in a chat template."""
 
 
 @dataclass(frozen=True)
@@ -87,73 +77,42 @@ def as_trained(row: Row, tokenizer: ModelTokenizer, technique: Technique) -> Tra
     """Return a prepared row as a technique trains on it.
 
     Raises:
-        DataError: If the chat template refuses it, is missing, or does not mark the turns that should be.
+        DataError: If the chat template refuses it, or is missing.
     """
-    if _is_chat(row) and tokenizer.template_source is None:
-        raise DataError("the rows are conversations, and the model has no chat template to write them with")
     return _VIEWS[technique.view](row, tokenizer, technique)
+
+
+def learned(row: Rendering, technique: SFT, *, completions: bool) -> list[bool]:
+    """Return for every token of a row whether SFT takes a loss on it; ``completions`` is false for plain text."""
+    if not technique.completion_only or not completions:
+        return [True] * len(row.ids)
+    answers = row.answers if technique.turns == "all" else row.answers[-1:]
+    losses = [False] * len(row.ids)
+    for answer in answers:
+        losses[answer.start : answer.end] = [answer.learned] * len(answer)
+    return losses
 
 
 def _sft(row: Row, tokenizer: ModelTokenizer, technique: Technique) -> TrainedRow:
     assert isinstance(technique, SFT)
-    last_turn = technique.completion_only and not technique.assistant_only
-    if "messages" in row and last_turn:
-        row = {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
-    if "text" in row:
-        found = _passage("row", _tokens(tokenizer, tokenizer.ended(row["text"])), 0)
-    elif "messages" in row:
-        found = _conversation(row["messages"], tokenizer, technique)
-    else:
-        found = _answered("row", row["prompt"], row["completion"], tokenizer)
-        if not last_turn:
-            found = _passage("row", found.tokens, found.prompt)
-    found = _cut(found, technique.max_length)
+    (rendered,) = render([row], tokenizer)
+    losses = learned(rendered, technique, completions="text" not in row)
+    prompt = rendered.answers[-1].start
+    found = _cut(_passage("row", _pieces(tokenizer, rendered), prompt, losses.__getitem__), technique.max_length)
     nothing = not technique.packing and found.loss_tokens == found.lost_loss_tokens
     return TrainedRow((found,), "nothing with a loss is left of it" if nothing else None)
 
 
-def _conversation(messages: Sequence[Mapping[str, str]], tokenizer: ModelTokenizer, technique: SFT) -> Passage:
-    """Return a whole conversation, with a loss on every token or on the assistant's turns."""
-    if not technique.assistant_only:
-        return _passage("row", _tokens(tokenizer, tokenizer.render(messages, ask=False), special=False), 0)
-    text, spans = _marked(messages, tokenizer)
-    encoding = tokenizer.encode(text, special=False)
-    learned: set[int] = set()
-    for start, end in spans:
-        first, last = encoding.char_to_token(start), encoding.char_to_token(end - 1)
-        if first is None:
-            break
-        learned.update(range(first, last + 1 if last else len(encoding.ids)))
-    tokens = _pieces(tokenizer, text, encoding)
-    return _passage("row", tokens, min(learned, default=0), lambda place: place in learned)
-
-
-def _marked(messages: Sequence[Mapping[str, str]], tokenizer: ModelTokenizer) -> tuple[str, list[tuple[int, int]]]:
-    """Return a conversation as text, and the spans that the template marks as the assistant's."""
-    source = tokenizer.template_source or ""
-    if not _GENERATION.search(source):
-        raise DataError(
-            "technique.assistant_only: the model's chat template does not mark the assistant's turns; TRL replaces it "
-            "with its own template, whose mask is known only in training"
-        )
-    from transformers.utils.chat_template_utils import render_jinja_template  # no torch, but half a second
-
-    texts, spans = render_jinja_template(
-        [list(messages)], chat_template=source, return_assistant_tokens_mask=True, **tokenizer.special
-    )
-    return texts[0], spans[0]
-
-
 def _pair(row: Row, tokenizer: ModelTokenizer, technique: Technique) -> TrainedRow:
     """DPO: both answers after the prompt tokens that they share."""
-    pair = [_answered(name, row["prompt"], row[name], tokenizer) for name in ("chosen", "rejected")]
+    pair = [_answered(name, row, tokenizer) for name in ("chosen", "rejected")]
     prompt = min(each.prompt for each in pair)
     return _ranked([_answer_from(each, prompt) for each in pair], technique)
 
 
 def _labelled(row: Row, tokenizer: ModelTokenizer, technique: Technique) -> TrainedRow:
     """KTO: one answer, labelled good or bad."""
-    return _ranked([_answered("row", row["prompt"], row["completion"], tokenizer)], technique)
+    return _ranked([replace(_answered("completion", row, tokenizer), name="row")], technique)
 
 
 def _ranked(passages: Iterable[Passage], technique: Technique) -> TrainedRow:
@@ -166,10 +125,10 @@ def _pair_without_reference(row: Row, tokenizer: ModelTokenizer, technique: Tech
     """ORPO and CPO: TRL renders chats as text first and adds the special tokens itself."""
     prompt, answers = row["prompt"], [row["chosen"], row["rejected"]]
     if not isinstance(prompt, str):
-        wholes = [tokenizer.render([*prompt, *answer], ask=False) for answer in answers]
-        start = tokenizer.render(prompt, ask=True)
+        wholes = [tokenizer.render([*prompt, *answer], ask=False, tools=row.get("tools")) for answer in answers]
+        start = tokenizer.render(prompt, ask=True, tools=row.get("tools"))
         for whole in wholes:
-            start = start[: _common(start, whole)]
+            start = start[: common_prefix(start, whole)]
         prompt, answers = start, [whole[len(start) :] for whole in wholes]
     named = zip(("chosen", "rejected"), answers, strict=True)
     found = (_joined(name, prompt, answer, tokenizer) for name, answer in named)
@@ -178,7 +137,8 @@ def _pair_without_reference(row: Row, tokenizer: ModelTokenizer, technique: Tech
 
 
 def _joined(name: str, prompt: str, answer: str, tokenizer: ModelTokenizer) -> Passage:
-    tokens = _tokens(tokenizer, prompt + answer, special=False)
+    text = prompt + answer
+    tokens = _pieces(tokenizer, Rendering(text, tokenizer.encode(text, special=False), ()))
     alone = tokenizer.encode(prompt, special=False).ids
     length = len(alone) if alone == [token.id for token in tokens[: len(alone)]] else len(alone) - 1
     begin, end = tokenizer.token_id("bos_token"), tokenizer.token_id("eos_token")
@@ -193,7 +153,7 @@ def _scored(row: Row, tokenizer: ModelTokenizer, technique: Technique) -> Traine
     """A reward model: both answers, each scored at its last token; a pair with one that is too long is dropped."""
     found = []
     for name in ("chosen", "rejected"):
-        each = _answered(name, row["prompt"], row[name], tokenizer)
+        each = _answered(name, row, tokenizer)
         last = len(each.tokens) - 1
         found.append(_passage(name, each.tokens, each.prompt, lambda place, last=last: place == last))  # type: ignore[misc]
     long = any(len(each.tokens) > technique.max_length for each in found)
@@ -202,7 +162,7 @@ def _scored(row: Row, tokenizer: ModelTokenizer, technique: Technique) -> Traine
 
 def _prompt(row: Row, tokenizer: ModelTokenizer, technique: Technique) -> TrainedRow:
     """GRPO and RLOO: the prompt alone, which the policy answers."""
-    tokens = _prompt_tokens(row["prompt"], tokenizer)
+    tokens = _pieces(tokenizer, render([{"prompt": row["prompt"]}], tokenizer)[0])
     long = len(tokens) > technique.max_length
     found = _passage("prompt", tokens, len(tokens), lambda place: False)
     return TrainedRow((found,), "the prompt is longer than max_length" if long else None)
@@ -218,39 +178,25 @@ _VIEWS: dict[View, Callable[[Row, ModelTokenizer, Technique], TrainedRow]] = {
 }
 
 
-def _answered(name: str, prompt: Any, answer: Any, tokenizer: ModelTokenizer) -> Passage:
-    """Return a prompt and its answer; the answer begins where the tokens differ from those of the prompt alone."""
-    if isinstance(prompt, str):
-        tokens = _tokens(tokenizer, prompt + tokenizer.ended(answer))
-    else:
-        tokens = _tokens(tokenizer, tokenizer.render([*prompt, *answer], ask=False), special=False)
-    alone = [token.id for token in _prompt_tokens(prompt, tokenizer)]
-    start = _common(alone, [token.id for token in tokens])
-    return _passage(name, tokens, start, lambda place: place >= start)
+def _answered(name: str, row: Row, tokenizer: ModelTokenizer) -> Passage:
+    """Return a prompt and one of its answers, which begins where the tokens part from those of the prompt alone."""
+    (rendered,) = render([row], tokenizer, name, end_turns=False)
+    start = rendered.answers[0].start if rendered.answers else 0
+    return _passage(name, _pieces(tokenizer, rendered), start, lambda place: place >= start)
 
 
 def _answer_from(passage: Passage, prompt: int) -> Passage:
     return _passage(passage.name, passage.tokens, prompt, lambda place: place >= prompt)
 
 
-def _prompt_tokens(prompt: Any, tokenizer: ModelTokenizer) -> list[Token]:
-    if isinstance(prompt, str):
-        return _tokens(tokenizer, prompt)
-    return _tokens(tokenizer, tokenizer.render(prompt, ask=True), special=False)
-
-
-def _tokens(tokenizer: ModelTokenizer, text: str, *, special: bool = True) -> list[Token]:
-    return _pieces(tokenizer, text, tokenizer.encode(text, special=special))
-
-
-def _pieces(tokenizer: ModelTokenizer, text: str, encoding: Encoding) -> list[Token]:
+def _pieces(tokenizer: ModelTokenizer, row: Rendering) -> list[Token]:
     """Return tokens with their texts; some tokenizers leave spaces out of the offsets."""
     found, done = [], 0
-    for number, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+    for number, (start, end) in zip(row.ids, row.encoding.offsets, strict=True):
         if start == end == 0:
-            found.append(Token(number, tokenizer.tokenizer.id_to_token(number) or ""))
+            found.append(Token(number, tokenizer.decode([number])))
         else:
-            found.append(Token(number, text[done:end]))
+            found.append(Token(number, row.text[done:end]))
             done = max(done, end)
     return found
 
@@ -264,12 +210,3 @@ def _passage(
 
 def _cut(passage: Passage, max_length: int) -> Passage:
     return replace(passage, kept=min(len(passage.tokens), max_length))
-
-
-def _common(first: Sequence[Any], second: Sequence[Any]) -> int:
-    """Return the length of two sequences' common prefix."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
-
-
-def _is_chat(row: Row) -> bool:
-    return "messages" in row or isinstance(row.get("prompt"), list)

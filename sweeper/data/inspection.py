@@ -10,7 +10,8 @@ from statistics import fmean, median
 from typing import Any
 
 from sweeper.config.technique import Technique
-from sweeper.data.as_trained import Row, TrainedRow, as_trained
+from sweeper.data.as_trained import TrainedRow, as_trained
+from sweeper.data.rendering import Row
 from sweeper.data.tokenizer import ModelTokenizer
 from sweeper.errors import DataError
 

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
+from sweeper.data.rendering import render_prompt
+from sweeper.data.tokenizer import Message, ModelTokenizer
 from sweeper.errors import DataError
 from sweeper.evaluation.batching import OnProgress, run_in_batches
 from sweeper.training.micro_batch import answers_at_once
 
 logger = logging.getLogger(__name__)
 
-Message = Mapping[str, Any]
-"""One turn of a conversation: ``role`` and ``content``."""
-
-Prompt = str | Sequence[Message]
-"""Text to continue, or the turns before the answer."""
+Prompt = str | Sequence[Message] | Sequence[int]
+"""Text to continue, the turns before the answer, or either in tokens."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,13 @@ class Answer:
         prompt: The prompt's tokens, as the model saw them.
         tokens: The answer's tokens, the one that ends it included.
         text: The answer without special tokens.
+        ended: Whether the model ended it; one that it did not was cut.
     """
 
     prompt: list[int]
     tokens: list[int]
     text: str
+    ended: bool
 
 
 _CPU_PACKING = "support_avx512bf16_for_cpu"
@@ -67,9 +68,10 @@ def answers(
     """Return the model's greedy answer to each prompt, in the order of the prompts.
 
     Text is continued after the tokenizer's own special tokens; conversations go through the chat template with the
-    generation prompt. An answer ends at an end-of-sequence token (the tokenizer's, or one of the model's generation
-    config) or after ``max_new_tokens``; special tokens are left out of it. Sampling and penalties of the model's
-    generation config do not apply. Prompts longer than the model's context lose their beginning.
+    generation prompt. An answer ends at the chat template's end of turn, at an end-of-sequence token (the tokenizer's,
+    or one of the model's generation config) or after ``max_new_tokens``; special tokens are left out of it. Sampling
+    and penalties of the model's generation config do not apply. Prompts longer than the model's context lose their
+    beginning.
 
     Batches are padded on the left by hand, so the tokenizer stays as it is; the model's mode and generation config are
     restored, also after an error.
@@ -103,28 +105,10 @@ def answers(
 
 
 def prompt_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
-    """Return a prompt's tokens, up to the start of the answer; raises as ``chat_ids`` does."""
-    if isinstance(prompt, str):
-        return list(tokenizer(prompt)["input_ids"])
-    return chat_ids(tokenizer, prompt, add_generation_prompt=True)
-
-
-def chat_ids(tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt: bool) -> list[int]:
-    """Return a conversation's tokens through the chat template.
-
-    Raises:
-        DataError: If the tokenizer has no chat template.
-    """
-    if not tokenizer.chat_template:
-        raise DataError(
-            "the rows are conversations and the model's tokenizer has no chat template; use an instruction-tuned "
-            "model, or give the data as prompt and completion text"
-        )
-    turns = [dict(message) for message in messages]
-    encoded = tokenizer.apply_chat_template(
-        turns, add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=True
-    )
-    return list(encoded["input_ids"])
+    """Return a prompt's tokens, up to the start of the answer; DataError as ``render_prompt``."""
+    if prompt and isinstance(prompt[0], int):
+        return list(cast(Sequence[int], prompt))
+    return render_prompt(cast(str | Sequence[Message], prompt), ModelTokenizer.of(tokenizer))
 
 
 def context_length(model: Any) -> int | None:
@@ -194,7 +178,8 @@ def generation_config(
 ) -> GenerationConfig:
     """Return a configuration for greedy decoding, or for sampling if there is a temperature."""
     found = getattr(model, "generation_config", None)
-    ends = set(_as_list(getattr(found, "eos_token_id", None))) | set(_as_list(tokenizer.eos_token_id))
+    own = (getattr(found, "eos_token_id", None), tokenizer.eos_token_id, ModelTokenizer.of(tokenizer).end_of_turn)
+    ends = {end for each in own for end in _as_list(each)}
     sampling = {"temperature": temperature, "top_p": top_p, "top_k": 0} if temperature > 0 else {}
     return GenerationConfig(
         do_sample=temperature > 0,
@@ -260,7 +245,10 @@ def _answer(model: Any, tokenizer: Any, batch: list[list[int]], settings: Genera
     ends = set(_as_list(settings.eos_token_id))
     found = [_up_to_end(ids, ends) for ids in output[:, input_ids.shape[1] :].tolist()]
     texts: list[str] = tokenizer.batch_decode(found, skip_special_tokens=True)
-    return [Answer(*parts) for parts in zip(batch, found, texts, strict=True)]
+    return [
+        Answer(prompt, ids, text, ended=bool(ids) and ids[-1] in ends)
+        for prompt, ids, text in zip(batch, found, texts, strict=True)
+    ]
 
 
 def _up_to_end(ids: list[int], ends: set[int]) -> list[int]:

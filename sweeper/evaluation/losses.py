@@ -18,7 +18,6 @@ from sweeper.evaluation.examples import PromptExample
 from sweeper.evaluation.generation import (
     Answer,
     as_found,
-    chat_ids,
     context_length,
     default_batch_size,
     input_device,
@@ -33,38 +32,40 @@ only; for a divergence those of two models."""
 
 @dataclass(frozen=True)
 class TokenRow:
-    """One example in tokens; the answer is ``ids[start:]``."""
+    """One example in tokens, and the places among them that are its answer, none of them the first."""
 
     ids: Sequence[int]
-    start: int
+    places: Sequence[int]
+
+    @property
+    def targets(self) -> list[int]:
+        """The answer's tokens."""
+        return [self.ids[place] for place in self.places]
 
 
 def answer_losses(
     model: Any,
-    tokenizer: Any,
     examples: Sequence[PromptExample],
     batch_size: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> FloatArray:
     """Return each example's summed negative log-likelihood (nats) and number of answer tokens, shape (N, 2).
 
-    Rows become tokens as in TRL's ``SFTTrainer``: text answers end with the end-of-sequence token, conversations go
-    through the chat template, and the answer begins where the tokens of the prompt alone and of the whole row part.
-    The loss is on the last answer only; of plain text it is on every token that has one before it. Rows longer than
-    the model's context lose their beginning.
+    The loss is on the tokens that training learns: every answer in a row, and of plain text every token that has one
+    before it. Rows longer than the model's context lose their beginning.
 
     Raises:
-        DataError: If a row has no token to predict, or the tokenizer has no chat template that the rows need.
+        DataError: If a row has no token to predict.
         OutOfMemoryError: If a single row does not fit in memory.
     """
-    rows = [token_row(tokenizer, example, context_length(model)) for example in examples]
+    rows = [token_row(example, context_length(model)) for example in examples]
     for number, row in enumerate(rows, start=1):
-        if row.start >= len(row.ids):
+        if not row.places:
             raise DataError(f"row {number}: there is no token to predict; the row is empty, or the template drops it")
 
     def of_batch(batch: list[TokenRow]) -> list[tuple[float, int]]:
         logits = _answer_logits(model, batch)
-        return [(_loss(*pair), len(pair[1].ids) - pair[1].start) for pair in zip(logits, batch, strict=True)]
+        return [(_loss(*pair), len(pair[1].places)) for pair in zip(logits, batch, strict=True)]
 
     return _measured(model, rows, batch_size, _LOSS_SHARE, of_batch, on_progress)
 
@@ -103,13 +104,12 @@ def divergences(
             reference = _answer_logits(model if adapted else base, batch)
         return [(_divergence(*pair), len(pair[0])) for pair in zip(policy, reference, strict=True)]
 
-    rows = [TokenRow(answer.prompt + answer.tokens, len(answer.prompt)) for answer in answers]
+    rows = [_after_prompt(answer) for answer in answers]
     return _measured(model, rows, batch_size, _DIVERGENCE_SHARE, of_batch, on_progress)
 
 
 def answer_scores(
     model: Any,
-    tokenizer: Any,
     examples: Sequence[PromptExample],
     batch_size: int | None = None,
     on_progress: OnProgress | None = None,
@@ -119,32 +119,25 @@ def answer_scores(
     Rows become tokens as in TRL's ``RewardTrainer``; those longer than the model's context lose their beginning.
 
     Raises:
-        DataError: If the tokenizer has no chat template that the rows need.
         OutOfMemoryError: If a single row does not fit in memory.
     """
-    rows = [token_row(tokenizer, example, context_length(model)) for example in examples]
+    rows = [token_row(example, context_length(model)) for example in examples]
     return _measured(model, rows, batch_size, 1, lambda of: scores(model, [row.ids for row in of]), on_progress)
 
 
-def token_row(tokenizer: Any, example: PromptExample, context: int | None) -> TokenRow:
-    """Return an example in tokens, as TRL's ``SFTTrainer`` makes them."""
-    if isinstance(example.prompt, str):
-        end = tokenizer.eos_token or ""
-        completion = example.completion if example.completion.endswith(end) else example.completion + end
-        prompt = list(tokenizer(example.prompt)["input_ids"]) if example.has_prompt else []
-        ids = list(tokenizer(example.prompt + completion)["input_ids"])
-    else:
-        answer = {"role": "assistant", "content": example.completion}
-        prompt = chat_ids(tokenizer, example.prompt, add_generation_prompt=True)
-        ids = chat_ids(tokenizer, [*example.prompt, answer], add_generation_prompt=False)
-    start = max(1, _common_prefix(prompt, ids))  # the first token of all has nothing before it
+def token_row(example: PromptExample, context: int | None) -> TokenRow:
+    """Return an example in tokens, of which those beyond the model's context are left out at the beginning."""
+    assert example.rendering is not None
+    ids, answers = example.rendering.ids, example.rendering.answers
+    learned = [answer for answer in answers if answer.learned] or answers[-1:]
     surplus = 0 if context is None else max(0, len(ids) - context)
-    return TokenRow(ids[surplus:], max(1, start - surplus))
+    places = [place - surplus for answer in learned for place in range(answer.start, answer.end) if place > surplus]
+    return TokenRow(ids[surplus:], places)
 
 
-def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    pairs = enumerate(zip(left, right, strict=False))
-    return next((index for index, (a, b) in pairs if a != b), min(len(left), len(right)))
+def _after_prompt(answer: Answer) -> TokenRow:
+    ids = answer.prompt + answer.tokens
+    return TokenRow(ids, range(len(answer.prompt), len(ids)))
 
 
 def _measured(
@@ -169,12 +162,13 @@ def _answer_logits(model: Any, batch: list[TokenRow]) -> list[torch.Tensor]:
     mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(device)
     logits_BTV = model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits
     logits_BTV = logits_BTV[:, -input_ids.shape[1] :]  # prompt tuning puts virtual tokens in front
-    return [logits_BTV[index, row.start - 1 : len(row.ids) - 1] for index, row in enumerate(batch)]
+    before = [torch.tensor(row.places, device=device, dtype=torch.long) - 1 for row in batch]
+    return [logits_BTV[index, places] for index, places in enumerate(before)]
 
 
 def _loss(logits_TV: torch.Tensor, row: TokenRow) -> float:
     """Return the summed loss of a row's answer; in float32, as bfloat16 has only three digits."""
-    targets = torch.tensor(row.ids[row.start :], device=logits_TV.device)
+    targets = torch.tensor(row.targets, device=logits_TV.device)
     return float(cross_entropy(logits_TV.float(), targets, reduction="sum"))
 
 

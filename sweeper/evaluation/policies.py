@@ -10,8 +10,10 @@ import numpy as np
 from sweeper.config.evaluation import TASK_METRICS, EvaluationConfig
 from sweeper.config.rewards import RewardSources
 from sweeper.config.technique import Policy
+from sweeper.data.rendering import Row, answer_text, without_reasoning
+from sweeper.data.tokenizer import ModelTokenizer
 from sweeper.evaluation.batching import OnProgress, part_of
-from sweeper.evaluation.examples import PromptExample, Row, read_examples
+from sweeper.evaluation.examples import PromptExample
 from sweeper.evaluation.generation import Answer, answers
 from sweeper.evaluation.losses import divergences
 from sweeper.evaluation.metrics import load_metric
@@ -42,6 +44,7 @@ class PolicyScorer:
         self._rewards = build_rewards(technique.rewards, sources, base.device)
         self._key = (technique.model_dump_json(), config.max_new_tokens, tuple(map(repr, rows)))
         self._examples = [_as_example(row) for row in rows]
+        self._longest = config.max_new_tokens or technique.max_completion_length
         if "win_rate" in config.metrics:
             self._answered(base.model, None)
 
@@ -49,7 +52,8 @@ class PolicyScorer:
         """Return the scores of the base itself or of the base with an adapter on it; raises as ``Scorer`` does."""
         total = 2 * len(self._rows)  # a row counts once for its answer and once for the divergence
         answers, rewards = self._answered(model, part_of(on_progress, 0, total))
-        texts = tuple(answer.text.strip() for answer in answers)
+        own, reasoning = ModelTokenizer.of(self._base.tokenizer), self._config.reasoning == "compared"
+        texts = tuple(answer_text(answer.tokens, own, reasoning=reasoning) for answer in answers)
         references = [example.reference for example in self._examples]
         statistics: dict[str, FloatArray] = {"mean_reward": rewards.reshape(-1, 1)}
         if "win_rate" in self._config.metrics:
@@ -60,7 +64,8 @@ class PolicyScorer:
             statistics["kl"] = divergences(model, self._base.model, answers, on_progress=progress)
         for name in set(self._config.metrics) & set(TASK_METRICS):
             statistics[name] = load_metric(name).statistics(texts, references)
-        return scores_of(self._config.metrics, statistics, self._examples, texts)
+        cut = sum(not answer.ended for answer in answers)
+        return scores_of(self._config.metrics, statistics, self._examples, texts, cut)
 
     def _answered(self, model: Any, on_progress: OnProgress | None) -> tuple[list[Answer], FloatArray]:
         """Return a model's answers and their rewards; the base's are cached."""
@@ -75,7 +80,7 @@ class PolicyScorer:
         from sweeper.training.rewards import earned
 
         prompts = [row["prompt"] for row in self._rows]
-        found = answers(model, self._base.tokenizer, prompts, self._config.max_new_tokens, on_progress=on_progress)
+        found = answers(model, self._base.tokenizer, prompts, self._longest, on_progress=on_progress)
         columns = {"reference": [row.get("reference") for row in self._rows]}
         own = columns if any("reference" in row for row in self._rows) else {}
         return found, np.array(earned(self._rewards, prompts, [answer.text for answer in found], own))
@@ -83,8 +88,5 @@ class PolicyScorer:
 
 def _as_example(row: Row) -> PromptExample:
     """Return a prompt as an example; without a reference the right answer is empty."""
-    reference = row.get("reference", "")
-    chat = [{"role": "assistant", "content": reference}]
-    return read_examples(
-        [{"prompt": row["prompt"], "completion": reference if isinstance(row["prompt"], str) else chat}]
-    )[0]
+    prompt = row["prompt"] if isinstance(row["prompt"], str) else tuple(row["prompt"])
+    return PromptExample(prompt, without_reasoning(row.get("reference") or "").strip())

@@ -16,25 +16,24 @@ from typing import Any
 
 import numpy as np
 
+from sweeper.data.rendering import Row
 from sweeper.evaluation.batching import OnProgress
-from sweeper.evaluation.examples import PromptExample, Row, read_examples
+from sweeper.evaluation.examples import PromptExample, read_examples
 from sweeper.evaluation.losses import answer_losses
 from sweeper.evaluation.metrics.base import FloatArray
 
 
-def answers_in(rows: Sequence[Row]) -> list[PromptExample]:
+def answers_in(rows: Sequence[Row], tokenizer: Any) -> list[PromptExample]:
     """Return every answer in the rows with its prompt: of pairs first the better ones, then the worse."""
-    if "label" in rows[0]:
-        return read_examples([{"prompt": row["prompt"], "completion": row["completion"]} for row in rows])
-    pairs = [(name, row) for name in ("chosen", "rejected") for row in rows]
-    return read_examples([{"prompt": row["prompt"], "completion": row[name]} for name, row in pairs])
+    columns = ("completion",) if "label" in rows[0] else ("chosen", "rejected")
+    return read_examples([{**row, "completion": row[name]} for name in columns for row in rows], tokenizer)
 
 
 def log_likelihoods(
     model: Any, tokenizer: Any, rows: Sequence[Row], on_progress: OnProgress | None = None
 ) -> FloatArray:
     """Return the summed log-likelihood and the number of tokens of every answer in the rows, shape (answers, 2)."""
-    losses_A2 = answer_losses(model, tokenizer, answers_in(rows), on_progress=on_progress)
+    losses_A2 = answer_losses(model, answers_in(rows, tokenizer), on_progress=on_progress)
     likelihoods_A2: FloatArray = losses_A2 * np.array([-1.0, 1.0])
     return likelihoods_A2
 

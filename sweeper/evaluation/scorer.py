@@ -9,11 +9,13 @@ from typing import Any
 from sweeper.config.evaluation import LOSSES, EvaluationConfig
 from sweeper.config.rewards import RewardSources
 from sweeper.config.technique import Policy, Technique
+from sweeper.data.rendering import Rendering, Row, answer_text
 from sweeper.data.splits import read_prepared
+from sweeper.data.tokenizer import ModelTokenizer
 from sweeper.errors import DataError
 from sweeper.evaluation.batching import OnProgress, part_of
-from sweeper.evaluation.examples import PromptExample, Row, read_examples
-from sweeper.evaluation.generation import generate
+from sweeper.evaluation.examples import PromptExample, read_examples
+from sweeper.evaluation.generation import answers
 from sweeper.evaluation.losses import answer_losses, answer_scores
 from sweeper.evaluation.metrics import load_metric
 from sweeper.evaluation.metrics.base import FloatArray
@@ -70,9 +72,9 @@ class Scorer:
         return found
 
     def _preferences(self, model: Any, on_progress: OnProgress | None) -> Scores:
-        examples = answers_in(self._rows)
+        examples = answers_in(self._rows, self._base.tokenizer)
         if self._technique.head == "score":
-            rewards_A = answer_scores(model, self._base.tokenizer, examples, on_progress=on_progress)
+            rewards_A = answer_scores(model, examples, on_progress=on_progress)
         else:
             likelihoods_A2 = log_likelihoods(model, self._base.tokenizer, self._rows, on_progress)
             rewards_A = implicit_rewards(likelihoods_A2, self._reference)
@@ -110,8 +112,8 @@ def score(
 ) -> Scores:
     """Score a model on held-out rows with the study's metrics on texts and losses.
 
-    Answers are generated if a metric needs text, and token losses computed if one needs those. References and
-    answers are compared without the white space at their ends.
+    Answers are generated if a metric needs text, from the prompt as it was trained, and compared with the right answer
+    as the chat template renders it; token losses are computed if a metric needs those.
 
     Args:
         model: A causal language model of transformers, or one wrapped by PEFT; adapters count as they are set.
@@ -124,24 +126,34 @@ def score(
         DataError: If the rows cannot be scored with these metrics.
         OutOfMemoryError: If a single row does not fit in memory.
     """
-    examples = read_examples(rows)
+    examples = read_examples(rows, tokenizer, reasoning=config.reasoning == "compared")
     on_text = [name for name in config.metrics if name not in LOSSES]
     on_losses = [name for name in config.metrics if name in LOSSES]
     total = len(examples) * (bool(on_text) + bool(on_losses))
     predictions: tuple[str, ...] = ()
+    cut = 0
     statistics: dict[str, FloatArray] = {}
     if on_text:
         _require_prompts(examples, on_text)
-        prompts = [example.prompt for example in examples]
+        rendered = [example.rendering for example in examples if example.rendering is not None]
+        longest = config.max_new_tokens or answer_room(rendered)
         progress = part_of(on_progress, 0, total)
-        answers = generate(model, tokenizer, prompts, config.max_new_tokens, on_progress=progress)
-        predictions = tuple(answer.strip() for answer in answers)
+        found = answers(model, tokenizer, [row.prompt for row in rendered], longest, on_progress=progress)
+        own, reasoning = ModelTokenizer.of(tokenizer), config.reasoning == "compared"
+        predictions = tuple(answer_text(answer.tokens, own, reasoning=reasoning) for answer in found)
+        cut = sum(not answer.ended for answer in found)
         references = [example.reference for example in examples]
         statistics |= {name: load_metric(name).statistics(predictions, references) for name in on_text}
     if on_losses:
         progress = part_of(on_progress, total - len(examples), total)
-        statistics |= dict.fromkeys(on_losses, answer_losses(model, tokenizer, examples, on_progress=progress))
-    return scores_of(config.metrics, statistics, examples, predictions)
+        statistics |= dict.fromkeys(on_losses, answer_losses(model, examples, on_progress=progress))
+    return scores_of(config.metrics, statistics, examples, predictions, cut)
+
+
+def answer_room(rows: Sequence[Rendering]) -> int:
+    """Return the most tokens to generate: those of the longest right answer and a quarter more, at least 16 more."""
+    longest = max(len(row.answer) for row in rows)
+    return longest + max(16, longest // 4)
 
 
 def _require_prompts(examples: Sequence[PromptExample], metrics: Sequence[str]) -> None:

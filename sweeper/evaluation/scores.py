@@ -45,12 +45,14 @@ class Scores:
         prompts: The prompts as people read them; empty texts for rows without one.
         references: The right answers, stripped.
         predictions: The generated answers, stripped; empty if no metric needed text.
+        cut: Number of answers that had not ended when the most tokens were generated; 0 for stored scores.
     """
 
     metrics: dict[str, MetricScore]
     prompts: tuple[str, ...]
     references: tuple[str, ...]
     predictions: tuple[str, ...]
+    cut: int = 0
 
 
 def scores_of(
@@ -58,6 +60,7 @@ def scores_of(
     statistics: Mapping[str, FloatArray],
     examples: Sequence[PromptExample],
     predictions: tuple[str, ...] = (),
+    cut: int = 0,
 ) -> Scores:
     """Return the scores of the named metrics from their statistics on the same examples."""
     return Scores(
@@ -65,6 +68,7 @@ def scores_of(
         tuple(example.shown_prompt for example in examples),
         tuple(example.reference for example in examples),
         predictions,
+        cut,
     )
 
 

@@ -60,9 +60,7 @@ def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
     renderer = Renderer(source)
 
     def segments(row: Row) -> Row:
-        text = renderer(row)
-        parts = [{"label": False, "text": text.prompt}] if text.prompt else []
-        return {"segments": [*parts, {"label": True, "text": text.completion}]}
+        return {"segments": [{"label": part.learned, "text": part.text} for part in renderer(row)]}
 
     copy_splits(source, folder / DATA, segments)
     command = f"axolotl train {out / FILE}"

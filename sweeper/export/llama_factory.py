@@ -62,8 +62,13 @@ def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
     renderer = Renderer(source)
 
     def pair(row: Row) -> Row:
-        text = renderer(row)
-        return {"prompt": text.prompt, "completion": text.completion}
+        *before, answer = renderer(row)
+        if any(part.learned for part in before) or not answer.learned:
+            raise ExportError(
+                "LLaMA-Factory's finished text has one answer at its end, and the study learned several in a row; "
+                "export for TRL or Axolotl, or learn the last (technique.turns: last)"
+            )
+        return {"prompt": "".join(part.text for part in before), "completion": answer.text}
 
     copy_splits(source, folder / DATA, pair)
     write_json(folder / DATA / INFO, {split: _entry(split) for split in ("train", "validation")})

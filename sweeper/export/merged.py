@@ -173,9 +173,9 @@ def _attach(source: ExportSource, base: Any) -> Any:
 def _prompts(source: ExportSource, tokenizer: Any) -> list[Any]:
     """Return the token ids of a few validation rows, each of shape (1, at most ``PROMPT_TOKENS``)."""
     renderer = Renderer(source, tokenizer)
-    texts = (renderer(row) for row in islice(read_rows(source.validation.path), PROMPTS))
+    texts = ("".join(part.text for part in renderer(row)) for row in islice(read_rows(source.validation.path), PROMPTS))
     options = {"add_special_tokens": False, "return_tensors": "pt", "truncation": True, "max_length": PROMPT_TOKENS}
-    return [tokenizer(text.prompt + text.completion, **options)["input_ids"] for text in texts]
+    return [tokenizer(text, **options)["input_ids"] for text in texts]
 
 
 def _logits(model: Any, batches: list[Any]) -> list[Any]:

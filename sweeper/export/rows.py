@@ -1,19 +1,23 @@
 """The prepared rows: their shape in TRL's terms, and the same rows as other tools need them.
 
-TRL applies the chat template, the tokenizer's first token and the end token while it tokenises. Other tools have
-templates and rules of their own, so they get the finished text: the same tokens then carry the loss in all of them.
+TRL applies the chat template, the tokenizer's first token and the end token while it tokenises. Where it would make
+other tokens than the study trained on, it gets those tokens. Other tools have templates and rules of their own, so they
+get the finished text: the same tokens then carry the loss in all of them.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from sweeper.config.technique import SFT
+from sweeper.data.as_trained import learned
+from sweeper.data.rendering import Answer, Rendering, is_conversation, render
+from sweeper.data.tokenizer import ModelTokenizer
 from sweeper.errors import ExportError
 from sweeper.export.source import ExportSource, SplitSource
 from sweeper.files.checksums import sha256_of
@@ -67,21 +71,25 @@ def shape_of(path: Path) -> Shape:
 
 
 def as_trained(source: ExportSource, row: Row) -> Row:
-    """Return the row as trained: if only completions are learned, the last turn of a conversation is one."""
-    if "messages" in row and _last_turn_only(source):
-        return {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
+    """Return the row for TRL: where answers alone are learned, the last turn of a conversation is a completion."""
+    if "messages" in row and has_completions(source):
+        rest = {name: value for name, value in row.items() if name != "messages"}
+        return {"prompt": row["messages"][:-1], "completion": row["messages"][-1:], **rest}
     return row
 
 
 def has_completions(source: ExportSource) -> bool:
     """Return whether prompts and completions were trained on, rather than whole texts."""
-    shape = shape_of(source.train.path)
-    return shape.startswith("prompt_completion") or (shape == "messages" and _last_turn_only(source))
-
-
-def _last_turn_only(source: ExportSource) -> bool:
     technique = source.spec.technique
-    return isinstance(technique, SFT) and technique.completion_only and not technique.assistant_only
+    completions = isinstance(technique, SFT) and technique.completion_only
+    shape = shape_of(source.train.path)
+    return shape.startswith("prompt_completion") or (shape == "messages" and completions)
+
+
+def in_tokens(source: ExportSource) -> bool:
+    """Return whether TRL would make other tokens of a row than those that were trained on."""
+    renderer = Renderer(source)
+    return not all(renderer.is_plain(row) for _, split in splits(source) for row in read_rows(split.path))
 
 
 def copy_splits(source: ExportSource, folder: Path, convert: Callable[[Row], Row] | None = None) -> None:
@@ -136,58 +144,61 @@ def check_row_counts(source: ExportSource, folder: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Rendered:
-    """One row as text: ``prompt`` is masked, ``completion`` carries the loss and ends with the end token."""
+class Segment:
+    """A part of a row as text, and whether it carries a loss."""
 
-    prompt: str
-    completion: str
+    text: str
+    learned: bool
 
 
 class Renderer:
-    """Renders prepared rows of any shape as finished text, with the base model's tokenizer and template."""
+    """Renders prepared rows of any shape as finished text, as they were trained."""
 
     def __init__(self, source: ExportSource, tokenizer: Any = None) -> None:
-        self._tokenizer = tokenizer or load_tokenizer(source)
-        self._begin = _begin_token(self._tokenizer)
-        self._end: str = self._tokenizer.eos_token or ""
+        self._tokenizer = ModelTokenizer.of(tokenizer or load_tokenizer(source))
+        self._technique = source.spec.technique
 
-    def __call__(self, row: Row) -> Rendered:
-        """Return the row as TRL 1.16 tokenises it: of a pair the better answer, of a bare prompt the prompt alone."""
-        if "messages" in row:
-            return Rendered("", self._chat(row["messages"], begin_answer=False))
-        if "text" in row:
-            return Rendered("", self._begin + self._ended(row["text"]))
-        answer = row.get("completion", row.get("chosen"))
-        if isinstance(row["prompt"], str):
-            prompt = self._begin + row["prompt"]
-            return Rendered(prompt, "") if answer is None else self._split(prompt, prompt + self._ended(answer))
-        prompt = self._chat(row["prompt"], begin_answer=True)
-        if answer is None:
-            return Rendered(prompt, "")
-        return self._split(prompt, self._chat([*row["prompt"], *answer], begin_answer=False))
+    def __call__(self, row: Row) -> list[Segment]:
+        """Return the parts of a row: of a pair with the better answer, of a bare prompt the prompt alone."""
+        rendering = self._rendering(row)
+        first = "" if is_conversation(row) else self._tokenizer.first
+        cuts, done = [], 0
+        for answer in rendering.answers:
+            if self._is_learned(rendering, answer):
+                start, end = (_end_of(rendering, place) for place in (answer.start, answer.end))
+                cuts += [Segment(rendering.text[done:start], False), Segment(rendering.text[start:end], True)]
+                done = end
+        cuts.append(Segment(rendering.text[done:], False))
+        head, *rest = cuts
+        return [part for part in (replace(head, text=first + head.text), *rest) if part.text]
 
-    def _split(self, prompt: str, whole: str) -> Rendered:
-        """Split where TRL does: at the token where prompt and whole part, which is not always after the prompt."""
-        ids = self._ids(whole)
-        begin = str(self._tokenizer.decode(ids[: _shared(self._ids(prompt), ids)]))
-        if not whole.startswith(begin):  # decoding does not restore the text: split the text itself
-            begin = whole[: _shared(prompt, whole)]
-        return Rendered(begin, whole[len(begin) :])
+    def tokens(self, row: Row) -> Row:
+        """Return a row of SFT in tokens with their labels, as TRL takes them."""
+        assert isinstance(self._technique, SFT)
+        rendering = self._rendering(row)
+        losses = learned(rendering, self._technique, completions="text" not in row)
+        labels = [number if loss else -100 for number, loss in zip(rendering.ids, losses, strict=True)]
+        return {"input_ids": rendering.ids, "labels": labels}
 
-    def _ids(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+    def is_plain(self, row: Row) -> bool:
+        """Return whether TRL would make the same tokens and labels of a row."""
+        if not is_conversation(row):
+            return not self._tokenizer.begins_twice(row["text"] if "text" in row else row["prompt"])
+        answers = [answer for answer in self._rendering(row).answers if answer.learned]
+        one = len(answers) == 1 or (isinstance(self._technique, SFT) and self._technique.turns == "last")
+        return self._tokenizer.end_of_turn is not None and one
 
-    def _ended(self, text: str) -> str:
-        return text if text.endswith(self._end) else text + self._end
+    def _rendering(self, row: Row) -> Rendering:
+        return render([row], self._tokenizer, "chosen" if "chosen" in row else "completion")[0]
 
-    def _chat(self, turns: list[dict[str, Any]], *, begin_answer: bool) -> str:
-        text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=begin_answer)
-        return str(text)
+    def _is_learned(self, row: Rendering, answer: Answer) -> bool:
+        last_only = isinstance(self._technique, SFT) and self._technique.turns == "last"
+        return answer.learned and (answer is row.answers[-1] or not last_only)
 
 
-def _shared(left: Sequence[object], right: Sequence[object]) -> int:
-    """Return the length of the longest common beginning."""
-    return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
+def _end_of(row: Rendering, place: int) -> int:
+    """Return the character after the tokens before ``place``."""
+    return max((end for _, end in row.encoding.offsets[:place]), default=0)
 
 
 def load_tokenizer(source: ExportSource) -> Any:
@@ -195,10 +206,3 @@ def load_tokenizer(source: ExportSource) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(source.base.folder, trust_remote_code=source.spec.model.trust_remote_code)
-
-
-def _begin_token(tokenizer: Any) -> str:
-    """Return the token that the tokenizer puts before plain text, or nothing."""
-    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
-    first = tokenizer("a")["input_ids"][:1]
-    return "" if first == plain[:1] else str(tokenizer.decode(first))

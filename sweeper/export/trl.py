@@ -7,6 +7,7 @@ as a folder with one file a split, not under ``datasets:``, because TRL takes an
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from sweeper.config.evaluation import LOSSES
 from sweeper.config.technique import SFT, Policy, Technique
 from sweeper.errors import ExportError
 from sweeper.export import recipe, trl_rewards
-from sweeper.export.rows import check_row_counts, copy_splits, has_completions, shape_of
+from sweeper.export.rows import Renderer, Row, check_row_counts, copy_splits, has_completions, in_tokens, shape_of
 from sweeper.export.source import ExportSource
 
 TITLE = "TRL recipe that retrains the adapter"
@@ -29,8 +30,7 @@ def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
     """Write ``trl.yaml`` and its data."""
     recipe.require_trainable(source, "TRL's command line", inits=(), lora_plus=False)
     kind = _kind(source)
-    reshaped = kind == "sft" and shape_of(source.train.path) == "messages" and has_completions(source)
-    copy_splits(source, folder / DATA, dict if reshaped else None)
+    copy_splits(source, folder / DATA, _reshaped(source))
     command = f"trl {kind} --config {out / FILE}"
     if source.policy:
         trl_rewards.write_rewards(source, source.policy, folder)
@@ -44,6 +44,15 @@ def write(source: ExportSource, folder: Path, out: Path) -> list[str]:
         *notes,
         *(trl_rewards.remarks(source, source.policy) if source.policy else []),
     ]
+
+
+def _reshaped(source: ExportSource) -> Callable[[Row], Row] | None:
+    """Return what makes TRL's rows of the prepared ones; None where they are the same."""
+    if not isinstance(source.spec.technique, SFT):
+        return None
+    if in_tokens(source):
+        return Renderer(source).tokens
+    return dict if shape_of(source.train.path) == "messages" and has_completions(source) else None
 
 
 def verify(source: ExportSource, folder: Path) -> list[str]:
@@ -180,14 +189,13 @@ def _backend(source: ExportSource) -> dict[str, Any]:
 def _technique(source: ExportSource) -> dict[str, Any]:
     technique = source.spec.technique
     if isinstance(technique, SFT):
-        completions = technique.completion_only and not technique.assistant_only
+        whole = in_tokens(source) or not has_completions(source)
         return {
             "max_length": technique.max_length,
             "packing": technique.packing,
             "eval_packing": False,
             # TRL ignores the field where there is no completion, or refuses it.
-            "completion_only_loss": completions if has_completions(source) else None,
-            "assistant_only_loss": technique.assistant_only,
+            "completion_only_loss": None if whole else technique.completion_only,
         }
     own = trl_rewards.config_fields(source, source.policy) if source.policy else {"max_length": technique.max_length}
     return {**own, "disable_dropout": source.hyperparameters.lora_dropout == 0}

@@ -89,7 +89,7 @@ def inspect_study(data: StudyData, model: str | None = None) -> Inspection:
     name = next(iter(data.models)) if model is None else model
     if name not in data.models:
         raise DataError(f"study {data.name!r} has no model {name!r}; it has {', '.join(data.models)}")
-    tokenizer = ModelTokenizer(data.models[name])
+    tokenizer = ModelTokenizer.load(data.models[name])
     rows = {split: read_prepared(path) for split, path in data.splits.items()}
     views = {split: inspect_split(of, tokenizer, data.technique) for split, of in rows.items()}
     return Inspection(data, name, rows, views, find_duplicates(rows))

@@ -161,11 +161,6 @@ def _require_answers(config: StudyConfig, splits: Splits) -> None:
             f"evaluation: {need_answers[0]} compares answers, and rows of plain text have none; use perplexity or "
             "eval_loss as evaluation.metric and evaluation.metrics, or data with prompts and completions"
         )
-    if getattr(config.technique, "assistant_only", False) and splits.kind != "messages":
-        raise DataError(
-            "technique.assistant_only learns every turn of the assistant's in a conversation, and these data are "
-            f"{splits.kind.replace('_', ' and ')}; give the rows as messages, or leave it out"
-        )
     if config.technique.rows == "prompts":
         _require_references(config, splits, need_answers)
 

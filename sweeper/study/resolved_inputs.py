@@ -14,7 +14,8 @@ from sweeper.config.rewards import RewardSources
 from sweeper.config.study import StudyConfig
 from sweeper.config.technique import Technique
 from sweeper.data.files import Row
-from sweeper.data.tokens import TokenCounter
+from sweeper.data.rendering import lengths
+from sweeper.data.tokenizer import ModelTokenizer
 from sweeper.errors import StudyStateError
 from sweeper.executors.context import StudyModel
 from sweeper.files.atomic import write_json
@@ -59,7 +60,7 @@ class ResolvedInputs:
         """Measure the base models in ``folders`` and the training rows in their tokens."""
 
         def found(folder: Path) -> FoundModel:
-            longest = max(TokenCounter(folder).lengths(train))
+            longest = max(lengths(train, ModelTokenizer.load(folder)))
             return FoundModel(str(folder), fingerprint(folder), technique.tokens_per_row(longest))
 
         return cls(len(train), {name: found(folder) for name, folder in folders.items()}, sources, cpu_dtype)

@@ -1,10 +1,10 @@
-"""A study's tokenised rows: made once by TRL, cached on disk by content, memory-mapped by every trial."""
+"""A study's tokenised rows: made once, cached on disk by content, memory-mapped by every trial."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,13 @@ import torch
 from datasets import Dataset, load_from_disk
 from trl import SFTConfig, SFTTrainer
 
-from sweeper.config.technique import SFT, Technique
+from sweeper.config.technique import SFT
 from sweeper.config.trial import TrialSpec
 from sweeper.config.trl_fields import ROW_FIELDS
+from sweeper.data.as_trained import learned
+from sweeper.data.rendering import Row, render
 from sweeper.data.splits import read_prepared
+from sweeper.data.tokenizer import ModelTokenizer
 from sweeper.errors import DataError
 from sweeper.files.atomic import new_folder
 from sweeper.retry import retried
@@ -24,6 +27,12 @@ from sweeper.training.base_model import BaseModel
 
 _READ = ("input_ids", "labels", "seq_lengths")
 """Columns that the collator reads; only packed training rows have the last one."""
+
+_AT_ONCE = 1000
+"""Rows that are rendered at a time."""
+
+_MADE_BY = 2
+"""Counts the ways in which rows became tokens, so that those of a former way are not read."""
 
 
 def tokenised(
@@ -48,12 +57,6 @@ def tokenised(
     return train, validation
 
 
-def has_completions(path: Path) -> bool:
-    """Return whether the rows have a completion; TRL refuses to mask the prompt of a plain text."""
-    with path.open(encoding="utf-8") as file:
-        return "text" not in json.loads(file.readline())
-
-
 @retried
 def _keep(folder: Path, splits: Mapping[str, Dataset]) -> None:
     with new_folder(folder) as filled:
@@ -62,18 +65,12 @@ def _keep(folder: Path, splits: Mapping[str, Dataset]) -> None:
 
 
 def _prepare(spec: TrialSpec, base: BaseModel, model: torch.nn.Module, arguments: SFTConfig) -> dict[str, Dataset]:
-    train, validation = (_rows(path, spec.technique) for path in (spec.train, spec.validation))
-    try:
-        trainer = SFTTrainer(
-            model=model, args=arguments, train_dataset=train, eval_dataset=validation, processing_class=base.tokenizer
-        )
-    except ValueError as error:
-        if not arguments.assistant_only_loss or "chat template" not in str(error):
-            raise
-        raise DataError(
-            f"technique.assistant_only: the model's chat template does not mark the assistant's turns, and TRL cannot "
-            f"add the marks: {error}; use completion_only, or a model whose template has {{% generation %}}"
-        ) from error
+    """Return the splits in tokens, truncated and packed by TRL."""
+    assert isinstance(spec.technique, SFT)
+    train, validation = (_tokens(path, base, spec.technique) for path in (spec.train, spec.validation))
+    trainer = SFTTrainer(
+        model=model, args=arguments, train_dataset=train, eval_dataset=validation, processing_class=base.tokenizer
+    )
     splits = {"train": trainer.train_dataset, "validation": trainer.eval_dataset}
     for split, dataset in splits.items():
         if len(dataset) == 0:
@@ -87,6 +84,24 @@ def _prepare(spec: TrialSpec, base: BaseModel, model: torch.nn.Module, arguments
     }
 
 
+def _tokens(path: Path, base: BaseModel, technique: SFT) -> Dataset:
+    """Return a split's rows with a label for every token."""
+    rows, tokenizer = read_prepared(path), ModelTokenizer.of(base.tokenizer)
+    columns: dict[str, list[list[int]]] = {"input_ids": [], "labels": []}
+    for some in _parts(rows):
+        for row, rendering in zip(some, render(some, tokenizer), strict=True):
+            losses = learned(rendering, technique, completions="text" not in row)
+            columns["input_ids"].append(rendering.ids)
+            columns["labels"].append(
+                [number if loss else -100 for number, loss in zip(rendering.ids, losses, strict=True)]
+            )
+    return Dataset.from_dict(columns)
+
+
+def _parts(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    return (rows[start : start + _AT_ONCE] for start in range(0, len(rows), _AT_ONCE))
+
+
 def _digest(spec: TrialSpec, base: BaseModel) -> str:
     """Return a digest of what the tokens are made from: rows, tokenizer, template, technique and TRL's version."""
     digest = hashlib.sha256()
@@ -94,6 +109,7 @@ def _digest(spec: TrialSpec, base: BaseModel) -> str:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     tokenizer = base.tokenizer
     made_with = (
+        _MADE_BY,
         tokenizer.backend_tokenizer.to_str(),
         tokenizer.chat_template,
         tokenizer.special_tokens_map,
@@ -111,12 +127,3 @@ def _row_fields(spec: TrialSpec) -> tuple[tuple[str, Any], ...]:
     if fields.get("shuffle_dataset"):
         fields["seed"] = spec.seed
     return tuple(sorted(fields.items()))
-
-
-def _rows(path: Path, technique: Technique) -> Dataset:
-    """Return the rows for TRL; if only completions are learned, a conversation's last turn is one."""
-    rows = read_prepared(path)
-    last_turn = isinstance(technique, SFT) and technique.completion_only and not technique.assistant_only
-    if last_turn and "messages" in rows[0]:
-        rows = [{"prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in rows]
-    return Dataset.from_list(rows)

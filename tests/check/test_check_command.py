@@ -115,15 +115,6 @@ class TestWarnings:
         self.warned(result, "only 1 optimizer step at batch size 400")
         self.warned(result, "evaluation.points is 6, but the shortest trial has only 1")
 
-    def test_chats_without_a_template(self, sweeper, write_study, folder):
-        chats = [
-            {"messages": [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": "b"}]}
-            for row in rows(400)
-        ]
-        for name in ("train", "validation", "test"):
-            write_rows(folder / f"{name}.jsonl", chats)
-        self.warned(sweeper("check", write_study()), "no chat template")
-
     def test_memory(self, sweeper, write_study, monkeypatch):
         from sweeper.hardware import Machine
 
@@ -146,6 +137,15 @@ class TestRefusals:
     def test_log_from_0(self, sweeper, write_study):
         path = write_study("search:\n  space:\n    learning_rate: {low: 0, high: 1e-4, log: true}\n")
         refused(sweeper("check", path), f"{path}:10: ", "a log range must begin above 0")
+
+    def test_chats_without_a_template(self, sweeper, write_study, folder):
+        chats = [
+            {"messages": [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": "b"}]}
+            for row in rows(400)
+        ]
+        for name in ("train", "validation", "test"):
+            write_rows(folder / f"{name}.jsonl", chats)
+        refused(sweeper("check", write_study()), "no chat template", "instruction-tuned")
 
     def test_missing_study_file(self, sweeper, folder):
         refused(sweeper("check", folder / "nothing.yaml"), "no such file", "sweeper init")

@@ -36,7 +36,7 @@ def seen(tiny_model):
     """Return the rows of a trial's training file as sweeper shows them."""
 
     def rows(spec, folder=tiny_model):
-        tokenizer = ModelTokenizer(folder)
+        tokenizer = ModelTokenizer.load(folder)
         return [as_trained(row, tokenizer, spec.technique) for row in read_prepared(spec.train)]
 
     return rows
@@ -179,7 +179,7 @@ def test_a_policy_sees_prompts_and_learns_none_of_their_tokens(base, tiny_model,
 
 
 def test_pieces_join_to_the_text_whatever_a_character_takes(tiny_model):
-    tokenizer = ModelTokenizer(tiny_model)
+    tokenizer = ModelTokenizer.load(tiny_model)
     row = {"prompt": "write žluťoučký 👍🏽 \n\t", "completion": "<script>alert(1)</script>"}
     (passage,) = as_trained(row, tokenizer, SFT()).passages
     assert "".join(token.text for token in passage.tokens) == row["prompt"] + row["completion"] + "<|im_end|>"
@@ -192,4 +192,4 @@ def test_chats_without_a_template_are_refused(tiny_model, tmp_path):
     config.pop("chat_template", None)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     with pytest.raises(DataError, match="no chat template"):
-        as_trained(tiny.row("messages", 7), ModelTokenizer(tmp_path), SFT())
+        as_trained(tiny.row("messages", 7), ModelTokenizer.load(tmp_path), SFT())

@@ -12,7 +12,7 @@ from sweeper.errors import DataError
 
 @pytest.fixture(scope="module")
 def tokenizer(tiny_model):
-    return ModelTokenizer(tiny_model)
+    return ModelTokenizer.load(tiny_model)
 
 
 def test_lengths_cuts_and_lost_tokens(tokenizer):

@@ -190,7 +190,7 @@ def test_hub_name_where_no_hub_can_be_reached(tmp_path: Path) -> None:
 
 def test_importing_the_room_is_light() -> None:
     script = (
-        "import sys, sweeper.data.read, sweeper.data.splits, sweeper.data.tokens\n"
+        "import sys, sweeper.data.read, sweeper.data.splits, sweeper.data.rendering\n"
         "print([name for name in ('torch', 'transformers', 'datasets', 'pyarrow', 'pandas') if name in sys.modules])"
     )
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -177,9 +177,9 @@ def test_scores_are_the_same_in_batches_of_any_size_and_where_memory_runs_out(sc
     from sweeper.evaluation import losses
     from sweeper.evaluation.preferences import answers_in
 
-    examples = answers_in([tiny.row(shape, 3 ** (number + 1)) for number in range(9)])
-    alone = losses.answer_scores(scoring.model, scoring.tokenizer, examples, batch_size=1)
-    assert losses.answer_scores(scoring.model, scoring.tokenizer, examples) == pytest.approx(alone, abs=1e-5)
+    examples = answers_in([tiny.row(shape, 3 ** (number + 1)) for number in range(9)], scoring.tokenizer)
+    alone = losses.answer_scores(scoring.model, examples, batch_size=1)
+    assert losses.answer_scores(scoring.model, examples) == pytest.approx(alone, abs=1e-5)
     score = losses.scores
 
     def too_many(model, rows):
@@ -188,7 +188,7 @@ def test_scores_are_the_same_in_batches_of_any_size_and_where_memory_runs_out(sc
         return score(model, rows)
 
     monkeypatch.setattr(losses, "scores", too_many)
-    found = losses.answer_scores(scoring.model, scoring.tokenizer, examples, batch_size=18)
+    found = losses.answer_scores(scoring.model, examples, batch_size=18)
     assert found == pytest.approx(alone, abs=1e-5)
 
 

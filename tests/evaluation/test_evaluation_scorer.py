@@ -73,8 +73,8 @@ def test_perplexity_is_that_of_the_models_own_loss(tiny):
 
 
 def test_losses_do_not_depend_on_the_batch(tiny):
-    examples = read_examples([*TEXT_ROWS, {"messages": MESSAGES}, {"text": "the cat sat on the mat"}])
-    one, many = (answer_losses(tiny.model, tiny.tokenizer, examples, batch_size=n) for n in (1, 5))
+    examples = read_examples([*TEXT_ROWS, {"messages": MESSAGES}, {"text": "the cat sat on the mat"}], tiny.tokenizer)
+    one, many = (answer_losses(tiny.model, examples, batch_size=n) for n in (1, 5))
     assert one == pytest.approx(many, rel=1e-5)
 
 
@@ -91,9 +91,9 @@ def test_rows_become_the_tokens_that_trl_trains_on(tiny, tmp_path):
         trainer = SFTTrainer(
             model=tiny.model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tiny.tokenizer
         )
-        for example, prepared in zip(read_examples(rows), trainer.train_dataset, strict=True):
-            row = token_row(tiny.tokenizer, example, None)
-            labels = [token if place >= row.start else -100 for place, token in enumerate(row.ids)]
+        for example, prepared in zip(read_examples(rows, tiny.tokenizer), trainer.train_dataset, strict=True):
+            row = token_row(example, None)
+            labels = [token if place in row.places else -100 for place, token in enumerate(row.ids)]
             assert list(row.ids) == prepared["input_ids"]
             assert labels == prepared["labels"]
 
@@ -144,9 +144,10 @@ def test_progress_counts_answers_and_losses(tiny):
 
 
 def test_rows_longer_than_the_context_keep_their_answer(tiny):
-    row = token_row(tiny.tokenizer, read_examples([{"prompt": "the cat " * 200, "completion": " 312"}])[0], 128)
+    (example,) = read_examples([{"prompt": "the cat " * 200, "completion": " 312"}], tiny.tokenizer)
+    row = token_row(example, 128)
     assert len(row.ids) == 128
-    assert tiny.tokenizer.decode(row.ids[row.start :]) == " 312</s>"
+    assert tiny.tokenizer.decode(row.targets) == " 312</s>"
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT calls it

@@ -100,7 +100,7 @@ def test_margins_enter_the_loss_where_there_are_any(scoring, tiny_model, tmp_pat
     rows = read_prepared(spec.train)
     rows[0]["margin"], rows[5]["margin"] = 2.0, 0.5  # the others have none, which is a margin of 0
     tiny.write_rows(spec.train, rows)
-    scores = torch.tensor(answer_scores(base.model, base.tokenizer, answers_in(rows)))
+    scores = torch.tensor(answer_scores(base.model, answers_in(rows, base.tokenizer)))
     margins = torch.tensor([row.get("margin", 0.0) for row in rows])
     by_hand = -logsigmoid(scores[:8] - scores[8:] - margins).mean()
     _, curve = trained(base, spec, micro_batch=3)

@@ -146,7 +146,7 @@ def _inspected(
 
 @lru_cache(maxsize=_KEPT)
 def _tokenizer(folder: Path, stamp: float) -> ModelTokenizer:
-    return ModelTokenizer(folder)
+    return ModelTokenizer.load(folder)
 
 
 def _stamp(path: Path) -> float:

@@ -16,7 +16,7 @@ from sweeper.training.micro_batch import MicroBatch, WholeBatch, loss_tokens
 from sweeper.training.micro_batched_trainer import MicroBatchedTrainer
 from sweeper.training.ranks import Ranks
 from sweeper.training.reporting import ReportingCallback, perplexity
-from sweeper.training.tokenised import has_completions, tokenised
+from sweeper.training.tokenised import tokenised
 from sweeper.training.weights import Adapted
 
 
@@ -87,13 +87,10 @@ def sft_arguments(spec: TrialSpec, base: BaseModel, *, skip_prepare: bool = True
     """Translate a trial's configuration into TRL's words."""
     technique = spec.technique
     assert isinstance(technique, SFT)
-    completions = technique.completion_only and not technique.assistant_only
     arguments = SFTConfig(
         max_length=technique.max_length,
         packing=technique.packing,
         eval_packing=False,
-        completion_only_loss=completions if has_completions(spec.train) else None,
-        assistant_only_loss=technique.assistant_only,
         dataset_kwargs={"skip_prepare_dataset": True} if skip_prepare else None,
         **training_arguments(spec, base),
     )

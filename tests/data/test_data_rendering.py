@@ -1,9 +1,8 @@
-"""Token counts: the same as transformers', without transformers."""
+"""Rows as text and tokens: the same as transformers', without transformers; every answer found in any template."""
 
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from sweeper.data.read import read_rows
-from sweeper.data.tokens import TokenCounter
+from sweeper.data.rendering import lengths, render
+from sweeper.data.tokenizer import ModelTokenizer
 from sweeper.errors import DataError, ModelError
 
 ITN = Path(__file__).parents[2] / "studies" / "data" / "itn"
@@ -78,30 +78,25 @@ def test_counts_equal_those_of_transformers(model_folder: Path, itn: list[dict[s
     reference = PreTrainedTokenizerFast(
         tokenizer_file=str(model_folder / "tokenizer.json"), bos_token="<s>", eos_token="</s>", chat_template=CHATML
     )
-    counter, rows = TokenCounter(model_folder), itn[:50]
+    tokenizer, rows = ModelTokenizer.load(model_folder), itn[:50]
+
+    def prompt_lengths(rows):
+        return [len(tokenizer.encode(row["prompt"]).ids) for row in rows]
+
     joined = [row["prompt"] + row["completion"] + "</s>" for row in rows]
-    assert counter.lengths(rows) == [len(reference(text)["input_ids"]) for text in joined]
-    assert counter.prompt_lengths(rows) == [len(reference(row["prompt"])["input_ids"]) for row in rows]
+    assert lengths(rows, tokenizer) == [len(reference(text)["input_ids"]) for text in joined]
+    assert prompt_lengths(rows) == [len(reference(row["prompt"])["input_ids"]) for row in rows]
     texts = [{"text": text} for text in joined]
-    assert counter.lengths(texts) == counter.lengths(rows)
-    assert counter.prompt_lengths(texts) == [0] * len(texts)
+    assert lengths(texts, tokenizer) == lengths(rows, tokenizer)
+    assert [row.prompt for row in render(texts, tokenizer)] == [[]] * len(texts)
 
     whole = len(reference.apply_chat_template(CHAT)["input_ids"])
     asked = len(reference.apply_chat_template(CHAT[:2], add_generation_prompt=True)["input_ids"])
-    assert counter.lengths([{"messages": CHAT}]) == [whole]
+    assert lengths([{"messages": CHAT}], tokenizer) == [whole]
     conversational = [{"prompt": CHAT[:2], "completion": CHAT[2:]}]
-    assert counter.lengths(conversational) == [whole]
-    assert counter.prompt_lengths(conversational) == [asked]
-    assert max(counter.lengths(rows)) > 8 > min(counter.lengths(rows))
-
-
-def test_two_thousand_short_rows_are_quick(model_folder: Path, itn: list[dict[str, Any]]) -> None:
-    counter = TokenCounter(model_folder)
-    chats = [{"messages": [{"role": "user", "content": row["prompt"]}, CHAT[2]]} for row in itn]
-    for rows in (itn, chats):
-        started = time.process_time()
-        assert len(counter.lengths(rows)) == 2000
-        assert time.process_time() - started < 1.0
+    assert lengths(conversational, tokenizer) == [whole]
+    assert [len(row.prompt) for row in render(conversational, tokenizer)] == [asked]
+    assert max(lengths(rows, tokenizer)) > 8 > min(lengths(rows, tokenizer))
 
 
 def test_the_template_file_comes_first(model_folder: Path) -> None:
@@ -109,26 +104,27 @@ def test_the_template_file_comes_first(model_folder: Path) -> None:
     tokenizer = Tokenizer.from_file(str(model_folder / "tokenizer.json"))
     tokenizer.no_truncation()
     expected = len(tokenizer.encode(json.dumps(CHAT) + "</s>", add_special_tokens=False).ids)
-    assert TokenCounter(model_folder).lengths([{"messages": CHAT}]) == [expected]
+    assert lengths([{"messages": CHAT}], ModelTokenizer.load(model_folder)) == [expected]
 
 
 def test_named_templates_and_none_at_all(model_folder: Path) -> None:
     path = model_folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    whole = TokenCounter(model_folder).lengths([{"messages": CHAT}])
+    whole = lengths([{"messages": CHAT}], ModelTokenizer.load(model_folder))
     named = [{"name": "tool_use", "template": "x"}, {"name": "default", "template": CHATML}]
     path.write_text(json.dumps({**config, "chat_template": named}), encoding="utf-8")
-    assert TokenCounter(model_folder).lengths([{"messages": CHAT}]) == whole
+    assert lengths([{"messages": CHAT}], ModelTokenizer.load(model_folder)) == whole
     path.unlink()
-    counter = TokenCounter(model_folder)
-    assert not counter.has_chat_template
-    assert counter.lengths([{"messages": CHAT}]) == counter.lengths([{"text": "".join(m["content"] for m in CHAT)}])
+    tokenizer = ModelTokenizer.load(model_folder)
+    assert tokenizer.template_source is None
+    with pytest.raises(DataError, match=r"row 1: .* no chat template"):
+        lengths([{"messages": CHAT}], tokenizer)
 
 
 def test_a_row_that_the_template_refuses_is_named(model_folder: Path) -> None:
     refused = {"messages": [{"role": "system", "content": "forbidden"}, *CHAT[1:]]}
     with pytest.raises(DataError, match=r"row 2: the model's chat template refuses it: No such system message"):
-        TokenCounter(model_folder).lengths([{"messages": CHAT}, refused])
+        lengths([{"messages": CHAT}, refused], ModelTokenizer.load(model_folder))
 
 
 def test_templates_run_in_a_sandbox(model_folder: Path) -> None:
@@ -136,14 +132,7 @@ def test_templates_run_in_a_sandbox(model_folder: Path) -> None:
         "{{ ''.__class__.__mro__[1].__subclasses__() }}", encoding="utf-8"
     )
     with pytest.raises(DataError, match="unsafe"):
-        TokenCounter(model_folder).lengths([{"messages": CHAT}])
-
-
-def test_special_tokens_in_the_users_text_are_found(model_folder: Path) -> None:
-    rows = [{"text": "plain"}, {"text": "a<|im_end|>b"}]
-    assert TokenCounter(model_folder).special_tokens_in(rows) == [1]
-    chats = [{"messages": CHAT}, {"messages": [{"role": "user", "content": "</s>"}, CHAT[2]]}]
-    assert TokenCounter(model_folder).special_tokens_in(chats) == [1]
+        lengths([{"messages": CHAT}], ModelTokenizer.load(model_folder))
 
 
 @pytest.mark.parametrize(
@@ -162,4 +151,4 @@ def test_broken_model_folders(model_folder: Path, name: str, content: str | None
     else:
         (model_folder / name).write_text(content, encoding="utf-8")
     with pytest.raises(ModelError, match=told):
-        TokenCounter(model_folder)
+        ModelTokenizer.load(model_folder)
