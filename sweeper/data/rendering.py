@@ -153,6 +153,8 @@ def is_conversation(row: Row) -> bool:
 
 def left_out(row: Row, text: str) -> list[str]:
     """Return what a conversation says and its rendered text does not: roles, ``reasoning`` and ``tools``."""
+    if not is_conversation(row):
+        return []
     turns = row.get("messages") or [*row.get("prompt", ()), *row.get("completion", ())]
     missing = [turn["role"] for turn in turns if not _is_in(_spoken(turn), text)]
     missing += ["reasoning" for turn in turns if not _is_in(turn.get("reasoning_content") or "", text)]

@@ -87,7 +87,13 @@ def has_completions(source: ExportSource) -> bool:
 
 
 def in_tokens(source: ExportSource) -> bool:
-    """Return whether TRL would make other tokens of a row than those that were trained on."""
+    """Return whether TRL would make other tokens of a row than those that were trained on.
+
+    Raises:
+        ExportError: If a split changed since the study prepared it.
+    """
+    for _, split in splits(source):
+        check_unchanged(split)
     renderer = Renderer(source)
     return not all(renderer.is_plain(row) for _, split in splits(source) for row in read_rows(split.path))
 

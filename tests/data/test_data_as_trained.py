@@ -92,19 +92,40 @@ def test_cut_rows_say_what_they_lose(tiny_model, tmp_path, seen, monkeypatch, sh
     assert whole.loss_tokens == row.passages[0].loss_tokens
 
 
-def test_the_assistants_turns_are_those_of_trl(base, tiny_model, tmp_path, seen, monkeypatch):
+def test_the_assistants_turns_are_those_that_a_template_marks_for_trl(base, tiny_model, tmp_path, seen):
+    """TRL learns what the template marks; here that is the turn without the line break after it."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
     folder = tmp_path / "marked"
     base.tokenizer.save_pretrained(folder)
     (folder / "chat_template.jinja").write_text(GENERATION)
-    monkeypatch.setattr(base.tokenizer, "chat_template", GENERATION)
-    spec = tiny.trial_spec(tiny_model, tmp_path, shape="messages", technique=SFT(max_length=64, assistant_only=True))
+    spec = tiny.trial_spec(tiny_model, tmp_path, shape="messages", technique=SFT(max_length=64))
     turns = [turn for number in (7, 8) for turn in tiny.row("messages", number)["messages"]]
-    tiny.write_rows(spec.train, [{"messages": turns}, *read_prepared(spec.train)])
-    found = [row.passages[0] for row in seen(spec, folder)]
-    expected = trl_rows(spec, base)
-    assert [(ids(each), labels(each)) for each in found] == [(row["input_ids"], row["labels"]) for row in expected]
-    with pytest.raises(DataError, match="does not mark the assistant's turns"):
-        seen(spec)
+    rows = [{"messages": turns}, *read_prepared(spec.train)]
+    tiny.write_rows(spec.train, rows)
+    from transformers import AutoTokenizer
+
+    arguments = SFTConfig(
+        output_dir=str(tmp_path),
+        use_cpu=True,
+        bf16=False,
+        report_to=[],
+        activation_checkpointing=False,
+        assistant_only_loss=True,
+    )
+    trainer = SFTTrainer(
+        model=base.model,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=AutoTokenizer.from_pretrained(folder),
+    )
+    for row, expected in zip(seen(spec, folder), trainer.train_dataset, strict=True):
+        (passage,) = row.passages
+        assert ids(passage) == expected["input_ids"]
+        learned = [place for place, label in enumerate(expected["labels"]) if label != IGNORED]
+        ours = [place for place, token in enumerate(passage.tokens) if token.loss and token.text != "\n"]
+        assert ours == learned
 
 
 def ranked_rows(spec, base):

@@ -15,7 +15,7 @@ from sweeper.config.adapter import IA3, Full, LoRA, Prefix, PTuning, QLoRA
 from sweeper.config.technique import SFT
 from sweeper.errors import ExportError
 from sweeper.export import export
-from sweeper.export.rows import Renderer, read_rows
+from sweeper.export.rows import Renderer, Segment, read_rows
 
 AXOLOTL_0_19 = """
     adam_beta1 adam_beta2 adam_epsilon adapter attn_implementation base_model bf16 bnb_config_kwargs
@@ -105,15 +105,17 @@ def test_a_micro_batch_that_does_not_divide_the_batch_is_lowered(make_source, tm
 
 def test_rows_are_rendered_as_the_trainer_sees_them(make_source):
     chat = make_source("prompt_completion_chat")
-    text = Renderer(chat)(next(read_rows(chat.train.path)))
-    assert text.prompt == "<|im_start|>user\nwrite one zero zero<|im_end|>\n<|im_start|>assistant\n"
-    assert text.completion == "100<|im_end|>\n"
+    prompt = "<|im_start|>user\nwrite one zero zero<|im_end|>\n<|im_start|>assistant\n"
+    first = next(read_rows(chat.train.path))
+    assert Renderer(chat)(first) == [Segment(prompt, False), Segment("100<|im_end|>\n", True)]
+    turns = [*first["prompt"], *first["completion"]]
+    assert [part.learned for part in Renderer(chat)({"messages": turns * 2})] == [False, True, False, True]
     plain = make_source("text")
-    assert Renderer(plain)(next(read_rows(plain.train.path))).prompt == ""
-    assert Renderer(plain)(next(read_rows(plain.train.path))).completion == "write one zero zero: 100<|im_end|>"
+    whole = [Segment("write one zero zero: 100<|im_end|>", True)]
+    assert Renderer(plain)(next(read_rows(plain.train.path))) == whole
     pair = make_source()
-    text = Renderer(pair)(next(read_rows(pair.train.path)))
-    assert text.prompt + text.completion == "write one zero zero: 100<|im_end|>"
+    parts = Renderer(pair)(next(read_rows(pair.train.path)))
+    assert "".join(part.text for part in parts) == whole[0].text and [part.learned for part in parts] == [False, True]
 
 
 VARIANT = LoRA(dora=True, rslora=True, lora_plus=16)

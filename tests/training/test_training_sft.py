@@ -78,12 +78,23 @@ def test_every_shape_trains(lora_base, train, shape):
     assert curve.of("eval_loss")[-1] < curve.of("eval_loss")[0]
 
 
-def test_of_a_conversation_only_the_last_turn_is_learned(lora_base, spec, tmp_path):
+@pytest.mark.parametrize(
+    ("technique", "weight", "learned"),
+    [
+        ({}, 1, "1<|im_end|>\n2<|im_end|>"),
+        ({"turns": "last"}, 1, "2<|im_end|>"),
+        ({}, 0, "2<|im_end|>"),
+        ({"assistant_only": True}, 1, "1<|im_end|>\n2<|im_end|>"),
+        ({"assistant_only": False}, 1, "2<|im_end|>"),  # as a study stored it that learned the last turn only
+    ],
+)
+def test_of_a_conversation_the_assistants_turns_are_learned(lora_base, spec, tmp_path, technique, weight, learned):
     turns = [("user", "write one"), ("assistant", "1"), ("user", "write two"), ("assistant", "2")]
-    rows = [{"messages": [{"role": role, "content": content} for role, content in turns]}] * 4
-    path = tiny.write_rows(tmp_path / "conversation.jsonl", rows)
-    asked = spec(shape="messages").model_copy(update={"train": path})
-    assert trained_text(lora_base, asked).strip() == "2<|im_end|>"
+    messages = [{"role": role, "content": content} for role, content in turns]
+    messages[1]["weight"] = weight
+    path = tiny.write_rows(tmp_path / "conversation.jsonl", [{"messages": messages}] * 4)
+    asked = spec(shape="messages", technique=SFT(max_length=64, **technique)).model_copy(update={"train": path})
+    assert trained_text(lora_base, asked).strip() == learned
 
 
 def test_rows_with_nothing_left_to_learn_are_left_out(lora_base, train, spec, tmp_path):
@@ -187,8 +198,3 @@ def test_assistant_only_learns_every_turn_of_the_assistants(new_base, spec, monk
         train, _ = sft_rows(asked, base, model)
     learned = [token for token in train[0]["labels"] if token != -100]
     assert base.tokenizer.decode(learned) == "7<|im_end|>8<|im_end|>"
-
-
-def test_a_template_that_does_not_mark_the_assistants_turns(lora_base, train):
-    with pytest.raises(DataError, match="the model's chat template does not mark the assistant's turns"):
-        train(lora_base, technique=SFT(max_length=64, assistant_only=True), shape="messages")
