@@ -177,10 +177,21 @@ def _score_all(
         scorer = Scorer(base, rows, config.evaluation, config.technique, context.reward_sources)
         if name not in found:
             bases[name] = scorer(base.model, _progress(context, name, next(place), subjects))
+            _note_cut(context, name, bases[name])
         for number in (number for number in numbers if number not in found):
             with base.with_adapter(context.paths.trial(number).adapter) as model:
                 scores[number] = scorer(model, _progress(context, _name(number), next(place), subjects))
+            _note_cut(context, _name(number), scores[number])
     return bases, {number: scores[number] for number in specs}
+
+
+def _note_cut(context: StudyContext, name: str, scores: Scores) -> None:
+    """Say how many answers the model had not ended."""
+    if scores.cut:
+        context.listener.note(
+            f"{name}: {scores.cut:,} of {len(scores.predictions):,} answers were cut, because the model had not ended "
+            "them when the most tokens were generated (evaluation.max_new_tokens)"
+        )
 
 
 def _scored_before(context: StudyContext, specs: Mapping[int, TrialSpec]) -> dict[str | int, Scores]:
