@@ -8,11 +8,15 @@ from sweeper.check import Section
 from sweeper.config.backend import processes
 from sweeper.config.evaluation import EvaluationConfig
 from sweeper.config.space import Fixed, describe
+from sweeper.evaluation.comparison import FEWEST_EXAMPLES
 from sweeper.evaluation.goal import shown_count
 from sweeper.hardware import gpus
 from sweeper.presets.resolution import WARNING
 from sweeper.study.resolve import ResolvedModel, ResolvedStudy
 from sweeper.training.cpu_dtype import is_measured, is_quantised, known
+
+_FEW_ROWS = 100
+"""With fewer test rows, differences below 14 points of 100 may stay undecided."""
 
 
 def model(study: ResolvedStudy) -> Section:
@@ -84,7 +88,26 @@ def data(study: ResolvedStudy) -> Section:
     counts = ", ".join(f"{name} {count:,}" for name, count in rows.items())
     kind = {"prompt_completion_messages": "chats split into prompt and completion", "messages": "chats"}
     lines = (f"{counts} rows: {kind.get(splits.kind, splits.kind.replace('_', ' and '))}",)
-    return Section("data", lines, splits.notes, {"rows": rows, "kind": splits.kind, "notes": splits.notes})
+    warnings = (*splits.notes, *small_test(len(splits.test)))
+    figures = {"rows": rows, "kind": splits.kind, "notes": (*splits.unused, *splits.notes)}
+    return Section("data", (*lines, *splits.unused), warnings, figures)
+
+
+def small_test(rows: int) -> tuple[str, ...]:
+    """Return what a small test split cannot decide.
+
+    The half width of the 95 % interval of a difference of two shares on the same ``rows`` examples, each right half of
+    the time and independently, is 1.96 * sqrt(0.5 / rows); models that agree on many examples do better.
+    """
+    if rows < FEWEST_EXAMPLES:
+        return (
+            f"test has {rows} rows, and below {FEWEST_EXAMPLES} no difference can be significant, so nothing can be "
+            "proven or registered; add rows, or raise data.test_fraction",
+        )
+    if rows < _FEW_ROWS:
+        points = 100 * 1.96 * (0.5 / rows) ** 0.5
+        return (f"test has {rows} rows: differences below about {points:.0f} points of 100 may stay undecided",)
+    return ()
 
 
 def space(study: ResolvedStudy) -> Section:

@@ -25,7 +25,8 @@ class DataConfig(Frozen):
 
     A source is a JSONL, JSON, CSV or Parquet file, a folder written by ``datasets``, or a Hub data set
     (``owner/name`` or ``owner/name:split``). Relative paths start at the study file's folder. Splits that are
-    not named are taken from ``train`` by a hash of each row, so that they stay the same when rows are added.
+    not named are taken from ``train`` by a hash of each row's prompt, so that rows of one prompt stay together and stay
+    where they are when rows are added.
     """
 
     train: Files
@@ -35,6 +36,8 @@ class DataConfig(Frozen):
     columns: dict[str, str] = Field(
         default_factory=dict, description="Renames: sweeper's name of a column to the file's."
     )
+    group: str | None = Field(default=None, description="A column whose equal values stay in one split.")
+    skip_invalid: bool = Field(default=False, description="Leave out rows that do not fit instead of refusing them.")
     validation_fraction: float = Field(default=0.1, gt=0, lt=0.9)
     test_fraction: float = Field(default=0.1, gt=0, lt=0.9)
     train_rows: int | None = Field(default=None, ge=1, description="Use at most this many training rows.")

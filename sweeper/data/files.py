@@ -26,6 +26,9 @@ ROW_LIMIT_BYTES = 5_000_000
 FILE_LIMIT_BYTES = 2_000_000_000
 """Of a single file, unpacked; a study can name several."""
 
+INDEX_COLUMNS = ("Unnamed: 0", "__index_level_0__")
+"""Names that pandas gives to a column of row numbers."""
+
 _BATCH_ROWS = 64
 """Rows of a Parquet file that are unpacked before their size is checked."""
 
@@ -101,9 +104,14 @@ def _read_jsonl(path: Path) -> list[Row]:
 
 def _read_json(path: Path) -> list[Row]:
     text = _text(path)
+    first, _, rest = text.strip().partition("\n")
+    if rest and first.startswith("{") and first.rstrip().endswith("}"):
+        return _read_jsonl(path)  # one object a line, as many tools write .json
     value = _parse(text, path)
+    if isinstance(value, dict) and len(lists := [found for found in value.values() if isinstance(found, list)]) == 1:
+        (value,) = lists  # {"data": [...]}
     if not isinstance(value, list):
-        raise DataError(f"{path}: a list of objects is due; found {_name(value)}. One object a line is .jsonl")
+        raise DataError(f"{path}: a list of objects is due; found {_name(value)}")
     for number, row in enumerate(value, 1):
         if not isinstance(row, dict):
             raise DataError(f"{path}: item {number}: an object is due; found {_name(row)}")
@@ -121,6 +129,8 @@ def _read_csv(path: Path) -> list[Row]:
     if not records:
         return []
     (_, header), body = records[0], records[1:]
+    if header and not header[0].strip():
+        header[0] = INDEX_COLUMNS[0]
     if len(set(header)) != len(header) or not all(name.strip() for name in header):
         raise DataError(f"{path}:1: every column needs a unique name; found {header}")
     if not body:

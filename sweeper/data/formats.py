@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from sweeper.config.data import DataConfig, DataFormat
 from sweeper.config.technique import Rows
+from sweeper.data.files import INDEX_COLUMNS
 from sweeper.data.layouts import (
+    MESSAGE_KEYS,
     as_labelled,
     as_prompt,
     build_alpaca,
@@ -37,10 +40,43 @@ RowKind = Literal[
 """Contents of converted rows, in TRL's terms; those that end in ``messages`` are chats."""
 
 
+@dataclass
+class Conversion:
+    """The rows of a source in TRL's layout.
+
+    Attributes:
+        rows: The converted rows.
+        groups: For each the value of ``data.group``; None without one.
+        left_out: Rows by the column, or the key of messages, that none of them uses.
+        skipped: Rows by the reason why they do not fit.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    groups: list[Any] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def notes(self, source: str) -> list[str]:
+        """Return how many rows were skipped, a line for each reason."""
+        return [f"{source}: skipped {count:,} rows: {reason}" for reason, count in self.skipped.most_common(20)]
+
+    def unused(self, source: str) -> list[str]:
+        """Return which columns and keys were left out, in one line."""
+        columns = ", ".join(f"{name} ({count:,} rows)" for name, count in self.left_out.most_common())
+        return [f"{source}: left out, as nothing is learned from it: {columns}"] if columns else []
+
+
 def convert(
     rows: Sequence[Mapping[str, Any]], config: DataConfig, source: str, learns: Rows = "answers"
 ) -> list[dict[str, Any]]:
-    """Turn rows into TRL's layout; columns that it does not need are left out.
+    """Return the rows of ``convert_source``."""
+    return convert_source(rows, config, source, learns).rows
+
+
+def convert_source(
+    rows: Sequence[Mapping[str, Any]], config: DataConfig, source: str, learns: Rows = "answers"
+) -> Conversion:
+    """Turn rows into TRL's layout; columns that nothing is learned from are left out and counted.
 
     Args:
         rows: Rows as read.
@@ -48,23 +84,59 @@ def convert(
         source: The file's name for messages.
         learns: What the technique learns from.
 
-    Returns:
-        Rows of one ``RowKind``, with the columns that ``layouts`` builds.
-
     Raises:
-        DataError: If a column is missing or a row does not fit; names the row, from 1.
+        DataError: If a column is missing, or rows do not fit and ``data.skip_invalid`` is false; names the first such
+            row, from 1, and how many there are.
     """
     if not rows:
         raise DataError(f"{source}: has no rows")
     layout = _layout(rows[0], config, source, learns)
-    converted: list[dict[str, Any]] = []
+    found, faults = Conversion(), {}
     for number, row in enumerate(rows, 1):
         try:
-            converted += _FINISH[learns](layout.build(_fields(row, layout, config)))
-            _same_kind(converted[0], converted[-1])
+            made = _FINISH[learns](layout.build(_fields(row, layout, config)))
+            _same_kind(found.rows[0] if found.rows else made[0], made[-1])
+            group = None if config.group is None else _group(row, config.group)
         except ValueError as fault:
-            raise DataError(f"{source}: row {number}: {fault}") from fault
-    return converted
+            faults[number] = str(fault)
+            continue
+        found.rows += made
+        found.groups += [group] * len(made)
+        found.left_out.update(_unused(row, layout, config))
+    if not faults:
+        return found
+    if config.skip_invalid and found.rows:
+        found.skipped.update(faults.values())
+        return found
+    number, reason = next(iter(faults.items()))
+    several = f" ({len(faults):,} of {len(rows):,} rows do not fit; data.skip_invalid: true leaves them out)"
+    raise DataError(f"{source}: row {number}: {reason}{several if len(faults) > 1 else ''}")
+
+
+def _group(row: Mapping[str, Any], column: str) -> Any:
+    if row.get(column) is None:
+        raise ValueError(f"the column {column!r} of data.group is missing; {_nearest(column, row)}")
+    return row[column]
+
+
+def _unused(row: Mapping[str, Any], layout: _Layout, config: DataConfig) -> set[str]:
+    """Return the columns of a row, and the keys of its messages, that hold something and are not used.
+
+    Raises:
+        ValueError: If there are pictures, without which the row says something else.
+    """
+    used = {config.columns.get(name, name) for name in layout.columns}
+    others = {name: value for name, value in row.items() if name not in used and value not in (None, "", [], {})}
+    keys = {
+        f"{column}.{key}"
+        for column in used
+        if isinstance(messages := row.get(column), list)
+        for message in messages
+        if isinstance(message, dict)
+        for key, value in message.items()
+        if key not in MESSAGE_KEYS and value not in (None, "", [], {}) and column != "tools"
+    }
+    return {str(name) for name in others if name not in (*INDEX_COLUMNS, config.group)} | keys
 
 
 def kind_of(row: Mapping[str, Any]) -> RowKind:
@@ -85,7 +157,7 @@ def kind_of(row: Mapping[str, Any]) -> RowKind:
 def texts_of(row: Mapping[str, Any]) -> list[str]:
     """Return every text of a converted row, of a chat the content of each turn."""
     parts = [
-        [message["content"] for message in value] if isinstance(value, list) else [value] for value in row.values()
+        [message.get("content") for message in value] if isinstance(value, list) else [value] for value in row.values()
     ]
     return [text for part in parts for text in part if isinstance(text, str)]
 
@@ -98,6 +170,9 @@ def is_chat(kind: RowKind) -> bool:
 def _same_kind(first: Mapping[str, Any], row: Mapping[str, Any]) -> None:
     if kind_of(first) != kind_of(row):
         raise ValueError(f"mixed layouts: this row is {kind_of(row)}, the rows before are {kind_of(first)}")
+
+
+_PICTURES = ("images", "image", "videos", "audios")
 
 
 @dataclass(frozen=True)
@@ -114,14 +189,23 @@ class _Layout:
         return self.required + self.optional
 
 
+_AROUND_CHAT = ("system", "tools", *_PICTURES)
+_AROUND_INSTRUCTION = ("input", "system", "history", *_PICTURES)
 _ANSWERS = (
-    _Layout("messages", ("messages",), build_messages),
-    _Layout("messages", ("conversations",), build_messages),
-    _Layout("prompt_completion", ("prompt", "completion"), build_prompt_completion),
-    _Layout("alpaca", ("instruction", "output"), build_alpaca, optional=("input",)),
+    _Layout("messages", ("messages",), build_messages, optional=_AROUND_CHAT),
+    _Layout("messages", ("conversations",), build_messages, optional=_AROUND_CHAT),
+    _Layout("prompt_completion", ("prompt", "completion"), build_prompt_completion, optional=_AROUND_CHAT),
+    _Layout("alpaca", ("instruction", "output"), build_alpaca, optional=_AROUND_INSTRUCTION),
     _Layout("text", ("text",), build_text),
 )
-_PAIRS = (_Layout("preference", ("chosen", "rejected"), build_pair, optional=("prompt", "margin")),)
+_PAIRS = (
+    _Layout(
+        "preference",
+        ("chosen", "rejected"),
+        build_pair,
+        optional=("prompt", "margin", "conversations", "instruction", "tools", *_AROUND_INSTRUCTION),
+    ),
+)
 _LAYOUTS: dict[Rows, tuple[_Layout, ...]] = {
     "answers": _ANSWERS,
     "pairs": _PAIRS,
@@ -182,6 +266,9 @@ def _fields(row: Mapping[str, Any], layout: _Layout, config: DataConfig) -> dict
             fields[name] = row[column]
         elif name in layout.required or name in config.columns:
             raise ValueError(f"the column {column!r} is missing; {_nearest(column, row)}")
+    for name in _PICTURES:
+        if fields.pop(name, None) not in (None, "", []):
+            raise ValueError(f"has {name}, and only text can be trained on")
     return fields
 
 

@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import takewhile
 from typing import Any
 
 from sweeper.data.files import ROW_LIMIT_BYTES, Row
 
-ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
-"""Known roles, ShareGPT's among them, to the role that chat templates know."""
+ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+    "function_call": "assistant",
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
+    "tool_response": "tool",
+}
+"""Known roles, those of ShareGPT, OpenAI, Gemini and LLaMA-Factory among them, to the role that chat templates know."""
+
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+_MARKS = ("weight", "train")
+MESSAGE_KEYS = frozenset(
+    ("role", "from", "content", "value", "tool_calls", "name", "tool_call_id", *_REASONING, *_MARKS)
+)
+"""Keys of a message that are read."""
 
 ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
@@ -24,6 +46,15 @@ ALPACA_WITH_INPUT = (
 """The prompts of Stanford Alpaca (github.com/tatsu-lab/stanford_alpaca), ending in a line break."""
 
 _PAIR = ("chosen", "rejected")
+_DUE = {
+    "system": ("user",),
+    "user": ("assistant",),
+    "assistant": ("user",),
+    "call": ("tool", "user", "assistant"),
+    "tool": ("assistant", "tool"),
+}
+"""The roles that may follow each; after a call of a tool its answer, or one that was left out."""
+
 _LABELS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
 # Every function below raises ValueError, with a message for the row's author, if a value does not fit.
@@ -35,47 +66,51 @@ def build_text(fields: Mapping[str, Any]) -> Row:
 
 
 def build_messages(fields: Mapping[str, Any]) -> Row:
-    """Return ``messages``, whatever the chat's column is called."""
+    """Return ``messages``, whatever the chat's column is called, and perhaps ``tools``."""
     name = next(iter(fields))
-    messages = chat(fields[name], name)
+    messages = _with_system(chat(fields[name], name), fields)
     _check_turns(messages, name)
-    return {"messages": messages}
+    if not any(message["role"] == "assistant" and message.get("weight") != 0 for message in messages):
+        raise ValueError(f"{name!r} has no turn of the assistant's to learn: every one has weight 0")
+    return {"messages": messages, **_tools(fields)}
 
 
 def build_alpaca(fields: Mapping[str, Any]) -> Row:
     """Return ``prompt``, with the instruction and perhaps its input in Alpaca's words, and ``completion``."""
-    instruction = text(fields["instruction"], "instruction")
-    completion = text(fields["output"], "output")
-    if fields.get("input") in (None, ""):
-        return {"prompt": ALPACA.format(instruction=instruction), "completion": completion}
-    context = text(fields["input"], "input")
-    return {"prompt": ALPACA_WITH_INPUT.format(instruction=instruction, input=context), "completion": completion}
+    return {"prompt": _alpaca_prompt(fields), "completion": text(fields["output"], "output")}
 
 
 def build_prompt_completion(fields: Mapping[str, Any]) -> Row:
-    """Return ``prompt`` and ``completion``."""
+    """Return ``prompt`` and ``completion``, and perhaps ``tools``."""
     if isinstance(fields["prompt"], list) != isinstance(fields["completion"], list):
         raise ValueError("'prompt' and 'completion' must both be text or both be lists of messages")
-    row = {"prompt": _prompt(fields["prompt"]), "completion": _value(fields["completion"], "completion")}
+    row = {"prompt": _with_system(_prompt(fields["prompt"]), fields)}
+    row["completion"] = _value(fields["completion"], "completion")
     if isinstance(row["prompt"], list):
         _check_turns([*row["prompt"], *row["completion"]], "prompt and completion")
-    return row
+    return {**row, **_tools(fields)}
 
 
 def build_pair(fields: Mapping[str, Any]) -> Row:
     """Return ``prompt``, ``chosen``, ``rejected`` and perhaps ``margin``; without a prompt, both answers' common start.
 
-    All are texts or all are chats; the answers differ.
+    All are texts or all are chats; the answers differ. An ``instruction`` is a prompt;
+    ``conversations`` are one beside a single message as each answer, as LLaMA-Factory has them.
     """
+    fields = {name: [value] if name in _PAIR and isinstance(value, dict) else value for name, value in fields.items()}
     chosen, rejected = (_value(fields[name], name) for name in _PAIR)
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise ValueError("'chosen' and 'rejected' must both be text or both be lists of messages")
     if chosen == rejected:
         raise ValueError("'chosen' and 'rejected' are the same, so there is nothing to prefer")
-    if fields.get("prompt") is None:
+    given = fields.get("prompt") or fields.get("conversations")
+    if given is None and fields.get("instruction") is not None:
+        row = _after_prompt(_asked(fields), chosen, rejected)
+    elif given is None:
         row = _without_common(chosen, rejected)
     else:
-        row = {"prompt": _value(fields["prompt"], "prompt"), "chosen": chosen, "rejected": rejected}
+        row = _after_prompt(given, chosen, rejected)
+    row = {**row, "prompt": _with_system(row["prompt"], fields), **_tools(fields)}
     _check_conversations(row, _PAIR)
     if fields.get("margin") is not None:
         row["margin"] = _number(fields["margin"], "margin")
@@ -123,7 +158,9 @@ def as_prompt(row: Row) -> list[Row]:
 
 
 def text(value: Any, name: str) -> str:
-    """Return a text that is neither empty, nor too long, nor holds what no text file can."""
+    """Return a text that is neither empty, nor too long, nor holds what no text file can; a number as it is written."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)
     if value is None or (isinstance(value, str) and not value.strip()):
         raise ValueError(f"{name!r} is empty")
     if not isinstance(value, str):
@@ -139,37 +176,154 @@ def text(value: Any, name: str) -> str:
     return value
 
 
-def chat(value: Any, name: str) -> list[dict[str, str]]:
-    """Return a chat as role and content, from OpenAI's keys or from ShareGPT's (``from`` and ``value``)."""
+def chat(value: Any, name: str) -> list[dict[str, Any]]:
+    """Return a chat in OpenAI's keys, from those or from ShareGPT's (``from`` and ``value``).
+
+    A message has ``role`` and ``content``, and where it came with them ``tool_calls``, ``reasoning_content``, ``name``,
+    ``tool_call_id`` and ``weight`` 0. Keys that are null are those of other messages in a table.
+    """
     if not isinstance(value, list) or not value:
         raise ValueError(f"{name!r} must be a list of messages with role and content; found {_described(value)}")
-    messages = []
-    for number, message in enumerate(value, 1):
-        place = f"{name!r}, message {number}"
-        if not isinstance(message, dict):
-            raise ValueError(f"{place}: an object with role and content is due; found {_described(message)}")
-        role = message.get("role", message.get("from"))
-        if not isinstance(role, str) or role not in ROLES:
-            shown = repr(role[:40]) if isinstance(role, str) else _described(role)
-            raise ValueError(f"{place}: unknown role {shown}; known are {', '.join(ROLES)}")
-        content = text(message.get("content", message.get("value")), f"{name}[{number}].content")
-        messages.append({"role": ROLES[role], "content": content})
-    return messages
+    return [
+        _message(message, f"{name!r}, message {number}", f"{name}[{number}]") for number, message in enumerate(value, 1)
+    ]
 
 
-def _check_turns(messages: Sequence[Mapping[str, str]], name: str) -> None:
-    """Refuse turns that do not alternate, or do not end with the assistant's."""
-    roles = [message["role"] for message in messages]
-    for number, role in enumerate(roles, 1):
+def _message(message: Any, place: str, name: str) -> dict[str, Any]:
+    if not isinstance(message, dict):
+        raise ValueError(f"{place}: an object with role and content is due; found {_described(message)}")
+    given = {key: value for key, value in message.items() if value is not None}
+    role = given.get("role", given.get("from"))
+    if not isinstance(role, str) or role not in ROLES:
+        shown = repr(role[:40]) if isinstance(role, str) else _described(role)
+        raise ValueError(f"{place}: unknown role {shown}; known are {', '.join(ROLES)}")
+    content = _joined_parts(given.get("content", given.get("value")), place)
+    found: dict[str, Any] = {"role": ROLES[role]}
+    calls = given.get("tool_calls") or []
+    if role == "function_call":
+        calls, content = [_parsed(content, place)], ""
+    if calls:
+        found["tool_calls"] = [_tool_call(call, place) for call in calls]
+    may_be_empty = bool(calls) or found["role"] == "tool"
+    found["content"] = (content or "") if may_be_empty and content in (None, "") else text(content, f"{name}.content")
+    reasoning = next((given[key] for key in _REASONING if given.get(key)), None)
+    if reasoning is not None:
+        found["reasoning_content"] = text(reasoning, f"{name}.reasoning_content")
+    found |= {key: text(given[key], f"{name}.{key}") for key in ("name", "tool_call_id") if given.get(key)}
+    if not _is_learned(given.get("weight", 1), place) or given.get("train") is False:
+        found["weight"] = 0
+    return found
+
+
+def _is_learned(weight: Any, place: str) -> bool:
+    if weight not in (0, 1):
+        raise ValueError(f"{place}: 'weight' must be 0 or 1; found {_described(weight)}")
+    return bool(weight)
+
+
+def _joined_parts(content: Any, place: str) -> Any:
+    """Return a content of several parts as one text; only text is trained on."""
+    if not isinstance(content, list):
+        return content
+    kinds = {part.get("type", "text") if isinstance(part, dict) else type(part).__name__ for part in content}
+    if kinds - {"text"}:
+        raise ValueError(f"{place}: has a part of type {sorted(kinds - {'text'})[0]!r}; only text can be trained on")
+    return "".join(part.get("text") or "" for part in content)
+
+
+def _tool_call(call: Any, place: str) -> dict[str, Any]:
+    """Return a tool call as OpenAI writes it, its arguments as an object where they are one."""
+    function = call.get("function", call) if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise ValueError(f"{place}: a tool call needs the name of a function; found {_described(call)}")
+    arguments = function.get("arguments", function.get("parameters", {}))
+    if isinstance(arguments, str):
+        with suppress(ValueError):  # what is no JSON is learned as it is
+            arguments = json.loads(arguments)
+    identity = {"id": call["id"]} if call.get("id") else {}
+    return {**identity, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
+
+
+def _tools(fields: Mapping[str, Any]) -> Row:
+    """Return the tools of a row, from a list or from one in JSON."""
+    given = fields.get("tools")
+    if given in (None, "", []):
+        return {}
+    tools = _parsed(given, "'tools'") if isinstance(given, str) else given
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise ValueError(f"'tools' must be a list of objects, or one in JSON; found {_described(tools)}")
+    return {"tools": tools} if tools else {}
+
+
+def _parsed(value: Any, place: str) -> Any:
+    try:
+        return json.loads(value)
+    except (TypeError, ValueError) as fault:
+        raise ValueError(f"{place}: is not valid JSON: {fault}") from None
+
+
+def _with_system(prompt: Any, fields: Mapping[str, Any]) -> Any:
+    """Return a chat, or a text, that begins with the row's own system prompt."""
+    if not str(fields.get("system") or "").strip():
+        return prompt
+    system = text(fields["system"], "system")
+    if isinstance(prompt, str):
+        return f"{system}\n\n{prompt}"
+    if prompt[0]["role"] == "system":
+        if prompt[0]["content"].strip() != system.strip():
+            raise ValueError(
+                "has a column 'system' and another system message in its conversation; leave one of them out"
+            )
+        return prompt
+    return [{"role": "system", "content": system}, *prompt]
+
+
+def _alpaca_prompt(fields: Mapping[str, Any]) -> str:
+    """Return an instruction with its input, the rounds before it and a system prompt, in Alpaca's words."""
+    rounds = [
+        ALPACA.format(instruction=text(asked, "history")) + text(answered, "history") + "\n\n"
+        for asked, answered in fields.get("history") or ()
+    ]
+    instruction = text(fields["instruction"], "instruction")
+    if str(fields.get("input") or "").strip():
+        last = ALPACA_WITH_INPUT.format(instruction=instruction, input=text(fields["input"], "input"))
+    else:
+        last = ALPACA.format(instruction=instruction)
+    return str(_with_system("".join(rounds) + last, fields))
+
+
+def _asked(fields: Mapping[str, Any]) -> str:
+    """Return an instruction with the rounds before it and its input, a paragraph each."""
+    rounds = [text(said, "history") for both in fields.get("history") or () for said in both]
+    given = [fields["input"]] if str(fields.get("input") or "").strip() else []
+    return "\n\n".join([*rounds, text(fields["instruction"], "instruction"), *given]) + "\n\n"
+
+
+def _after_prompt(prompt: Any, chosen: Any, rejected: Any) -> Row:
+    """Return a pair after its prompt; answers that repeat the prompt, as UltraFeedback's do, lose it."""
+    asked = _value(prompt, "prompt")
+    if isinstance(asked, str) and isinstance(chosen, list):
+        asked = [{"role": "user", "content": asked}]
+    if isinstance(asked, list) and isinstance(chosen, str):
+        chosen, rejected = ([{"role": "assistant", "content": answer}] for answer in (chosen, rejected))
+    if isinstance(asked, list) and len(chosen) > len(asked) and chosen[: len(asked)] == rejected[: len(asked)] == asked:
+        chosen, rejected = chosen[len(asked) :], rejected[len(asked) :]
+    return {"prompt": asked, "chosen": chosen, "rejected": rejected}
+
+
+def _check_turns(messages: Sequence[Mapping[str, Any]], name: str) -> None:
+    """Refuse turns that do not alternate, but for calls of tools, or do not end with the assistant's."""
+    before = "system"
+    for number, message in enumerate(messages, 1):
+        role = message["role"]
         if role == "system" and number > 1:
             raise ValueError(f"{name!r}, message {number}: 'system' may only come first")
-    first = 1 if roles[0] == "system" else 0
-    for index, role in enumerate(roles[first:]):
-        due = ("user", "assistant")[index % 2]
-        if role != due:
-            raise ValueError(f"{name!r}, message {first + index + 1}: the turn of {due!r} is due; found {role!r}")
-    if roles[-1] != "assistant":
-        raise ValueError(f"{name!r} must end with the assistant's turn; found {roles[-1]!r}")
+        due = _DUE["call" if before == "assistant" and messages[number - 2].get("tool_calls") else before]
+        if role not in due and role != "system":
+            raise ValueError(f"{name!r}, message {number}: the turn of {due[0]!r} is due; found {role!r}")
+        before = role
+    if before != "assistant":
+        raise ValueError(f"{name!r} must end with the assistant's turn; found {before!r}")
 
 
 def _check_conversations(row: Row, names: Sequence[str]) -> None:
@@ -187,7 +341,7 @@ def _value(value: Any, name: str) -> Any:
 
 def _prompt(value: Any) -> Any:
     prompt = _value(value, "prompt")
-    if isinstance(prompt, list) and prompt[-1]["role"] != "user":
+    if isinstance(prompt, list) and prompt[-1]["role"] not in ("user", "tool"):
         raise ValueError(f"'prompt' must end with the user's turn; found {prompt[-1]['role']!r}")
     return prompt
 

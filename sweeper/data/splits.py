@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from sweeper.config.data import DataConfig
 from sweeper.config.technique import Rows
 from sweeper.data.files import Row, read_file
-from sweeper.data.formats import RowKind, convert, kind_of
+from sweeper.data.formats import RowKind, convert_source, kind_of
 from sweeper.data.read import read_rows
 from sweeper.errors import DataError
 from sweeper.files.atomic import write_atomically
@@ -22,12 +23,18 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Splits:
-    """Converted rows by split, with notes: duplicates, rows shared between splits, prompts that touch completions."""
+    """Converted rows by split.
+
+    Attributes:
+        notes: Duplicates, rows and prompts shared between splits, prompts that touch completions, skipped rows.
+        unused: Columns and keys of messages that nothing is learned from.
+    """
 
     train: tuple[Row, ...]
     validation: tuple[Row, ...]
     test: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
     @property
     def kind(self) -> RowKind:
@@ -48,23 +55,29 @@ class PreparedData:
 def load_splits(config: DataConfig, base: Path, learns: Rows = "answers") -> Splits:
     """Read and convert the splits of a study; those that are not named are taken from ``train``.
 
-    A row's split depends only on the hash of its content, so it stays there when rows are added or moved, and identical
-    rows stay together. Row limits choose by a second hash, which mixes all parts of a file; a larger limit only adds
-    rows. Relative paths start at ``base``.
+    A row's split depends only on the hash of its prompt, or of its value of ``data.group``, so it stays there when rows
+    are added or moved, and rows of one prompt stay together. Row limits choose by a second hash, which mixes all parts
+    of a file; a larger limit only adds rows. Relative paths start at ``base``.
 
     Raises:
         DataError: If a source cannot be read or converted, layouts differ, or a split is empty.
     """
-    rows = {
-        "train": _load(config.train, config, base, learns),
-        "validation": _load(config.validation or (), config, base, learns),
-        "test": _load(config.test or (), config, base, learns),
-    }
+    sources = {"train": config.train, "validation": config.validation or (), "test": config.test or ()}
+    notes: list[str] = []
+    unused: list[str] = []
+    rows: dict[str, list[Row]] = {}
+    groups: list[Any] = []
+    for name, files in sources.items():
+        found = [convert_source(read_rows(source, base), config, source, learns) for source in files]
+        rows[name] = [row for each in found for row in each.rows]
+        notes += [note for source, each in zip(files, found, strict=True) for note in each.notes(source)]
+        unused += [line for source, each in zip(files, found, strict=True) for line in each.unused(source)]
+        groups = groups or [group for each in found for group in each.groups]
     _refuse_mixed_kinds(rows)
-    _cut(rows, config)
+    _cut(rows, groups, config)
     limits = {"train": config.train_rows, "validation": config.validation_rows, "test": config.test_rows}
     limited = {name: tuple(_limit(rows[name], limits[name])) for name in SPLITS}
-    return Splits(**limited, notes=tuple(_notes(limited)))
+    return Splits(**limited, notes=(*notes, *_notes(limited)), unused=tuple(unused))
 
 
 def write_splits(splits: Splits, folder: Path) -> PreparedData:
@@ -83,10 +96,6 @@ def read_prepared(path: Path) -> list[dict[str, Any]]:
     return read_file(path)
 
 
-def _load(sources: Sequence[str], config: DataConfig, base: Path, learns: Rows) -> list[Row]:
-    return [row for source in sources for row in convert(read_rows(source, base), config, source, learns)]
-
-
 def _refuse_mixed_kinds(rows: dict[str, list[Row]]) -> None:
     kinds = {(name, kind_of(row)) for name, split in rows.items() for row in split}
     if len({kind for _, kind in kinds}) > 1:
@@ -94,7 +103,7 @@ def _refuse_mixed_kinds(rows: dict[str, list[Row]]) -> None:
         raise DataError(f"data: all files must have the same layout; {found}")
 
 
-def _cut(rows: dict[str, list[Row]], config: DataConfig) -> None:
+def _cut(rows: dict[str, list[Row]], groups: Sequence[Any], config: DataConfig) -> None:
     """Move rows from train to the splits that are not named: test from the low hashes, validation from the high ones.
 
     So changing one fraction leaves the other split unchanged.
@@ -102,8 +111,11 @@ def _cut(rows: dict[str, list[Row]], config: DataConfig) -> None:
     low = 0.0 if config.test else config.test_fraction
     high = 1.0 if config.validation else 1.0 - config.validation_fraction
     whole, rows["train"] = rows["train"], []
-    for row in whole:
-        position = _position(row)
+    places = [_position(prompt_of(row) if group is None else group) for row, group in zip(whole, groups, strict=True)]
+    if 3 <= len(set(places)) < len(whole):  # of few groups each split gets one
+        ordered = sorted(set(places))
+        low, high = max(low, ordered[1]) if low else low, min(high, ordered[-1]) if high < 1 else high
+    for row, position in zip(whole, places, strict=True):
         rows["test" if position < low else "validation" if position >= high else "train"].append(row)
     for name in SPLITS:
         if not rows[name]:
@@ -122,12 +134,20 @@ def _limit(rows: list[Row], most: int | None) -> list[Row]:
     return [rows[index] for index in sorted(chosen)]
 
 
-def _canonical(row: Row) -> str:
+def prompt_of(row: Row) -> Any:
+    """Return what a row asks: its prompt, the turns before the assistant's first, or a plain text as a whole."""
+    turns: Any = row.get("messages") or row.get("prompt", row.get("text"))
+    if isinstance(turns, str):
+        return turns
+    return [turn for turn in takewhile(lambda turn: turn["role"] != "assistant", turns) if turn["role"] != "system"]
+
+
+def _canonical(row: Any) -> str:
     return json.dumps(row, ensure_ascii=False, sort_keys=True)
 
 
-def _position(row: Row, salt: bytes = b"split") -> float:
-    """Return a hash of a row's content, in [0, 1)."""
+def _position(row: Any, salt: bytes = b"split") -> float:
+    """Return a hash of a row's content, or of a part of it, in [0, 1)."""
     digest = hashlib.blake2b(_canonical(row).encode(), digest_size=8, key=salt).digest()
     return (int.from_bytes(digest) >> 11) / 2**53
 
@@ -145,6 +165,12 @@ def _notes(splits: dict[str, tuple[Row, ...]]) -> list[str]:
                 f"{held_out}: {shared:,} of {len(splits[held_out]):,} rows are also in {other}; "
                 "scores on them are too good"
             )
+        shared_prompts = _shared_prompts(splits[held_out], splits[other]) - shared
+        if shared_prompts > 0:
+            notes.append(
+                f"{held_out}: {shared_prompts:,} of {len(splits[held_out]):,} rows have a prompt that is also in the "
+                f"{other} split, with another answer; scores on them are too good"
+            )
     touching = sum(_touches(row) for row in splits["train"])
     if touching:
         notes.append(
@@ -152,6 +178,12 @@ def _notes(splits: dict[str, tuple[Row, ...]]) -> list[str]:
             "space or line break; they are joined without one"
         )
     return notes
+
+
+def _shared_prompts(rows: Sequence[Row], others: Sequence[Row]) -> int:
+    """Return the number of rows with a prompt that others have; of plain texts, which are all prompt, none."""
+    asked = {_canonical(prompt_of(row)) for row in others}
+    return 0 if "text" in others[0] else sum(_canonical(prompt_of(row)) in asked for row in rows)
 
 
 def _touches(row: Row) -> bool:

@@ -55,7 +55,7 @@ def begin(
     """
     config, paths, now = file.config, home.study(file.config.name), datetime.now(UTC)
     artifact_store_of(config, database.address, now)  # refused before anything is written
-    for note in (*resolved.splits.notes, *resolved.space.reasons):
+    for note in (*resolved.splits.unused, *resolved.splits.notes, *resolved.space.reasons):
         listener.note(note)
     folders = {name: model.found.path for name, model in resolved.models.items()}
     inputs = folders, resolved.splits.train, config.technique, resolved.reward_sources

@@ -73,7 +73,6 @@ def test_renamed_columns():
         ({"prompt": "a", "chosen": "b", "rejected": "b"}, "pairs", "are the same"),
         ({"chosen": "yes", "rejected": "no"}, "pairs", "do not begin alike; name the prompt"),
         ({"prompt": "a", "chosen": "b", "rejected": [BAD]}, "pairs", "must both be text"),
-        ({"prompt": "a", "chosen": [GOOD], "rejected": [BAD]}, "pairs", "must all be text or all be lists"),
         ({"prompt": "a", "chosen": "b", "rejected": "c", "margin": "much"}, "pairs", "'margin' must be a number"),
         ({"prompt": "a", "chosen": "b", "rejected": "c", "margin": "nan"}, "pairs", "must be a finite number"),
         ({"prompt": "a", "completion": "b"}, "pairs", r"needs the columns chosen \+ rejected"),

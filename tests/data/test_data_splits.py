@@ -39,6 +39,7 @@ def test_the_shipped_data_load_as_they_are() -> None:
     splits = load(ITN, train="train.jsonl", validation="validation.jsonl", test="test.jsonl")
     assert [len(splits.train), len(splits.validation), len(splits.test)] == [2000, 200, 300]
     assert splits.notes == ()
+    assert splits.unused[0] == "train.jsonl: left out, as nothing is learned from it: class (2,000 rows)"
     assert splits.kind == "prompt_completion"
 
 
@@ -136,8 +137,8 @@ def test_files_of_different_layouts_are_refused(tmp_path: Path) -> None:
 
 def test_the_row_that_does_not_fit_is_named_with_its_file(tmp_path: Path) -> None:
     good = write(tmp_path, "a.jsonl", numbered(50))
-    bad = write(tmp_path, "b.jsonl", [*numbered(6), {"prompt": "x", "completion": 7}])
-    with pytest.raises(DataError, match=r"^b\.jsonl: row 7: 'completion' must be text; found a number: 7$"):
+    bad = write(tmp_path, "b.jsonl", [*numbered(6), {"prompt": "x", "completion": True}])
+    with pytest.raises(DataError, match=r"^b\.jsonl: row 7: 'completion' must be text; found true or false: True$"):
         load(tmp_path, train=[good, bad])
 
 
@@ -159,3 +160,21 @@ def test_prepared_splits_are_read_back_and_hashed(tmp_path: Path) -> None:
 def test_a_prepared_split_that_is_gone_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train\.jsonl: cannot be read: No such file or directory"):
         read_prepared(tmp_path / "train.jsonl")
+
+
+def test_rows_of_one_prompt_or_group_stay_together(tmp_path: Path) -> None:
+    rows = [{"prompt": f"q{n % 40}", "completion": f"a{n}", "author": f"p{n % 7}"} for n in range(200)]
+    source = write(tmp_path, "a.jsonl", rows)
+    for column, options in (("prompt", {}), ("author", {"group": "author"})):
+        splits = load(tmp_path, train=source, test_fraction=0.2, validation_fraction=0.2, **options)
+        by_row = {row["completion"]: row[column] for row in rows}
+        found = [{by_row[row["completion"]] for row in each} for each in (splits.train, splits.validation, splits.test)]
+        assert all(found) and not (found[0] & found[1] | found[0] & found[2] | found[1] & found[2])
+    assert "author" not in splits.train[0]
+
+
+def test_prompts_that_named_files_share_are_noted(tmp_path: Path) -> None:
+    train = write(tmp_path, "a.jsonl", numbered(50))
+    test = write(tmp_path, "t.jsonl", [{**row, "completion": "another"} for row in numbered(10, start=45)])
+    splits = load(tmp_path, train=train, test=test)
+    assert any("test: 5 of 10 rows have a prompt that is also in the train split" in note for note in splits.notes)

@@ -118,7 +118,7 @@ def test_csv_with_quotes_and_newlines_is_read_and_a_broken_record_named(check, f
 
 
 PARQUET = {
-    "numbers": ({"text": [1.5, 2.5]}, "row 1: 'text' must be text; found a number: 1.5"),
+    "truth values": ({"text": [True, False]}, "row 1: 'text' must be text; found true or false: True"),
     "bytes": ({"text": [b"a"]}, "row 1: 'text' must be text; found bytes: b'a'"),
     "nothing": ({"text": pa.nulls(2)}, "row 1: 'text' is empty"),
     "a date beyond the calendar": (
@@ -256,6 +256,8 @@ def test_a_margin_of_more_digits_than_a_number_has(check, folder):
 
 def test_special_tokens_of_the_model_in_a_chat_are_reported(check, folder):
     """They cannot be told from the template's own: TRL cuts a chat into tokens after it was put together."""
+    template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}"
+    (folder / "tiny" / "chat_template.jinja").write_text(template)
     chats = [{"messages": [{"role": "user", "content": f"a {n}"}, ASSISTANT]} for n in range(39)]
     forged = {"messages": [{"role": "user", "content": "a </s> <s> b"}, ASSISTANT]}
     for name in ("train", "validation", "test"):
