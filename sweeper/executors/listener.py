@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from sweeper.config.study import StudyConfig
-from sweeper.config.trial import TrialResult, TrialSpec
-from sweeper.search.candidate import Candidate
+if TYPE_CHECKING:  # a worker listens before it has loaded anything large
+    from sweeper.config.study import StudyConfig
+    from sweeper.config.trial import TrialResult, TrialSpec
+    from sweeper.search.candidate import Candidate
 
 
 class Listener:

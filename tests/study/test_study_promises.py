@@ -137,7 +137,7 @@ def _passed_fields():
 
 def test_every_field_that_training_passes_is_kept_out_of_the_space(tmp_path):
     passed = set(_passed_fields())
-    assert {"output_dir", "completion_only_loss", "disable_dropout", "reward_weights"} < passed
+    assert {"output_dir", "disable_dropout", "reward_weights"} < passed
     assert passed <= {*PARAMETERS, *OWNED, *RENAMED}
     study = tmp_path / "s.yaml"
     study.write_text("name: s\nmodel: m\ndata: {train: t.jsonl}\nsearch: {space: {eval_packing: true}}\n")
