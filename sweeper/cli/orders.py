@@ -16,6 +16,7 @@ from sweeper.errors import StudyStateError, UserError
 from sweeper.paths import Home
 from sweeper.store import Database, Order, OrderKind, OrderState
 from sweeper.study.orders import await_answer, described, give, is_run
+from sweeper.study.orders import withdraw as take_back
 
 _ANSWER_TIMEOUT_S = 5.0
 """Longest wait for an answer; a step of a large model takes longer, and the order stays in force."""
@@ -97,10 +98,17 @@ def budget(
     _order(study, OrderKind.BUDGET, data=changes)
 
 
-def orders(study: StudyName, as_json: Json = False) -> None:
-    """List the orders given to a study and what became of them."""
+def orders(
+    study: StudyName,
+    withdraw: Annotated[int | None, typer.Option(min=1, help="Withdraw this order, if it still waits.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the orders given to a study and what became of them; withdraw one that waits."""
     with opened_database() as database:
-        found = database.orders.all(_stage(study, Home.current(), database))
+        name = _stage(study, Home.current(), database)
+        if withdraw is not None:
+            take_back(database, name, withdraw, actor=current_actor())
+        found = database.orders.all(name)
     if as_json:
         emit_json(found)
         return

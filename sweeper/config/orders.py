@@ -24,16 +24,16 @@ _SHAPE = ("lora_rank", "lora_alpha", "target_modules")
 """The hyperparameters that must be equal for saved weights to fit another adapter."""
 
 
-def tupled(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters as a space has them: lists of module names, as in YAML and JSON, become tuples."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+def values_in_space(space: Mapping[str, Range], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values as the space has them: a list of module names, as in YAML and JSON, becomes the listed tuple.
 
-
-def require_in_space(space: Mapping[str, Range], values: Mapping[str, Any]) -> None:
-    """Raise UserError, naming all parameters or values that are outside the space."""
-    faults = enqueue_faults(space, [tupled(values)])
+    Raises:
+        UserError: If parameters or values are outside the space; names all of them.
+    """
+    faults = enqueue_faults(space, [values])
     if faults:
         raise UserError("; ".join(f"{place.partition('.')[2]} {message}" for place, message in faults))
+    return {name: space[name].clip(value) for name, value in values.items()}
 
 
 def with_budget(config: StudyConfig, changes: Mapping[str, Any]) -> StudyConfig:
@@ -103,11 +103,10 @@ def values_of(space: Mapping[str, Range], parameters: Mapping[str, Any]) -> dict
         if not is_active(space[name], found):
             continue
         value = resolved.get(name, resolved.get(bare(name)))
-        value = tuple(value) if isinstance(value, list) else value
         if bare(name) == "lora_alpha":
             value = _listed_alpha(space[name], value, resolved.get("lora_rank"))
         if space[name].contains(value):
-            found[name] = value
+            found[name] = space[name].clip(value)
     return found
 
 
@@ -123,8 +122,7 @@ def cloned(space: Mapping[str, Range], values: Mapping[str, Any], changes: Mappi
     Raises:
         UserError: If a change is outside the space, or inactive.
     """
-    require_in_space(space, changes)
-    wanted, kept = {**values, **tupled(changes)}, dict[str, Any]()
+    wanted, kept = {**values, **values_in_space(space, changes)}, dict[str, Any]()
     for name in in_order(space):
         if name in wanted and is_active(space[name], kept):
             kept[name] = wanted[name]

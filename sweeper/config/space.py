@@ -108,8 +108,9 @@ class Choice(_Range):
 
     def clip(self, value: Any) -> Any:
         """Return the nearest value of the choice; the first if its values are not numbers."""
-        if value in self.choice:
-            return value
+        same = [listed for listed in self.choice if _is_same(value, listed)]
+        if same:
+            return same[0]
         numbers = [v for v in self.choice if _is_number(v)]
         if isinstance(value, int | float) and len(numbers) == len(self.choice):
             return min(numbers, key=lambda v: abs(_log_or_plain(v) - _log_or_plain(value)))
@@ -154,9 +155,10 @@ def _is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_same(value: Any, other: Any) -> bool:
-    """Return whether two values are equal; unlike in Python, ``True`` is not 1."""
-    return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
+def _is_same(value: Any, listed: Any) -> bool:
+    """Return whether a value is the listed one: a list, as from JSON, is the tuple; unlike in Python, 1 is not True."""
+    value = tuple(value) if isinstance(value, list) else value
+    return bool(value == listed) and isinstance(value, bool) == isinstance(listed, bool)
 
 
 def _log_or_plain(value: float) -> float:
@@ -276,7 +278,7 @@ def enqueue_faults(space: Mapping[str, Range], enqueue: Sequence[Mapping[str, An
                 faults.append((f"{index}.{name}", f"{value!r} is outside the space: {describe(space[name])}"))
             else:
                 for parent, allowed in space[name].when.items():
-                    if configuration.get(parent, allowed[0]) not in allowed:
+                    if not any(_is_same(configuration.get(parent, allowed[0]), one) for one in allowed):
                         faults.append((f"{index}.{name}", f"has no value if {parent} is {configuration[parent]!r}"))
     return faults
 

@@ -15,7 +15,7 @@ from sweeper.executors.distributed.launcher import LaunchPolicy, train_in_proces
 from sweeper.executors.lifecycle.claims import abandoned, claim, others_train, stopped, wait
 from sweeper.executors.lifecycle.integrity import can_go_on, cannot_begin
 from sweeper.executors.lifecycle.orders import process_orders
-from sweeper.executors.lifecycle.recorder import Recorder, drop
+from sweeper.executors.lifecycle.recorder import Recorder, drop, give_up
 from sweeper.executors.lifecycle.recovery import begin_unreadable_again, reclaim
 from sweeper.executors.lifecycle.trial_spec import specification
 from sweeper.executors.micro_batches import MicroBatches
@@ -66,6 +66,8 @@ class InlineExecutor:
             self._run_trial(context, candidate)
         except LeaseLost:
             drop(context, candidate.number)
+        except Exception as error:
+            give_up(context, candidate.number, error)
 
     def _run_trial(self, context: StudyContext, candidate: Candidate) -> None:
         """Run a trial from its beginning, or from its checkpoint where it has one."""

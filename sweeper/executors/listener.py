@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
+
+from sweeper.errors import SweeperError
 
 if TYPE_CHECKING:  # a worker listens before it has loaded anything large
     from sweeper.config.study import StudyConfig
     from sweeper.config.trial import TrialResult, TrialSpec
     from sweeper.search.candidate import Candidate
+
+log = logging.getLogger(__name__)
 
 
 class Listener:
@@ -37,3 +42,28 @@ class Listener:
 
     def budget_changed(self, config: StudyConfig) -> None:
         """The study goes on with another budget."""
+
+
+class GuardedListener:
+    """Another listener, whose own errors are logged and cost the study nothing."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._listener, name)
+
+        def call(*arguments: Any, **named: Any) -> None:
+            try:
+                method(*arguments, **named)
+            except SweeperError:
+                raise
+            except Exception:
+                log.exception("whoever watches the study failed in %s; the study continues", name)
+
+        return call
+
+
+def guarded(listener: Listener | None) -> Listener:
+    """Return a listener that cannot end the study it watches; None stands for nobody."""
+    return Listener() if listener is None else cast(Listener, GuardedListener(listener))

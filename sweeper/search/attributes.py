@@ -47,6 +47,9 @@ EPOCHS = "epochs_trained"
 INTERRUPTED = "interrupted"
 """The reason of a trial that a dead process left behind."""
 
+NOT_BEGUN = "not begun"
+"""How the reason of a trial begins whose queued values are not of the space: it never had a row of its own."""
+
 DEATHS = "deaths"
 """How many workers died in a row while they ran the trial, without a checkpoint in between."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sweeper.config.search import SearchConfig
-from sweeper.config.space import Choice, Fixed, Range, enqueue_faults
+from sweeper.config.space import Fixed, Range, enqueue_faults
 from sweeper.errors import UserError
 from sweeper.search.space import canonical, encode
 
@@ -56,17 +56,10 @@ def clipped(space: Mapping[str, Range], configuration: Mapping[str, Any]) -> Par
 def within(space: Mapping[str, Range], configuration: Mapping[str, Any]) -> Params:
     """Return values of a space as Optuna holds them; what is fixed is left out."""
     return {
-        name: encode(_as_listed(space[name], value))
+        name: encode(space[name].clip(value))
         for name, value in configuration.items()
         if not isinstance(space[name], Fixed)
     }
-
-
-def _as_listed(range_: Range, value: Any) -> Any:
-    """Return the value in the type of its range: 8.0 is 8 where the choice lists 8."""
-    if isinstance(range_, Choice):
-        return next(listed for listed in range_.choice if listed == value)
-    return range_.clip(value)
 
 
 def _distinct(configurations: Iterable[Params]) -> list[Params]:

@@ -15,7 +15,7 @@ from optuna.distributions import (
 )
 
 from sweeper.config.parameters import ParameterValue
-from sweeper.config.space import Choice, Fixed, FloatRange, IntRange, Range, in_order, is_active
+from sweeper.config.space import Choice, Fixed, FloatRange, IntRange, Range, describe, in_order, is_active
 
 Values = dict[str, ParameterValue]
 
@@ -64,7 +64,10 @@ def encode(value: Any) -> Any:
 def decode(range_: Range, raw: Any) -> Any:
     """Return the value of a parameter from what Optuna holds for it."""
     if isinstance(range_, Choice):
-        return next(value for value in range_.choice if encode(value) == raw)
+        for value in range_.choice:
+            if encode(value) == raw:
+                return value
+        raise KeyError(f"{raw!r} is not {describe(range_)}")
     return raw
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -33,6 +34,8 @@ from sweeper.search.state import SearchState
 from sweeper.search.storages.open import StorageFaults
 from sweeper.search.storages.transactions import gathered, together
 from sweeper.store.records import PruningDecision, TrialKind
+
+log = logging.getLogger(__name__)
 
 # To a sampler, a failed trial is forgotten and a pruned one is a bad one; so diverged and infeasible ones are pruned.
 _STATES = {
@@ -141,13 +144,13 @@ class Search(SearchState):
         """
         trials = self._counted()
         if (trial := ordered.take(self.study, ordered.waiting(trials))) is not None:
-            return self._begin(trial)
+            return self._begin(trial) or self.ask(spent)
         if self._schedule.is_over(trials):
             return None
         waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
         if waiting:
-            trial = ordered.take(self.study, waiting)
-            return self.ask(spent) if trial is None else self._begin(trial)  # other processes took them all: look again
+            trial = ordered.take(self.study, waiting)  # None if other processes took them all: look again
+            return (self._begin(trial) if trial is not None else None) or self.ask(spent)
         entry = self._schedule.next(trials, spent)
         if entry is None:
             return None
@@ -157,10 +160,27 @@ class Search(SearchState):
     @StorageFaults()
     def ask_ordered(self) -> Candidate | None:
         """Return the next trial that a person ordered, whatever the budget; None if none waits."""
-        trial = ordered.take(self.study, ordered.waiting(self._waiting()))
-        return None if trial is None else self._begin(trial)
+        while (trial := ordered.take(self.study, ordered.waiting(self._waiting()))) is not None:
+            if (candidate := self._begin(trial)) is not None:
+                return candidate
+        return None
 
-    def _begin(self, trial: optuna.Trial) -> Candidate:
+    def _begin(self, trial: optuna.Trial) -> Candidate | None:
+        """Give a trial its values; one whose queued values are not of the space fails, and None is returned."""
+        try:
+            return self._with_values(trial)
+        except (KeyError, TypeError, ValueError) as error:
+            if not trial._cached_frozen_trial.system_attrs.get("fixed_params"):
+                raise  # the sampler is at fault, not what was queued
+            log.warning("trial %d cannot begin: %s", trial.number, error)
+            with gathered(self.study):
+                trial.set_user_attr(attribute.OUTCOME, Outcome.FAILED.value)
+                trial.set_user_attr(attribute.REASON, f"{attribute.NOT_BEGUN}: {error}")
+            self.study.tell(trial.number, state=TrialState.FAIL)
+            self.forget(trial.number)
+            return None
+
+    def _with_values(self, trial: optuna.Trial) -> Candidate:
         with gathered(self.study):
             parameters = suggest(trial, self._space)
             self._live[trial.number] = trial

@@ -56,6 +56,7 @@ class OrderState(StrEnum):
     WAITING = "waiting"
     DONE = "done"
     REFUSED = "refused"
+    WITHDRAWN = "withdrawn"
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from sweeper.config.orders import (
-    cloned,
-    differing,
-    require_in_space,
-    values_of,
-    with_budget,
-)
+from sweeper.config.orders import cloned, differing, values_in_space, values_of, with_budget
 from sweeper.config.pipeline import name_to_resume
 from sweeper.config.space import Space
 from sweeper.config.trial import Outcome
-from sweeper.errors import StudyStateError
+from sweeper.errors import StudyStateError, UserError
 from sweeper.paths import Home
 from sweeper.store import Database, Order, OrderKind, OrderState, StudyRecord, StudyState, stored_config
 from sweeper.store.trial_files import require_weights
@@ -91,29 +85,65 @@ def give(
         UserError: If it cannot be done, saying why; nothing was stored then.
     """
     study, asked = database.studies.get(name), dict(data or {})
-    state = state_of(database, study)
-    runs = is_run(database, name)
+    state, runs = state_of(database, study), is_run(database, name)
+    message = _possible(home, database, study, kind, number, asked)
+    order = database.orders.add(name, kind, actor=actor, message=message, number=number, data=asked)
+    return Given(order, message, runs, _when(kind, state, runs))
+
+
+def withdraw(database: Database, name: str, order: int, *, actor: str) -> None:
+    """Take back an order that waits.
+
+    Raises:
+        StudyStateError: If there is no such order, or it has been answered.
+    """
+    with database.study_lock(name):  # nobody obeys it at this moment
+        found = database.orders.get(name, order)
+        if not database.orders.answer(name, order, OrderState.WITHDRAWN, f"by {actor}"):
+            raise StudyStateError(f"order {order} does not wait: {found.state}: {found.answer}")
+
+
+def obstacle(home: Home, database: Database, order: Order, name: str) -> str | None:
+    """Return why an order that waits can never be done, or None."""
+    if order.kind in (OrderKind.PAUSE, OrderKind.RESUME, OrderKind.STOP):
+        return None
+    try:
+        _possible(home, database, database.studies.get(name), order.kind, order.number, dict(order.data))
+    except UserError as error:
+        return str(error)
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        return f"it is not one that sweeper gives ({type(error).__name__}: {error})"
+    return None
+
+
+def _possible(
+    home: Home, database: Database, study: StudyRecord, kind: OrderKind, number: int | None, asked: dict[str, Any]
+) -> str:
+    """Return what is asked in words.
+
+    Raises:
+        UserError: If it cannot be done, saying why.
+    """
+    name = study.name
     match kind:
         case OrderKind.PAUSE | OrderKind.STOP | OrderKind.RESUME:
-            _require_state(home, name, kind, state)
-            message = f"{kind.value} study {name}"
+            _require_state(home, name, kind, state_of(database, study))
+            return f"{kind.value} study {name}"
         case OrderKind.STOP_TRIAL:
             _require_open(database, name, number)
-            message = f"stop trial {number} of study {name}"
+            return f"stop trial {number} of study {name}"
         case OrderKind.ENQUEUE:
             if not asked.get("parameters"):
                 raise StudyStateError("name at least one parameter; what is left out is chosen by the sampler")
-            require_in_space(space_of_study(study), asked["parameters"])
-            message = f"run {_shown(asked['parameters'])} in study {name}"
+            values_in_space(space_of_study(study), asked["parameters"])
+            return f"run {_shown(asked['parameters'])} in study {name}"
         case OrderKind.CLONE:
             _require_cloneable(home, database, study, number, asked)
             weights = " from its weights" if asked["from_weights"] else ""
-            message = f"clone trial {number} of study {name}{weights} with {_shown(asked['changes']) or 'no change'}"
+            return f"clone trial {number} of study {name}{weights} with {_shown(asked['changes']) or 'no change'}"
         case OrderKind.BUDGET:
             with_budget(stored_config(study), asked)
-            message = f"change the budget of study {name}: {_shown(asked)}"
-    order = database.orders.add(name, kind, actor=actor, message=message, number=number, data=asked)
-    return Given(order, message, runs, _when(kind, state, runs))
+            return f"change the budget of study {name}: {_shown(asked)}"
 
 
 def described(order: Order) -> str:

@@ -20,7 +20,7 @@ from sweeper.executors.lifecycle.claims import wait
 from sweeper.executors.lifecycle.orders import MoreToTrain, has_work, more_to_train, process_orders, refuse_outdated
 from sweeper.executors.lifecycle.recorder import keep_policy
 from sweeper.executors.lifecycle.recovery import reclaim
-from sweeper.executors.listener import Listener
+from sweeper.executors.listener import Listener, guarded
 from sweeper.executors.packed.executor import PackedExecutor
 from sweeper.executors.stop_request import StopRequest
 from sweeper.executors.watchdog import Watchdog
@@ -66,7 +66,7 @@ def run_study(
         StudyInterrupted: If it was stopped; `resume_study` goes on.
         SweeperError: If no trial was completed.
     """
-    home, listener, stop = home or Home.current(), listener or Listener(), StopRequest() if stop is None else stop
+    home, listener, stop = home or Home.current(), guarded(listener), StopRequest() if stop is None else stop
     bind(home, file.config.storage)
     there = Database.exists(home.database)  # one that cannot be reached now is told at once, and waited for later
     with waiting(RetryPolicy(listener.note, lambda: stop.is_set)):
@@ -122,7 +122,7 @@ def resume_study(
         StudyInterrupted: If it was stopped again.
         SweeperError: If no trial was completed.
     """
-    home, listener, stop = home or Home.current(), listener or Listener(), StopRequest() if stop is None else stop
+    home, listener, stop = home or Home.current(), guarded(listener), StopRequest() if stop is None else stop
     patience = RetryPolicy(listener.note, lambda: stop.is_set)
     with Database.open(home.database, create=False) as database, waiting(patience):
         ended = database.studies.get(name).state is StudyState.FINISHED
@@ -157,7 +157,7 @@ def work(
         StudyStateError: If there is no such study, or what it began with is gone or was changed.
         StudyInterrupted: If it was stopped.
     """
-    home, listener, stop = home or Home.current(), listener or Listener(), StopRequest() if stop is None else stop
+    home, listener, stop = home or Home.current(), guarded(listener), StopRequest() if stop is None else stop
     patience = RetryPolicy(listener.note, lambda: stop.is_set)
     with Database.open(home.database, create=False) as database, waiting(patience):
         context = open_stored(name, home, database, listener, stop, device=device)

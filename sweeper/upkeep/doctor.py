@@ -21,6 +21,7 @@ CHECKS: tuple[Check, ...] = (
     records.leases_are_held,
     records.trials_agree,
     records.state_is_true,
+    records.orders_can_be_done,
     files.nothing_half_written,
     files.artifacts_are_whole,
     files.specifications_are_there,

@@ -14,6 +14,7 @@ from sweeper.search import attributes as attribute
 from sweeper.search.storages.stored_trials import StoredTrial
 from sweeper.store import SCORING, StudyState, TrialKind, TrialRecord
 from sweeper.store.trial_files import of_result
+from sweeper.study.orders import described, obstacle, withdraw
 from sweeper.upkeep.facts import Facts, Inconsistency
 
 _GONE = "the process that ran it ended"
@@ -131,7 +132,7 @@ def _left(facts: Facts, number: int) -> TrialResult | Inconsistency | None:
 
 def _without_row(facts: Facts, stored: StoredTrial) -> Inconsistency | None:
     number = stored.number
-    if stored.state == "waiting" or stored.was_interrupted:
+    if stored.state == "waiting" or stored.was_interrupted or stored.never_began:
         return None
     if stored.state == "running":
         return Inconsistency(
@@ -193,6 +194,20 @@ def state_is_true(facts: Facts) -> Iterator[Inconsistency]:
         partial(facts.database.studies.set_state, facts.name, StudyState.INTERRUPTED),
         f"marked study {facts.name} as interrupted",
     )
+
+
+def orders_can_be_done(facts: Facts) -> Iterator[Inconsistency]:
+    """Check that every waiting order can still be done."""
+    for order in () if facts.alive else facts.database.orders.waiting(facts.name):
+        reason = obstacle(facts.home, facts.database, order, facts.name)
+        if reason is not None:
+            yield Inconsistency(
+                "impossible order",
+                f"order {order.id} ({described(order)}) waits, but can never be done: {reason}",
+                f"`--repair` withdraws it, as `sweeper orders {facts.name} --withdraw {order.id}` does",
+                partial(withdraw, facts.database, facts.name, order.id, actor="doctor"),
+                f"withdrew order {order.id}",
+            )
 
 
 # ---- repairs

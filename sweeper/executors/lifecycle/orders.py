@@ -7,22 +7,26 @@ without harm. What is queued carries its order's number, so that it is queued on
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from datetime import datetime
 
-from sweeper.config.orders import budget_of, cloned, differing, require_in_space, with_budget
+from sweeper.config.orders import budget_of, cloned, differing, values_in_space, with_budget
 from sweeper.config.pipeline import name_to_resume
 from sweeper.config.study import StudyConfig
 from sweeper.config.trial import Outcome
-from sweeper.errors import StudyStateError, UserError
+from sweeper.errors import StudyStateError, SweeperError, UserError
 from sweeper.executors.context import StudyContext
 from sweeper.executors.lifecycle.claims import abandoned, stopped
 from sweeper.executors.lifecycle.recorder import prune_paused, read_result
 from sweeper.executors.lifecycle.recovery import reclaim
+from sweeper.faults import passing
 from sweeper.store import Order, OrderKind, OrderState, StudyState, stored_config
 from sweeper.store.trial_files import require_weights
 from sweeper.training.trial import BY_HAND
+
+log = logging.getLogger(__name__)
 
 _GLANCE_S = 0.2
 """How often a study that stands still looks for orders."""
@@ -78,7 +82,10 @@ def _take_orders(context: StudyContext) -> None:
     """Obey what waits, and of what another worker has obeyed since the last call what concerns every worker."""
     context.keep_alive()
     asked = context.pending_orders
-    for order in context.database.orders.news(context.config.name, after=asked.seen):
+    news = context.database.orders.news(context.config.name, after=asked.seen)
+    waiting = {order.id for order in news if order.state is OrderState.WAITING}
+    asked.ending = {number: order for number, order in asked.ending.items() if order.id in waiting}
+    for order in news:
         if context.stop.is_set:
             return
         if order.state is OrderState.WAITING:
@@ -97,6 +104,13 @@ def _obey_one(context: StudyContext, order: Order) -> None:
                 _FOLLOW.get(order.kind, _look_for_work)(context)
     except UserError as error:
         context.answer(order, OrderState.REFUSED, str(error))
+    except SweeperError:
+        raise
+    except Exception as error:
+        if passing(error):
+            raise  # the disk or the database is at fault; the order is obeyed when they are back
+        log.exception("order %d cannot be carried out", order.id)
+        context.answer(order, OrderState.REFUSED, f"cannot be carried out: {type(error).__name__}: {error}")
 
 
 def _stand_still(context: StudyContext) -> None:
@@ -186,8 +200,7 @@ def _stop_trial(context: StudyContext, order: Order) -> None:
 
 
 def _enqueue(context: StudyContext, order: Order) -> None:
-    values = order.data["parameters"]
-    require_in_space(context.search.space, values)
+    values = values_in_space(context.search.space, order.data["parameters"])
     number = context.search.order(order.id, values)
     context.pending_orders.changed = True
     context.answer(order, OrderState.DONE, f"runs next, as trial {number}")

@@ -12,12 +12,16 @@ from pydantic import ValidationError
 
 from sweeper.config.space import ADAPTER, MODEL
 from sweeper.config.trial import Decision, Outcome, TrialResult, TrialSpec
+from sweeper.errors import SweeperError
 from sweeper.executors.context import StudyContext
 from sweeper.executors.lifecycle.claims import take_up
 from sweeper.executors.lifecycle.retention import collect
 from sweeper.executors.lifecycle.trial_spec import planned_steps
+from sweeper.faults import passing
 from sweeper.files.atomic import discard, write_atomically
 from sweeper.paths import TrialPaths
+from sweeper.redact import redact
+from sweeper.search.attributes import NOT_BEGUN
 from sweeper.search.candidate import Candidate
 from sweeper.store import OrderState
 from sweeper.store.trial_files import of_result
@@ -132,9 +136,9 @@ class Recorder:
         finish(self._context, result)
         self._context.pending_orders.running.discard(result.number)
         self._context.listener.trial_ended(result)
+        self._answer(result)
         if result.outcome is Outcome.COMPLETE:  # no other leaves an adapter
             keep_policy(self._context, ended=False)
-        self._answer(result)
 
     def _answer(self, result: TrialResult) -> None:
         """Answer whoever asked for the trial's end, unless it is only put off."""
@@ -160,6 +164,34 @@ def drop(context: StudyContext, number: int) -> None:
     context.database.leases.release(context.config.name, number, context.membership.token)
     context.listener.trial_left(number)
     context.listener.note(f"trial {number} was reassigned: this worker missed its heartbeats")
+
+
+def give_up(context: StudyContext, number: int, error: Exception) -> None:
+    """End a trial whose bookkeeping raised an error, so that the others continue: by its result, if it left one.
+
+    Raises:
+        Exception: The error itself, if the disk, the database or the user's input is at fault.
+    """
+    if isinstance(error, SweeperError) or passing(error):
+        raise error
+    log.error("trial %d cannot be recorded", number, exc_info=error)
+    name, paths, at = context.config.name, context.paths.trial(number), datetime.now(UTC).isoformat()
+    begun = any(trial.number == number for trial in context.database.trials.all(name))
+    what = redact(f"{'its bookkeeping failed' if begun else NOT_BEGUN}: {type(error).__name__}: {error}")
+    result = read_result(paths) if begun else None
+    if result is None or result.outcome.is_open:
+        result = TrialResult(
+            number=number, outcome=Outcome.FAILED, reason=what, device=context.device, started_at=at, finished_at=at
+        )
+    if begun:
+        write_atomically(paths.result, result.model_dump_json(indent=2) + "\n")
+        finish(context, result)
+        discard(paths.frozen)
+    else:
+        context.search.tell(number, result)
+        context.database.leases.release(name, number, context.membership.token)
+    context.pending_orders.running.discard(number)
+    context.listener.note(f"trial {number}: {what}")
 
 
 def finish(context: StudyContext, result: TrialResult) -> None:

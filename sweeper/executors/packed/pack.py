@@ -15,7 +15,7 @@ from sweeper.executors.inline import budget_spent, infeasible
 from sweeper.executors.lifecycle.claims import abandoned, claim, others_train, stopped, wait
 from sweeper.executors.lifecycle.integrity import can_go_on, cannot_begin
 from sweeper.executors.lifecycle.orders import process_orders
-from sweeper.executors.lifecycle.recorder import Recorder, drop, prune_paused
+from sweeper.executors.lifecycle.recorder import Recorder, drop, give_up, prune_paused
 from sweeper.executors.lifecycle.recovery import begin_unreadable_again, reclaim
 from sweeper.executors.lifecycle.trial_spec import specification
 from sweeper.executors.micro_batches import MicroBatches
@@ -173,13 +173,17 @@ class Pack:
 
     @contextmanager
     def _dropping(self, number: int) -> Iterator[None]:
-        """Drop the trial if the block finds that it was reassigned."""
+        """Drop the trial if the block finds that it was reassigned; fail it alone if its bookkeeping does."""
         try:
             yield
         except LeaseLost:
             self._running.pop(number, None)
             self._may_begin = True
             drop(self._context, number)
+        except Exception as error:
+            give_up(self._context, number, error)
+            self._running.pop(number, None)
+            self._may_begin = True
 
     def _checkpoint(self) -> None:
         """Put the running trials on disk now and then: what kills this process costs no more than what came after."""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import optuna
 from optuna.storages import BaseStorage
 
-from sweeper.search.attributes import INTERRUPTED, REASON
+from sweeper.search.attributes import INTERRUPTED, NOT_BEGUN, REASON
 from sweeper.search.storages.open import StorageFaults
 
 State = Literal["waiting", "running", "complete", "pruned", "fail"]
@@ -27,6 +27,11 @@ class StoredTrial:
     def was_interrupted(self) -> bool:
         """Whether it was closed because its process had died; if it had begun, it was requeued under another number."""
         return self.state == "fail" and self.attributes.get(REASON) == INTERRUPTED
+
+    @property
+    def never_began(self) -> bool:
+        """Whether it failed before it was given its values."""
+        return str(self.attributes.get(REASON, "")).startswith(NOT_BEGUN)
 
 
 @StorageFaults()
