@@ -7,9 +7,9 @@ from variants import mostly_long
 
 from sweeper.config.trial import Outcome
 from sweeper.errors import StudyStateError, UserError
-from sweeper.executors.base import SilentListener
 from sweeper.executors.lifecycle import orders as control
 from sweeper.executors.lifecycle.recorder import Recorder
+from sweeper.executors.listener import Listener
 from sweeper.paths import Home
 from sweeper.search.schedule import Entry
 from sweeper.store import Database, OrderKind, OrderState, StudyState, TrialKind
@@ -77,7 +77,7 @@ def test_an_order_that_fails_is_answered_and_the_study_ends_well(study_file, exe
 @on_both
 @pytest.mark.parametrize("method", ["stage", "trial_started", "trial_reported", "trial_ended", "note"])
 def test_a_listener_that_fails_ends_nothing(study_file, executor, stored, method):
-    class Broken(SilentListener):
+    class Broken(Listener):
         pass
 
     def broken(*_, **__):
