@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal, Self, TypeGuard, TypeVar
 from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
 from sweeper.config.base import Frozen
-from sweeper.config.parameters import Scalar
+from sweeper.config.parameters import PARAMETERS, Scalar
 
-ChoiceValue = Scalar | tuple[str, ...]
+ChoiceValue = Scalar | tuple[str, ...] | None
 When = dict[str, tuple[ChoiceValue, ...]]
 V = TypeVar("V")
 
@@ -126,7 +126,7 @@ class Fixed(_Range):
     """Not searched: every trial has this value."""
 
     kind: Literal["fixed"] = "fixed"
-    value: ChoiceValue | None
+    value: ChoiceValue
 
     def contains(self, value: Any) -> bool:
         """Return whether a trial may have this value."""
@@ -190,7 +190,36 @@ Range = Annotated[
 
 _RANGE: TypeAdapter[Range] = TypeAdapter(Range)
 
-Space = dict[str, Range]
+
+def _typed(value: Any) -> Any:
+    """Let a parameter's type decide where the spelling does not say.
+
+    ``weight_decay: {low: 0, high: 1}`` is a real range, although both bounds are whole; epochs may be fractions, but
+    whole bounds mean whole ones. ``target_modules: [q_proj, v_proj]`` is one set of modules, as in PEFT.
+    """
+    return (
+        {name: _typed_range(bare(str(name)), given) for name, given in value.items()}
+        if isinstance(value, dict)
+        else value
+    )
+
+
+def _typed_range(name: str, given: Any) -> Any:
+    parameter = PARAMETERS.get(name)
+    if parameter is None:
+        return given
+    if (
+        parameter.type == "float"
+        and name != "epochs"
+        and isinstance(given, Mapping)
+        and {"low", "high"} <= given.keys()
+    ):
+        return given if "kind" in given or "step" in given else {"kind": "float", **given}
+    is_set = isinstance(given, list | tuple) and all(isinstance(each, str) and each != "all-linear" for each in given)
+    return {"kind": "fixed", "value": given} if parameter.type == "modules" and is_set and given else given
+
+
+Space = Annotated[dict[str, Range], BeforeValidator(_typed)]
 """Ranges by parameter name."""
 
 ADAPTER, MODEL = "adapter", "model"
@@ -286,8 +315,12 @@ def enqueue_faults(space: Mapping[str, Range], enqueue: Sequence[Mapping[str, An
 def describe(range_: Range) -> str:
     """Return a range in words: ``1e-05 to 0.001, log`` or ``one of 8, 16``."""
     if isinstance(range_, Choice):
-        return f"one of {', '.join(map(str, range_.choice))}"
+        return f"one of {', '.join(map(_shown, range_.choice))}"
     if isinstance(range_, Fixed):
-        return f"always {range_.value}"
+        return f"always {_shown(range_.value)}"
     step = f", in steps of {range_.step}" if isinstance(range_, IntRange) and range_.step > 1 else ""
     return f"{range_.low:g} to {range_.high:g}{step}{', log' if range_.log else ''}"
+
+
+def _shown(value: ChoiceValue) -> str:
+    return " + ".join(value) if isinstance(value, tuple) else "null" if value is None else str(value)
