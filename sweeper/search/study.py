@@ -184,8 +184,7 @@ class Search(SearchState):
         with gathered(self.study):
             parameters = suggest(trial, self._space)
             self._live[trial.number] = trial
-            known = definite(parameters)
-            epochs, ratio = known.get("epochs"), known.get("warmup_ratio")
+            epochs, ratio = (definite(parameters).get(name) for name in ("epochs", "warmup_ratio"))
             self.plan(
                 trial.number,
                 length=epochs if isinstance(epochs, int | float) else 1.0,
