@@ -173,10 +173,10 @@ def test_parsing_takes_time_by_the_length_of_a_file_not_by_its_square():
     def seconds(keys):
         text = "\n".join(f"key{n}: value" for n in range(keys))
         took = []
-        for _ in range(3):
+        for _ in range(5):
             started = time.process_time()
             parse("s", text)
             took.append(time.process_time() - started)
         return min(took)  # other processes only ever add to it
 
-    assert seconds(20_000) < 40 * seconds(2_000)
+    assert seconds(20_000) < 60 * seconds(2_000)  # its square would be 100

@@ -365,5 +365,5 @@ class TestTokenizers:
         (folder / "chat_template.jinja").unlink(missing_ok=True)
         study_file("chats", shape="messages", model=str(folder))
         result = sweeper("check", tmp_path / "chats.yaml")
-        assert result.exit_code == 0, result.output
-        assert "the model has no chat template: turns are joined without markers" in result.stdout
+        assert result.exit_code == 2, result.output
+        assert "the model has no chat template to write them with; use an instruction-tuned model" in result.output
